@@ -1,0 +1,130 @@
+// Arguments of the RoI operators as the dispatcher hands them over, checked and unpacked (host code only).
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <optional>
+#include <vector>
+
+#include "geometry.h"
+
+namespace maskrcnn_ops {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Order of the numbers in the operators' `switches` argument; switches.py packs them.
+inline Switches unpack(const std::vector<double>& packed) {
+  STD_TORCH_CHECK(packed.size() == 10, "switches: expected 10 numbers, found ", packed.size());
+  Switches s;
+  s.round_boxes = packed[0] != 0;
+  s.plus_one = packed[1] != 0;
+  s.half_pixel = packed[2] != 0;
+  s.min_width = packed[3];
+  s.bin_rounding = packed[4] != 0;
+  s.sampling_ratio = static_cast<int>(packed[5]);
+  s.position = static_cast<Position>(static_cast<int>(packed[6]));
+  s.border = static_cast<Border>(static_cast<int>(packed[7]));
+  s.canonical_size = packed[8];
+  s.canonical_level = packed[9];
+  return s;
+}
+
+// One map of the pyramid: [images, channels, height, width], strides in elements.
+struct Level {
+  int64_t height;
+  int64_t width;
+  double scale;  // 1 / stride
+  int64_t image_stride;
+  int64_t channel_stride;
+  int64_t row_stride;
+  int64_t column_stride;
+};
+
+// Everything about a call but the tensors' data.
+struct Family {
+  Switches switches;
+  int levels;
+  Level level[kMaxLevels];
+  double octaves[kMaxLevels];
+  int64_t images;
+  int64_t channels;
+  int64_t regions;
+  int64_t height;  // of the output
+  int64_t width;
+  bool channels_last;
+};
+
+// Channels-last and not also contiguous: dimensions of size 1 leave both open, and count as contiguous.
+inline bool is_channels_last(const Tensor& t) {
+  int64_t expected = 1;
+  for (const int d : {1, 3, 2, 0}) {
+    if (t.size(d) != 1 && t.stride(d) != expected) return false;
+    expected *= t.size(d);
+  }
+  return !t.is_contiguous();
+}
+
+inline Level strides_of(int64_t channels, int64_t height, int64_t width, double scale, bool channels_last) {
+  const int64_t plane = height * width;
+  return channels_last ? Level{height, width, scale, channels * plane, 1, width * channels, channels}
+                       : Level{height, width, scale, channels * plane, plane, width, 1};
+}
+
+inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, ScalarType dtype, bool channels_last) {
+  const int64_t sizes[] = {n, c, h, w};
+  return torch::stable::empty(
+      torch::headeronly::IntHeaderOnlyArrayRef(sizes, 4), dtype, std::nullopt, like.device(), std::nullopt,
+      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+
+// `shape` is images, channels, height and width of the finest level, height and width of the next, ...
+inline Family family_of(
+    const Tensor& boxes, const Tensor& image, const std::vector<int64_t>& shape, int64_t height, int64_t width,
+    const std::vector<double>& scales, const std::vector<double>& switches, bool channels_last) {
+  const size_t levels = scales.size();
+  STD_TORCH_CHECK(levels >= 1 && levels <= kMaxLevels, "expected 1 to ", kMaxLevels, " levels, found ", levels);
+  STD_TORCH_CHECK(shape.size() == 2 + 2 * levels, "expected a height and a width for each of ", levels, " levels");
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes: expected [R, 4]");
+  STD_TORCH_CHECK(boxes.is_contiguous() && image.is_contiguous(), "boxes and image indices: expected contiguous");
+  STD_TORCH_CHECK(image.dim() == 1 && image.size(0) == boxes.size(0), "image indices: expected one for each box");
+  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Long, "image indices: expected int64");
+  STD_TORCH_CHECK(height > 0 && width > 0, "output size: expected at least 1 x 1, found ", height, " x ", width);
+  Family f{unpack(switches), static_cast<int>(levels), {}, {}, shape[0], shape[1], boxes.size(0), height, width, channels_last};
+  for (size_t l = 0; l < levels; ++l) {
+    STD_TORCH_CHECK(scales[l] > 0, "scales: expected positive numbers, found ", scales[l]);
+    f.level[l] = strides_of(f.channels, shape[2 + 2 * l], shape[3 + 2 * l], scales[l], channels_last);
+    f.octaves[l] = -std::log2(scales[l]);
+  }
+  return f;
+}
+
+// Checks that the levels match and brings all of them into the layout of the first (a copy only where it differs).
+inline bool settle_layout(std::vector<Tensor>& features) {
+  STD_TORCH_CHECK(!features.empty(), "features: expected at least one level");
+  STD_TORCH_CHECK(features[0].dim() == 4, "features: expected [N, C, H, W]");
+  const bool channels_last = is_channels_last(features[0]);
+  for (Tensor& f : features) {
+    STD_TORCH_CHECK(f.dim() == 4, "features: expected [N, C, H, W]");
+    STD_TORCH_CHECK(f.scalar_type() == features[0].scalar_type(), "features: expected one dtype at all levels");
+    STD_TORCH_CHECK(f.size(0) == features[0].size(0) && f.size(1) == features[0].size(1),
+                    "features: expected the same images and channels at all levels");
+    f = torch::stable::contiguous(f, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  }
+  return channels_last;
+}
+
+inline std::vector<int64_t> shape_of(const std::vector<Tensor>& features) {
+  std::vector<int64_t> shape{features[0].size(0), features[0].size(1)};
+  for (const Tensor& f : features) {
+    shape.push_back(f.size(2));
+    shape.push_back(f.size(3));
+  }
+  return shape;
+}
+
+}  // namespace maskrcnn_ops

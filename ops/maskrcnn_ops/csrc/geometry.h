@@ -1,0 +1,225 @@
+// Where a region's points lie: the one copy of the arithmetic that the CPU and the CUDA kernels, forward and
+// backward, all call. A region is cut into bins; a bin has points along each axis; a point reads one or two cells.
+//
+// Along one axis, with s = 1 / stride, a box edge at x pixels and P bins:
+//   start = [round](x1 s) - [0.5],  width = max([round](x2 s) - [0.5] - start + [1], min_width),  bin = width / P
+// Points are either n samples per bin, at start + p bin + (i + offset) bin / divisor, or, with bin rounding, the
+// cells floor(start + p bin) .. ceil(start + (p + 1) bin) - 1.
+//
+// Compile without FMA contraction: fusing these products moves samples by up to 3e-5 of a cell.
+#pragma once
+
+#include <torch/headeronly/macros/Macros.h>
+
+#include <cmath>
+#include <cstdint>
+
+namespace maskrcnn_ops {
+
+enum class Position { centre = 0, corner = 1, thirds = 2 };
+enum class Border { align = 0, mnc = 1 };
+
+constexpr int kMaxLevels = 8;
+// An adaptive bin never has more samples than this: float32 still tells that many apart.
+constexpr double kMaxSamples = 1 << 20;
+
+struct Switches {
+  bool round_boxes;
+  bool plus_one;
+  bool half_pixel;
+  double min_width;  // cells; negative: no minimum
+  bool bin_rounding;
+  int sampling_ratio;  // samples per bin along an axis; <= 0: adaptive
+  Position position;
+  Border border;
+  double canonical_size;   // pixels
+  double canonical_level;  // the level, log2(stride), of a box of that size
+};
+
+// One region along one axis, in cells of its level. G is the type of the geometry, float or double.
+template <typename G>
+struct Axis {
+  G start;
+  G bin;
+  int64_t size;     // cells of the map
+  int64_t samples;  // per bin, those outside the map included
+};
+
+// Points of one bin: indices first .. first + count - 1 (cells with bin rounding, else samples inside the map).
+struct Span {
+  int64_t first;
+  int64_t count;
+};
+
+// The cells one point reads, and their weights.
+template <typename G>
+struct Tap {
+  int64_t low;
+  int64_t high;
+  G weight_low;
+  G weight_high;
+};
+
+template <typename G>
+C10_HOST_DEVICE inline bool is_finite(G x) {
+  return x - x == G(0);
+}
+
+// The part of [0, size] nearest to x; 0 for NaN.
+template <typename G>
+C10_HOST_DEVICE inline int64_t clip_to_map(G x, int64_t size) {
+  if (!(x > G(0))) return 0;
+  return x >= static_cast<G>(size) ? size : static_cast<int64_t>(x);
+}
+
+template <typename G>
+C10_HOST_DEVICE inline int64_t samples_per_bin(G bin, int sampling_ratio) {
+  if (sampling_ratio > 0) return sampling_ratio;
+  const G count = ::ceil(bin);
+  if (!(count > G(0))) return 0;
+  return count < G(kMaxSamples) ? static_cast<int64_t>(count) : static_cast<int64_t>(kMaxSamples);
+}
+
+template <typename G>
+C10_HOST_DEVICE inline Axis<G> make_axis(G low, G high, G scale, int64_t bins, int64_t size, const Switches& s) {
+  G start = low * scale;
+  G end = high * scale;
+  if (s.round_boxes) {
+    start = ::round(start);  // half away from zero, as the released RoIPool
+    end = ::round(end);
+  }
+  if (s.half_pixel) {
+    start -= G(0.5);
+    end -= G(0.5);
+  }
+  G width = end - start + (s.plus_one ? G(1) : G(0));
+  const G least = static_cast<G>(s.min_width);
+  if (s.min_width >= 0 && !(width >= least)) width = least;
+  Axis<G> axis;
+  axis.start = start;
+  axis.bin = width / static_cast<G>(bins);
+  axis.size = size;
+  axis.samples = samples_per_bin(axis.bin, s.sampling_ratio);
+  return axis;
+}
+
+// Coordinate of sample i of bin p, in cells (the centre of cell c lies at c).
+template <typename G>
+C10_HOST_DEVICE inline G sample_at(const Axis<G>& axis, int64_t p, int64_t i, Position position) {
+  const G offset = position == Position::centre ? G(0.5) : position == Position::corner ? G(0) : G(1);
+  const G divisor = static_cast<G>(position == Position::thirds ? axis.samples + 1 : axis.samples);
+  return axis.start + static_cast<G>(p) * axis.bin + (static_cast<G>(i) + offset) * axis.bin / divisor;
+}
+
+// False for NaN too.
+template <typename G>
+C10_HOST_DEVICE inline bool inside(G x, int64_t size, Border border) {
+  const G margin = border == Border::align ? G(1) : G(0.5);
+  const G last = static_cast<G>(size) - (border == Border::align ? G(0) : G(0.5));
+  return x >= -margin && x <= last && size > 0;
+}
+
+// Cells of bin p. Where the start is whole, the bin is rounded before the start is added, as released.
+template <typename G>
+C10_HOST_DEVICE inline Span cells_of_bin(const Axis<G>& axis, int64_t p, const Switches& s) {
+  G low = static_cast<G>(p) * axis.bin;
+  G high = static_cast<G>(p + 1) * axis.bin;
+  if (s.round_boxes && !s.half_pixel) {
+    low = ::floor(low) + axis.start;
+    high = ::ceil(high) + axis.start;
+  } else {
+    low = ::floor(axis.start + low);
+    high = ::ceil(axis.start + high);
+  }
+  const int64_t first = clip_to_map(low, axis.size);
+  const int64_t last = clip_to_map(high, axis.size);
+  return {first, last > first ? last - first : 0};
+}
+
+// Samples of bin p inside the map. They follow one another, since coordinates rise (or fall) with the index; an
+// adaptive bin, which may have very many, is searched only around the map, so that the work is bounded by the map.
+template <typename G>
+C10_HOST_DEVICE inline Span samples_inside(const Axis<G>& axis, int64_t p, const Switches& s) {
+  int64_t begin = 0;
+  int64_t end = axis.samples;
+  if (s.sampling_ratio <= 0 && axis.samples > 4) {
+    const G origin = sample_at(axis, p, 0, s.position);
+    const G step = axis.bin / static_cast<G>(axis.samples);
+    begin = clip_to_map((G(-1) - origin) / step - G(2), axis.samples);
+    end = clip_to_map((static_cast<G>(axis.size) - origin) / step + G(4), axis.samples);
+  }
+  while (begin < end && !inside(sample_at(axis, p, begin, s.position), axis.size, s.border)) ++begin;
+  while (begin < end && !inside(sample_at(axis, p, end - 1, s.position), axis.size, s.border)) --end;
+  return {begin, end > begin ? end - begin : 0};
+}
+
+template <typename G>
+C10_HOST_DEVICE inline Span points_of_bin(const Axis<G>& axis, int64_t p, const Switches& s) {
+  return s.bin_rounding ? cells_of_bin(axis, p, s) : samples_inside(axis, p, s);
+}
+
+// Number of points that the mean over a bin divides by.
+template <typename G>
+C10_HOST_DEVICE inline int64_t divisor_of_bin(const Axis<G>& axis, const Span& span, const Switches& s) {
+  const int64_t count = s.bin_rounding ? span.count : axis.samples;
+  return count > 0 ? count : 1;
+}
+
+// Whether bin p has samples outside the map; they count as zeros in a maximum.
+template <typename G>
+C10_HOST_DEVICE inline bool reaches_outside(const Axis<G>& axis, const Span& span, const Switches& s) {
+  return !s.bin_rounding && span.count < axis.samples;
+}
+
+// Linear interpolation at x, which lies inside the map: clamped to the first and the last centre.
+template <typename G>
+C10_HOST_DEVICE inline Tap<G> tap_at(G x, int64_t size) {
+  if (!(x > G(0))) x = G(0);
+  const int64_t low = static_cast<int64_t>(x);
+  if (low >= size - 1) return {size - 1, size - 1, G(1), G(0)};
+  const G weight = x - static_cast<G>(low);
+  return {low, low + 1, G(1) - weight, weight};
+}
+
+// Derivative of the interpolated value by x is (f[high] - f[low]) times this: 0 where x is clamped.
+template <typename G>
+C10_HOST_DEVICE inline G slope_at(G x, int64_t size) {
+  return x > G(0) && static_cast<int64_t>(x) < size - 1 ? G(1) : G(0);
+}
+
+template <typename G>
+C10_HOST_DEVICE inline Tap<G> tap_of_point(const Axis<G>& axis, int64_t p, int64_t i, const Switches& s) {
+  if (s.bin_rounding) return {i, i, G(1), G(0)};
+  return tap_at(sample_at(axis, p, i, s.position), axis.size);
+}
+
+// d x / d x1 and d x / d x2 of a sample in pixels of the box (rounding treated as identity).
+template <typename G>
+C10_HOST_DEVICE inline void edge_derivatives(
+    const Axis<G>& axis, int64_t p, int64_t i, int64_t bins, G scale, bool width_is_free, const Switches& s,
+    G* by_low, G* by_high) {
+  const G offset = s.position == Position::centre ? G(0.5) : s.position == Position::corner ? G(0) : G(1);
+  const G divisor = static_cast<G>(s.position == Position::thirds ? axis.samples + 1 : axis.samples);
+  const G along = (static_cast<G>(p) + (static_cast<G>(i) + offset) / divisor) / static_cast<G>(bins);
+  *by_low = width_is_free ? scale * (G(1) - along) : scale;
+  *by_high = width_is_free ? scale * along : G(0);
+}
+
+// Whether the region's width follows its edges, that is, is not held at the minimum.
+template <typename G>
+C10_HOST_DEVICE inline bool width_is_free(const Axis<G>& axis, int64_t bins, const Switches& s) {
+  return s.min_width < 0 || axis.bin > static_cast<G>(s.min_width) / static_cast<G>(bins);
+}
+
+// Index of the level that serves a box of this area: the coarsest whose octave = log2(stride) is at most
+// floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6), else the finest (levels run fine to coarse).
+C10_HOST_DEVICE inline int choose_level(double area, const double* octaves, int levels, const Switches& s) {
+  const double level = ::floor(s.canonical_level + ::log2(::sqrt(area) / s.canonical_size) + 1e-6);
+  int chosen = 0;
+  for (int l = 1; l < levels; ++l) {
+    if (octaves[l] <= level) chosen = l;
+  }
+  return chosen;
+}
+
+}  // namespace maskrcnn_ops

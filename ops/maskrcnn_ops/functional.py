@@ -1,0 +1,142 @@
+"""What the public operators share: checks of the arguments, and the call of the dispatcher's operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .operators import ops
+from .switches import Switches
+
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Output size as (height, width); ValueError unless one or two positive integers."""
+    sides = tuple(size) if isinstance(size, list | tuple | torch.Size) else (size, size)
+    if len(sides) == 1:
+        sides = sides * 2
+    if len(sides) != 2:
+        raise ValueError(f"output_size: expected one or two integers, found {size!r}")
+    for side in sides:
+        if not isinstance(side, int | torch.SymInt):
+            raise TypeError(f"output_size: expected integers, found {size!r}")
+        if isinstance(side, int) and side < 1:
+            raise ValueError(f"output_size: expected at least 1, found {size!r}")
+    return sides[0], sides[1]
+
+
+def check_features(features: Sequence[Tensor]) -> None:
+    """TypeError or ValueError unless every level is a floating [N, C, H, W] of the same N, C, dtype and device."""
+    for feature in features:
+        if not isinstance(feature, Tensor):
+            raise TypeError(f"features: expected tensors, found {type(feature).__name__}")
+        if feature.dim() != 4:
+            raise ValueError(f"features: expected [N, C, H, W], found shape {list(feature.shape)}")
+        if feature.dtype not in FLOATING:
+            raise TypeError(f"features: expected float64, float32, bfloat16 or float16, found {feature.dtype}")
+        first = features[0]
+        if feature.shape[:2] != first.shape[:2] or feature.dtype != first.dtype or feature.device != first.device:
+            raise ValueError(
+                "features: expected the same N, C, dtype and device at every level, found "
+                f"{list(first.shape)} {first.dtype} {first.device} and "
+                f"{list(feature.shape)} {feature.dtype} {feature.device}"
+            )
+
+
+def rows_of(boxes: Tensor | Sequence[Tensor]) -> Tensor:
+    """Boxes as [K, 5] (image index, x1, y1, x2, y2), from that or from one [k, 4] for each image."""
+    if isinstance(boxes, Tensor):
+        if boxes.dim() != 2 or boxes.shape[1] != 5:
+            raise ValueError(f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {list(boxes.shape)}")
+        return boxes
+    if not isinstance(boxes, list | tuple) or not all(isinstance(b, Tensor) for b in boxes):
+        raise TypeError(f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {type(boxes).__name__}")
+    for index, b in enumerate(boxes):
+        if b.dim() != 2 or b.shape[1] != 4:
+            raise ValueError(f"boxes: expected Tensor[k, 4] for image {index}, found {list(b.shape)}")
+    if not boxes:
+        raise ValueError("boxes: expected one Tensor[k, 4] for each image, found an empty list")
+    return torch.cat([torch.cat([torch.full_like(b[:, :1], i), b], dim=1) for i, b in enumerate(boxes)])
+
+
+def image_index(rows: Tensor, images: int) -> Tensor:
+    """Image index [K] int64 of boxes [K, 5]; on the CPU, ValueError where it is out of range."""
+    index = rows[:, 0]
+    if rows.device.type == "cpu" and not torch.compiler.is_compiling() and len(index):
+        outside = ~((index >= 0) & (index < images))
+        if outside.any():
+            raise ValueError(f"boxes: image index {index[outside][0].item():g} is out of range for {images} images")
+    # Not -1, which marks a region that does not count: a wrong index must be seen, not ignored.
+    return torch.where(index >= 0, index, -2).to(torch.int64)
+
+
+def pool_regions(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image: Tensor,
+    output_size: int | Sequence[int],
+    scales: Sequence[float],
+    switches: Switches,
+    box_gradient: bool = False,
+) -> Tensor:
+    """The operator of the family that ``switches`` name.
+
+    Args:
+        features: L maps [N, C, H, W], fine to coarse.
+        boxes: [R, 4] x1, y1, x2, y2 in pixels, any floating dtype; ``image`` [R] int64, -1: does not count.
+        scales: 1 / stride of every level.
+
+    Returns:
+        [R, C, P, P] in the dtype and layout of the features.
+    """
+    check_features(features)
+    height, width = pair(output_size)
+    dtype = features[0].dtype
+    if not boxes.is_floating_point():
+        raise TypeError(f"boxes: expected a floating dtype, found {boxes.dtype}")
+    if boxes.device != features[0].device:
+        raise ValueError(f"boxes: expected on {features[0].device} like the features, found on {boxes.device}")
+    if box_gradient and switches.bin_rounding:
+        raise ValueError("box_gradient: bins of whole cells (bin_rounding) have no gradient by the box")
+    wide = torch.float64 in (dtype, boxes.dtype)
+    boxes = (boxes if box_gradient else boxes.detach()).to(torch.float64 if wide else torch.float32).contiguous()
+    maps = [f.double() for f in features] if wide else list(features)
+    numbers = (list(scales), switches.packed())
+    if switches.reduction == "max":
+        out = ops.roi_maximum(maps, boxes, image, height, width, *numbers)[0]
+    else:
+        out = ops.roi_sample(maps, boxes, image, None, height, width, *numbers)
+    return out.to(dtype)  # type: ignore[no-any-return]
+
+
+def pool_single_level(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float,
+    switches: Switches,
+    box_gradient: bool = False,
+) -> Tensor:
+    """torchvision's calling convention: one map, boxes [K, 5] or a list."""
+    check_features([input])
+    if not spatial_scale > 0:
+        raise ValueError(f"spatial_scale: expected a positive number, found {spatial_scale!r}")
+    rows = rows_of(boxes)
+    image = image_index(rows, input.shape[0])
+    return pool_regions([input], rows[:, 1:], image, output_size, [float(spatial_scale)], switches, box_gradient)
+
+
+class RoIModule(nn.Module):
+    """What the module forms share: settings kept as attributes and shown by repr."""
+
+    settings: tuple[str, ...] = ()
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.settings)
+
+
+__all__ = ["RoIModule", "check_features", "pair", "pool_regions", "pool_single_level"]

@@ -1,0 +1,89 @@
+"""Loads the compiled kernels, and knows which run and why others do not."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import operators  # noqa: F401  (the schemas come before the kernels)
+
+FOLDER = Path(__file__).parent
+MINIMUM_TORCH = (2, 11)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Whether the compiled kernels for a device run, and in words why (not)."""
+
+    device: str
+    compiled: bool
+    reason: str
+
+
+def _library(name: str) -> Path | None:
+    return next(iter(sorted(FOLDER.glob(f"{name}*.so"))), None)
+
+
+def _torch_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+
+
+def _load(name: str, device: str, missing: str) -> Kernels:
+    path = _library(name)
+    if path is None:
+        return Kernels(device, False, missing)
+    if _torch_version() < MINIMUM_TORCH:
+        return Kernels(device, False, f"they need torch >= 2.11, this is {torch.__version__}")
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return Kernels(device, False, f"{path.name} does not load: {error}")
+    return Kernels(device, True, f"compiled kernels from {path.name}")
+
+
+def _load_cpu() -> Kernels:
+    missing = (
+        "_C_cpu was not built (no C++ compiler when installing?)"
+        if platform.system() == "Linux"
+        else f"the compiled kernels are built on Linux only, this is {platform.system()}"
+    )
+    return _load("_C_cpu", "cpu", missing)
+
+
+def _load_cuda() -> Kernels:
+    if torch.version.cuda is None:
+        return Kernels("cuda", False, f"torch {torch.__version__} is built without CUDA")
+    return _load("_C_cuda", "cuda", "_C_cuda was not built (no nvcc of torch's CUDA version when installing?)")
+
+
+def _say_once() -> None:
+    """One warning where this machine has a device that falls back on the reference."""
+    present = [CPU] + ([CUDA] if torch.cuda.is_available() else [])
+    slow = [f"{k.device}: {k.reason}" for k in present if not k.compiled]
+    if slow:
+        warnings.warn(
+            f"maskrcnn_ops runs on its PyTorch reference, which is slower ({'; '.join(slow)}). "
+            "`python -m maskrcnn_ops` says more.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+CPU = _load_cpu()
+CUDA = _load_cuda()
+_say_once()
+
+
+def report() -> str:
+    """Which kernels run on this machine, and why others do not, as text."""
+    lines = [f"maskrcnn_ops on torch {torch.__version__}, {platform.system()} {platform.machine()}"]
+    for kernels in (CPU, CUDA):
+        state = "compiled" if kernels.compiled else "reference"
+        lines.append(f"  {kernels.device:4}  {state:9}  {kernels.reason}")
+    if CUDA.compiled and not torch.cuda.is_available():
+        lines.append("        no CUDA device is present, so the CUDA kernels have nothing to run on")
+    return "\n".join(lines)

@@ -1,0 +1,492 @@
+"""The RoI operators and non-maximum suppression in plain PyTorch, on any device.
+
+What the compiled kernels must equal, and what runs where they are missing. The arithmetic follows
+``csrc/geometry.h`` operation by operation, so that float32 coordinates are the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .switches import Switches
+
+MAX_SAMPLES = 1 << 20  # per bin and axis, when adaptive: float32 still tells that many apart
+CHUNK_ELEMENTS = 1 << 23  # bound on the values gathered at once
+
+
+@dataclass
+class Points:
+    """The points of R regions along one axis, M places for each of P bins (those not ``used`` are padding).
+
+    ``low``, ``high`` [R, P, M] cells read; ``high_weight`` [R, P, M] (``low`` has the rest); ``slope`` [R, P, M]
+    is 0 where the coordinate is clamped; ``along`` [R, P, M] place within the region, 0..1; ``first`` [R, P] index
+    of the first point; ``count`` [R, P] points inside the map; ``divisor`` [R, P] of the mean; ``outside`` [R, P]
+    whether there are samples outside the map.
+    """
+
+    low: Tensor
+    high: Tensor
+    high_weight: Tensor
+    slope: Tensor
+    along: Tensor
+    first: Tensor
+    count: Tensor
+    divisor: Tensor
+    outside: Tensor
+    free: Tensor
+
+    @property
+    def used(self) -> Tensor:
+        places = torch.arange(self.low.shape[2], device=self.low.device)
+        return places < self.count[..., None]
+
+    def low_weight(self) -> Tensor:
+        return 1 - self.high_weight
+
+
+def round_half_away(x: Tensor) -> Tensor:
+    """C's ``round``: torch.round goes to the even neighbour instead."""
+    whole = x.trunc()
+    return torch.where((x - whole).abs() >= 0.5, whole + x.sign(), whole)
+
+
+def choose_levels(boxes: Tensor, scales: list[float], switches: Switches) -> Tensor:
+    """Level index [R] of boxes [R, 4]: the coarsest with log2(stride) at most
+    ``floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6)``, else the finest."""
+    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).double()
+    level = torch.floor(switches.canonical_level + torch.log2(area.sqrt() / switches.canonical_size) + 1e-6)
+    chosen = torch.zeros_like(level, dtype=torch.int64)
+    for index, scale in enumerate(scales[1:], start=1):
+        chosen = torch.where(-math.log2(scale) <= level, index, chosen)
+    return chosen
+
+
+def _clip_to_map(x: Tensor, size: int) -> Tensor:
+    """Whole part of x within 0..size; 0 for NaN."""
+    return torch.nan_to_num(x, nan=0.0).clamp(0, size).to(torch.int64)
+
+
+def _offset_and_divisor(samples: Tensor, switches: Switches) -> tuple[float, Tensor]:
+    if switches.sample_position == "thirds":
+        return 1.0, samples + 1
+    return (0.5 if switches.sample_position == "centre" else 0.0), samples
+
+
+def _edges(
+    low: Tensor, high: Tensor, scale: float, bins: int, switches: Switches
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Start [R] and bin size [R] in cells, and whether the width follows the box (is not the minimum)."""
+    start, end = low * scale, high * scale
+    if switches.box_rounding == "round":
+        start, end = round_half_away(start), round_half_away(end)
+    if switches.half_pixel:
+        start, end = start - 0.5, end - 0.5
+    width = end - start + (1 if switches.plus_one else 0)
+    free = torch.ones_like(width, dtype=torch.bool)
+    if switches.min_width is not None:
+        free = width > switches.min_width
+        width = torch.where(width >= switches.min_width, width, switches.min_width)
+    return start, width / bins, free
+
+
+def _cells(start: Tensor, bin_size: Tensor, bins: int, size: int, switches: Switches) -> tuple[Tensor, Tensor]:
+    """First cell and number of cells of every bin, [R, P]."""
+    p = torch.arange(bins, device=start.device, dtype=start.dtype)
+    low, high = p * bin_size[:, None], (p + 1) * bin_size[:, None]
+    if switches.box_rounding == "round" and not switches.half_pixel:
+        low, high = low.floor() + start[:, None], high.ceil() + start[:, None]
+    else:
+        low, high = (start[:, None] + low).floor(), (start[:, None] + high).ceil()
+    first = _clip_to_map(low, size)
+    return first, (_clip_to_map(high, size) - first).clamp(min=0)
+
+
+def _sample_at(start: Tensor, bin_size: Tensor, samples: Tensor, index: Tensor, switches: Switches) -> Tensor:
+    """Coordinates of samples ``index`` [R, P, M]; the other arguments are [R]."""
+    offset, divisor = _offset_and_divisor(samples, switches)
+    p = torch.arange(index.shape[1], device=start.device, dtype=start.dtype)
+    bin_start = start[:, None] + p * bin_size[:, None]  # [R, P]
+    within = (index.to(start.dtype) + offset) * bin_size[:, None, None] / divisor.to(start.dtype)[:, None, None]
+    return bin_start[..., None] + within
+
+
+def _inside(x: Tensor, size: int, switches: Switches) -> Tensor:
+    margin = 1.0 if switches.border == "align" else 0.5
+    last = float(size) if switches.border == "align" else size - 0.5
+    return (x >= -margin) & (x <= last) if size > 0 else torch.zeros_like(x, dtype=torch.bool)
+
+
+def _search(
+    start: Tensor, bin_size: Tensor, samples: Tensor, bins: int, size: int, switches: Switches
+) -> tuple[Tensor, Tensor]:
+    """Where to look for samples inside the map: first index [R, P] and how many indices (one number)."""
+    if switches.sampling_ratio > 0:
+        first = torch.zeros(len(start), bins, dtype=torch.int64, device=start.device)
+        return first, torch.full_like(first, switches.sampling_ratio)
+    zero = torch.zeros(len(start), bins, 1, dtype=torch.int64, device=start.device)
+    origin = _sample_at(start, bin_size, samples, zero, switches)[..., 0]
+    step = (bin_size / samples.to(start.dtype))[:, None]
+    begin = torch.minimum(_clip_to_map((-1 - origin) / step - 2, MAX_SAMPLES), samples[:, None])
+    end = torch.minimum(_clip_to_map((size - origin) / step + 4, MAX_SAMPLES), samples[:, None])
+    return begin, (end - begin).clamp(min=0)
+
+
+def _samples_per_bin(bin_size: Tensor, switches: Switches) -> Tensor:
+    if switches.sampling_ratio > 0:
+        return torch.full_like(bin_size, switches.sampling_ratio, dtype=torch.int64)
+    return _clip_to_map(bin_size.ceil(), MAX_SAMPLES)
+
+
+def points_of(low: Tensor, high: Tensor, scale: float, bins: int, size: int, switches: Switches) -> Points:
+    """The points of regions between edges ``low`` and ``high`` [R] (pixels) on a map of ``size`` cells."""
+    start, bin_size, free = _edges(low, high, scale, bins, switches)
+    samples = _samples_per_bin(bin_size, switches)
+    if switches.bin_rounding:
+        first, count = _cells(start, bin_size, bins, size, switches)
+        x = (first[..., None] + torch.arange(_most(count), device=low.device)).to(start.dtype)
+        outside, divisor = torch.zeros_like(first, dtype=torch.bool), count
+        along = torch.zeros_like(x)
+    else:
+        first, width = _search(start, bin_size, samples, bins, size, switches)
+        index = first[..., None] + torch.arange(_most(width), device=low.device)
+        inside = _inside(_sample_at(start, bin_size, samples, index, switches), size, switches)
+        inside &= index < (first + width)[..., None]
+        count = inside.sum(2)
+        lead = inside.to(torch.int8).argmax(2) if inside.shape[2] else torch.zeros_like(count)
+        first = first + torch.where(count > 0, lead, 0)
+        index = first[..., None] + torch.arange(_most(count), device=low.device)
+        x = _sample_at(start, bin_size, samples, index, switches)
+        outside, divisor = count < samples[:, None], samples[:, None].expand_as(count)
+        offset, steps = _offset_and_divisor(samples, switches)
+        p = torch.arange(bins, device=low.device, dtype=start.dtype)[:, None]
+        along = (p + (index.to(start.dtype) + offset) / steps.to(start.dtype)[:, None, None]) / bins
+    x = torch.nan_to_num(x, nan=0.0).clamp(0, max(size - 1, 0))
+    low_cell = x.to(torch.int64)
+    weight = x - low_cell.to(x.dtype)
+    slope = ((x > 0) & (low_cell < size - 1)).to(x.dtype)
+    high_cell = (low_cell + 1).clamp(max=max(size - 1, 0))
+    return Points(
+        low_cell, high_cell, weight, slope, along, first, count, divisor.clamp(min=1), outside, free
+    )
+
+
+def _most(count: Tensor) -> int:
+    return int(count.max()) if count.numel() else 0
+
+
+def usable_regions(boxes: Tensor, image: Tensor) -> Tensor:
+    """Whether a region [R] counts: an image index of its own and finite coordinates."""
+    return (image >= 0) & torch.isfinite(boxes).all(dim=1)
+
+
+def _groups(
+    boxes: Tensor, image: Tensor, sizes: list[tuple[int, int]], scales: list[float], switches: Switches
+) -> Iterator[tuple[int, Tensor]]:
+    """Level index and the regions that pool from it."""
+    levels = choose_levels(boxes, scales, switches) if len(scales) > 1 else torch.zeros_like(image)
+    usable = usable_regions(boxes, image)
+    for level in range(len(sizes)):
+        yield level, torch.nonzero(usable & (levels == level)).flatten()
+
+
+def _chunks(
+    boxes: Tensor, scale: float, output: tuple[int, int], size: tuple[int, int], channels: int, switches: Switches
+) -> Iterator[tuple[slice, slice, Points, Points]]:
+    """Slices of regions and channels small enough to gather at once, with the regions' points."""
+    step = 1 if switches.sampling_ratio <= 0 or switches.bin_rounding else 16
+    for begin in range(0, len(boxes), step):
+        part = boxes[begin : begin + step]
+        y = points_of(part[:, 1], part[:, 3], scale, output[0], size[0], switches)
+        x = points_of(part[:, 0], part[:, 2], scale, output[1], size[1], switches)
+        places = max(1, len(part) * output[0] * y.low.shape[2] * output[1] * x.low.shape[2])
+        width = max(1, CHUNK_ELEMENTS // places)
+        for first in range(0, channels, width):
+            yield slice(begin, begin + step), slice(first, min(first + width, channels)), y, x
+
+
+def _corners(y: Points, x: Points, image: Tensor, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+    """The four cells that every point reads, as rows of the flattened map, and their weights: [R, P, M, Q, L]."""
+    rows = [(y.low, 1 - y.high_weight), (y.high, y.high_weight)]
+    columns = [(x.low, 1 - x.high_weight), (x.high, x.high_weight)]
+    base = image[:, None, None, None, None] * size[0]
+    return [
+        ((base + row[:, :, :, None, None]) * size[1] + column[:, None, None], wy[:, :, :, None, None] * wx[:, None, None])
+        for row, wy in rows
+        for column, wx in columns
+    ]
+
+
+def _used(y: Points, x: Points) -> Tensor:
+    return y.used[:, :, :, None, None] & x.used[:, None, None]
+
+
+def _values(cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolated values [R, P, M, Q, L, C] of the map ``cells`` [N H W, C]."""
+    parts = [cells[index] * weight[..., None] for index, weight in _corners(y, x, image, size)]
+    return parts[0] + parts[1] + parts[2] + parts[3]
+
+
+def _cells_by_row(feature: Tensor, dtype: torch.dtype) -> Tensor:
+    """[N, C, H, W] -> [N H W, C]."""
+    return feature.permute(0, 2, 3, 1).reshape(-1, feature.shape[1]).to(dtype)
+
+
+def _frozen(y: Points, x: Points, winner: Tensor, size: tuple[int, int], switches: Switches) -> Tensor:
+    """One-hot [R, P, M, Q, L, C] over the points of a bin: the winner [R, C, P, Q], if any."""
+    chosen = winner.permute(0, 2, 3, 1)[:, :, None, :, None]  # [R, P, 1, Q, 1, C]
+    m = torch.arange(y.low.shape[2], device=winner.device)[:, None]
+    n = torch.arange(x.low.shape[2], device=winner.device)
+    if switches.bin_rounding:
+        place = (y.first[:, :, None, None, None] + m[:, None]) * size[1] + x.first[:, None, None, :, None] + n
+    else:
+        place = m[:, None] * x.count[:, None, None, :, None] + n
+        place = place.expand(len(winner), y.low.shape[1], -1, -1, -1)
+    return (chosen == place[..., None]) & _used(y, x)[..., None]
+
+
+def _share(y: Points, x: Points) -> Tensor:
+    """Weight of every point in the mean of its bin, [R, P, M, Q, L]."""
+    divisor = (y.divisor[:, :, None] * x.divisor[:, None]).to(y.high_weight.dtype)  # [R, P, Q]
+    return _used(y, x).to(divisor.dtype) / divisor[:, :, None, :, None]
+
+
+def _point_weights(
+    y: Points, x: Points, winner: Tensor | None, size: tuple[int, int], switches: Switches
+) -> Tensor:
+    """What each point contributes to its output: [R, P, M, Q, L, C or 1]."""
+    if winner is None:
+        return _share(y, x)[..., None]
+    return _frozen(y, x, winner, size, switches).to(y.high_weight.dtype)
+
+
+def _like_output(features: list[Tensor], regions: int, output: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    first = features[0]
+    return torch.zeros(
+        regions, first.shape[1], *output, dtype=dtype, device=first.device
+    ).contiguous(memory_format=layout_of(first))
+
+
+def layout_of(feature: Tensor) -> torch.memory_format:
+    """Channels-last where the feature map is that and not also contiguous."""
+    if not feature.is_contiguous() and feature.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def roi_sample(
+    features: list[Tensor],
+    boxes: Tensor,
+    image: Tensor,
+    winner: Tensor | None,
+    height: int,
+    width: int,
+    scales: list[float],
+    packed: list[float],
+) -> Tensor:
+    """The mean over the points of every bin, or the value at its frozen ``winner``: linear in the features.
+
+    Args:
+        features: L maps [N, C, H, W], fine to coarse.
+        boxes: [R, 4] x1, y1, x2, y2 in pixels, float64 where the features are, else float32.
+        image: [R] int64; -1: the region does not count.
+        winner: [R, C, height, width] int32 as from :func:`roi_maximum`, or None for the mean.
+        scales: 1 / stride of every level.
+        packed: the switches.
+
+    Returns:
+        [R, C, height, width]; zeros for regions that do not count.
+    """
+    switches = Switches.unpacked(packed, "avg")
+    check_image(image, features[0].shape[0])
+    sizes = [(f.shape[2], f.shape[3]) for f in features]
+    out = _like_output(features, len(boxes), (height, width), boxes.dtype)
+    for level, regions in _groups(boxes, image, sizes, scales, switches):
+        cells = _cells_by_row(features[level], boxes.dtype)
+        pieces = _chunks(boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches)
+        for rows, channels, y, x in pieces:
+            index = regions[rows]
+            chosen = None if winner is None else winner[index][:, channels]
+            weights = _point_weights(y, x, chosen, sizes[level], switches)
+            values = _values(cells[:, channels], y, x, image[index], sizes[level])
+            # A point of weight 0 must not spread NaN or infinity.
+            mean = torch.where(weights != 0, values * weights, 0).sum(dim=(2, 4))  # [R, P, Q, C]
+            out[index, channels] = mean.permute(0, 3, 1, 2)
+    return out.to(features[0].dtype)
+
+
+def roi_maximum(
+    features: list[Tensor],
+    boxes: Tensor,
+    image: Tensor,
+    height: int,
+    width: int,
+    scales: list[float],
+    packed: list[float],
+) -> tuple[Tensor, Tensor]:
+    """The maximum over the points of every bin; arguments as for :func:`roi_sample`.
+
+    Returns:
+        values [R, C, height, width], and which point won, int32 of the same shape: with bin rounding the cell
+        ``y W + x`` of its map, else the place among the samples of the bin inside the map; -1: none.
+    """
+    switches = Switches.unpacked(packed, "max")
+    check_image(image, features[0].shape[0])
+    sizes = [(f.shape[2], f.shape[3]) for f in features]
+    out = _like_output(features, len(boxes), (height, width), boxes.dtype)
+    winner = torch.full_like(out, -1, dtype=torch.int32)
+    for level, regions in _groups(boxes, image, sizes, scales, switches):
+        cells = _cells_by_row(features[level], boxes.dtype)
+        pieces = _chunks(boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches)
+        for rows, channels, y, x in pieces:
+            index = regions[rows]
+            values = _values(cells[:, channels], y, x, image[index], sizes[level])
+            best, place = _best_points(values, y, x, sizes[level], switches)
+            out[index, channels] = best.permute(0, 3, 1, 2)
+            winner[index, channels] = place.permute(0, 3, 1, 2).to(torch.int32)
+    return out.to(features[0].dtype), winner
+
+
+def _best_points(
+    values: Tensor, y: Points, x: Points, size: tuple[int, int], switches: Switches
+) -> tuple[Tensor, Tensor]:
+    """Largest value and its number, both [R, P, Q, C], of values [R, P, M, Q, L, C]."""
+    if values.shape[2] == 0 or values.shape[4] == 0:
+        none = values.new_zeros(values.shape[0], values.shape[1], values.shape[3], values.shape[5])
+        return none, torch.full_like(none, -1, dtype=torch.int64)
+    values = torch.where(_used(y, x)[..., None], values, -math.inf)
+    flat = values.transpose(2, 3).flatten(3, 4)  # [R, P, Q, M L, C]
+    best, place = flat.max(dim=3)
+    m, n = place // values.shape[4], place % values.shape[4]
+    if switches.bin_rounding:
+        place = (y.first[:, :, None, None] + m) * size[1] + x.first[:, None, :, None] + n
+    else:
+        place = m * x.count[:, None, :, None] + n
+    empty = ((y.count[:, :, None] == 0) | (x.count[:, None] == 0))[..., None]
+    outside = (y.outside[:, :, None] | x.outside[:, None])[..., None]
+    lost = empty | (outside & ~(best > 0) & ~best.isnan())
+    return torch.where(lost, 0, best), torch.where(lost, -1, place)
+
+
+def roi_spread(
+    grad: Tensor,
+    boxes: Tensor,
+    image: Tensor,
+    winner: Tensor | None,
+    shape: list[int],
+    scales: list[float],
+    packed: list[float],
+    channels_last: bool,
+    atomic: bool,
+) -> list[Tensor]:
+    """The adjoint of :func:`roi_sample`: gradients of the features from that of the output.
+
+    Args:
+        grad: [R, C, P, Q].
+        shape: N, C, then height and width of every level.
+        channels_last: layout of the gradients.
+        atomic: no matter here; the CUDA kernels may add in any order where it is set.
+
+    Returns:
+        One [N, C, H, W] for each level.
+    """
+    switches = Switches.unpacked(packed, "avg")
+    check_image(image, shape[0])
+    sizes = list(zip(shape[2::2], shape[3::2], strict=True))
+    output = (grad.shape[2], grad.shape[3])
+    maps = [boxes.new_zeros(shape[0] * h * w, shape[1]) for h, w in sizes]
+    for level, regions in _groups(boxes, image, sizes, scales, switches):
+        pieces = _chunks(boxes[regions], scales[level], output, sizes[level], shape[1], switches)
+        for rows, channels, y, x in pieces:
+            index = regions[rows]
+            chosen = None if winner is None else winner[index][:, channels]
+            weights = _point_weights(y, x, chosen, sizes[level], switches)
+            part = grad[index][:, channels].to(boxes.dtype).permute(0, 2, 3, 1)[:, :, None, :, None]
+            part = torch.where(weights != 0, part * weights, 0)  # [R, P, M, Q, L, C]
+            target = maps[level][:, channels]
+            for cell, weight in _corners(y, x, image[index], sizes[level]):
+                target.index_add_(0, cell.flatten(), (part * weight[..., None]).flatten(0, 4))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return [
+        m.view(shape[0], h, w, shape[1]).permute(0, 3, 1, 2).to(grad.dtype).contiguous(memory_format=layout)
+        for m, (h, w) in zip(maps, sizes, strict=True)
+    ]
+
+
+def roi_box_gradient(
+    grad: Tensor,
+    features: list[Tensor],
+    boxes: Tensor,
+    image: Tensor,
+    winner: Tensor | None,
+    scales: list[float],
+    packed: list[float],
+) -> Tensor:
+    """Gradient [R, 4] of the box coordinates (rounding taken as identity, the number of samples as constant)."""
+    switches = Switches.unpacked(packed, "avg")
+    sizes = [(f.shape[2], f.shape[3]) for f in features]
+    output = (grad.shape[2], grad.shape[3])
+    result = torch.zeros_like(boxes)
+    for level, regions in _groups(boxes, image, sizes, scales, switches):
+        cells = _cells_by_row(features[level], boxes.dtype)
+        pieces = _chunks(boxes[regions], scales[level], output, sizes[level], cells.shape[1], switches)
+        for rows, channels, y, x in pieces:
+            index = regions[rows]
+            chosen = None if winner is None else winner[index][:, channels]
+            weights = _point_weights(y, x, chosen, sizes[level], switches)
+            part = grad[index][:, channels].to(boxes.dtype).permute(0, 2, 3, 1)[:, :, None, :, None]
+            part = torch.where(weights != 0, part * weights, 0)
+            by_y, by_x = _slopes(cells[:, channels], y, x, image[index], sizes[level])
+            by_y, by_x = (part * by_y).sum(5), (part * by_x).sum(5)  # [R, P, M, Q, L]
+            y_low, y_high = _edge_gradients(by_y.sum(dim=(3, 4)), y, scales[level])
+            x_low, x_high = _edge_gradients(by_x.sum(dim=(1, 2)), x, scales[level])
+            result.index_add_(0, index, torch.stack([x_low, y_low, x_high, y_high], dim=1))
+    return result
+
+
+def _slopes(
+    cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Derivatives [R, P, M, Q, L, C] of the interpolated values by y and by x."""
+    values = [cells[index] for index, _ in _corners(y, x, image, size)]
+    right, down = x.high_weight[:, None, None, :, :, None], y.high_weight[:, :, :, None, None, None]
+    by_y = (values[2] - values[0]) * (1 - right) + (values[3] - values[1]) * right
+    by_x = (values[1] - values[0]) * (1 - down) + (values[3] - values[2]) * down
+    return by_y * y.slope[:, :, :, None, None, None], by_x * x.slope[:, None, None, :, :, None]
+
+
+def _edge_gradients(by_point: Tensor, points: Points, scale: float) -> tuple[Tensor, Tensor]:
+    """Gradients [R] of both edges from those of the points' coordinates [R, P, M]."""
+    along = torch.where(points.free[:, None, None], points.along, 0)
+    by_point = torch.where(points.used, by_point, 0)
+    return ((1 - along) * by_point).sum(dim=(1, 2)) * scale, (along * by_point).sum(dim=(1, 2)) * scale
+
+
+def check_image(image: Tensor, images: int) -> None:
+    """ValueError for an image index out of range (on the CPU; on a GPU reading it would stall the stream)."""
+    if image.device.type == "cpu" and image.numel():
+        low, high = int(image.min()), int(image.max())
+        if low < -1 or high >= images:
+            found = low if low < -1 else high
+            raise ValueError(f"boxes: image index {found} is out of range for {images} images")
+
+
+def nms(boxes: Tensor, order: Tensor, groups: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """Greedy suppression in ``order`` [N, K] of boxes [N, K, 4] within images and groups; keep [N, K] bool."""
+    ranked = boxes.gather(1, order[..., None].expand_as(boxes))
+    group = groups.gather(1, order)
+    keep = valid.gather(1, order)
+    area = (ranked[..., 2] - ranked[..., 0]) * (ranked[..., 3] - ranked[..., 1])  # [N, K]
+    for i in range(order.shape[1] - 1):
+        rest = ranked[:, i + 1 :]
+        here = ranked[:, i, None]
+        size = (torch.minimum(rest[..., 2:], here[..., 2:]) - torch.maximum(rest[..., :2], here[..., :2])).clamp(min=0)
+        shared = size[..., 0] * size[..., 1]
+        iou = shared / (area[:, i, None] + area[:, i + 1 :] - shared)
+        loses = (iou > threshold) & (group[:, i + 1 :] == group[:, i, None]) & keep[:, i, None]
+        keep[:, i + 1 :] &= ~loses
+    return torch.zeros_like(keep).scatter(1, order, keep)

@@ -1,0 +1,83 @@
+"""RoIAlign (He et al., Mask R-CNN, 2017): no rounding anywhere, bilinear samples, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Unpack
+
+from torch import Tensor
+
+from .functional import RoIModule, pool_single_level
+from .switches import SwitchOverrides, Switches, override
+
+
+def _switches(sampling_ratio: int, aligned: bool, overrides: SwitchOverrides) -> Switches:
+    base = Switches(half_pixel=aligned, min_width=None if aligned else 1, sampling_ratio=sampling_ratio)
+    return override(base, overrides)
+
+
+def roi_align(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+    *,
+    box_gradient: bool = False,
+    **switches: Unpack[SwitchOverrides],
+) -> Tensor:
+    """RoIAlign, called as torchvision's.
+
+    ``out[r, c, p, q]`` is the mean over n x n bilinear samples of bin (p, q); along one axis sample i lies at
+    ``x1 s - h + (p + (i + 0.5) / n) w / P`` with s the spatial scale, h = 0.5 if aligned else 0, and
+    ``w = (x2 - x1) s`` (at least 1 if not aligned).
+
+    Args:
+        input: [N, C, H, W], float64, float32, bfloat16 or float16, contiguous or channels-last.
+        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels.
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
+        sampling_ratio: n; <= 0: ``ceil(w / P)``.
+        aligned: cell c is centred at c + 0.5.
+        box_gradient: let the gradient through to the box coordinates.
+        switches: any of :class:`maskrcnn_ops.Switches`, such as reduction="max".
+
+    Returns:
+        [K, C, P, P] in the dtype and layout of the input.
+
+    Raises:
+        TypeError, ValueError: for arguments of a wrong type, shape or range, an image index among them.
+    """
+    chosen = _switches(sampling_ratio, aligned, switches)
+    return pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
+
+
+class RoIAlign(RoIModule):
+    """Module form of :func:`roi_align`; arguments as there."""
+
+    settings = ("output_size", "spatial_scale", "sampling_ratio", "aligned")
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool = False,
+        *,
+        box_gradient: bool = False,
+        **switches: Unpack[SwitchOverrides],
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
+        self.box_gradient = box_gradient
+        self.switches = _switches(sampling_ratio, aligned, switches)
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        """[N, C, H, W] and boxes -> [K, C, P, P]."""
+        return pool_single_level(
+            input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
+        )

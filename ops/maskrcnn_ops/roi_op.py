@@ -1,0 +1,63 @@
+"""The family of RoI operators as one object: what a detector is handed, and what a config names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from .functional import pool_regions
+from .switches import Switches, preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoIOp(Switches):
+    """An RoI operator over a whole pyramid and a padded batch of boxes; the arguments are the switches.
+
+    With several levels a box of area A pools from level
+    ``floor(canonical_level + log2(sqrt(A) / canonical_size) + 1e-6)`` (stride 2 ** level), or the nearest there is.
+    """
+
+    def __call__(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, output_size: int) -> Tensor:
+        """Pools every box from its level, in one call and without a stall of the device.
+
+        Args:
+            features: [N, C, H, W] by stride.
+            boxes: [N, K, 4] x1, y1, x2, y2 in pixels of the network's input.
+            valid: [N, K] bool; the output of other boxes is 0.
+            output_size: P.
+
+        Returns:
+            [N * K, C, P, P] in the dtype and layout of the features; differentiable by the features.
+
+        Raises:
+            TypeError, ValueError: for arguments of a wrong type or shape.
+        """
+        _check_batch(features, boxes, valid)
+        strides = sorted(features)
+        maps = [features[stride] for stride in strides]
+        image = torch.arange(len(boxes), device=boxes.device)[:, None]
+        image = torch.where(valid, image, -1).flatten()  # [N * K]
+        scales = [1.0 / stride for stride in strides]
+        return pool_regions(maps, boxes.flatten(0, 1), image, output_size, scales, self)
+
+    @classmethod
+    def preset(cls, name: str) -> RoIOp:
+        """The operator called align, align_legacy, pool, warp, warp_mnc or warp_continuous."""
+        return cls(**asdict(preset(name)))
+
+
+def _check_batch(features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> None:
+    if not features:
+        raise ValueError("features: expected a map for at least one stride, found none")
+    for stride in features:
+        if stride <= 0:
+            raise ValueError(f"features: expected positive strides as keys, found {stride!r}")
+    images = next(iter(features.values())).shape[0]
+    if boxes.dim() != 3 or boxes.shape[2] != 4 or boxes.shape[0] != images:
+        raise ValueError(f"boxes: expected [{images}, K, 4], found {list(boxes.shape)}")
+    if valid.dtype != torch.bool or valid.shape != boxes.shape[:2]:
+        raise ValueError(
+            f"valid: expected bool {list(boxes.shape[:2])}, found {valid.dtype} {list(valid.shape)}"
+        )

@@ -1,0 +1,96 @@
+"""RoIWarp (Dai et al., Multi-task Network Cascades, 2016), as its three sources have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Unpack
+
+from torch import Tensor
+
+from .functional import RoIModule, pool_single_level
+from .switches import Reduction, SwitchOverrides, Switches, override
+from .switches import preset as named
+
+WarpPreset = Literal["warp", "warp_mnc", "warp_continuous"]
+
+
+def _switches(
+    preset: WarpPreset, sampling_ratio: int | None, reduction: Reduction | None, overrides: SwitchOverrides
+) -> Switches:
+    if preset not in ("warp", "warp_mnc", "warp_continuous"):
+        raise ValueError(f"preset: expected 'warp', 'warp_mnc' or 'warp_continuous', found {preset!r}")
+    chosen = named(preset)
+    if sampling_ratio is None:
+        sampling_ratio = chosen.sampling_ratio if preset == "warp_mnc" else -1
+    given: SwitchOverrides = {"sampling_ratio": sampling_ratio, "reduction": reduction or chosen.reduction}
+    return override(override(chosen, given), overrides)
+
+
+def roi_warp(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int | None = None,
+    reduction: Reduction | None = None,
+    *,
+    preset: WarpPreset = "warp",
+    box_gradient: bool = False,
+    **switches: Unpack[SwitchOverrides],
+) -> Tensor:
+    """RoIWarp: the box is rounded as by RoIPool, its bins are sampled bilinearly as by RoIAlign.
+
+    With ``X = round(x s)`` and ``w = max(X2 - X1 + 1, 1)`` sample i of n in bin p lies at
+    ``X1 + (p + (i + 0.5) / n) w / P`` (preset "warp": Table 2c of Mask R-CNN). "warp_mnc" is the operator of the
+    released MNC (width X2 - X1, the top-left corners of a 2P x 2P grid, 2 x 2 maximum), "warp_continuous" MNC's
+    formula without rounding.
+
+    Args:
+        input: [N, C, H, W], float64, float32, bfloat16 or float16, contiguous or channels-last.
+        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels.
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
+        sampling_ratio: n; <= 0: ``ceil(w / P)``. None: -1, with "warp_mnc" 2.
+        reduction: "avg" or "max". None: "avg", with "warp_mnc" "max".
+        preset: which of the three sources.
+        box_gradient: let the gradient through to the box coordinates, rounding taken as identity.
+        switches: any of :class:`maskrcnn_ops.Switches`.
+
+    Returns:
+        [K, C, P, P] in the dtype and layout of the input.
+
+    Raises:
+        TypeError, ValueError: for arguments of a wrong type, shape or range, an image index among them.
+    """
+    chosen = _switches(preset, sampling_ratio, reduction, switches)
+    return pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
+
+
+class RoIWarp(RoIModule):
+    """Module form of :func:`roi_warp`; arguments as there."""
+
+    settings = ("output_size", "spatial_scale", "preset")
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        spatial_scale: float,
+        sampling_ratio: int | None = None,
+        reduction: Reduction | None = None,
+        *,
+        preset: WarpPreset = "warp",
+        box_gradient: bool = False,
+        **switches: Unpack[SwitchOverrides],
+    ) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+        self.preset = preset
+        self.box_gradient = box_gradient
+        self.switches = _switches(preset, sampling_ratio, reduction, switches)
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        """[N, C, H, W] and boxes -> [K, C, P, P]."""
+        return pool_single_level(
+            input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
+        )

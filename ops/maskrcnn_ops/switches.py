@@ -1,0 +1,171 @@
+"""The switches that tell the RoI operators of the family apart, and the named presets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
+
+BoxRounding = Literal["none", "round"]
+SamplePosition = Literal["centre", "corner", "thirds"]
+Border = Literal["align", "mnc"]
+Reduction = Literal["avg", "max"]
+
+# In the order of the enumerations of csrc/geometry.h.
+POSITIONS: tuple[SamplePosition, ...] = ("centre", "corner", "thirds")
+BORDERS: tuple[Border, ...] = ("align", "mnc")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "box_rounding": ("none", "round"),
+    "sample_position": POSITIONS,
+    "border": BORDERS,
+    "reduction": ("avg", "max"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Switches:
+    """One point of the family RoIPool - RoIWarp - RoIAlign.
+
+    Along one axis, with s = 1 / stride, a box edge at x1 pixels and P bins:
+    ``start = round(x1 s) - half``, ``width = max(round(x2 s) - half - start + one, min_width)``, ``bin = width / P``.
+
+    Args:
+        box_rounding: "round" rounds the box's edges to whole cells (half away from zero).
+        plus_one: the width counts the last cell: one more.
+        half_pixel: cell c is centred at c + 0.5: the box moves by half a cell to the left and up.
+        min_width: least width and height of a region in cells, 0 or 1; None: no minimum.
+        bin_rounding: bins cover whole cells (RoIPool) instead of holding samples.
+        sampling_ratio: samples per bin along each axis; <= 0: one for each cell of the bin, rounded up.
+        sample_position: sample i of n lies at (i + 0.5) / n ("centre"), i / n ("corner") or (i + 1) / (n + 1)
+            ("thirds") of its bin.
+        border: samples are 0 beyond -1 or W ("align"), or beyond -0.5 or W - 0.5 ("mnc").
+        reduction: of the points of a bin: "avg" or "max".
+        canonical_size: with several levels, a box whose sqrt(area) is this many pixels ...
+        canonical_level: ... pools from this level (stride 2 ** level).
+
+    Raises:
+        TypeError, ValueError: naming the switch, what was found and what was expected.
+    """
+
+    box_rounding: BoxRounding = "none"
+    plus_one: bool = False
+    half_pixel: bool = True
+    min_width: float | None = None
+    bin_rounding: bool = False
+    sampling_ratio: int = 2
+    sample_position: SamplePosition = "centre"
+    border: Border = "align"
+    reduction: Reduction = "avg"
+    canonical_size: float = 224
+    canonical_level: float = 4
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        for name in ("plus_one", "half_pixel", "bin_rounding"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected true or false, found {getattr(self, name)!r}")
+        if isinstance(self.sampling_ratio, bool) or not isinstance(self.sampling_ratio, int):
+            raise TypeError(f"sampling_ratio: expected an integer, found {self.sampling_ratio!r}")
+        if self.min_width is not None:
+            _check_number("min_width", self.min_width)
+            if self.min_width not in (0, 1):
+                raise ValueError(f"min_width: expected null, 0 or 1, found {self.min_width!r}")
+        for name in ("canonical_size", "canonical_level"):
+            _check_number(name, getattr(self, name))
+        if self.canonical_size <= 0:
+            raise ValueError(f"canonical_size: expected a positive number, found {self.canonical_size!r}")
+
+    def packed(self) -> list[float]:
+        """The numbers that the compiled operators take, in their order (csrc/family.h unpacks them)."""
+        return [
+            float(self.box_rounding == "round"),
+            float(self.plus_one),
+            float(self.half_pixel),
+            -1.0 if self.min_width is None else float(self.min_width),
+            float(self.bin_rounding),
+            float(max(self.sampling_ratio, 0)),
+            float(POSITIONS.index(self.sample_position)),
+            float(BORDERS.index(self.border)),
+            float(self.canonical_size),
+            float(self.canonical_level),
+        ]
+
+    @classmethod
+    def unpacked(cls, packed: list[float], reduction: Reduction) -> Switches:
+        """The inverse of :meth:`packed`; the reduction is not among the numbers."""
+        return cls(
+            box_rounding="round" if packed[0] else "none",
+            plus_one=bool(packed[1]),
+            half_pixel=bool(packed[2]),
+            min_width=None if packed[3] < 0 else packed[3],
+            bin_rounding=bool(packed[4]),
+            sampling_ratio=int(packed[5]),
+            sample_position=POSITIONS[int(packed[6])],
+            border=BORDERS[int(packed[7])],
+            reduction=reduction,
+            canonical_size=packed[8],
+            canonical_level=packed[9],
+        )
+
+
+class SwitchOverrides(TypedDict, total=False):
+    """The switches as keyword arguments, all optional; see :class:`Switches`."""
+
+    box_rounding: BoxRounding
+    plus_one: bool
+    half_pixel: bool
+    min_width: float | None
+    bin_rounding: bool
+    sampling_ratio: int
+    sample_position: SamplePosition
+    border: Border
+    reduction: Reduction
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        expected = " or ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name}: expected {expected}, found {value!r}")
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name}: expected a number, found {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, found {value!r}")
+
+
+_LEGACY = Switches(half_pixel=False, min_width=1)
+_POOL = Switches(
+    box_rounding="round", plus_one=True, half_pixel=False, min_width=1, bin_rounding=True, reduction="max"
+)
+_WARP = Switches(box_rounding="round", plus_one=True, half_pixel=False, min_width=1)
+_WARP_MNC = Switches(
+    box_rounding="round", half_pixel=False, min_width=0, sample_position="corner", border="mnc", reduction="max"
+)
+
+PRESETS: dict[str, Switches] = {
+    "align": Switches(),
+    "align_legacy": _LEGACY,
+    "pool": _POOL,
+    "warp": _WARP,
+    "warp_mnc": _WARP_MNC,
+    "warp_continuous": _LEGACY,
+}
+
+
+def preset(name: str) -> Switches:
+    """The switches of a named operator; ValueError lists the names."""
+    if name not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, found {name!r}")
+    return PRESETS[name]
+
+
+def override(switches: Switches, overrides: SwitchOverrides) -> Switches:
+    """The switches with some changed; TypeError for one that does not exist."""
+    for name in overrides:
+        if name not in SwitchOverrides.__annotations__:
+            known = ", ".join(SwitchOverrides.__annotations__)
+            raise TypeError(f"unexpected keyword argument {name!r}; the switches are {known}")
+    return replace(switches, **overrides)
