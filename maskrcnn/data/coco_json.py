@@ -1,0 +1,242 @@
+"""A COCO-format json checked and turned into records: every defect gets a place, words and a remedy."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.data.dataset import ImageRecord
+from maskrcnn.errors import UserError
+from maskrcnn.masks import polygon_defect
+
+FIX = "tools/check_data.py --fix writes a cleaned json"
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong in a data set.
+
+    kind: the same words for the same thing. where: the entry, by id. remedy: what to do about it.
+    fatal: training cannot go on in good faith; otherwise the entry is passed over, counted and reported.
+    """
+
+    kind: str
+    where: str
+    remedy: str
+    fatal: bool
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.kind}; {self.remedy}"
+
+
+def summarise(path: Path, defects: Iterable[Defect], shown: int = 3) -> list[str]:
+    """One line for every kind of defect: how many, and where the first few are."""
+    kinds: dict[str, list[Defect]] = {}
+    for defect in defects:
+        kinds.setdefault(defect.kind, []).append(defect)
+    return [
+        f"{path}: {len(found)} x {kind} ({', '.join(d.where for d in found[:shown])}"
+        f"{', ...' if len(found) > shown else ''}); {found[0].remedy}"
+        for kind, found in kinds.items()
+    ]
+
+
+def load_json(path: Path, hint: str = "") -> dict[str, Any]:
+    """The top-level dictionary of a COCO-format file.
+
+    Raises UserError for a missing, broken or foreign file; hint says what was expected there.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = json.load(file)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no annotation file {path}{hint and '; ' + hint}") from error
+    except OSError as error:
+        raise UserError(f"the annotation file {path} cannot be opened: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is not valid json ({error}); it may be truncated: write or download it anew"
+        ) from error
+    if not isinstance(data, dict):
+        raise UserError(
+            f"{path} holds a {type(data).__name__}, but COCO annotations are an object with the lists "
+            "images, annotations and categories"
+            + (" (a list of results is for predictions=)" if isinstance(data, list) else "")
+        )
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(data.get(key), list):
+            raise UserError(
+                f"{path} has no list '{key}'; COCO annotations have the lists images, annotations, categories"
+            )
+    return data
+
+
+def parse(data: dict[str, Any], folder: Path) -> tuple[list[ImageRecord], list[dict[str, Any]], list[Defect]]:
+    """Records by rising image id, categories by rising id, and every defect; defective entries are left
+    out.
+    """
+    defects: list[Defect] = []
+    categories = _categories(data["categories"], defects)
+    images = _images(data["images"], folder, defects)
+    labels = {category["id"]: label for label, category in enumerate(categories)}
+    objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
+    seen: set[int] = set()
+    for place, annotation in enumerate(data["annotations"]):
+        found = list(_annotation_defects(annotation, place, images, labels, seen))
+        defects += found
+        if not any(defect.fatal or defect.kind.endswith("dropped") for defect in found):
+            objects[annotation["image_id"]].append(annotation)
+    keypoints = max((len(category.get("keypoints", ())) for category in categories), default=0)
+    records = [_record(images[i], objects[i], labels, keypoints) for i in sorted(images)]
+    return records, categories, defects
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _categories(entries: list[Any], defects: list[Defect]) -> list[dict[str, Any]]:
+    categories: dict[int, dict[str, Any]] = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+            defects.append(
+                Defect("no whole number as id", f"entry {place} of categories", "give it an id", True)
+            )
+        elif entry["id"] in categories:
+            where = f"category {entry['id']}"
+            defects.append(
+                Defect("this id stands twice in categories", where, "give each category its own", True)
+            )
+        else:
+            categories[entry["id"]] = {**entry, "name": str(entry.get("name", entry["id"]))}
+    if not categories:
+        defects.append(Defect("no category", "categories", "list the classes as {id, name}", True))
+    return [categories[key] for key in sorted(categories)]
+
+
+def _images(entries: list[Any], folder: Path, defects: list[Defect]) -> dict[int, dict[str, Any]]:
+    present = {entry.name for entry in os.scandir(folder)}
+    images: dict[int, dict[str, Any]] = {}
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+            defects.append(Defect("no whole number as id", f"entry {place} of images", "give it an id", True))
+            continue
+        where = f"image {entry['id']}"
+        name = entry.get("file_name")
+        if entry["id"] in images:
+            defects.append(Defect("this id stands twice in images", where, "give each image its own", True))
+        elif not isinstance(name, str) or not name:
+            defects.append(
+                Defect("no file_name", where, "name its file, relative to the images folder", True)
+            )
+        elif not all(_is_id(entry.get(side)) and entry[side] > 0 for side in ("height", "width")):
+            defects.append(Defect("no positive whole height and width", where, FIX, True))
+        elif name not in present and not (folder / name).is_file():
+            remedy = f"add the file, point the images folder elsewhere, or leave the image out ({FIX})"
+            defects.append(Defect(f"its file is missing in {folder}", f"{where} ({name})", remedy, True))
+        else:
+            images[entry["id"]] = entry
+    return images
+
+
+def _annotation_defects(
+    entry: Any, place: int, images: dict[int, dict[str, Any]], labels: dict[int, int], seen: set[int]
+) -> Iterator[Defect]:
+    """What is wrong with one annotation; a kind that ends in "dropped" leaves it out."""
+    if not isinstance(entry, dict) or not _is_id(entry.get("id")):
+        yield Defect("no whole number as id", f"entry {place} of annotations", f"number them ({FIX})", True)
+        return
+    where = f"annotation {entry['id']}"
+    if entry["id"] in seen:
+        yield Defect("this id stands twice in annotations", where, f"number them anew ({FIX})", True)
+    seen.add(entry["id"])
+    image_id, category_id = entry.get("image_id"), entry.get("category_id")
+    image = images.get(image_id) if _is_id(image_id) else None
+    if image is None:
+        remedy = f"add the image to 'images' or leave the annotation out ({FIX})"
+        yield Defect(f"it belongs to image {image_id!r}, which is not listed", where, remedy, True)
+        return
+    if not _is_id(category_id) or category_id not in labels:
+        remedy = f"list the category or leave the annotation out ({FIX})"
+        yield Defect(f"its category {category_id!r} is not listed", where, remedy, True)
+    where = f"{where} of image {image['id']}"
+    if defect := _box_defect(entry, image):
+        yield Defect(f"{defect}, dropped", where, f"draw it anew or remove it ({FIX})", False)
+    yield from _segmentation_defects(entry, image, where)
+
+
+def _box_defect(entry: dict[str, Any], image: dict[str, Any]) -> str | None:
+    box = entry.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
+        return "a bbox that is not four numbers x, y, width, height"
+    x, y, width, height = box
+    if not math.isfinite(x + y + width + height):
+        return "a bbox with a number that is not finite"
+    if width <= 0 or height <= 0:
+        return "a box of zero or negative size"
+    if x >= image["width"] or y >= image["height"] or x + width <= 0 or y + height <= 0:
+        return "a box outside of its image"
+    return None
+
+
+def _segmentation_defects(entry: dict[str, Any], image: dict[str, Any], where: str) -> Iterator[Defect]:
+    segmentation, size = entry.get("segmentation"), [image["height"], image["width"]]
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            if defect := polygon_defect(polygon, *size):
+                yield Defect(f"{defect}, passed over", where, f"draw it anew ({FIX})", False)
+    elif isinstance(segmentation, dict):
+        if list(segmentation.get("size", ())) != size:
+            kind = f"its RLE has the size {segmentation.get('size')}, the image {size} (height, width)"
+            yield Defect(kind, where, f"make both the same ({FIX})", True)
+        elif not isinstance(segmentation.get("counts"), (str, list)):
+            yield Defect("its RLE has no counts", where, f"encode the mask anew ({FIX})", True)
+    elif segmentation is not None:
+        kind = f"its segmentation is a {type(segmentation).__name__}, neither polygons nor RLE, passed over"
+        yield Defect(kind, where, f"draw it anew ({FIX})", False)
+
+
+def _record(
+    image: dict[str, Any], objects: list[dict[str, Any]], labels: dict[int, int], num_keypoints: int
+) -> ImageRecord:
+    boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    limit = np.array([image["width"], image["height"]] * 2)
+    return ImageRecord(
+        image_id=image["id"],
+        file_name=image["file_name"],
+        height=image["height"],
+        width=image["width"],
+        boxes=boxes.clip(0, limit).astype(np.float32),
+        labels=np.array([labels[entry["category_id"]] for entry in objects], np.int64),
+        crowd=np.array([bool(entry.get("iscrowd")) for entry in objects], bool),
+        annotation_ids=np.array([entry["id"] for entry in objects], np.int64),
+        segmentations=[_segmentation(entry, image) for entry in objects],
+        keypoints=_keypoints(objects, num_keypoints) if num_keypoints else None,
+    )
+
+
+def _segmentation(entry: dict[str, Any], image: dict[str, Any]) -> Any:
+    """The readable part of an annotation's segmentation; None when nothing of it is."""
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, list):
+        size = image["height"], image["width"]
+        return [polygon for polygon in segmentation if polygon_defect(polygon, *size) is None] or None
+    return segmentation if isinstance(segmentation, dict) else None
+
+
+def _keypoints(objects: list[dict[str, Any]], num_keypoints: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """``[G, P, 3]``; COCO's keypoints are pixel indices, half a pixel is added to make them continuous."""
+    out = np.zeros((len(objects), num_keypoints, 3), np.float32)
+    for g, entry in enumerate(objects):
+        points = np.array(entry.get("keypoints", ()), np.float32).reshape(-1, 3)[:num_keypoints]
+        out[g, : len(points)] = points + np.array([0.5, 0.5, 0], np.float32)
+    out[out[..., 2] == 0] = 0
+    return out

@@ -1,0 +1,51 @@
+"""Random changes of colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional
+
+from maskrcnn.data.images import Pixels
+from maskrcnn.errors import UserError
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """Brightness, contrast and saturation times a factor from ``[1 - x, 1 + x]``; hue turned by up to
+    ``hue`` (0.5 is half the circle); grey with a probability. The arithmetic is torchvision's.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    grey: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0.5), ("grey", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"colour.{name} must be in 0..{most}, not {getattr(self, name)}")
+
+    def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
+        """The image ``[H, W, 3]`` uint8 with other colours."""
+        brightness, contrast, saturation = rng.uniform(-1, 1, 3) * (
+            self.brightness,
+            self.contrast,
+            self.saturation,
+        )
+        hue, grey = rng.uniform(-1, 1) * self.hue, rng.random() < self.grey
+        out = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        if self.brightness:
+            out = functional.adjust_brightness(out, 1 + brightness)
+        if self.contrast:
+            out = functional.adjust_contrast(out, 1 + contrast)
+        if self.saturation:
+            out = functional.adjust_saturation(out, 1 + saturation)
+        if self.hue:
+            out = functional.adjust_hue(out, hue)
+        if grey:
+            out = functional.rgb_to_grayscale(out, num_output_channels=3)
+        return np.ascontiguousarray(out.permute(1, 2, 0).numpy())

@@ -1,0 +1,170 @@
+"""Draws the generated data set's pictures: textured shapes on textured ground, with exact masks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Generator = np.random.Generator
+
+# A shape is a regular star polygon: corners at the radius, notches between them at this share of it. A
+# notch at cos(pi / corners) makes the sides straight; the circle has no corners.
+NAMES = ("circle", "square", "triangle", "star", "hexagon", "cross")
+_CORNERS = {"square": 4, "triangle": 3, "star": 5, "hexagon": 6, "cross": 4}
+_NOTCH = {"star": 0.45, "cross": 0.35}
+_SUPERSAMPLES = 4
+_MIN_VISIBLE = 0.5  # of an object's area; objects are placed so that none is hidden further
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object: class, centre (x, y) and circumradius in pixels, rotation in radians."""
+
+    label: int
+    x: float
+    y: float
+    radius: float
+    angle: float
+
+
+def coverage(shape: Shape, image_size: int) -> tuple[int, int, Floats]:
+    """How much of each pixel the shape covers: ``(x0, y0, [h, w] in 0..1)`` for the rectangle that holds
+    it.
+    """
+    x0, y0 = (max(math.floor(c - shape.radius), 0) for c in (shape.x, shape.y))
+    x1, y1 = (min(math.ceil(c + shape.radius), image_size) for c in (shape.x, shape.y))
+    steps = np.float32(1 / _SUPERSAMPLES)
+    dx = (np.arange((x1 - x0) * _SUPERSAMPLES, dtype=np.float32) + 0.5) * steps + np.float32(x0 - shape.x)
+    dy = (np.arange((y1 - y0) * _SUPERSAMPLES, dtype=np.float32) + 0.5) * steps + np.float32(y0 - shape.y)
+    inside = _inside(shape, dx[None, :], dy[:, None])
+    # The area average over whole blocks of samples is exact: sixteenths.
+    return x0, y0, cv2.resize(inside.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+
+
+def _inside(shape: Shape, dx: Floats, dy: Floats) -> npt.NDArray[np.bool_]:
+    """Whether points, relative to the centre, lie in the shape."""
+    name, radius = NAMES[shape.label], np.float32(shape.radius)
+    if name == "circle":
+        return np.asarray(dx * dx + dy * dy <= radius * radius)
+    half = math.pi / _CORNERS[name]
+    cos, sin = math.cos(shape.angle), math.sin(shape.angle)
+    u, v = _fold(
+        dx * np.float32(cos) + dy * np.float32(sin), dy * np.float32(cos) - dx * np.float32(sin), name
+    )
+    notch = radius * np.float32(_NOTCH.get(name, math.cos(half)))
+    end_u, end_v = notch * np.float32(math.cos(half)), notch * np.float32(math.sin(half))
+    return np.asarray(u * end_v + v * (radius - end_u) <= radius * end_v)
+
+
+def _fold(u: Floats, v: Floats, name: str) -> tuple[Floats, Floats]:
+    """Reflects points at the shape's axes into the wedge between one corner and the next notch.
+
+    Its side is one straight line there. Each reflection halves the number of wedges that are left.
+    """
+    v = np.abs(v)
+    wedges = _CORNERS[name]
+    while wedges > 1:
+        axis = math.pi / _CORNERS[name] * (wedges := (wedges + 1) // 2)
+        cos, sin = np.float32(math.cos(axis)), np.float32(math.sin(axis))
+        beyond = np.maximum(v * cos - u * sin, 0) * np.float32(2)
+        u, v = u + beyond * sin, v - beyond * cos
+    return u, v
+
+
+def ground(rng: Generator, size: int) -> Floats:
+    """A textured background ``[size, size, 3]``, 0..255: soft blotches, a faint grating and grain."""
+    colour = rng.uniform(50, 205, 3).astype(np.float32)
+    cells = int(rng.integers(4, 16))
+    blotches = rng.normal(0, 18, (cells, cells, 3)).astype(np.float32)
+    picture = cv2.resize(blotches, (size, size), interpolation=cv2.INTER_CUBIC) + colour
+    return np.asarray(picture + _pattern(rng, size, size, rng.uniform(0, 18)), np.float32)
+
+
+def fill(rng: Generator, height: int, width: int, behind: Floats) -> Floats:
+    """A textured surface ``[height, width, 3]`` for an object before the colour ``behind`` (``[3]``).
+
+    Its mean colour differs from what is behind it by at least 45 of 255, but classes share all colours and
+    patterns.
+    """
+    colour = rng.uniform(30, 225, 3).astype(np.float32)
+    while np.linalg.norm(colour - behind) < 45:
+        colour = rng.uniform(30, 225, 3).astype(np.float32)
+    return np.asarray(colour + _pattern(rng, height, width, rng.uniform(5, 35)), np.float32)
+
+
+def _pattern(rng: Generator, height: int, width: int, contrast: float) -> Floats:
+    """A grating or a checker of random direction and period, tinted, with grain: ``[height, width, 3]``."""
+    angle, period, phase = rng.uniform(0, np.pi), rng.uniform(4, 16), rng.uniform(0, 2 * np.pi)
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    turn = np.float32(2 * np.pi / period)
+    waves = np.sin(turn * (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))) + np.float32(phase))
+    if rng.random() < 0.5:
+        waves = waves * np.sin(turn * (y * np.float32(np.cos(angle)) - x * np.float32(np.sin(angle))))
+    tint = rng.uniform(0.4, 1, 3).astype(np.float32) * np.float32(contrast)
+    grain = rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(6)
+    return np.asarray(waves[..., None] * tint + grain, np.float32)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """pixels ``[S, S, 3]`` uint8 RGB; for each object its label and its visible mask ``[S, S]`` bool."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: list[int]
+    masks: list[npt.NDArray[np.bool_]]
+
+
+def draw(
+    rng: Generator, image_size: int, num_objects: int, radii: tuple[float, float], num_classes: int
+) -> Picture:
+    """A picture of ``num_objects`` shapes (fewer if there is no room), later ones over earlier ones.
+
+    A pixel belongs to an object when the object covers at least half of it and no later object does.
+    Every object keeps at least half of its area visible: nothing to be found is left without a label.
+    """
+    canvas = ground(rng, image_size)
+    labels: list[int] = []
+    masks: list[npt.NDArray[np.bool_]] = []
+    areas: list[int] = []
+    for _ in range(num_objects):
+        label, radius = int(rng.integers(num_classes)), rng.uniform(*radii)
+        placed = _place(rng, label, radius, image_size, masks, areas)
+        if placed is None:
+            continue
+        x0, y0, alpha = placed
+        h, w = alpha.shape
+        patch = canvas[y0 : y0 + h, x0 : x0 + w]
+        surface = fill(rng, h, w, patch.mean(axis=(0, 1)))
+        patch += alpha[..., None] * (surface - patch)
+        mask = np.zeros((image_size, image_size), bool)
+        mask[y0 : y0 + h, x0 : x0 + w] = alpha >= 0.5
+        masks = [below & ~mask for below in masks] + [mask]
+        labels.append(label)
+        areas.append(int(mask.sum()))
+    return Picture(np.rint(canvas).clip(0, 255).astype(np.uint8), labels, masks)
+
+
+def _place(
+    rng: Generator,
+    label: int,
+    radius: float,
+    image_size: int,
+    masks: list[npt.NDArray[np.bool_]],
+    areas: list[int],
+) -> tuple[int, int, Floats] | None:
+    """Coverage of a shape at a random place where it hides no other too far; None when twenty tries find
+    none.
+    """
+    for _ in range(20):
+        x, y = rng.uniform(radius, image_size - radius, 2)
+        x0, y0, alpha = coverage(Shape(label, x, y, radius, rng.uniform(0, 2 * np.pi)), image_size)
+        solid, (h, w) = alpha >= 0.5, alpha.shape
+        left = [mask.sum() - (mask[y0 : y0 + h, x0 : x0 + w] & solid).sum() for mask in masks]
+        if all(visible >= _MIN_VISIBLE * area for visible, area in zip(left, areas, strict=True)):
+            return x0, y0, alpha
+    return None

@@ -1,0 +1,271 @@
+"""Batches for training and for testing, read ahead by worker processes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from maskrcnn.data.dataset import Dataset, Example
+from maskrcnn.data.images import CorruptImageError, Pixels
+from maskrcnn.data.order import Ticket, TrainOrder
+from maskrcnn.data.transforms import Sample, Transform
+from maskrcnn.errors import UserError
+from maskrcnn.masks import pack
+from maskrcnn.structures import Images, Targets
+
+
+class TrainBatch(NamedTuple):
+    """images and targets of a step, and the data set's ids of its images."""
+
+    images: Images
+    targets: Targets
+    image_ids: list[int]
+
+
+class EvalBatch(NamedTuple):
+    """images to be tested, their ids, and (height, width) of each as it lies on disk."""
+
+    images: Images
+    image_ids: list[int]
+    original_sizes: list[tuple[int, int]]
+
+
+class Canvas(NamedTuple):
+    """How batches are padded: few distinct shapes let compiled code and captured graphs be used again.
+
+    size_divisor: H and W are multiples of it. size: (H, W) at least; with a fixed crop, the crop, so that
+    there is one shape.
+    """
+
+    size_divisor: int = 32
+    size: tuple[int, int] = (1, 1)
+
+
+def batch_images(pixels: Sequence[Pixels], canvas: Canvas) -> Images:
+    """Images ``[H_i, W_i, 3]`` uint8 at the top left of one canvas, padded with zeros to the right and
+    below.
+    """
+    sizes = np.array([image.shape[:2] for image in pixels])
+    smallest = np.maximum(sizes.max(axis=0), canvas.size)
+    height, width = (-(-int(side) // canvas.size_divisor) * canvas.size_divisor for side in smallest)
+    out = np.zeros((len(pixels), height, width, 3), np.uint8)
+    for n, image in enumerate(pixels):
+        out[n, : image.shape[0], : image.shape[1]] = image
+    # A permuted view: channels-last in memory, which is what decoding gives and convolutions like best.
+    return Images(torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(sizes).float())
+
+
+def batch_targets(samples: Sequence[Sample], keys: Sequence[int], with_masks: bool) -> Targets:
+    """Ground truth of a batch, padded to G objects: 16, 32, 64, ..., the first that holds them all."""
+    num = 16
+    while num < max(len(sample.labels) for sample in samples):
+        num *= 2
+    boxes, labels = torch.zeros(len(samples), num, 4), torch.zeros(len(samples), num, dtype=torch.int64)
+    present, crowd = (torch.zeros(len(samples), num, dtype=torch.bool) for _ in range(2))
+    for n, sample in enumerate(samples):
+        count = len(sample.labels)
+        boxes[n, :count] = torch.from_numpy(sample.boxes)
+        labels[n, :count] = torch.from_numpy(sample.labels)
+        crowd[n, :count] = torch.from_numpy(sample.crowd)
+        present[n, :count] = True
+    masks = pack([s.masks for s in samples], [s.to_bitmap for s in samples], num) if with_masks else None
+    return Targets(boxes, labels, present & ~crowd, crowd, masks, torch.tensor(keys, dtype=torch.int64))
+
+
+class TrainLoader:
+    """Training batches as a pure function of (seed, step), whatever the number of workers.
+
+    dataset, transform: what to read and what to do with it. batch_size: images per step and process. seed:
+    of order and augmentation. num_workers: processes that read ahead, 0 reads in this one. size_divisor:
+    the canvas's sides are multiples of it. max_objects: of an image with more objects, a random choice of
+    this many is learned from. group_by_aspect: batch wide with wide and high with high images. rank,
+    world_size: this process and how many share each step. pin_memory: into page-locked memory (by default
+    where CUDA is).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        transform: Transform,
+        batch_size: int,
+        seed: int = 0,
+        num_workers: int = 0,
+        size_divisor: int = 32,
+        max_objects: int | None = None,
+        group_by_aspect: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool | None = None,
+    ) -> None:
+        portrait = dataset.sizes[:, 0] > dataset.sizes[:, 1]
+        self.order = TrainOrder(portrait & group_by_aspect, batch_size, seed, rank, world_size)
+        crop = (1, 1) if transform.crop is None else (transform.crop[0], transform.crop[1])
+        self._fetch = _TrainFetch(dataset, transform, Canvas(size_divisor, crop), max_objects)
+        self._num_workers = num_workers
+        self._pin_memory = pin_memory
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch
+
+    def batches(self, start_step: int = 0) -> Iterator[TrainBatch]:
+        """The batches from ``start_step`` on, without end; nothing before it is read.
+
+        Raises UserError for what cannot be read, and for a worker that died.
+        """
+        yield from _read_ahead(
+            self._fetch, self.order.from_step(start_step), self._num_workers, self._pin_memory
+        )
+
+
+class EvalLoader:
+    """Every image of a data set once, in its order, ``batch_size`` at a time; of several processes each
+    takes its part.
+
+    Arguments as for ``TrainLoader``. Images that cannot be decoded are left out, with a warning, when the
+    data set says so.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        transform: Transform,
+        batch_size: int,
+        num_workers: int = 0,
+        size_divisor: int = 32,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool | None = None,
+    ) -> None:
+        mine = range(rank, len(dataset), world_size)
+        self._tickets = [
+            [Ticket(index, index) for index in mine[begin : begin + batch_size]]
+            for begin in range(0, len(mine), batch_size)
+        ]
+        self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor))
+        self._num_workers = num_workers
+        self._pin_memory = pin_memory
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def __iter__(self) -> Iterator[EvalBatch]:
+        for batch in _read_ahead(self._fetch, iter(self._tickets), self._num_workers, self._pin_memory):
+            if batch.image_ids:
+                yield batch
+
+
+# --- in the workers -----------------------------------------------------------------------------------------
+
+
+def _sample(example: Example, transform: Transform, key: int) -> Sample:
+    return transform(example, np.random.Generator(np.random.PCG64(key)))
+
+
+class _TrainFetch(NamedTuple):
+    dataset: Dataset
+    transform: Transform
+    canvas: Canvas
+    max_objects: int | None
+
+    def __call__(self, tickets: list[Ticket]) -> TrainBatch:
+        samples = [self._one(ticket) for ticket in tickets]
+        images = batch_images([sample.pixels for sample in samples], self.canvas)
+        targets = batch_targets(samples, [ticket.key for ticket in tickets], self.dataset.has_masks)
+        return TrainBatch(images, targets, [sample.image_id for sample in samples])
+
+    def _one(self, ticket: Ticket) -> Sample:
+        sample = _sample(self._readable(ticket.index), self.transform, ticket.key)
+        if self.max_objects is None or len(sample.labels) <= self.max_objects:
+            return sample
+        rng = np.random.Generator(np.random.PCG64([ticket.key, 1]))
+        return sample.choose(np.sort(rng.choice(len(sample.labels), self.max_objects, replace=False)))
+
+    def _readable(self, index: int) -> Example:
+        """The image, or with ``on_corrupt_image="skip"`` the next one that can be decoded."""
+        for offset in range(len(self.dataset)):
+            try:
+                return self.dataset.read((index + offset) % len(self.dataset))
+            except CorruptImageError as error:
+                if self.dataset.on_corrupt_image == "stop":
+                    raise
+                warnings.warn(f"passed over: {error}", stacklevel=2)
+        raise UserError(f"not one image in {self.dataset.images} can be decoded")
+
+
+class _EvalFetch(NamedTuple):
+    dataset: Dataset
+    transform: Transform
+    canvas: Canvas
+
+    def __call__(self, tickets: list[Ticket]) -> EvalBatch:
+        samples = []
+        for ticket in tickets:
+            try:
+                samples.append(_sample(self.dataset.read(ticket.index), self.transform, ticket.key))
+            except CorruptImageError as error:
+                if self.dataset.on_corrupt_image == "stop":
+                    raise
+                warnings.warn(f"not evaluated: {error}", stacklevel=2)
+        if not samples:
+            return EvalBatch(Images(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, 2)), [], [])
+        images = batch_images([sample.pixels for sample in samples], self.canvas)
+        return EvalBatch(images, [s.image_id for s in samples], [s.original_size for s in samples])
+
+
+class _Failure(NamedTuple):
+    """A UserError on its way out of a worker; torch would bury its words in the worker's traceback."""
+
+    message: str
+
+
+class _Batches(torch.utils.data.Dataset[Any]):
+    """Lets torch's DataLoader ask for whole batches by their tickets."""
+
+    def __init__(self, fetch: _TrainFetch | _EvalFetch) -> None:
+        self._fetch = fetch
+
+    def __getitem__(self, tickets: list[Ticket]) -> Any:
+        try:
+            return self._fetch(tickets)
+        except UserError as error:
+            return _Failure(str(error))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _read_ahead(
+    fetch: _TrainFetch | _EvalFetch,
+    tickets: Iterator[list[Ticket]],
+    num_workers: int,
+    pin_memory: bool | None,
+) -> Iterator[Any]:
+    pin = torch.cuda.is_available() if pin_memory is None else pin_memory
+    loader: DataLoader[Any] = DataLoader(
+        _Batches(fetch),
+        batch_size=None,
+        sampler=tickets,
+        num_workers=num_workers,
+        pin_memory=pin,
+        collate_fn=_as_it_is,
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, _Failure):
+                raise UserError(batch.message)
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that loads data died ({error}); most often the machine ran out of memory, "
+            f"or of shared memory in /dev/shm: lower the number of workers (now {num_workers}); with 0 the "
+            "data is loaded in this process"
+        ) from error

@@ -1,0 +1,83 @@
+"""Which image comes when: a pure function of seed and step, so that a run can be taken up again anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.errors import UserError
+
+_MASK = (1 << 64) - 1
+
+
+class Ticket(NamedTuple):
+    """One image of one epoch, and the key of everything random about it (non-negative, below 2^63)."""
+
+    index: int
+    key: int
+
+
+def hash_key(seed: int, epoch: int, index: int) -> int:
+    """A well-mixed number in ``0 .. 2^63 - 1`` from three (splitmix64, Steele et al. 2014)."""
+    state = 0
+    for value in (seed, epoch, index):
+        state = (state + value + 0x9E3779B97F4A7C15) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        state ^= state >> 31
+    return state >> 1
+
+
+@dataclass(frozen=True, eq=False)
+class TrainOrder:
+    """Batches without end, epoch after epoch; each epoch is a new permutation of the images.
+
+    portrait: ``[len]`` bool, images that are higher than wide; a batch holds one kind as far as possible,
+    so that little of its canvas is padding. batch_size: images per process and step. The images that do not
+    fill a last batch sit an epoch out, others each time; a set smaller than a batch is repeated to fill it.
+    """
+
+    portrait: npt.NDArray[np.bool_]
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"the batch size must be at least 1, not {self.batch_size}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(len(self.portrait) // (self.batch_size * self.world_size), 1)
+
+    def batch(self, step: int) -> list[Ticket]:
+        """This process's images of a step."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        chosen = _epoch_batches(self, epoch)[place * self.world_size + self.rank]
+        return [Ticket(int(index), hash_key(self.seed, epoch, int(index))) for index in chosen]
+
+    def from_step(self, step: int) -> Iterator[list[Ticket]]:
+        """The batches from ``step`` on."""
+        while True:
+            yield self.batch(step)
+            step += 1
+
+
+@lru_cache(maxsize=4)
+def _epoch_batches(order: TrainOrder, epoch: int) -> npt.NDArray[np.int64]:
+    """All processes' batches of an epoch, ``[steps * world_size, batch_size]``."""
+    rng = np.random.Generator(np.random.PCG64(hash_key(order.seed, epoch, _MASK >> 1)))
+    images = rng.permutation(len(order.portrait))
+    needed = order.steps_per_epoch * order.world_size * order.batch_size
+    images = np.resize(images, needed)  # shorter by the remainder, or repeated
+    groups = [images[order.portrait[images]], images[~order.portrait[images]]]
+    whole = [group[: len(group) // order.batch_size * order.batch_size] for group in groups]
+    rest = [group[len(part) :] for group, part in zip(groups, whole, strict=True)]
+    batches = np.concatenate([*whole, *rest]).reshape(-1, order.batch_size)
+    return batches[rng.permutation(len(batches))]

@@ -1,0 +1,159 @@
+"""A generated data set: textured shapes with exact masks, written to disk in COCO format like any other
+data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.dataset import OnCorruptImage
+from maskrcnn.data.drawing import NAMES, Picture, draw
+from maskrcnn.errors import UserError
+from maskrcnn.masks import encode
+
+# Part of every folder's name: a change of the drawing must not be read from pictures of before it.
+DRAWING_VERSION = 1
+_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Generates its two splits under ``root`` when they are first asked for; a function of its arguments
+    alone.
+
+    root: folder for the generated data; every set of arguments gets a folder of its own in it. num_train,
+    num_val: images. image_size: side of the square images in pixels. min_objects, max_objects: objects per
+    image, uniformly. min_radius, max_radius: circumradius in pixels, uniformly. num_classes: 1..6 of
+    circle, square, triangle, star, hexagon, cross, in this order. seed: of everything random.
+    """
+
+    root: str | None
+    num_train: int = 2000
+    num_val: int = 300
+    image_size: int = 192
+    min_objects: int = 2
+    max_objects: int = 6
+    min_radius: float = 8.0
+    max_radius: float = 36.0
+    num_classes: int = 4
+    seed: int = 0
+    on_corrupt_image: OnCorruptImage = "stop"
+
+    def __post_init__(self) -> None:
+        for valid, words in (
+            (self.root is not None, "data=shapes needs data.root=DIR, a folder for the generated images"),
+            (min(self.num_train, self.num_val) >= 1, "num_train and num_val must be at least 1"),
+            (0 <= self.min_objects <= self.max_objects, "0 <= min_objects <= max_objects must hold"),
+            (
+                1 <= self.num_classes <= len(NAMES),
+                f"num_classes must be 1..{len(NAMES)} ({', '.join(NAMES)})",
+            ),
+            (
+                2 <= self.min_radius <= self.max_radius <= self.image_size / 2,
+                "2 <= min_radius <= max_radius <= image_size / 2 must hold",
+            ),
+        ):
+            if not valid:
+                raise UserError(f"the shapes data set cannot be drawn: {words}")
+
+    def train(self) -> CocoDataset:
+        return self._split("train")
+
+    def val(self) -> CocoDataset:
+        return self._split("val")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the pictures depend on."""
+        drawn = {k: v for k, v in asdict(self).items() if k not in ("root", "on_corrupt_image")}
+        return {**drawn, "drawing_version": DRAWING_VERSION}
+
+    @property
+    def folder(self) -> Path:
+        """Where this set of parameters lives."""
+        digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode()).hexdigest()
+        return Path(str(self.root)) / f"{self.image_size}px_seed{self.seed}_{digest[:10]}"
+
+    def _split(self, split: str) -> CocoDataset:
+        folder = self.folder / split
+        if not folder.is_dir():
+            self._generate(split, folder)
+        return CocoDataset(folder / "annotations.json", folder / "images", self.on_corrupt_image)
+
+    def _generate(self, split: str, folder: Path) -> None:
+        """Writes into a folder beside the goal and renames it, so that a half-written split is never taken
+        for one.
+        """
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=folder.parent))
+        except OSError as error:
+            raise UserError(
+                f"data.root={self.root}: cannot write the generated data there: {error}"
+            ) from error
+        try:
+            self._write(split, work)
+            os.rename(work, folder)
+        except OSError:
+            # Another process (a rank, or a run started beside this one) was first: its files are the same.
+            if not folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _write(self, split: str, folder: Path) -> None:
+        (folder / "images").mkdir()
+        images, annotations = [], []
+        for image_id, picture in enumerate(self.pictures(split), start=1):
+            name = f"{image_id:06d}.png"
+            cv2.imwrite(
+                str(folder / "images" / name), picture.pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]
+            )
+            images.append(
+                {"id": image_id, "file_name": name, "height": self.image_size, "width": self.image_size}
+            )
+            for label, mask in zip(picture.labels, picture.masks, strict=True):
+                annotations.append(_annotation(len(annotations) + 1, image_id, label + 1, mask))
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(NAMES[: self.num_classes])]
+        data = {
+            "info": self.parameters,
+            "images": images,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        (folder / "annotations.json").write_text(json.dumps(data))
+
+    def pictures(self, split: str) -> Iterator[Picture]:
+        """The images of "train" or "val", drawn one after the other."""
+        for index in range(self.num_train if split == "train" else self.num_val):
+            # A stream of its own for each image: the first hundred are the same however many follow.
+            rng = np.random.Generator(np.random.PCG64([self.seed, _SPLITS.index(split), index]))
+            number = int(rng.integers(self.min_objects, self.max_objects + 1))
+            yield draw(rng, self.image_size, number, (self.min_radius, self.max_radius), self.num_classes)
+
+
+def _annotation(number: int, image_id: int, category_id: int, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y],
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+        "segmentation": encode(mask),
+    }

@@ -1,0 +1,40 @@
+"""Records in one flat buffer, so that loader workers share them instead of copying them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+
+
+class RecordStore(Generic[T]):
+    """A read-only list whose items live pickled in one buffer.
+
+    A list of a million small Python objects grows by a copy per worker: reading an object writes its
+    reference count, which un-shares its page after a fork. One buffer has no such counts, and as a tensor
+    it is passed to workers started in other ways as shared memory.
+    """
+
+    def __init__(self, records: Iterable[T]) -> None:
+        pieces = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
+        ends = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+        self._buffer = torch.from_numpy(np.frombuffer(bytearray(b"".join(pieces)) or bytearray(1), np.uint8))
+        self._ends = torch.from_numpy(ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> T:
+        begin, end = int(self._ends[index]), int(self._ends[index + 1])
+        record: Any = pickle.loads(memoryview(self._buffer.numpy())[begin:end])
+        return record  # type: ignore[no-any-return]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory the records take."""
+        return self._buffer.numel() + 8 * self._ends.numel()

@@ -1,0 +1,251 @@
+"""From an image with its objects to what the network sees, in training and in testing.
+
+All geometry is one axis-aligned affine map from the network's input back to the original image, so masks
+need not be touched: they stay bitmaps of the original image, and the map says where to read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.colour import ColourJitter
+from maskrcnn.data.dataset import Example, Floats
+from maskrcnn.data.images import Pixels
+from maskrcnn.errors import UserError
+from maskrcnn.masks import MaskBitmap
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image as the network sees it, with its objects (G of them) in its pixels.
+
+    pixels: ``[H, W, 3]`` uint8 RGB. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
+    masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]`` float32, see ``MaskBitmaps``.
+    keypoints: ``[G, P, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) of the
+    file's image.
+    """
+
+    image_id: int
+    pixels: Pixels
+    boxes: Floats
+    labels: npt.NDArray[np.int64]
+    crowd: npt.NDArray[np.bool_]
+    masks: list[MaskBitmap | None]
+    to_bitmap: Floats
+    keypoints: Floats | None
+    original_size: tuple[int, int]
+
+    def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
+        """The sample with these of its objects only."""
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            crowd=self.crowd[kept],
+            masks=[self.masks[g] for g in kept],
+            to_bitmap=self.to_bitmap[kept],
+            keypoints=None if self.keypoints is None else self.keypoints[kept],
+        )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the network's input lies in the original image.
+
+    size: (height, width) of the input. scale, shift: (x, y) each, ``original = input * scale + shift``; a
+    mirrored axis has a negative scale.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+
+    def boxes(self, boxes: Floats) -> Floats:
+        """Boxes ``[G, 4]`` of the original image in pixels of the input, cut at its edges."""
+        corners = (boxes.reshape(-1, 2, 2).astype(np.float64) - self.shift) / self.scale
+        ordered = np.sort(corners, axis=1).reshape(-1, 4)
+        return ordered.clip(0, [*self.size[::-1]] * 2).astype(np.float32)
+
+    def window(self) -> tuple[float, float, float, float]:
+        """The part of the original image that is seen, ``x1, y1, x2, y2``."""
+        (sx, sy), (tx, ty), (h, w) = self.scale, self.shift, self.size
+        return min(tx, tx + sx * w), min(ty, ty + sy * h), max(tx, tx + sx * w), max(ty, ty + sy * h)
+
+    def to_bitmap(self, masks: Sequence[MaskBitmap | None]) -> Floats:
+        """For each mask ``(scale_x, scale_y, shift_x, shift_y)`` from the input into its bitmap, ``[G,
+        4]``.
+        """
+        out = np.tile(np.array([*self.scale, *self.shift]), (len(masks), 1))
+        out[:, 2:] -= np.array([(m.x0, m.y0) if m else (0, 0) for m in masks]).reshape(-1, 2)
+        return out.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Resize, crop, flip and recolour one image; which of it is random is drawn from a generator that is
+    given.
+
+    short_side: the shorter side's length in pixels; a list draws one of them each time (multi-scale
+    training); None keeps the size. max_size: the longer side is at most this (the image shrinks further),
+    None for no limit. scale_jitter: (low, high), large-scale jitter (Ghiasi et al. 2021): the image is
+    fitted into the crop times a factor drawn from this range; replaces short_side. crop: (height, width) of
+    a random window cut after resizing; smaller images are left whole. horizontal_flip, vertical_flip:
+    probabilities. colour: see ``ColourJitter``. flip_keypoints: for each keypoint the one it becomes in a
+    mirror (left and right exchanged).
+
+    Raises UserError for settings that contradict each other.
+    """
+
+    short_side: int | Sequence[int] | None = None
+    max_size: int | None = None
+    scale_jitter: Sequence[float] | None = None
+    crop: Sequence[int] | None = None
+    horizontal_flip: float = 0.0
+    vertical_flip: float = 0.0
+    colour: ColourJitter | None = None
+    flip_keypoints: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale_jitter is not None and (self.crop is None or self.short_side is not None):
+            raise UserError("scale_jitter fits the image into the crop: set crop, and short_side to null")
+        for name in ("horizontal_flip", "vertical_flip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is a probability, 0..1, not {getattr(self, name)}")
+        for name, length in (("crop", 2), ("scale_jitter", 2)):
+            value = getattr(self, name)
+            if value is not None and (len(value) != length or min(value) <= 0):
+                raise UserError(f"{name} must be {length} positive numbers, not {list(value)}")
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Sample:
+        """The example as the network sees it; objects that a crop leaves nothing of are left out."""
+        original: tuple[int, int] = example.image.shape[:2]
+        size = self._resized(original, rng)
+        top, left, height, width = self._window(size, rng)
+        mirror = rng.random() < self.horizontal_flip, rng.random() < self.vertical_flip
+        place = _placement(original, size, (top, left, height, width), mirror)
+        # Colours change before pixels are multiplied by resizing; the order of the random draws stays the
+        # same.
+        pixels = example.image if self.colour is None else self.colour(example.image, rng)
+        pixels = _mirror(_resize(pixels, size)[top : top + height, left : left + width], *mirror)
+        sample = Sample(
+            image_id=example.image_id,
+            pixels=pixels,
+            boxes=place.boxes(example.boxes),
+            labels=example.labels,
+            crowd=example.crowd,
+            masks=example.masks,
+            to_bitmap=place.to_bitmap(example.masks),
+            keypoints=self._keypoints(example.keypoints, place, mirror[0]),
+            original_size=original,
+        )
+        return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
+
+    def _resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """(height, width) after resizing."""
+        scale = 1.0
+        if self.scale_jitter is not None and self.crop is not None:
+            low, high = self.scale_jitter
+            scale = rng.uniform(low, high) * min(self.crop[0] / size[0], self.crop[1] / size[1])
+        elif self.short_side is not None:
+            sides = [self.short_side] if isinstance(self.short_side, int) else list(self.short_side)
+            scale = sides[int(rng.integers(len(sides)))] / min(size)
+        if self.max_size is not None:
+            scale = min(scale, self.max_size / max(size))
+        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+    def _window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of the part of the resized image that is kept."""
+        if self.crop is None:
+            return 0, 0, *size
+        height, width = min(self.crop[0], size[0]), min(self.crop[1], size[1])
+        top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
+        return top, left, height, width
+
+    def _keypoints(self, points: Floats | None, place: Placement, mirrored: bool) -> Floats | None:
+        if points is None:
+            return None
+        if mirrored and self.flip_keypoints is not None:
+            points = points[:, list(self.flip_keypoints)]
+        moved = (points[..., :2].astype(np.float64) - place.shift) / place.scale
+        seen = ((moved >= 0) & (moved <= place.size[::-1])).all(axis=-1) & (points[..., 2] > 0)
+        return np.where(seen[..., None], np.concatenate([moved, points[..., 2:]], axis=-1), 0).astype(
+            np.float32
+        )
+
+
+def _placement(
+    original: tuple[int, int],
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    mirror: tuple[bool, bool],
+) -> Placement:
+    """The map back from a resized (to ``size``), cut (to ``window``) and mirrored (x, y) image."""
+    top, left, height, width = window
+    scale, shift = [], []
+    for axis, (begin, length) in enumerate(((left, width), (top, height))):
+        ratio = original[1 - axis] / size[1 - axis]
+        scale.append(-ratio if mirror[axis] else ratio)
+        shift.append(ratio * (begin + length if mirror[axis] else begin))
+    return Placement((height, width), (scale[0], scale[1]), (shift[0], shift[1]))
+
+
+def _resize(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """``[H, W, 3]`` to ``[*size, 3]``; pixel centres map to pixel centres, and shrinking averages what it
+    covers.
+    """
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
+
+
+def _mirror(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:
+    if not (horizontally or vertically):
+        return image
+    return np.asarray(cv2.flip(image, 1 if not vertically else 0 if not horizontally else -1), np.uint8)
+
+
+# --- after a crop -------------------------------------------------------------------------------------------
+
+
+def _without_unseen(sample: Sample, original_boxes: Floats, place: Placement) -> Sample:
+    """The sample with boxes drawn in to what a crop left visible, without objects of which no pixel is."""
+    boxes = sample.boxes.copy()
+    for g, mask in enumerate(sample.masks):
+        if mask is not None and not sample.crowd[g]:
+            boxes[g] = place.boxes(_visible_box(original_boxes[g], mask, place.window())[None])[0]
+    return replace(sample, boxes=boxes).choose(np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)))
+
+
+def _visible_box(box: Floats, mask: MaskBitmap, window: tuple[float, float, float, float]) -> Floats:
+    """The box ``[4]`` of the part of an object inside the window, in original pixels; of no size if nothing
+    is.
+
+    A box may differ a little from its mask's bounds on purpose (sub-pixel polygons, VOC's void border):
+    each side moves by as much as cutting moves the mask's bound, so an uncut side stays where it is.
+    """
+    h, w = mask.bits.shape
+    whole = np.array([mask.x0, mask.y0, mask.x0 + w, mask.y0 + h], np.float64)
+    low, high = np.array(window[:2]), np.array(window[2:])
+    if (whole[:2] >= low).all() and (whole[2:] <= high).all():
+        return box
+    x0, y0 = (int(max(np.floor(low[axis]) - whole[axis], 0)) for axis in (0, 1))
+    x1, y1 = (int(np.ceil(high[axis]) - whole[axis]) for axis in (0, 1))
+    seen = mask.bits[y0 : max(y1, 0), x0 : max(x1, 0)]
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    if rows.size == 0:
+        return np.zeros(4, np.float32)
+    visible = np.array([columns[0] + x0, rows[0] + y0, columns[-1] + 1 + x0, rows[-1] + 1 + y0]) + np.tile(
+        whole[:2], 2
+    )
+    limits = np.tile(low, 2), np.tile(high, 2)
+    moved = visible.clip(*limits) - whole.clip(*limits)
+    return np.asarray(box.clip(*limits) + moved, np.float32)

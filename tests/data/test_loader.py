@@ -1,0 +1,128 @@
+"""Batches: the same whatever the workers, taken up anywhere, padded as promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.loader import EvalLoader, TrainBatch, TrainLoader
+from maskrcnn.data.transforms import Transform
+from maskrcnn.errors import UserError
+
+from .conftest import annotation
+
+Write = Callable[..., tuple[Path, Path]]
+SIZES = ((40, 60), (60, 40), (48, 48), (30, 70), (70, 30), (64, 33), (50, 51))
+
+
+def some_annotations() -> list[dict[str, Any]]:
+    return [annotation(n, image_id=1 + n % 6, bbox=[2 + n, 3, 8, 9 + n]) for n in range(1, 15)]
+
+
+@pytest.fixture
+def dataset(write_coco: Write) -> CocoDataset:
+    return CocoDataset(*write_coco(some_annotations(), SIZES))
+
+
+def flat(batch: TrainBatch) -> list[torch.Tensor]:
+    t = batch.targets
+    assert t.masks is not None
+    masks = [t.masks.bits, t.masks.offset, t.masks.size, t.masks.to_bitmap]
+    return [batch.images.pixels, batch.images.sizes, t.boxes, t.labels, t.valid, t.crowd, t.keys, *masks]
+
+
+def assert_equal(one: TrainBatch, other: TrainBatch) -> None:
+    assert one.image_ids == other.image_ids
+    for a, b in zip(flat(one), flat(other), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+TRANSFORM = Transform(short_side=[40, 50], crop=(36, 36), horizontal_flip=0.5, vertical_flip=0.5)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_taken_up_at_a_step_continues_exactly(dataset: CocoDataset, num_workers: int) -> None:
+    whole = list(islice(TrainLoader(dataset, TRANSFORM, 2, seed=5).batches(), 9))
+    resumed = TrainLoader(dataset, TRANSFORM, 2, seed=5, num_workers=num_workers).batches(4)
+    for expected, batch in zip(whole[4:], resumed, strict=False):
+        assert_equal(expected, batch)
+
+
+def test_another_seed_or_epoch_gives_other_pictures(dataset: CocoDataset) -> None:
+    first = next(TrainLoader(dataset, TRANSFORM, 7, seed=5).batches())
+    other_seed = next(TrainLoader(dataset, TRANSFORM, 7, seed=6).batches())
+    other_epoch = next(TrainLoader(dataset, TRANSFORM, 7, seed=5).batches(1))
+    assert sorted(first.image_ids) == sorted(other_seed.image_ids) == sorted(other_epoch.image_ids)
+    keys = [set(batch.targets.keys.tolist()) for batch in (first, other_seed, other_epoch)]
+    assert len(set.union(*keys)) == 21
+    assert min(set.union(*keys)) >= 0
+
+
+def test_padding_and_validity(write_coco: Write) -> None:
+    crowd = annotation(90, image_id=2, iscrowd=1)
+    many = [annotation(100 + n, image_id=1) for n in range(17)]
+    dataset = CocoDataset(*write_coco([crowd, *many], ((40, 60), (60, 40), (48, 48))))
+    batch = next(TrainLoader(dataset, Transform(), 3, group_by_aspect=False).batches())
+    assert batch.images.pixels.shape == (3, 3, 64, 64)
+    assert batch.images.pixels.dtype == torch.uint8
+    assert batch.targets.boxes.shape == (3, 32, 4)
+    for n, image_id in enumerate(batch.image_ids):
+        height, width = batch.images.sizes[n].long().tolist()
+        assert (height, width) == {1: (40, 60), 2: (60, 40), 3: (48, 48)}[image_id]
+        assert batch.images.pixels[n, :, height:].sum() == 0
+        assert batch.images.pixels[n, :, :, width:].sum() == 0
+        image = dataset.read(image_id - 1).image
+        np.testing.assert_array_equal(batch.images.pixels[n, :, :height, :width].permute(1, 2, 0), image)
+        assert int(batch.targets.valid[n].sum()) == {1: 17, 2: 0, 3: 0}[image_id]
+        assert int(batch.targets.crowd[n].sum()) == {1: 0, 2: 1, 3: 0}[image_id]
+
+
+def test_a_limit_on_objects_chooses_at_random_but_the_same_each_time(write_coco: Write) -> None:
+    many = [annotation(n, bbox=[n, 3, 8, 9]) for n in range(1, 30)]
+    dataset = CocoDataset(*write_coco(many, ((40, 60),)))
+    steps = [next(TrainLoader(dataset, Transform(), 1, max_objects=5).batches(s)).targets for s in (0, 1, 0)]
+    assert all(int(t.valid.sum()) == 5 for t in steps)
+    assert set(steps[0].boxes[0, :5, 0].tolist()) <= {float(n) for n in range(1, 30)}
+    assert not torch.equal(steps[0].boxes, steps[1].boxes)
+    torch.testing.assert_close(steps[0].boxes, steps[2].boxes)
+
+
+def test_every_image_is_tested_once_by_all_processes_together(dataset: CocoDataset) -> None:
+    seen: list[int] = []
+    for rank in range(3):
+        for images, ids, sizes in EvalLoader(dataset, Transform(short_side=20), 2, rank=rank, world_size=3):
+            assert len(images.pixels) == len(ids) == len(sizes) <= 2
+            assert [SIZES[i - 1] for i in ids] == sizes
+            assert (images.sizes.min(dim=1).values == 20).all()
+            seen += ids
+    assert sorted(seen) == list(range(1, 8))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_corrupt_image_stops_or_is_passed_over(dataset: CocoDataset, num_workers: int) -> None:
+    broken = dataset.images / "3.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    loader = TrainLoader(dataset, Transform(), 7, num_workers=num_workers)
+    with pytest.raises(UserError, match=r"3\.png is damaged.*on_corrupt_image=skip") as caught:
+        next(loader.batches())
+    assert "Traceback" not in str(caught.value)
+    dataset.on_corrupt_image = "skip"
+    batch = next(TrainLoader(dataset, Transform(), 7).batches())
+    assert sorted(batch.image_ids) == [1, 2, 4, 4, 5, 6, 7]
+    tested = [i for _, ids, _ in EvalLoader(dataset, Transform(), 1) for i in ids]
+    assert tested == [1, 2, 4, 5, 6, 7]
+
+
+def test_no_readable_image_at_all_is_said(dataset: CocoDataset) -> None:
+    for path in dataset.images.iterdir():
+        path.write_bytes(b"no image")
+    dataset.on_corrupt_image = "skip"
+    with pytest.warns(UserWarning, match="passed over"), pytest.raises(UserError, match="not one image"):
+        next(TrainLoader(dataset, Transform(), 2).batches())
