@@ -1,0 +1,126 @@
+"""From a checked config to the parts of a run: data, model, optimizer, run directory."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from maskrcnn import config as configs
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.engine import checkpoint
+from maskrcnn.engine.logs import console
+from maskrcnn.errors import UserError
+from maskrcnn.models.mask_rcnn import MaskRCNN
+
+# Changing these does not change what a run computes, so a resumed run may.
+_FREE = ("run_dir", "device", "threads", "debug", "checkpoint", "log", "evaluation", "schedule.steps")
+
+
+def open_run_dir(run_dir: str | None) -> Path:
+    """The run directory, made if need be; ``runs/<date-time>`` without a name."""
+    path = Path(run_dir or f"runs/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run_dir={path} cannot be made: {error}") from error
+    console.print(f"run directory: {path}")
+    return path
+
+
+def open_device(name: str, threads: int | None) -> torch.device:
+    """The device asked for. ``auto`` is the first CUDA device, or the CPU where there is none."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}; try device=cpu") from error
+    return device
+
+
+def open_data(config: DictConfig, split: str) -> Dataset:
+    """The ``train`` or ``val`` split; what its reading reported is printed."""
+    source = configs.build(config.data.source)
+    dataset: Dataset = getattr(source, split)()
+    console.print(f"{split}: {len(dataset)} images, {len(dataset.categories)} classes")
+    for line in dataset.report:
+        console.print(f"  {line}", style="yellow")
+    return dataset
+
+
+def set_categories(config: DictConfig, dataset: Dataset) -> None:
+    """The data set's classes become the model's, unless the config says how many there are and they differ."""
+    if config.num_classes is not None and config.num_classes != len(dataset.categories):
+        raise UserError(
+            f"num_classes={config.num_classes}, but the data set has {len(dataset.categories)} categories; "
+            "leave num_classes out, it is read from the data"
+        )
+    config.num_classes = len(dataset.categories)
+    config.categories = [{"id": int(c["id"]), "name": str(c["name"])} for c in dataset.categories]
+
+
+def check_categories(config: DictConfig, dataset: Dataset) -> None:
+    """Raise UserError where a model would be scored on other classes than it was trained for."""
+    trained = {c["id"]: c["name"] for c in configs.plain_list(config.categories)}
+    found = {int(c["id"]): str(c["name"]) for c in dataset.categories}
+    if trained != found:
+        raise UserError(
+            f"the checkpoint knows the categories {trained}, but the data set has {found}; "
+            "fine-tune with init=CHECKPOINT init.reset_heads=true, or give the data set it was trained for"
+        )
+
+
+def build_model(config: DictConfig) -> MaskRCNN:
+    """The model that the config describes, channels-last."""
+    model: MaskRCNN = configs.build(config.model)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def load_trained(path: str, overrides: list[str], schema: type) -> tuple[DictConfig, MaskRCNN, int]:
+    """The config (with ``overrides``), model and step of a checkpoint of tools/train.py."""
+    content = checkpoint.load_model(path)
+    config = OmegaConf.create(content["config"])
+    configs.drop_pretrained(config)
+    config = configs.override_config(config, overrides, schema)
+    model = build_model(config)
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {path} does not fit the model of its config: {error}") from error
+    return config, model, content["step"]
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The config as plain values, interpolations kept, so that single keys can still be overridden later."""
+    container = OmegaConf.to_container(config)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def check_same_run(config: DictConfig, stored: dict[str, Any], run_dir: Path) -> None:
+    """Raise UserError where a run would be resumed with settings that change what it computes."""
+    before, now = _flat(stored), _flat(plain(config))
+    changed = [
+        f"  {key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+    ]
+    if changed:
+        listed = "\n".join(changed[:10])
+        raise UserError(
+            f"run_dir={run_dir} holds a run with other settings:\n{listed}\n"
+            "give another run_dir, or repeat the settings to resume it"
+        )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {k: v for key, value in node.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}

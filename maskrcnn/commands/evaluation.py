@@ -1,0 +1,70 @@
+"""Scoring a model on a data set: predictions, metrics and pictures, during training and afterwards."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from omegaconf import DictConfig
+from rich.progress import track
+
+from maskrcnn import config as configs
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.images import read_image
+from maskrcnn.engine.draw import Picture, draw_results, grid, side_by_side
+from maskrcnn.engine.evaluate import Result, detect_all
+from maskrcnn.engine.logs import console, metrics_table
+from maskrcnn.evaluation.coco import evaluate
+from maskrcnn.models.mask_rcnn import MaskRCNN
+
+Metrics = dict[str, dict[str, float | None]]
+
+
+class Evaluator:
+    """Scores ``model`` on ``dataset`` with the settings of ``config``."""
+
+    def __init__(self, config: DictConfig, dataset: Dataset, model: MaskRCNN, device: torch.device) -> None:
+        self.settings, self.dataset, self.model, self.device = config.evaluation, dataset, model, device
+        self.names = {c["id"]: c["name"] for c in config.categories}
+        make_loader = configs.build(config.data.test_loader)
+        self.loader = make_loader(dataset, configs.build(config.data.test_transform), config.evaluation.batch_size)
+        self.picture: Picture | None = None
+
+    def run(self, run_dir: Path, title: str, pictures: int) -> Metrics:
+        """Detect, write predictions.json, metrics.json and predictions.png into ``run_dir``; return the metrics."""
+        count = min(self.settings.num_images or len(self.dataset), len(self.dataset))
+        images = detect_all(self.model, self.loader, self.dataset.category_ids, self.device)
+        shown = track(images, "evaluating", total=count, console=console, disable=not console.is_terminal)
+        by_image = dict(islice(shown, count))
+        predictions = [result for results in by_image.values() for result in results]
+        kinds = ("bbox",) if self.model.mask_head is None else ("bbox", "segm")
+        truth = self.dataset.ground_truth()
+        metrics: Metrics = evaluate(predictions, truth, kinds, self.settings.max_dets, image_ids=list(by_image))
+        (run_dir / "predictions.json").write_text(json.dumps(predictions))
+        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
+        console.print(metrics_table(metrics, f"{title}: {len(by_image)} images, {len(predictions)} detections"))
+        self.picture = self._draw(by_image, truth["annotations"], pictures)
+        if self.picture is not None:
+            cv2.imwrite(str(run_dir / "predictions.png"), self.picture[..., ::-1])
+        return metrics
+
+    def _draw(
+        self, by_image: dict[int, list[Result]], annotations: list[dict[str, Any]], most: int
+    ) -> Picture | None:
+        """Ground truth on the left, predictions on the right, for the first images."""
+        truth: dict[int, list[dict[str, Any]]] = {}
+        for annotation in annotations:
+            truth.setdefault(annotation["image_id"], []).append(annotation)
+        rows = []
+        for index in range(len(self.dataset)):
+            image_id = self.dataset.image_id(index)
+            if len(rows) == most or image_id not in by_image:
+                break
+            image = self.dataset.read(index).image
+            left = draw_results(image, truth.get(image_id, []), self.names)
+            rows.append(side_by_side(left, draw_results(image, by_image[image_id], self.names)))
+        return grid(rows, columns=2) if rows else None

@@ -1,0 +1,337 @@
+"""The only place that knows Hydra: compose configs/, check every key and value, build what they describe.
+
+A constructor's signature is its schema: a node with ``_target_`` may hold that callable's parameters, with values
+of the annotated types, and nothing else. So schema and constructor cannot differ. The few keys that belong to no
+constructor are the dataclasses below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from maskrcnn.engine.schedule import Schedule
+from maskrcnn.errors import UserError
+
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
+# `init=FILE` is what people type; the node also holds a switch.
+_SHORTHAND = {"init": "init.weights"}
+
+
+@dataclass
+class Init:
+    """weights: a checkpoint or state dict to start from, ``imagenet`` (the backbone alone), or None.
+    reset_heads: layers of another shape start anew instead of stopping the run."""
+
+    weights: str | None = None
+    reset_heads: bool = False
+
+
+@dataclass
+class Checkpoints:
+    """every: steps between checkpoints. keep: older ones kept beside last.pt and best.pt."""
+
+    every: int = 500
+    keep: int = 1
+
+
+@dataclass
+class Evaluation:
+    """every: steps between evaluations; 0 is at the end alone. max_dets: detections per image that count.
+    batch_size: images at once. num_images: of the validation set, the first ones; None is all."""
+
+    every: int = 0
+    max_dets: int = 100
+    batch_size: int = 8
+    num_images: int | None = None
+
+
+@dataclass
+class Log:
+    """every: steps between lines in TensorBoard. images: validation images drawn at every evaluation."""
+
+    every: int = 20
+    images: int = 8
+
+
+@dataclass
+class Common:
+    """Keys that every tool has. device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. debug: tracebacks instead of words."""
+
+    run_dir: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    debug: bool = False
+
+
+@dataclass
+class Train(Common):
+    """The keys of configs/train.yaml. The groups are checked against their own constructors."""
+
+    seed: int = 0
+    deterministic: bool = False
+    num_classes: int | None = None
+    categories: list[dict[str, Any]] | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    roi_op: dict[str, Any] = field(default_factory=dict)
+    box_roi_op: dict[str, Any] | str | None = None
+    mask_roi_op: dict[str, Any] | str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=Schedule)
+    init: Init = field(default_factory=Init)
+    checkpoint: Checkpoints = field(default_factory=Checkpoints)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    log: Log = field(default_factory=Log)
+
+
+def compose_config(name: str, overrides: Sequence[str], schema: type = Train) -> DictConfig:
+    """configs/``name``.yaml with ``overrides`` (``key=value``, ``group=option``), every key and value checked.
+
+    Raises UserError that names the key, what was found and the nearest right key.
+    """
+    parsed = _parse(overrides)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        groups = [override for override in parsed if _is_group(override)]
+        for override in groups:
+            _check_option(override)
+        base = _compose(name, [str(override.input_line) for override in groups])
+        for override in parsed:
+            if override not in groups and not override.is_add():
+                _check_key(base, override.get_key_element())
+        config = _compose(name, [str(override.input_line) for override in parsed])
+        _fill_operators(config)
+    pin_pretrained(config)
+    check(config, schema)
+    return config
+
+
+def split(arguments: Sequence[str], schema: type) -> tuple[list[str], list[str]]:
+    """A tool's own ``key=value`` arguments (the fields of ``schema``), and those for the stored config."""
+    names = [f.name for f in fields(schema)]
+    own = [text for text in arguments if text.partition("=")[0] in names]
+    return own, [text for text in arguments if text not in own]
+
+
+def plain_list(node: Any) -> list[Any]:
+    """A list of the config as plain values."""
+    container = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(container, list)
+    return container
+
+
+def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
+    """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed anew, a key is set."""
+    parsed = _parse(overrides)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        for override in (o for o in parsed if _is_group(o)):
+            _check_option(override)
+            group = override.get_key_element()
+            fresh = _compose("train", [override.input_line])
+            OmegaConf.update(config, group, fresh[group], merge=False)
+        for override in (o for o in parsed if not _is_group(o)):
+            _check_key(config, override.get_key_element())
+            OmegaConf.update(config, override.get_key_element(), override.value(), merge=False)
+        _fill_operators(config)
+    check(config, schema)
+    return config
+
+
+def build(node: Any) -> Any:
+    """What a checked node with ``_target_`` describes."""
+    return instantiate(node, _convert_="all")
+
+
+def pin_pretrained(config: DictConfig) -> None:
+    """Spread ``init.weights=imagenet`` to the backbone parts, and replace ``auto`` by what it stands for.
+
+    So the run's stored config says what ran, and builds the same model without the pretrained file.
+    """
+    for part in _pretrained_parts(config.get("model")):
+        if config.init.weights == "imagenet":
+            part.weights = "imagenet"
+        if part.norm == "auto":
+            part.norm = "frozen_bn" if part.weights else "bn"
+        if "frozen_stages" in part and part.frozen_stages is None:
+            part.frozen_stages = 2 if part.weights else 0
+
+
+def drop_pretrained(config: DictConfig) -> None:
+    """Forget where the backbone's weights came from: a checkpoint brings its own."""
+    for part in _pretrained_parts(config.get("model")):
+        part.weights = None
+
+
+def check(config: DictConfig, schema: type) -> None:
+    """Raise UserError for the first key or value that does not fit ``schema`` or its ``_target_``'s signature."""
+    if "num_classes" in config and config.num_classes is None:
+        config = config.copy()
+        config.num_classes = 1  # not known before the data set is read
+    try:
+        container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{getattr(error, 'full_key', '') or 'config'}: {str(error).splitlines()[0]}") from error
+    _check_value(container, schema, "")
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise UserError(f"cannot read the argument {text!r}: expected key=value, for example seed=1")
+    lines = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        lines.append(f"{_SHORTHAND.get(key, key)}={value}" if value or "=" in text else text)
+    try:
+        return OverridesParser.create().parse_overrides(lines)
+    except (OverrideParseException, HydraException) as error:
+        hint = "quote values that hold = , [ ] { } or spaces: \"key='value'\""
+        raise UserError(f"cannot read the arguments {list(overrides)}: {error}\n{hint}") from error
+
+
+def _is_group(override: Override) -> bool:
+    return (CONFIG_DIR / override.get_key_element().split("@")[0]).is_dir() and not isinstance(override.value(), dict)
+
+
+def _check_option(override: Override) -> None:
+    group, option = override.get_key_element().split("@")[0], override.value()
+    options = sorted(path.stem for path in (CONFIG_DIR / group).glob("[!_]*.yaml"))
+    if option is not None and str(option) not in options:
+        raise UserError(f"{group}={option}: no such option{_nearest(str(option), options)}; there are: {', '.join(options)}")
+
+
+def _check_key(config: DictConfig, key: str) -> None:
+    known = list(_keys(config))
+    if key not in known:
+        raise UserError(f"unknown key {key!r}{_nearest(key, known)}")
+
+
+def _nearest(word: str, words: Sequence[str]) -> str:
+    """The closest of ``words``, by the whole dotted key first and by its last part second."""
+    close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
+    last = word.rsplit(".", 1)[-1]
+    close += [key for key in words if key.rsplit(".", 1)[-1] == last and key not in close][:3]
+    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        yield f"{prefix}{key}"
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            yield from _keys(node, f"{prefix}{key}.")
+
+
+def _compose(name: str, lines: list[str]) -> DictConfig:
+    try:
+        return compose(name, overrides=lines)
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise UserError(f"the configuration cannot be composed: {str(error).strip()}{cause}") from error
+
+
+def _fill_operators(config: DictConfig) -> None:
+    """A head's operator by a preset's name, or the shared one where it has none of its own."""
+    for head in ("box_roi_op", "mask_roi_op"):
+        name = config.get(head)
+        if isinstance(name, str):
+            options = sorted(path.stem for path in (CONFIG_DIR / "roi_op").glob("*.yaml"))
+            if name not in options:
+                raise UserError(f"{head}={name}: no such operator{_nearest(name, options)}; there are: {', '.join(options)}")
+            OmegaConf.update(config, head, OmegaConf.load(CONFIG_DIR / "roi_op" / f"{name}.yaml"), merge=False)
+
+
+def _pretrained_parts(node: Any) -> Iterator[DictConfig]:
+    if isinstance(node, DictConfig):
+        if "weights" in node and "norm" in node:
+            yield node
+        for key in node:
+            if isinstance(node._get_node(key), DictConfig):
+                yield from _pretrained_parts(node[key])
+
+
+def _check_value(value: Any, expected: Any, path: str) -> None:
+    if isinstance(value, dict) and "_target_" in value:
+        _check_target(value, path)
+    elif is_dataclass(expected) and isinstance(value, dict):
+        _check_fields(value, expected, path)
+    elif not _fits(value, expected):
+        raise UserError(f"{path}={value!r} is not {_describe(expected)}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_value(item, Any, f"{path}.{key}" if path else str(key))
+
+
+def _check_fields(value: dict[str, Any], schema: Any, path: str) -> None:
+    hints = get_type_hints(schema)
+    names = [f.name for f in fields(schema)]
+    for key, item in value.items():
+        where = f"{path}.{key}" if path else key
+        if key not in names:
+            raise UserError(f"unknown key {where!r}{_nearest(where, [f'{path}.{n}' if path else n for n in names])}")
+        _check_value(item, hints[key], where)
+
+
+def _check_target(value: dict[str, Any], path: str) -> None:
+    try:
+        target = get_object(value["_target_"])
+    except Exception as error:  # whatever importing the user's own module raises
+        raise UserError(f"{path}._target_={value['_target_']}: cannot be imported ({error})") from error
+    parameters = inspect.signature(target).parameters
+    plain_class = inspect.isclass(target) and not is_dataclass(target)
+    hints = get_type_hints(target.__init__ if plain_class else target)
+    for key, item in value.items():
+        if key not in parameters and key not in _HYDRA_KEYS:
+            raise UserError(
+                f"unknown key {f'{path}.{key}'!r}: {value['_target_']} takes {', '.join(parameters)}"
+                f"{_nearest(key, list(parameters))}"
+            )
+        if key in parameters:
+            _check_value(item, hints.get(key, Any), f"{path}.{key}")
+    needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    absent = [name for name in needed if name not in value]
+    if absent and not value.get("_partial_"):
+        raise UserError(f"{path}: {value['_target_']} also needs {', '.join(absent)}")
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a plain YAML value suits an annotation. Parts (modules, callables) must be nodes, so they never do."""
+    origin, args = get_origin(expected), get_args(expected)
+    if expected is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if expected in (None, type(None)):
+        return value is None
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        inner = args[0] if args else Any
+        return isinstance(value, list) and all(_fits(item, inner) for item in value)
+    return isinstance(expected if origin is None else origin, type) and isinstance(value, origin or expected)
+
+
+def _describe(expected: Any) -> str:
+    if get_origin(expected) is Literal:
+        return "one of " + ", ".join(map(str, get_args(expected)))
+    if get_origin(expected) in (Union, types.UnionType):
+        return " or ".join(_describe(arg) for arg in get_args(expected))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(expected, str(getattr(expected, "__name__", expected)) if not get_args(expected) else str(expected).replace("collections.abc.", ""))

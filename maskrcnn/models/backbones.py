@@ -1,0 +1,150 @@
+"""Image -> C2..C5: torchvision's residual networks, with the norm and the pretrained weights asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Literal
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from maskrcnn.errors import UserError
+
+Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"]
+Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
+
+
+class ResNet(nn.Module):
+    """Stages res2..res5 of a (Res)NeXt.
+
+    arch: torchvision's name. last_stage: 4 stops at stride 16, 5 at stride 32. dilated: res5 keeps stride 16 (DC5).
+    norm: ``auto`` is ``frozen_bn`` with pretrained weights and ``bn`` without; ``gn`` has 32 groups.
+    weights: None (random), ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict.
+    frozen_stages: how many of (stem, res2, res3, ...) do not learn; None is 2 with pretrained weights, else 0.
+
+    Raises UserError where the weights cannot be had, or do not suit ``arch`` and ``norm``.
+    """
+
+    def __init__(
+        self,
+        arch: Arch = "resnet50",
+        norm: Norm = "auto",
+        weights: str | None = None,
+        last_stage: int = 5,
+        dilated: bool = False,
+        frozen_stages: int | None = None,
+    ) -> None:
+        super().__init__()
+        net = build_resnet(arch, norm, weights, dilated)
+        self.stem = nn.Sequential(net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool)
+        stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
+        self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
+        self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
+        frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
+        for stage in [self.stem, *self.stages.values()][:frozen]:
+            stage.requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> dict[int, Tensor]:
+        """``[N, 3, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l (the deepest where strides repeat)."""
+        x = self.stem(pixels)
+        maps: dict[int, Tensor] = {}
+        for stride, stage in zip(self.strides, self.stages.values(), strict=True):
+            x = stage(x)
+            maps[stride] = x
+        return maps
+
+
+class Res5Trunk(nn.Module):
+    """res5 as a head on regions of C4: ``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``.
+
+    stride: 1 for 7x7 regions (the paper's Table 2c), 2 for 14x14 regions (every released C4 model).
+    """
+
+    def __init__(
+        self, arch: Arch = "resnet50", norm: Norm = "auto", weights: str | None = None, stride: Literal[1, 2] = 1
+    ) -> None:
+        super().__init__()
+        self.res5 = build_resnet(arch, norm, weights, dilated=False).layer4
+        if stride == 1:
+            for conv in self.res5[0].modules():
+                if isinstance(conv, nn.Conv2d):
+                    conv.stride = (1, 1)
+        self.out_channels = 512 if arch in ("resnet18", "resnet34") else 2048
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``."""
+        return self.res5(pooled)
+
+
+def build_resnet(arch: Arch, norm: Norm, weights: str | None, dilated: bool) -> torchvision.models.ResNet:
+    """One of torchvision's residual networks without its classifier, norm and weights as in `ResNet`."""
+    if dilated and arch in ("resnet18", "resnet34"):
+        raise UserError(f"dilated res5 needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper")
+    norm = ("frozen_bn" if weights else "bn") if norm == "auto" else norm
+    if weights and norm == "gn":
+        raise UserError(
+            f"norm=gn has no pretrained weights (weights={weights} were trained with batch norm); "
+            "set norm=frozen_bn, or weights=null to train from scratch"
+        )
+    build = getattr(torchvision.models, arch)
+    net = build(norm_layer=_norm_layer(norm), replace_stride_with_dilation=[False, False, dilated])
+    del net.fc
+    if weights:
+        _load(net, arch, weights)
+    return net
+
+
+def _norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
+    return {
+        "frozen_bn": FrozenBatchNorm2d,
+        "bn": nn.BatchNorm2d,
+        "sync_bn": nn.SyncBatchNorm,
+        "gn": partial(nn.GroupNorm, 32),
+    }[norm]
+
+
+def _load(net: nn.Module, arch: str, weights: str) -> None:
+    path = Path(weights)
+    state = _read(path) if path.suffix or path.exists() else _download(arch, weights)
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    missing, unexpected = net.load_state_dict(state, strict=False)
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise UserError(
+            f"{weights} does not hold the weights of {arch}: "
+            f"{len(missing)} missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}"
+        )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none")
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        raise UserError(f"backbone weights {path} cannot be read as a state dict: {error}") from error
+    return state
+
+
+def _download(arch: str, name: str) -> dict[str, Tensor]:
+    known = torchvision.models.get_model_weights(arch)
+    name = "IMAGENET1K_V1" if name.lower() == "imagenet" else name
+    if name not in known.__members__:
+        raise UserError(f"{arch} has no weights called {name}; there are: imagenet, {', '.join(known.__members__)}")
+    url = known[name].url
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"the pretrained weights of {arch} could not be downloaded ({error}).\n"
+            f"Fetch {url} on another machine and put it into {cache}, or pass its path as weights, "
+            "or start from random weights with model.backbone.weights=null"
+        ) from error

@@ -1,0 +1,152 @@
+"""Mask head: which cells of a region belong to its object? (Mask R-CNN, section 3)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn.masks import mask_targets
+from maskrcnn.models.losses import binary, full_precision, multiclass
+from maskrcnn.models.roi_pooling import RoIPooler
+from maskrcnn.structures import Loss, Samples, Targets
+
+MaskLoss = Literal["sigmoid", "class_agnostic", "softmax"]
+
+
+class ConvTrunk(nn.Module):
+    """``num_convs`` 3x3 convolutions with ReLU: ``[R, C, P, P]`` to ``[R, dim, P, P]``."""
+
+    def __init__(self, in_channels: int, dim: int = 256, num_convs: int = 4) -> None:
+        super().__init__()
+        sizes = [in_channels] + [dim] * num_convs
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False))
+        for conv in self.convs:
+            _initialise(conv)
+        self.out_channels = sizes[-1]
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``[R, C, P, P]`` to ``[R, dim, P, P]``."""
+        for conv in self.convs:
+            pooled = F.relu(conv(pooled), inplace=True)
+        return pooled
+
+
+class FCNPredictor(nn.Module):
+    """A transposed convolution that doubles the resolution, then a map per class."""
+
+    def __init__(self, in_channels: int, num_maps: int, dim: int = 256) -> None:
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_channels, dim, 2, stride=2)
+        self.logits = nn.Conv2d(dim, num_maps, 1)
+        for layer in (self.upsample, self.logits):
+            _initialise(layer)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """``[R, C, P, P]`` to logits ``[R, num_maps, 2P, 2P]``."""
+        logits: Tensor = self.logits(F.relu(self.upsample(regions), inplace=True))
+        return logits
+
+
+class MLPPredictor(nn.Module):
+    """Fully connected layers instead (paper, Table 2e): ``[R, num_maps, mask_size, mask_size]``.
+
+    num_layers: hidden ones of ``dim`` units; 2 is the table's first row, 3 its second.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        pooled_size: int,
+        num_maps: int,
+        dim: int = 1024,
+        num_layers: int = 2,
+        mask_size: int = 28,
+    ) -> None:
+        super().__init__()
+        sizes = [in_channels * pooled_size**2] + [dim] * num_layers
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.logits = nn.Linear(dim, num_maps * mask_size**2)
+        self.shape = (num_maps, mask_size, mask_size)
+        for layer in (*self.layers, self.logits):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """``[R, C, P, P]`` to logits ``[R, num_maps, mask_size, mask_size]``."""
+        x = regions.flatten(1)
+        for layer in self.layers:
+            x = F.relu(layer(x), inplace=True)
+        return self.logits(x).unflatten(1, self.shape)
+
+
+class MaskHead(nn.Module):
+    """Predicts the masks of regions, and learns from the positives.
+
+    pooler: features and boxes to regions ``[R, C, P, P]``. trunk: ``[R, C, P, P]`` to ``[R, C', P', P']``; None
+    means the box head's, with its weights (C4, where res5 serves both).
+    predictor: called with ``num_maps``, gives a module ``[R, C', P', P']`` to ``[R, num_maps, M, M]``.
+    loss: ``sigmoid`` (a mask per class, no competition between classes: the paper's), ``class_agnostic`` (one mask),
+    ``softmax`` (classes and background compete for every cell: paper, Table 2b).
+    """
+
+    def __init__(
+        self,
+        pooler: RoIPooler,
+        trunk: nn.Module | None,
+        predictor: Callable[..., nn.Module],
+        num_classes: int,
+        loss: MaskLoss = "sigmoid",
+    ) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.trunk = trunk
+        self.loss = loss
+        num_maps = {"sigmoid": num_classes, "class_agnostic": 1, "softmax": num_classes + 1}[loss]
+        self.predictor = predictor(num_maps=num_maps)
+
+    def losses(self, regions: Tensor, positives: Samples, targets: Targets) -> dict[str, Loss]:
+        """``mask``: cross entropy averaged over the cells of a region, summed over positives.
+
+        regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``.
+        """
+        if targets.masks is None:
+            raise ValueError("the mask head needs masks, but the targets have none")
+        logits = self.predictor(regions)
+        side = logits.shape[-1]
+        with torch.no_grad():
+            wanted = mask_targets(targets.masks, positives.boxes, positives.matched, side).flatten(0, 1)
+        chosen = positives.positive.flatten()
+        labels = torch.where(chosen, positives.labels.flatten(), 0)
+        total, count = self._cross_entropy(logits, wanted, labels, chosen)
+        return {"mask": Loss(total / side**2, count)}
+
+    def _cross_entropy(self, logits: Tensor, wanted: Tensor, labels: Tensor, chosen: Tensor) -> Loss:
+        """Logits ``[R, maps, M, M]`` against masks ``[R, M, M]`` of classes ``labels`` ``[R]``, where ``chosen``."""
+        count, chosen = chosen.sum(), chosen[:, None, None]
+        if self.loss == "softmax":
+            background = logits.shape[1] - 1
+            return multiclass(logits, torch.where(wanted > 0.5, labels[:, None, None], background), chosen, count)
+        return binary(_own_map(logits, labels), wanted, chosen, count)
+
+    def detect(self, regions: Tensor, labels: Tensor) -> Tensor:
+        """Mask probabilities ``[N, D, M, M]`` of each detection's own class (``labels`` ``[N, D]``), inside its box."""
+        logits = full_precision(self.predictor(regions))
+        scores = logits.softmax(1) if self.loss == "softmax" else logits.sigmoid()
+        return _own_map(scores, labels.flatten()).unflatten(0, labels.shape)
+
+
+def _own_map(maps: Tensor, labels: Tensor) -> Tensor:
+    """The map of each region's class: ``[R, maps, M, M]`` and ``[R]`` to ``[R, M, M]``."""
+    if maps.shape[1] == 1:
+        return maps[:, 0]
+    return maps.gather(1, labels[:, None, None, None].expand(-1, 1, *maps.shape[2:]))[:, 0]
+
+
+def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

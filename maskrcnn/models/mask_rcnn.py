@@ -1,0 +1,136 @@
+"""The detector, its six steps in order: backbone, pyramid, RPN, RoI operator, box head, mask head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.models.box_head import BoxHead
+from maskrcnn.models.mask_head import MaskHead
+from maskrcnn.models.matching import match, take
+from maskrcnn.models.rpn import RPN
+from maskrcnn.sampling import sample
+from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
+
+SAMPLING_STREAM = 2
+
+
+class Sampler:
+    """Regions that the heads learn from (Fast R-CNN, section 2.3).
+
+    num_samples: regions per image. positive_fraction: at most this share of them overlaps an object by ``iou`` or
+    more; the rest overlaps less, and is background. Ground truth joins the proposals.
+    """
+
+    def __init__(self, num_samples: int = 512, positive_fraction: float = 0.25, iou: float = 0.5) -> None:
+        self.num_samples, self.max_positives, self.iou = num_samples, int(num_samples * positive_fraction), iou
+
+    @torch.no_grad()
+    def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
+        """Proposals ``[N, K]`` and the ground truth to ``[N, num_samples]`` regions, positives first."""
+        boxes = torch.cat([targets.boxes.to(proposals.boxes.dtype), proposals.boxes], 1)
+        usable = torch.cat([targets.valid, proposals.valid], 1)
+        found = match(boxes, targets)
+        positive = usable & (found.iou >= self.iou)
+        negative = usable & ~positive & ~found.in_crowd
+        index, valid, is_positive = sample(
+            positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
+        )
+        matched = torch.where(is_positive, found.index.gather(1, index), 0)
+        labels = torch.where(is_positive, targets.labels.gather(1, matched), num_classes)
+        return Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
+
+
+class MaskRCNN(nn.Module):
+    """Mask R-CNN (He et al., 2017); Faster R-CNN without a mask head, Fast R-CNN without an RPN.
+
+    rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
+    pixel_mean, pixel_std: of RGB in 0..255; ImageNet's by default.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pyramid: nn.Module,
+        rpn: RPN | None,
+        box_head: BoxHead,
+        mask_head: MaskHead | None,
+        sampler: Sampler,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+    ) -> None:
+        super().__init__()
+        self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
+        self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Images, targets: Targets, proposals: Proposals | None = None) -> dict[str, Loss]:
+        """`losses`, under the name that DistributedDataParallel calls."""
+        return self.losses(images, targets, proposals)
+
+    def losses(self, images: Images, targets: Targets, proposals: Proposals | None = None) -> dict[str, Loss]:
+        """The terms of ``L = L_rpn + L_cls + L_box + L_mask``. ``proposals`` replace the RPN's."""
+        features = self.features(images)
+        losses: dict[str, Loss] = {}
+        if proposals is None:
+            proposals, losses = self._rpn().propose_and_learn(features, images.sizes, targets)
+        samples = self.sampler(proposals, targets, self.box_head.num_classes)
+        losses |= self.box_head.losses(features, samples, targets)
+        if self.mask_head is not None:
+            positives = samples.positives()
+            regions = self._mask_regions(self.mask_head, features, positives.boxes, positives.valid)
+            losses |= self.mask_head.losses(regions, positives, targets)
+        return losses
+
+    def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:
+        """Boxes ``[N, D, 4]``, scores, labels and mask probabilities of the objects in ``images``.
+
+        trim: cut the padding to the largest number found in an image. It waits for the device once and spares the
+        mask head the rest; leave it off where shapes must not depend on values.
+        """
+        features = self.features(images)
+        if proposals is None:
+            proposals = self._rpn().propose(features, images.sizes)
+        detections = self.box_head.detect(features, proposals, images)
+        if trim:
+            detections = _trim(detections)
+        if self.mask_head is None:
+            return detections
+        regions = self._mask_regions(self.mask_head, features, detections.boxes, detections.valid)
+        return replace(detections, masks=self.mask_head.detect(regions, detections.labels))
+
+    def features(self, images: Images) -> dict[int, Tensor]:
+        """Maps ``[N, C, H/l, W/l]`` by stride l."""
+        maps: dict[int, Tensor] = self.pyramid(self.backbone(self._normalise(images)))
+        return maps
+
+    def _normalise(self, images: Images) -> Tensor:
+        """Zero mean and unit variance; the padding is zero, which is the mean colour."""
+        pixels = (images.pixels.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        y, x = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
+        height, width = images.sizes[:, 0, None], images.sizes[:, 1, None]
+        inside = (y < height)[:, None, :, None] & (x < width)[:, None, None, :]
+        return (pixels * inside).contiguous(memory_format=torch.channels_last)
+
+    def _mask_regions(self, head: MaskHead, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
+        """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""
+        trunk = self.box_head.trunk if head.trunk is None else head.trunk
+        regions: Tensor = trunk(head.pooler(features, boxes, valid))
+        return regions
+
+    def _rpn(self) -> RPN:
+        if self.rpn is None:
+            raise ValueError("this model has no RPN, so proposals must be given")
+        return self.rpn
+
+
+def _trim(detections: Detections) -> Detections:
+    most = int(detections.valid.sum(1).max())
+    first = {name: getattr(detections, name)[:, :most] for name in ("boxes", "scores", "labels", "valid")}
+    return Detections(**first, masks=None)

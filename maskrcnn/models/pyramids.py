@@ -1,0 +1,53 @@
+"""C2..C5 -> the maps that the heads see, keyed by stride. All have the same interface and ``out_channels``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FPN(nn.Module):
+    """Feature pyramid network (Lin et al., 2017): strides 4, 8, 16, 32 and, for the RPN, 64.
+
+    in_channels: of C2, C3, C4, C5. extra_level: add P6 by subsampling P5.
+    """
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int = 256, extra_level: bool = True) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels)
+        for conv in (*self.lateral, *self.output):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+        self.extra_level = extra_level
+        self.out_channels = out_channels
+
+    def forward(self, stages: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Backbone maps ``[N, C_l, H/l, W/l]`` by stride l to ``[N, out_channels, H/l, W/l]`` by stride."""
+        strides = sorted(stages)
+        outputs: dict[int, Tensor] = {}
+        above: Tensor | None = None
+        for level in reversed(range(len(strides))):
+            feature = self.lateral[level](stages[strides[level]])
+            if above is not None:
+                feature = feature + F.interpolate(above, size=feature.shape[-2:], mode="nearest")
+            outputs[strides[level]] = self.output[level](feature)
+            above = feature
+        if self.extra_level:
+            outputs[2 * strides[-1]] = F.max_pool2d(outputs[strides[-1]], 1, stride=2)
+        return outputs
+
+
+class SingleMap(nn.Module):
+    """The backbone's coarsest map as it is: C4 (stride 16), C5 (stride 32) or the dilated C5 (stride 16)."""
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+
+    def forward(self, stages: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Backbone maps by stride to the coarsest alone."""
+        stride = max(stages)
+        return {stride: stages[stride]}

@@ -1,0 +1,50 @@
+"""Random choice without a random state: the numbers are a hash of the image's key.
+
+A generator's state would have to be saved, shared between processes and kept in step with the batch split. A hash of
+(seed, epoch, image) gives the same sample for an image whatever process, batch slot or device it lands on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def keyed_uniform(keys: Tensor, count: int, stream: int) -> Tensor:
+    """Uniform numbers in [0, 1): ``[N]`` int64 keys to ``[N, count]`` float32; the same keys give the same numbers.
+
+    stream: tells independent uses of one key apart. The mixing is SplitMix64's (Steele et al., 2014).
+    """
+    position = torch.arange(count, device=keys.device, dtype=torch.int64) + (stream << 32)
+    x = keys[:, None] * -7046029254386353131 + position * -4417276706812531889  # wraps modulo 2^64
+    x = (x ^ _shift(x, 30)) * -4658895280553007687
+    x = (x ^ _shift(x, 27)) * -7723592293110705685
+    x = x ^ _shift(x, 31)
+    return _shift(x, 40).to(torch.float32) * 2.0**-24
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift (torch's is arithmetic)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def sample(
+    positive: Tensor, negative: Tensor, num: int, max_positives: int, keys: Tensor, stream: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose up to ``num`` of A candidates per image at random, positives first and at most ``max_positives`` of them.
+
+    positive, negative: ``[N, A]`` bool, disjoint. keys: ``[N]`` int64.
+    Returns indices ``[N, S]``, valid ``[N, S]`` and chosen-as-positive ``[N, S]`` with ``S = min(num, A)``.
+    """
+    slots = min(num, positive.shape[1])
+    uniform = keyed_uniform(keys, positive.shape[1], stream)
+    pos_key, pos_index = torch.where(positive, uniform, -1.0).topk(min(max_positives, slots))
+    neg_key, neg_index = torch.where(negative, uniform, -1.0).topk(slots)
+    pos_valid = pos_key >= 0
+    room = slots - pos_valid.sum(1, keepdim=True)
+    neg_valid = (neg_key >= 0) & (torch.arange(slots, device=keys.device) < room)
+    valid = torch.cat([pos_valid, neg_valid], dim=1)
+    first = torch.sort(valid.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :slots]
+    is_positive = torch.cat([pos_valid, torch.zeros_like(neg_valid)], dim=1)
+    indices = torch.cat([pos_index, neg_index], dim=1)
+    return indices.gather(1, first), valid.gather(1, first), is_positive.gather(1, first)

@@ -1,0 +1,150 @@
+"""The records that pass between the parts of the detector. Every field is padded and batched.
+
+Conventions, obeyed everywhere:
+
+* Boxes are ``x1, y1, x2, y2`` in float32 pixels of the network's input, continuous: the width is ``x2 - x1``,
+  pixel ``i`` covers ``[i, i + 1)`` and is centred at ``i + 0.5``. Sizes are ``(height, width)``.
+* Labels are ``0 .. num_classes - 1``; background is ``num_classes``.
+* Letters: N images, H W size, C channels, A anchors, K regions per image, P pooled size, G ground-truth objects
+  per image (padded), D detections per image (padded), M mask side.
+* Where a record is padded, ``valid`` says which entries exist; the others hold finite numbers that weigh nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+Record = TypeVar("Record", bound="_Record")
+
+
+@dataclass(frozen=True)
+class _Record:
+    def to(self: Record, device: torch.device | str, non_blocking: bool = False) -> Record:
+        """The same record with every tensor on ``device``."""
+        return type(self)(**{
+            f.name: value.to(device, non_blocking=non_blocking)
+            if isinstance(value := getattr(self, f.name), (Tensor, _Record)) else value
+            for f in fields(self)
+        })
+
+    def pin_memory(self: Record) -> Record:
+        """The same record in page-locked host memory (called by torch's DataLoader)."""
+        return type(self)(**{
+            f.name: value.pin_memory()
+            if isinstance(value := getattr(self, f.name), (Tensor, _Record)) else value
+            for f in fields(self)
+        })
+
+
+@dataclass(frozen=True)
+class Images(_Record):
+    """A batch of images, placed at the top left of a common canvas and padded with zeros.
+
+    pixels: ``[N, 3, H, W]`` uint8, RGB 0..255, unnormalised (the model normalises);
+    H and W are multiples of the loader's ``size_divisor``.
+    sizes: ``[N, 2]`` float32, (height, width) of each image before padding.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+
+
+@dataclass(frozen=True)
+class MaskBitmaps(_Record):
+    """Instance masks, each as a bitmap of its own bounding box in the *original* image, packed end to end.
+
+    Nothing is ever resized or flipped: ``to_bitmap`` maps a point of the network's input into the bitmap.
+
+    bits: ``[B]`` uint8, 0 or 1, the bitmaps row by row, one after the other.
+    offset: ``[N, G]`` int64, where in ``bits`` an object's bitmap begins.
+    size: ``[N, G, 2]`` int64, (height, width) of the bitmap; (0, 0) for an object without a mask.
+    to_bitmap: ``[N, G, 4]`` float32 ``(scale_x, scale_y, shift_x, shift_y)``:
+    bitmap coordinate ``= point * scale + shift``; bitmap pixel ``j`` covers ``[j, j + 1)``.
+    """
+
+    bits: Tensor
+    offset: Tensor
+    size: Tensor
+    to_bitmap: Tensor
+
+
+@dataclass(frozen=True)
+class Targets(_Record):
+    """Ground truth of a batch.
+
+    boxes: ``[N, G, 4]`` float32. labels: ``[N, G]`` int64, 0 in padding.
+    valid: ``[N, G]`` bool, objects to be found. crowd: ``[N, G]`` bool, regions to be ignored (COCO's iscrowd, VOC's
+    difficult); an entry is valid, crowd, or padding, never two of them.
+    masks: the objects' masks, or None for a data set of boxes.
+    keys: ``[N]`` int64, a hash of (seed, epoch, image): all random sampling in the model is a function of it.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    crowd: Tensor
+    masks: MaskBitmaps | None
+    keys: Tensor
+
+
+@dataclass(frozen=True)
+class Proposals(_Record):
+    """Regions that may hold an object: boxes ``[N, K, 4]``, scores ``[N, K]`` (logits), valid ``[N, K]`` bool."""
+
+    boxes: Tensor
+    scores: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class Samples(_Record):
+    """Regions the heads learn from, positives first.
+
+    boxes: ``[N, K, 4]``. labels: ``[N, K]`` int64, the class of the matched object, ``num_classes`` for background.
+    matched: ``[N, K]`` int64, index of the matched object in Targets (0 where there is none).
+    valid: ``[N, K]`` bool. positive: ``[N, K]`` bool, valid and matched; only the first ``max_positives`` can be.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    matched: Tensor
+    valid: Tensor
+    positive: Tensor
+    max_positives: int
+
+    def positives(self) -> Samples:
+        """The slots that can hold positives, ``[N, max_positives]``; valid where they do."""
+        first = slice(self.max_positives)
+        return Samples(
+            self.boxes[:, first], self.labels[:, first], self.matched[:, first],
+            self.positive[:, first], self.positive[:, first], self.max_positives,
+        )
+
+
+@dataclass(frozen=True)
+class Detections(_Record):
+    """What the detector found, by falling score.
+
+    boxes: ``[N, D, 4]`` in pixels of the network's input. scores: ``[N, D]`` in 0..1. labels: ``[N, D]`` int64.
+    valid: ``[N, D]`` bool. masks: ``[N, D, M, M]`` probabilities inside the box, or None without a mask head.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    valid: Tensor
+    masks: Tensor | None
+
+
+class Loss(NamedTuple):
+    """A sum over what was sampled, and the number to divide it by.
+
+    They stay apart so that a batch split over processes or accumulation steps gives the mean of the whole.
+    """
+
+    total: Tensor
+    count: Tensor

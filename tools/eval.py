@@ -1,0 +1,16 @@
+"""Score a checkpoint, or a file of predictions:  python tools/eval.py key=value ...
+
+Examples:
+  tools/eval.py checkpoint=runs/a/best.pt                       on the data it was trained with
+  tools/eval.py checkpoint=runs/a/best.pt data=custom data.val_annotations=B.json data.val_images=DIR
+  tools/eval.py checkpoint=runs/a/best.pt roi_op=pool           trained with one operator, tested with another
+  tools/eval.py predictions=P.json annotations=A.json run_dir=DIR
+
+Writes metrics.json (with a checkpoint also predictions.json and predictions.png) into run_dir.
+"""
+
+from maskrcnn.cli import run_tool
+from maskrcnn.commands.eval import main
+
+if __name__ == "__main__":
+    run_tool(main, __doc__)
