@@ -42,6 +42,14 @@ class Init:
 
 
 @dataclass
+class GivenProposals:
+    """COCO results to be used instead of the RPN's proposals, for the training and for the validation images."""
+
+    train: str | None = None
+    val: str | None = None
+
+
+@dataclass
 class Checkpoints:
     """every: steps between checkpoints. keep: older ones kept beside last.pt and best.pt."""
 
@@ -92,6 +100,7 @@ class Train(Common):
     mask_roi_op: dict[str, Any] | str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
+    proposals: GivenProposals = field(default_factory=GivenProposals)
     init: Init = field(default_factory=Init)
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     evaluation: Evaluation = field(default_factory=Evaluation)

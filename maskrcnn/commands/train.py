@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn import assembly
 from maskrcnn import config as configs
 from maskrcnn.commands.evaluation import Evaluator
-from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.dataset import Dataset, check_same_categories
+from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine import checkpoint
 from maskrcnn.engine.logs import RunLog, console, peak_memory_mib
 from maskrcnn.engine.schedule import Schedule, build_optimizer
-from maskrcnn.engine.train import Batch, train
+from maskrcnn.engine.train import train
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     torch.use_deterministic_algorithms(config.deterministic)
     device = assembly.open_device(config.device, config.threads)
     train_set, val_set = assembly.open_data(config, "train"), assembly.open_data(config, "val")
+    check_same_categories(train_set, val_set)
     assembly.set_categories(config, train_set)
     run_dir = assembly.open_run_dir(config.run_dir)
     stored = _resumed(config, run_dir)
@@ -101,13 +103,13 @@ class Run:
                 console.print(f"  {name}: {reason}")
         return 0
 
-    def _batches(self, start: int) -> Iterator[Batch]:
+    def _batches(self, start: int) -> Iterator[TrainBatch]:
         data = self.config.data
         make_loader = configs.build(data.train_loader)
         transform = configs.build(data.train_transform)
         loader = make_loader(self.train_set, transform, self.schedule.batch_size, seed=self.config.seed)
-        for images, targets, image_ids in loader.batches(start):
-            yield images, targets, None, image_ids
+        batches: Iterator[TrainBatch] = loader.batches(start)
+        return batches
 
     def _after_step(self, step: int) -> None:
         every = self.config.evaluation.every

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ class Example:
 
     image: ``[H, W, 3]`` uint8 RGB. boxes, labels, crowd, keypoints: as in ``ImageRecord``.
     masks: one per object, None for an object without a mask.
+    proposals: ``[P, 5]`` float32, box and score, where they were computed beforehand.
     """
 
     image: Pixels
@@ -54,6 +55,13 @@ class Example:
     crowd: npt.NDArray[np.bool_]
     masks: list[MaskBitmap | None]
     keypoints: Floats | None = None
+    proposals: Floats | None = None
+
+
+class Proposer(Protocol):
+    """Regions computed beforehand: ``[P, 5]`` float32, box and score, of an image."""
+
+    def of(self, image_id: int) -> Floats: ...
 
 
 class Dataset:
@@ -87,6 +95,7 @@ class Dataset:
         self.num_keypoints = max(
             (r.keypoints.shape[1] for r in records if r.keypoints is not None), default=0
         )
+        self.proposals: Proposer | None = None
         self._records = RecordStore(records)
 
     def __len__(self) -> int:
@@ -125,6 +134,7 @@ class Dataset:
             record.crowd,
             self.masks(record),
             record.keypoints,
+            None if self.proposals is None else self.proposals.of(record.image_id),
         )
 
     def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:

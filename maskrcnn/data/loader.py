@@ -12,11 +12,12 @@ from torch.utils.data import DataLoader
 
 from maskrcnn.data.dataset import Dataset, Example
 from maskrcnn.data.images import CorruptImageError, Pixels
+from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.order import Ticket, TrainOrder
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
 from maskrcnn.masks import pack
-from maskrcnn.structures import Images, Targets
+from maskrcnn.structures import Images, Proposals, Targets
 
 
 class TrainBatch(NamedTuple):
@@ -25,6 +26,7 @@ class TrainBatch(NamedTuple):
     images: Images
     targets: Targets
     image_ids: list[int]
+    proposals: Proposals | None = None
 
 
 class EvalBatch(NamedTuple):
@@ -33,6 +35,7 @@ class EvalBatch(NamedTuple):
     images: Images
     image_ids: list[int]
     original_sizes: list[tuple[int, int]]
+    proposals: Proposals | None = None
 
 
 class Canvas(NamedTuple):
@@ -177,7 +180,8 @@ class _TrainFetch(NamedTuple):
         samples = [self._one(ticket) for ticket in tickets]
         images = batch_images([sample.pixels for sample in samples], self.canvas)
         targets = batch_targets(samples, [ticket.key for ticket in tickets], self.dataset.has_masks)
-        return TrainBatch(images, targets, [sample.image_id for sample in samples])
+        proposals = batch_proposals([sample.proposals for sample in samples])
+        return TrainBatch(images, targets, [sample.image_id for sample in samples], proposals)
 
     def _one(self, ticket: Ticket) -> Sample:
         sample = _sample(self._readable(ticket.index), self.transform, ticket.key)
@@ -215,7 +219,9 @@ class _EvalFetch(NamedTuple):
         if not samples:
             return EvalBatch(Images(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, 2)), [], [])
         images = batch_images([sample.pixels for sample in samples], self.canvas)
-        return EvalBatch(images, [s.image_id for s in samples], [s.original_size for s in samples])
+        proposals = batch_proposals([sample.proposals for sample in samples])
+        sizes = [sample.original_size for sample in samples]
+        return EvalBatch(images, [sample.image_id for sample in samples], sizes, proposals)
 
 
 class _Failure(NamedTuple):

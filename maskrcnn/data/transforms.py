@@ -41,6 +41,7 @@ class Sample:
     to_bitmap: Floats
     keypoints: Floats | None
     original_size: tuple[int, int]
+    proposals: Floats | None = None
 
     def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
         """The sample with these of its objects only."""
@@ -72,6 +73,12 @@ class Placement:
         corners = (boxes.reshape(-1, 2, 2).astype(np.float64) - self.shift) / self.scale
         ordered = np.sort(corners, axis=1).reshape(-1, 4)
         return ordered.clip(0, [*self.size[::-1]] * 2).astype(np.float32)
+
+    def proposals(self, rows: Floats) -> Floats:
+        """Boxes with scores ``[P, 5]`` in pixels of the input, without those that are not in it."""
+        moved = np.concatenate([self.boxes(rows[:, :4]), rows[:, 4:]], axis=1)
+        seen = (moved[:, 2:4] - moved[:, :2] >= 1).all(axis=1)
+        return np.ascontiguousarray(moved[seen])
 
     def window(self) -> tuple[float, float, float, float]:
         """The part of the original image that is seen, ``x1, y1, x2, y2``."""
@@ -144,6 +151,7 @@ class Transform:
             to_bitmap=place.to_bitmap(example.masks),
             keypoints=self._keypoints(example.keypoints, place, mirror[0]),
             original_size=original,
+            proposals=None if example.proposals is None else place.proposals(example.proposals),
         )
         return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskrcnn.data.loader import EvalBatch
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.structures import Detections, Images, Proposals
+from maskrcnn.structures import Detections
 
 Result = dict[str, Any]
 
@@ -24,18 +24,16 @@ def detect_all(
     batches: Iterable[EvalBatch],
     category_ids: Sequence[int],
     device: torch.device,
-    proposals: Callable[[list[int], Images], Proposals] | None = None,
 ) -> Iterator[tuple[int, list[Result]]]:
     """For every image its id, and its detections as COCO results in pixels of the original image.
 
     batches: images, their COCO ids and their original (height, width).
-    category_ids: COCO id of each label. proposals: given instead of the RPN's, by image id.
+    category_ids: COCO id of each label.
     """
     model.eval()
-    for images, image_ids, original_sizes in batches:
-        on_device = images.to(device, non_blocking=True)
-        given = proposals(image_ids, on_device).to(device) if proposals else None
-        detections = model.detect(on_device, given, trim=True).to("cpu")
+    for images, image_ids, original_sizes, proposals in batches:
+        given = None if proposals is None else proposals.to(device, non_blocking=True)
+        detections = model.detect(images.to(device, non_blocking=True), given, trim=True).to("cpu")
         for row, (image_id, size) in enumerate(zip(image_ids, original_sizes, strict=True)):
             yield image_id, to_results(detections, row, images.sizes[row], image_id, size, category_ids)
 

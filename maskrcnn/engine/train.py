@@ -5,26 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.structures import Images, Proposals, Targets
-
-Batch = tuple[Images, Targets, Proposals | None, list[int]]
-
 
 def train(
     model: MaskRCNN,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
-    batches: Iterator[Batch],
+    batches: Iterator[TrainBatch],
     device: torch.device,
     log: RunLog,
     start: int = 0,
@@ -37,7 +33,7 @@ def train(
     """
     for step in range(start, schedule.steps):
         began = time.perf_counter()
-        images, targets, proposals, image_ids = next(batches)
+        images, targets, image_ids, proposals = next(batches)
         log.waited += time.perf_counter() - began
 
         model.train()
@@ -71,13 +67,3 @@ def _values(losses: dict[str, Tensor], step: int, image_ids: list[int]) -> dict[
         )
     return values
 
-
-def state(model: MaskRCNN, optimizer: torch.optim.Optimizer, step: int, config: dict[str, Any], best: float) -> dict[str, Any]:
-    """What a run needs to go on, and others need to use its model."""
-    return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "config": config,
-        "best": best,
-    }

@@ -1,0 +1,96 @@
+"""The mask head's three losses against loops, and that a detection gets its own class's mask."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.models.mask_head import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
+from maskrcnn.models.roi_pooling import RoIPooler
+from maskrcnn.structures import Samples
+from tests.models.batches import NUM_CLASSES, box_targets
+from tests.models.test_box_head import CornerOp
+
+SIDE = 4
+
+
+class Fixed(nn.Module):
+    """A predictor that says what it is told."""
+
+    def __init__(self, num_maps: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.maps = nn.Parameter(torch.randn(4, num_maps, SIDE, SIDE, generator=generator))
+
+    def forward(self, regions: Tensor) -> Tensor:
+        return self.maps[: len(regions)]
+
+
+def positives() -> Samples:
+    """Two images of two slots; the object covers the left half of the first region, all of the second; the last
+    slot is empty."""
+    boxes = torch.tensor([[[0.0, 0, 40, 40], [10, 10, 20, 20]], [[0, 0, 40, 20], [0, 0, 9, 9]]])
+    labels = torch.tensor([[2, 0], [1, NUM_CLASSES]])
+    positive = torch.tensor([[True, True], [True, False]])
+    return Samples(boxes, labels, torch.tensor([[0, 1], [0, 0]]), positive, positive, 2)
+
+
+def wanted() -> list[list[list[float]]]:
+    half = [[1.0, 1, 0, 0]] * SIDE
+    return [half, [[1.0] * SIDE] * SIDE, half]
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "class_agnostic", "softmax"])
+def test_loss_equals_the_loop(loss: str) -> None:
+    targets = box_targets([[[0, 0, 20, 40], [10, 10, 20, 20]], [[0, 0, 20, 20]]], [[2, 0], [1]])
+    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES, loss)  # type: ignore[arg-type]
+    found = head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)["mask"]
+    maps, total = head.predictor.maps.tolist(), 0.0
+    for region, (label, mask) in enumerate(zip((2, 0, 1), wanted(), strict=True)):
+        for y in range(SIDE):
+            for x in range(SIDE):
+                cell = [m[y][x] for m in maps[region]]
+                if loss == "softmax":
+                    right = cell[label if mask[y][x] else NUM_CLASSES]
+                    total -= math.log(math.exp(right) / sum(map(math.exp, cell)))
+                else:
+                    p = 1 / (1 + math.exp(-cell[0 if loss == "class_agnostic" else label]))
+                    total -= math.log(p if mask[y][x] else 1 - p)
+    assert found.count == 3
+    assert found.total.item() == pytest.approx(total / SIDE**2, rel=1e-5)
+
+
+def test_sigmoid_loss_reaches_the_true_class_alone() -> None:
+    targets = box_targets([[[0, 0, 20, 40], [10, 10, 20, 20]], [[0, 0, 20, 20]]], [[2, 0], [1]])
+    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
+    head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)["mask"].total.backward()
+    touched = head.predictor.maps.grad.abs().sum((2, 3)) > 0
+    assert touched.tolist() == [[False, False, True], [True, False, False], [False, True, False], [False] * 3]
+
+
+def test_detections_get_their_own_classes_map() -> None:
+    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
+    labels = torch.tensor([[2, 0], [1, 1]])
+    found = head.detect(torch.zeros(4, 1, 2, 2), labels)
+    for region, label in enumerate(labels.flatten().tolist()):
+        expected = 1 / (1 + torch.exp(-head.predictor.maps[region, label]))
+        torch.testing.assert_close(found.flatten(0, 1)[region], expected)
+
+
+def test_fcn_and_mlp_shapes() -> None:
+    pooled = torch.randn(5, 6, 7, 7)
+    trunk = ConvTrunk(6, dim=8, num_convs=2)
+    fcn, mlp = partial(FCNPredictor, 8, dim=8), partial(MLPPredictor, 8, 7, dim=16, mask_size=28)
+    assert MaskHead(RoIPooler(CornerOp(), 7), trunk, fcn, 3).predictor(trunk(pooled)).shape == (5, 3, 14, 14)
+    assert MaskHead(RoIPooler(CornerOp(), 7), trunk, mlp, 3, "softmax").predictor(trunk(pooled)).shape == (5, 4, 28, 28)
+    assert len(MLPPredictor(8, 7, 3, num_layers=3).layers) == 3
+
+
+def test_boxes_without_masks_cannot_train_a_mask_head() -> None:
+    targets = box_targets([[]], [[]])
+    object.__setattr__(targets, "masks", None)
+    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
+    with pytest.raises(ValueError, match="needs masks"):
+        head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)

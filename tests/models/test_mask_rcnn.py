@@ -1,0 +1,170 @@
+"""The detector whole: what must not depend on the batch, its variants, and the golden losses of ten steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskrcnn import assembly
+from maskrcnn import config as configs
+from maskrcnn.engine.schedule import Schedule, build_optimizer
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.structures import Images, Proposals, Targets
+from tests.models.batches import NUM_CLASSES, box_targets, random_images, random_targets
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+TINY = [
+    "model.pyramid.out_channels=16", "model.box_head.trunk.dim=32", "model.mask_head.trunk.dim=16",
+    "model.mask_head.predictor.dim=16", "model.sampler.num_samples=16",
+]
+TINY_C4 = ["model.sampler.num_samples=16", "model.mask_head.predictor.dim=16"]
+
+
+def build(*overrides: str, seed: int = 0) -> MaskRCNN:
+    torch.manual_seed(seed)
+    config = configs.compose_config("train", [f"num_classes={NUM_CLASSES}", *overrides])
+    return assembly.build_model(config)
+
+
+def test_detections_of_an_image_do_not_depend_on_its_batch_or_padding() -> None:
+    model = build(*TINY, "model.box_head.score_threshold=0.0").eval()
+    images = random_images(3, 128)
+    images.sizes[1] = torch.tensor([96.0, 112.0])
+    with torch.no_grad():
+        together = model.detect(images)
+        alone = model.detect(Images(images.pixels[1:2], images.sizes[1:2]))
+    assert together.valid[1].sum() == alone.valid[0].sum() > 0
+    torch.testing.assert_close(together.boxes[1], alone.boxes[0], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(together.scores[1], alone.scores[0], atol=1e-5, rtol=1e-4)
+    assert together.boxes[1][..., 2].max() <= 112
+    assert together.boxes[1][..., 3].max() <= 96
+
+
+def test_what_lies_in_the_padding_is_not_seen() -> None:
+    model = build(*TINY, "model.box_head.score_threshold=0.0").eval()
+    images = random_images(1, 128)
+    images.sizes[:] = 96.0
+    garbage = Images(images.pixels.clone(), images.sizes)
+    garbage.pixels[:, :, 96:] = 255
+    garbage.pixels[:, :, :, 96:] = 255
+    with torch.no_grad():
+        assert torch.equal(model.detect(images).boxes, model.detect(garbage).boxes)
+
+
+def test_the_sum_of_losses_is_that_of_its_images() -> None:
+    """Sampling is keyed by the image and losses are sums, so a batch may be split at will (frozen or group norm)."""
+    model = build(*TINY, "model.backbone.norm=gn").double()
+    images, targets = random_images(2, 128), random_targets(2, 128)
+    whole = model.losses(images, targets)
+    parts = [
+        model.losses(Images(images.pixels[n : n + 1], images.sizes[n : n + 1]), one_image(targets, n)) for n in range(2)
+    ]
+    for name, loss in whole.items():
+        assert loss.count == sum(part[name].count for part in parts)
+        torch.testing.assert_close(loss.total, sum(part[name].total for part in parts), rtol=1e-5, atol=1e-8)
+
+
+def one_image(targets: Targets, n: int) -> Targets:
+    masks = targets.masks
+    assert masks is not None
+    rows = {name: getattr(targets, name)[n : n + 1] for name in ("boxes", "labels", "valid", "crowd", "keys")}
+    cut = type(masks)(masks.bits, masks.offset[n : n + 1], masks.size[n : n + 1], masks.to_bitmap[n : n + 1])
+    return Targets(**rows, masks=cut)
+
+
+def test_a_batch_without_any_object_trains() -> None:
+    model = build(*TINY)
+    losses = model.losses(random_images(2, 128), box_targets([[], []], [[], []]))
+    assert losses["mask"].count == 0
+    assert losses["box_regression"].total == 0
+    total = sum(loss.total / loss.count.clamp(min=1) for loss in losses.values())
+    total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_every_parameter_learns() -> None:
+    model = build(*TINY)
+    losses = model.losses(random_images(2, 128), random_targets(2, 128))
+    sum(loss.total for loss in losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_faster_and_fast_rcnn() -> None:
+    faster = build(*TINY[:2], "model.mask_head=null")
+    losses = faster.losses(random_images(2, 128), random_targets(2, 128))
+    assert sorted(losses) == ["box_class", "box_regression", "rpn_box", "rpn_objectness"]
+    fast = build(*TINY[:2], "model.mask_head=null", "model.rpn=null", "model.box_head.score_threshold=0.0")
+    given = Proposals(torch.tensor([[[10.0, 10, 60, 60]]] * 2), torch.zeros(2, 1), torch.ones(2, 1, dtype=torch.bool))
+    assert sorted(fast.losses(random_images(2, 128), random_targets(2, 128), given)) == ["box_class", "box_regression"]
+    assert fast.eval().detect(random_images(2, 128), given).valid.sum(1).tolist() == [NUM_CLASSES] * 2
+    with pytest.raises(ValueError, match="proposals must be given"):
+        fast.detect(random_images(2, 128))
+
+
+def test_c4_shares_res5_between_the_heads() -> None:
+    model = build("model=r18_c4", *TINY_C4)
+    assert model.mask_head is not None
+    assert model.mask_head.trunk is None
+    assert not any(name.startswith("mask_head.trunk") for name in model.state_dict())
+    losses = model.losses(random_images(1, 128), random_targets(1, 128))
+    losses["mask"].total.backward()
+    gradient = model.box_head.trunk.res5[0].conv1.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+ALL_MODELS = sorted(path.stem for path in (configs.CONFIG_DIR / "model").glob("[!_]*.yaml"))
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_every_model_trains_a_step_and_detects(name: str) -> None:
+    if name in ("x101_fpn", "r101_fpn", "r101_c4"):
+        with torch.device("meta"):  # large: names and shapes only
+            assert len(build(f"model={name}").state_dict()) > 100
+        return
+    small = ["model.sampler.num_samples=4", "model.rpn.post_nms_train=20", "model.rpn.post_nms_test=4"]
+    model = build(f"model={name}", *small, "model.backbone.norm=gn")
+    losses = model.losses(random_images(1, 64), random_targets(1, 64))
+    sum(loss.total for loss in losses.values()).backward()
+    assert all(loss.total.isfinite() for loss in losses.values())
+    with torch.no_grad():
+        detections = model.eval().detect(random_images(1, 64))
+    assert detections.masks is not None
+    assert detections.masks.shape[:2] == detections.scores.shape
+
+
+def ten_steps(overrides: list[str]) -> list[float]:
+    """Losses of ten SGD steps in float64 on random images of random boxes: any change of numerics shows."""
+    few = ["model.sampler.num_samples=8", "model.rpn.post_nms_train=20", "model.backbone.norm=gn"]
+    model = build(*overrides, *few).double().train()
+    optimizer = build_optimizer(model, Schedule(optimizer="sgd"))
+    losses = []
+    for step in range(10):
+        terms = model.losses(random_images(2, 64, seed=step), random_targets(2, 64, seed=step))
+        total = torch.stack([loss.total / loss.count.clamp(min=1) for loss in terms.values()]).sum()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.002
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(total.item())
+    return losses
+
+
+@pytest.mark.parametrize(("name", "overrides"), [("fpn", TINY), ("c4", ["model=r18_c4", *TINY_C4])])
+def test_golden_losses(name: str, overrides: list[str]) -> None:
+    """Regenerate with `python -m tests.models.test_mask_rcnn` in a commit that says why the numbers change."""
+    golden = json.loads(GOLDEN.read_text())
+    found = ten_steps(overrides)
+    torch.testing.assert_close(
+        torch.tensor(found, dtype=torch.float64), torch.tensor(golden[name], dtype=torch.float64), rtol=1e-8, atol=0,
+        msg=lambda text: f"{text}\ngolden losses of torch {golden['torch']}, this is {torch.__version__}",
+    )
+
+
+if __name__ == "__main__":
+    content = {"torch": torch.__version__, "fpn": ten_steps(TINY), "c4": ten_steps(["model=r18_c4", *TINY_C4])}
+    GOLDEN.write_text(json.dumps(content, indent=1))
