@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.coco_json import load_json, parse, summarise
+from maskrcnn.data.coco_json import load_annotations, parse, summarise
 from maskrcnn.data.dataset import Dataset, OnCorruptImage
 from maskrcnn.errors import UserError
 
@@ -28,7 +28,7 @@ class CocoDataset(Dataset):
     ) -> None:
         self.annotations = Path(annotations)
         folder = Path(images)
-        data = load_json(self.annotations)
+        data = load_annotations(self.annotations)
         if not folder.is_dir():
             raise UserError(f"there is no images folder {folder} (for {self.annotations})")
         records, categories, defects = parse(data, folder)
@@ -41,7 +41,7 @@ class CocoDataset(Dataset):
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's content, for scoring."""
-        return load_json(self.annotations)
+        return load_annotations(self.annotations)
 
 
 @dataclass(frozen=True)

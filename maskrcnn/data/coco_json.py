@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.errors import UserError
@@ -48,22 +49,24 @@ def summarise(path: Path, defects: Iterable[Defect], shown: int = 3) -> list[str
     ]
 
 
-def load_json(path: Path, hint: str = "") -> dict[str, Any]:
-    """The top-level dictionary of a COCO-format file.
-
-    Raises UserError for a missing, broken or foreign file; hint says what was expected there.
-    """
+def load_json(path: Path) -> Any:
+    """The content of a json file. Raises UserError for a missing or broken one."""
     try:
         with open(path, "rb") as file:
-            data = json.load(file)
+            return json.load(file)
     except FileNotFoundError as error:
-        raise UserError(f"there is no annotation file {path}{hint and '; ' + hint}") from error
+        raise UserError(f"there is no file {path}") from error
     except OSError as error:
-        raise UserError(f"the annotation file {path} cannot be opened: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"the file {path} cannot be opened: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: not json, or not text at all
         raise UserError(
             f"{path} is not valid json ({error}); it may be truncated: write or download it anew"
         ) from error
+
+
+def load_annotations(path: Path) -> dict[str, Any]:
+    """The top-level dictionary of a COCO-format file; raises UserError for a missing, broken or foreign file."""
+    data = load_json(path)
     if not isinstance(data, dict):
         raise UserError(
             f"{path} holds a {type(data).__name__}, but COCO annotations are an object with the lists "
@@ -88,7 +91,7 @@ def parse(data: dict[str, Any], folder: Path) -> tuple[list[ImageRecord], list[d
     labels = {category["id"]: label for label, category in enumerate(categories)}
     objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
     seen: set[int] = set()
-    for place, annotation in enumerate(data["annotations"]):
+    for place, annotation in enumerate(map(with_box, data["annotations"])):
         found = list(_annotation_defects(annotation, place, images, labels, seen))
         defects += found
         if not any(defect.fatal or defect.kind.endswith("dropped") for defect in found):
@@ -96,6 +99,24 @@ def parse(data: dict[str, Any], folder: Path) -> tuple[list[ImageRecord], list[d
     keypoints = max((len(category.get("keypoints", ())) for category in categories), default=0)
     records = [_record(images[i], objects[i], labels, keypoints) for i in sorted(images)]
     return records, categories, defects
+
+
+def with_box(entry: Any) -> Any:
+    """An annotation with its bbox; some tools write the segmentation alone, whose bounds it is then."""
+    if not isinstance(entry, dict) or "bbox" in entry or not entry.get("segmentation"):
+        return entry
+    segmentation = entry["segmentation"]
+    try:
+        if isinstance(segmentation, dict):
+            rle = segmentation
+            if isinstance(rle["counts"], list):
+                rle = coco_mask.frPyObjects(rle, *rle["size"])
+            return {**entry, "bbox": coco_mask.toBbox(rle).tolist()}
+        points = np.concatenate([np.asarray(polygon, float).reshape(-1, 2) for polygon in segmentation])
+    except (ValueError, TypeError, KeyError):
+        return entry  # reported as an annotation without a box
+    low, high = points.min(axis=0), points.max(axis=0)
+    return {**entry, "bbox": [*low.tolist(), *(high - low).tolist()]}
 
 
 def _is_id(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.data.coco_json import load_json
+from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
 
 # name: (IoU threshold or None for the mean over .50:.05:.95, area range, whether the detections are the
@@ -60,7 +61,7 @@ def load_ground_truth(annotations: str | Path | dict[str, Any] | COCO) -> COCO:
     """A COCO object, silently."""
     if isinstance(annotations, COCO):
         return annotations
-    data = annotations if isinstance(annotations, dict) else load_json(Path(annotations))
+    data = annotations if isinstance(annotations, dict) else load_annotations(Path(annotations))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         # pycocotools asks for keys that only the official files have, and writes into what it is given.
@@ -80,18 +81,33 @@ def _complete(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> None:
-    """Raises UserError for a prediction of an image or category that the annotations do not list."""
-    for what, key, known in (
+    """Raises UserError for what is no result, or one of an image or category the annotations do not list."""
+    if not isinstance(predictions, Sequence) or isinstance(predictions, str):
+        raise UserError(f"predictions are a list of COCO results, not a {type(predictions).__name__}")
+    known = (
         ("image", "image_id", set(truth.getImgIds())),
         ("category", "category_id", set(truth.getCatIds())),
-    ):
-        for place, prediction in enumerate(predictions):
-            if not isinstance(prediction, dict) or prediction.get(key) not in known:
-                found = prediction.get(key) if isinstance(prediction, dict) else prediction
+    )
+    for place, prediction in enumerate(predictions):
+        if not isinstance(prediction, dict):
+            raise UserError(f"prediction {place} is a {type(prediction).__name__}, not a COCO result")
+        for what, key, ids in known:
+            value = prediction.get(key)
+            if not isinstance(value, int) or value not in ids:
                 raise UserError(
-                    f"prediction {place} has {key}={found!r}, but the annotations list no such {what}; "
+                    f"prediction {place} has {key}={value!r}, but the annotations list no such {what}; "
                     "are they of the same data set?"
                 )
+        score = prediction.get("score")
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            raise UserError(f"prediction {place} has score={score!r}; expected a number")
+        box = prediction.get("bbox", [0, 0, 0, 0])
+        if (
+            not isinstance(box, list | tuple)
+            or len(box) != 4
+            or not all(isinstance(v, int | float) for v in box)
+        ):
+            raise UserError(f"prediction {place} has bbox={box!r}; expected [x, y, width, height]")
 
 
 def accumulate(

@@ -97,7 +97,9 @@ def test_a_limit_on_objects_chooses_at_random_but_the_same_each_time(write_coco:
 def test_every_image_is_tested_once_by_all_processes_together(dataset: CocoDataset) -> None:
     seen: list[int] = []
     for rank in range(3):
-        for images, ids, sizes in EvalLoader(dataset, Transform(short_side=20), 2, rank=rank, world_size=3):
+        for images, ids, sizes, _ in EvalLoader(
+            dataset, Transform(short_side=20), 2, rank=rank, world_size=3
+        ):
             assert len(images.pixels) == len(ids) == len(sizes) <= 2
             assert [SIZES[i - 1] for i in ids] == sizes
             assert (images.sizes.min(dim=1).values == 20).all()
@@ -116,7 +118,7 @@ def test_a_corrupt_image_stops_or_is_passed_over(dataset: CocoDataset, num_worke
     dataset.on_corrupt_image = "skip"
     batch = next(TrainLoader(dataset, Transform(), 7).batches())
     assert sorted(batch.image_ids) == [1, 2, 4, 4, 5, 6, 7]
-    tested = [i for _, ids, _ in EvalLoader(dataset, Transform(), 1) for i in ids]
+    tested = [i for batch in EvalLoader(dataset, Transform(), 1) for i in batch.image_ids]
     assert tested == [1, 2, 4, 5, 6, 7]
 
 
