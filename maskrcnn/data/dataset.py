@@ -137,6 +137,10 @@ class Dataset:
             None if self.proposals is None else self.proposals.of(record.image_id),
         )
 
+    def ground_truth(self) -> dict[str, Any]:
+        """The annotations in COCO's format, for scoring."""
+        raise NotImplementedError
+
     def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
         """The masks of an image's objects."""
         return [self._mask(record, g) for g in range(len(record.labels))]

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from maskrcnn.data.dataset import Dataset, Example
 from maskrcnn.data.images import CorruptImageError, Pixels
-from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.order import Ticket, TrainOrder
+from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
 from maskrcnn.masks import pack

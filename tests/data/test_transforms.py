@@ -1,4 +1,6 @@
-"""Geometry against pictures: what the transforms say of boxes, masks and points must be where the pixels went."""
+"""Geometry against pictures: what the transforms say of boxes, masks and points must be where the pixels
+went.
+"""
 
 from __future__ import annotations
 

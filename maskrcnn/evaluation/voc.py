@@ -1,0 +1,142 @@
+"""PASCAL VOC's average precision for boxes, and AP^r for masks (Hariharan et al. 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
+
+Doubles = npt.NDArray[np.float64]
+Overlap = Callable[[dict[str, Any], Sequence[dict[str, Any]]], Doubles]
+
+
+class Curve(NamedTuple):
+    """precision and recall ``[D]`` after each detection, by falling score; num_objects: there were to find."""
+
+    precision: Doubles
+    recall: Doubles
+    num_objects: int
+
+
+def evaluate(
+    predictions: Sequence[dict[str, Any]], annotations: Any, image_ids: Iterable[int] | None = None
+) -> dict[str, dict[str, float | None]]:
+    """``{"voc": {"AP", "AP07", "APr50", "APr70"}}`` in percent, the means over classes with objects to find.
+
+    predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object); objects
+    that say ``difficult`` or ``iscrowd`` count neither for nor against. AP is the area under the
+    interpolated curve (VOC 2010 on) and AP07 the mean of 11 points (VOC 2007), both for boxes at IoU 0.5;
+    APr50 and APr70 are areas for masks at IoU 0.5 and 0.7, None when no object, or not every prediction, has a mask. image_ids: score these images only.
+    """
+    truth = load_ground_truth(annotations)
+    check_predictions(predictions, truth)
+    chosen = set(truth.getImgIds() if image_ids is None else image_ids)
+    predictions = [p for p in predictions if p["image_id"] in chosen]
+    objects = [entry for entry in truth.dataset["annotations"] if entry["image_id"] in chosen]
+    masks = [entry for entry in objects if entry.get("segmentation")]
+    with_masks = bool(masks) and all("segmentation" in p for p in predictions)
+    box_curves = curves(predictions, objects, box_overlap, 0.5)
+    figures = {"AP": mean_ap(box_curves, area_ap), "AP07": mean_ap(box_curves, eleven_point_ap)}
+    for name, threshold in (("APr50", 0.5), ("APr70", 0.7)):
+        found = _mask_overlap(truth) if with_masks else None
+        figures[name] = mean_ap(curves(predictions, masks, found, threshold), area_ap) if found else None
+    return {"voc": figures}
+
+
+def mean_ap(of_classes: dict[int, Curve], ap: Callable[[Curve], float]) -> float | None:
+    """The mean of ``ap`` over classes with objects to find, in percent; None without any."""
+    values = [ap(curve) for curve in of_classes.values() if curve.num_objects]
+    return 100 * float(np.mean(values)) if values else None
+
+
+def area_ap(curve: Curve) -> float:
+    """Area under the curve, its precision made to fall only (VOC 2010's devkit)."""
+    recall = np.concatenate(([0.0], curve.recall, [1.0]))
+    precision = np.concatenate(([0.0], curve.precision, [0.0]))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall) * envelope[1:]))
+
+
+def eleven_point_ap(curve: Curve) -> float:
+    """The mean, over recalls 0, 0.1, ..., 1, of the best precision at that recall or beyond (VOC 2007's
+    devkit).
+    """
+    # np.arange(0, 1.1, 0.1) as in every port of the devkit would make 0.3 a little more than 3 of 10.
+    points = np.arange(11) / 10
+    return float(np.mean([curve.precision[curve.recall >= t].max(initial=0) for t in points]))
+
+
+def curves(
+    predictions: Sequence[dict[str, Any]],
+    objects: Sequence[dict[str, Any]],
+    overlap: Overlap,
+    threshold: float,
+) -> dict[int, Curve]:
+    """Precision and recall of each class that has objects.
+
+    Detections, by falling score, take the object of their class and image that they overlap most, if by at
+    least the threshold: right the first time, a false alarm after that; of a difficult object they do not
+    count.
+    """
+    classes = sorted({entry["category_id"] for entry in objects})
+    return {c: _curve(_of_class(predictions, c), _of_class(objects, c), overlap, threshold) for c in classes}
+
+
+def _of_class(entries: Sequence[dict[str, Any]], category_id: int) -> list[dict[str, Any]]:
+    return [entry for entry in entries if entry["category_id"] == category_id]
+
+
+def _ignored(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("difficult") or entry.get("iscrowd"))
+
+
+def _curve(
+    predictions: list[dict[str, Any]], objects: list[dict[str, Any]], overlap: Overlap, threshold: float
+) -> Curve:
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for entry in objects:
+        by_image.setdefault(entry["image_id"], []).append(entry)
+    taken: set[int] = set()
+    right = []
+    for prediction in sorted(predictions, key=lambda p: -p["score"]):
+        candidates = by_image.get(prediction["image_id"], [])
+        overlaps = overlap(prediction, candidates) if candidates else np.zeros(1)
+        best = int(np.argmax(overlaps))
+        if overlaps[best] < threshold:
+            right.append(False)
+        elif not _ignored(candidates[best]):
+            right.append(candidates[best]["id"] not in taken)
+            taken.add(candidates[best]["id"])
+    hits = np.cumsum(np.array(right, float))
+    num_objects = sum(not _ignored(entry) for entry in objects)
+    return Curve(hits / np.arange(1, len(hits) + 1), hits / max(num_objects, 1), num_objects)
+
+
+def box_overlap(prediction: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> Doubles:
+    """IoU of a box with others, ``[len(candidates)]``, from continuous x, y, width, height."""
+    x, y, w, h = prediction["bbox"]
+    boxes = np.array([entry["bbox"] for entry in candidates], float)
+    width = np.minimum(x + w, boxes[:, 0] + boxes[:, 2]) - np.maximum(x, boxes[:, 0])
+    height = np.minimum(y + h, boxes[:, 1] + boxes[:, 3]) - np.maximum(y, boxes[:, 1])
+    shared = width.clip(0) * height.clip(0)
+    union = w * h + boxes[:, 2] * boxes[:, 3] - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(float).tiny))
+
+
+def _mask_overlap(truth: Any) -> Overlap:
+    """IoU of masks; annotations of any kind are brought to RLE once."""
+    encoded: dict[int, Any] = {}
+
+    def overlap(prediction: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> Doubles:
+        for entry in candidates:
+            if entry["id"] not in encoded:
+                encoded[entry["id"]] = truth.annToRLE(entry)
+        rles = [encoded[entry["id"]] for entry in candidates]
+        return np.asarray(coco_mask.iou([prediction["segmentation"]], rles, [0] * len(rles))[0])
+
+    return overlap

@@ -1,0 +1,125 @@
+"""VOC's files, made here and real."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn.data.voc import CLASSES, VocDataset, VocSource
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation import coco, voc
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write_voc(tmp_path: Path) -> Write:
+    """A VOC folder with images 000007 (a dog, a difficult cat, masks) and 000009 (boxes alone)."""
+
+    def write(
+        objects: Sequence[tuple[str, tuple[int, ...], int]] = (), masks: np.ndarray | None = None
+    ) -> Path:
+        root = tmp_path / "VOC2007"
+        for name in (
+            "JPEGImages",
+            "Annotations",
+            "SegmentationObject",
+            "ImageSets/Segmentation",
+            "ImageSets/Main",
+        ):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        objects = objects or [("dog", (3, 2, 12, 11), 0), ("cat", (15, 5, 30, 20), 1)]
+        for name in ("000007", "000009"):
+            Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
+            body = "".join(
+                f"<object><name>{kind}</name><difficult>{hard}</difficult><bndbox><xmin>{b[0]}</xmin>"
+                f"<ymin>{b[1]}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
+                for kind, b, hard in objects
+            )
+            size = "<size><width>32</width><height>24</height><depth>3</depth></size>"
+            (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{body}</annotation>")
+        if masks is None:
+            masks = np.zeros((24, 32), np.uint8)
+            masks[1:11, 2:12] = 255
+            masks[3:9, 4:10] = 1
+            masks[6:18, 16:28] = 2
+        picture = Image.fromarray(masks, mode="P")
+        picture.putpalette([value for k in range(256) for value in (k, 255 - k, k // 2)])
+        picture.save(root / "SegmentationObject" / "000007.png")
+        (root / "ImageSets" / "Segmentation" / "train.txt").write_text("000007\n")
+        (root / "ImageSets" / "Main" / "train.txt").write_text("000007\n000009\n")
+        (root / "ImageSets" / "Main" / "dog_train.txt").write_text("000007  1\n000009 -1\n")
+        return root
+
+    return write
+
+
+def test_boxes_are_made_continuous_and_void_belongs_to_nobody(write_voc: Write) -> None:
+    example = VocDataset(write_voc(), "train").read(0)
+    assert example.image_id == 7
+    np.testing.assert_array_equal(example.boxes, [[2, 1, 12, 11], [14, 4, 30, 20]])
+    assert [CLASSES[label] for label in example.labels] == ["dog", "cat"]
+    assert example.crowd.tolist() == [False, True]
+    first, second = example.masks
+    assert first is not None
+    assert second is not None
+    assert (first.x0, first.y0, first.bits.shape, int(first.bits.sum())) == (4, 3, (6, 6), 36)
+    assert (second.x0, second.y0, second.bits.shape, int(second.bits.sum())) == (16, 6, (12, 12), 144)
+
+
+def test_images_without_masks_have_boxes_alone(write_voc: Write) -> None:
+    dataset = VocDataset(write_voc(), "train", "Main")
+    assert [dataset.image_id(i) for i in range(2)] == [7, 9]
+    assert dataset.read(1).masks == [None, None]
+    assert len(VocDataset(dataset.root, "dog_train", "Main")) == 2
+
+
+def test_ground_truth_scored_as_predictions_is_perfect_by_both_metrics(write_voc: Write) -> None:
+    truth = VocDataset(write_voc(), "train").ground_truth()
+    predictions = [{**entry, "score": 1.0} for entry in truth["annotations"] if not entry["difficult"]]
+    assert voc.evaluate(predictions, truth)["voc"] == dict.fromkeys(("AP", "AP07", "APr50", "APr70"), 100)
+    assert coco.evaluate(predictions, truth)["segm"]["AP"] == pytest.approx(100)
+
+
+def test_the_source_finds_the_year_in_a_devkit(write_voc: Write) -> None:
+    root = write_voc()
+    assert len(VocSource(str(root.parent), val_split="train").val()) == 1
+    (root.parent / "VOC2012").mkdir()
+    with pytest.raises(UserError, match="VOC2007, VOC2012; name one"):
+        VocSource(str(root.parent)).train()
+    with pytest.raises(UserError, match=r"data=voc needs data\.root"):
+        VocSource(None).train()
+
+
+def test_what_is_wrong_in_a_voc_folder_is_said(write_voc: Write) -> None:
+    root = write_voc()
+    with pytest.raises(UserError, match=r"no split .*Segmentation.*test\.txt; there are: train"):
+        VocDataset(root, "test")
+    with pytest.raises(UserError, match="no VOC folder: it has no JPEGImages"):
+        VocDataset(root.parent, "train")
+
+
+def test_all_masks_of_the_real_voc2007_are_under_their_xml_class(real_data: Callable[[str], Path]) -> None:
+    """Every mask's pixels carry, in SegmentationClass, the class its xml names; void is in none."""
+    root = real_data("VOCdevkit/VOC2007")
+    counts = {}
+    for split in ("train", "val"):
+        dataset = VocDataset(root, split)
+        for index in range(len(dataset)):
+            record = dataset.record(index)
+            stem = Path(record.file_name).stem
+            classes = np.array(Image.open(root / "SegmentationClass" / f"{stem}.png"))
+            xml = ElementTree.parse(root / "Annotations" / f"{stem}.xml")
+            names = [element.findtext("name") for element in xml.findall("object")]
+            for name, mask in zip(names, dataset.masks(record), strict=True):
+                if mask is not None:
+                    h, w = mask.bits.shape
+                    inside = classes[mask.y0 : mask.y0 + h, mask.x0 : mask.x0 + w][mask.bits != 0]
+                    assert set(inside.tolist()) == {CLASSES.index(str(name)) + 1}
+                    counts[split] = counts.get(split, 0) + 1
+    assert counts == {"train": 633, "val": 582}
