@@ -65,7 +65,7 @@ def load_json(path: Path) -> Any:
 
 
 def load_annotations(path: Path) -> dict[str, Any]:
-    """The top-level dictionary of a COCO-format file; raises UserError for a missing, broken or foreign file."""
+    """The top-level dictionary of a COCO-format file; raises UserError for any other file."""
     data = load_json(path)
     if not isinstance(data, dict):
         raise UserError(
@@ -179,7 +179,7 @@ def _annotation_defects(
         yield Defect("this id stands twice in annotations", where, f"number them anew ({FIX})", True)
     seen.add(entry["id"])
     image_id, category_id = entry.get("image_id"), entry.get("category_id")
-    image = images.get(image_id) if _is_id(image_id) else None
+    image = images.get(image_id) if isinstance(image_id, int) else None
     if image is None:
         remedy = f"add the image to 'images' or leave the annotation out ({FIX})"
         yield Defect(f"it belongs to image {image_id!r}, which is not listed", where, remedy, True)

@@ -43,7 +43,8 @@ def coverage(shape: Shape, image_size: int) -> tuple[int, int, Floats]:
     dy = (np.arange((y1 - y0) * _SUPERSAMPLES, dtype=np.float32) + 0.5) * steps + np.float32(y0 - shape.y)
     inside = _inside(shape, dx[None, :], dy[:, None])
     # The area average over whole blocks of samples is exact: sixteenths.
-    return x0, y0, cv2.resize(inside.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+    covered = cv2.resize(inside.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
+    return x0, y0, np.asarray(covered, np.float32)
 
 
 def _inside(shape: Shape, dx: Floats, dy: Floats) -> npt.NDArray[np.bool_]:

@@ -184,7 +184,7 @@ class _TrainFetch(NamedTuple):
         return TrainBatch(images, targets, [sample.image_id for sample in samples], proposals)
 
     def _one(self, ticket: Ticket) -> Sample:
-        sample = _sample(self._readable(ticket.index), self.transform, ticket.key)
+        sample = _sample(self._readable(ticket.place), self.transform, ticket.key)
         if self.max_objects is None or len(sample.labels) <= self.max_objects:
             return sample
         rng = np.random.Generator(np.random.PCG64([ticket.key, 1]))
@@ -211,7 +211,7 @@ class _EvalFetch(NamedTuple):
         samples = []
         for ticket in tickets:
             try:
-                samples.append(_sample(self.dataset.read(ticket.index), self.transform, ticket.key))
+                samples.append(_sample(self.dataset.read(ticket.place), self.transform, ticket.key))
             except CorruptImageError as error:
                 if self.dataset.on_corrupt_image == "stop":
                     raise

@@ -16,9 +16,11 @@ _MASK = (1 << 64) - 1
 
 
 class Ticket(NamedTuple):
-    """One image of one epoch, and the key of everything random about it (non-negative, below 2^63)."""
+    """One image of one epoch by its place in the data set, and the key of everything random about it
+    (non-negative, below 2^63).
+    """
 
-    index: int
+    place: int
     key: int
 
 

@@ -116,7 +116,8 @@ class Shapes:
 
     def _write(self, split: str, folder: Path) -> None:
         (folder / "images").mkdir()
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for image_id, picture in enumerate(self.pictures(split), start=1):
             name = f"{image_id:06d}.png"
             cv2.imwrite(

@@ -31,7 +31,7 @@ class RecordStore(Generic[T]):
 
     def __getitem__(self, index: int) -> T:
         begin, end = int(self._ends[index]), int(self._ends[index + 1])
-        record: Any = pickle.loads(memoryview(self._buffer.numpy())[begin:end])
+        record: Any = pickle.loads(self._buffer.numpy()[begin:end].data)
         return record  # type: ignore[no-any-return]
 
     @property

@@ -15,7 +15,10 @@ from maskrcnn.data.dataset import Dataset, ImageRecord, OnCorruptImage
 from maskrcnn.errors import UserError
 from maskrcnn.masks import MaskBitmap, crop_to_object, encode
 
-CLASSES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
+CLASSES = tuple(
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "  # noqa: SIM905
+    "pottedplant sheep sofa train tvmonitor".split()
+)
 VOID = 255
 ImageSets = Literal["Segmentation", "Main"]
 
@@ -45,8 +48,8 @@ class VocDataset(Dataset):
         for name in ("JPEGImages", "Annotations", "ImageSets"):
             if not (self.root / name).is_dir():
                 raise UserError(
-                    f"{self.root} is no VOC folder: it has no {name}; expected JPEGImages, Annotations, ImageSets and "
-                    "SegmentationObject, as in VOCdevkit/VOC2007"
+                    f"{self.root} is no VOC folder: it has no {name}; expected JPEGImages, Annotations, "
+                    "ImageSets and SegmentationObject, as in VOCdevkit/VOC2007"
                 )
         records = [self._record(name) for name in self._names(image_sets, split)]
         categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]

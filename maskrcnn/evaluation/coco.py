@@ -136,7 +136,8 @@ def _results(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) 
         return empty
     # With a bbox left in, loadRes would take it for the area that decides small, medium or large.
     left_out = {"segm": {"bbox"}, "bbox": {"segmentation", "keypoints"}}.get(iou_type, set())
-    return truth.loadRes([{k: v for k, v in p.items() if k not in left_out} for p in predictions])
+    results: COCO = truth.loadRes([{k: v for k, v in p.items() if k not in left_out} for p in predictions])
+    return results
 
 
 def _summary(evaluation: COCOeval, max_dets: int) -> Metrics:

@@ -20,8 +20,8 @@ def evaluate(
 ) -> Figures:
     """What goes into metrics.json: ``{"bbox": .., "segm": ..}`` for COCO, ``{"voc": ..}`` for VOC.
 
-    predictions: COCO results; masks are scored when every one of them has a segmentation. annotations: COCO format
-    (a path, the content, or a loaded object). max_dets is COCO's.
+    predictions: COCO results; masks are scored when every one of them has a segmentation. annotations:
+    COCO format (a path, the content, or a loaded object). max_dets is COCO's.
     """
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)

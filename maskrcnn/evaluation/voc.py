@@ -16,7 +16,7 @@ Overlap = Callable[[dict[str, Any], Sequence[dict[str, Any]]], Doubles]
 
 
 class Curve(NamedTuple):
-    """precision and recall ``[D]`` after each detection, by falling score; num_objects: there were to find."""
+    """precision, recall: ``[D]``, after each detection by falling score. num_objects: there were to find."""
 
     precision: Doubles
     recall: Doubles
@@ -31,7 +31,8 @@ def evaluate(
     predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object); objects
     that say ``difficult`` or ``iscrowd`` count neither for nor against. AP is the area under the
     interpolated curve (VOC 2010 on) and AP07 the mean of 11 points (VOC 2007), both for boxes at IoU 0.5;
-    APr50 and APr70 are areas for masks at IoU 0.5 and 0.7, None when no object, or not every prediction, has a mask. image_ids: score these images only.
+    APr50 and APr70 are areas for masks at IoU 0.5 and 0.7, None when no object, or not every prediction,
+    has a mask. image_ids: score these images only.
     """
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)

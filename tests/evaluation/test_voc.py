@@ -93,7 +93,7 @@ def test_recall_points_are_met_exactly() -> None:
 
 
 def slow_ap(predictions: list[dict[str, Any]], truth: dict[str, Any], eleven: bool) -> float:
-    """Box AP in plain loops: thresholds on the score instead of cumulative sums, exact areas by rectangles."""
+    """Box AP in plain loops: counts instead of cumulative sums, the area by rectangles."""
     values = []
     for category in sorted({a["category_id"] for a in truth["annotations"] if not a["iscrowd"]}):
         objects = [a for a in truth["annotations"] if a["category_id"] == category]
