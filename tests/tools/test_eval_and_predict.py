@@ -1,0 +1,86 @@
+"""tools/eval.py reproduces a run's numbers and scores files; tools/predict.py writes pictures and COCO json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from maskrcnn.commands import eval as eval_command
+from maskrcnn.commands import predict
+from maskrcnn.errors import UserError
+from tests.tools.test_train import annotations_of
+
+
+def test_eval_reproduces_the_runs_numbers(run: Path, tmp_path: Path) -> None:
+    eval_command.main([f"checkpoint={run / 'last.pt'}", f"run_dir={tmp_path}", "threads=1"])
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
+    assert json.loads((tmp_path / "predictions.json").read_text()) == json.loads((run / "predictions.json").read_text())
+
+
+def test_eval_scores_a_file_without_a_model(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
+    files = [f"predictions={run / 'predictions.json'}", f"annotations={annotations_of(tiny)}"]
+    eval_command.main([*files, f"run_dir={tmp_path}"])
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
+
+
+def test_eval_on_other_data_and_with_another_operator(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
+    annotations = annotations_of(tiny)
+    images = annotations.parent / "images"
+    data = ["data=custom", f"data.val_annotations={annotations}", f"data.val_images={images}", "data.short_side=96", "data.num_workers=0"]
+    eval_command.main([f"checkpoint={run / 'last.pt'}", *data, f"run_dir={tmp_path / 'custom'}", "threads=1"])
+    assert json.loads((tmp_path / "custom" / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
+    eval_command.main([f"checkpoint={run / 'last.pt'}", "roi_op=pool", f"run_dir={tmp_path / 'pool'}", "threads=1"])
+    assert json.loads((tmp_path / "pool" / "predictions.json").read_text()) != json.loads((run / "predictions.json").read_text())
+
+
+def test_predict_writes_pictures_and_json(run: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, size in (("b.png", (80, 60)), ("a.jpg", (50, 90))):
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    (tmp_path / "notes.txt").write_text("not an image")
+    out = tmp_path / "out"
+    predict.main([f"checkpoint={run / 'last.pt'}", f"input={tmp_path}", f"run_dir={out}", "threads=1", "score_threshold=0"])
+    assert cv2.imread(str(out / "b.png")).shape == (80, 60, 3)
+    assert cv2.imread(str(out / "a.png")).shape == (50, 90, 3)
+    results = json.loads((out / "predictions.json").read_text())
+    assert {(r["image_id"], r["file_name"]) for r in results} == {(1, "a.jpg"), (2, "b.png")}
+    for result in results:
+        height, width = {1: (50, 90), 2: (80, 60)}[result["image_id"]]
+        x, y, w, h = result["bbox"]
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= width + 1e-3
+        assert y + h <= height + 1e-3
+        assert coco_mask.decode(result["segmentation"]).shape == (height, width)
+    dataset = COCO(str(out / "annotations.json"))
+    assert len(dataset.anns) == len(results)
+    assert len(dataset.loadRes(str(out / "predictions.json")).anns) == len(results)
+
+
+def test_predict_on_one_file_equals_predict_on_a_glob(run: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    found = []
+    for number, source in enumerate((tmp_path / "a.png", tmp_path / "*.png")):
+        predict.main([f"checkpoint={run / 'last.pt'}", f"input={source}", f"run_dir={tmp_path / str(number)}", "threads=1"])
+        found.append((tmp_path / str(number) / "predictions.json").read_text())
+    assert found[0] == found[1]
+
+
+def test_what_is_missing_is_said(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no image found; expected a file, a folder"):
+        predict.main([f"checkpoint={run / 'last.pt'}", f"input={tmp_path / 'absent'}"])
+    with pytest.raises(UserError, match="give checkpoint=FILE and input="):
+        predict.main([f"checkpoint={run / 'last.pt'}"])
+    with pytest.raises(UserError, match="no such file"):
+        eval_command.main([f"checkpoint={tmp_path / 'absent.pt'}"])
+    with pytest.raises(UserError, match="give either checkpoint=FILE, or predictions=FILE"):
+        eval_command.main([])
+    with pytest.raises(UserError, match="needs annotations=FILE"):
+        eval_command.main([f"predictions={run / 'predictions.json'}"])
