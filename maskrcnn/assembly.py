@@ -42,7 +42,9 @@ def open_device(name: str, threads: int | None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} cannot be used: {str(error).splitlines()[0]}; try device=cpu") from error
+        raise UserError(
+            f"device={name} cannot be used: {str(error).splitlines()[0]}; try device=cpu"
+        ) from error
     return device
 
 
@@ -54,7 +56,9 @@ def open_data(config: DictConfig, split: str) -> Dataset:
     if proposals is not None:
         dataset.proposals = ProposalFile(proposals)
     elif config.model.rpn is None:
-        raise UserError(f"model.rpn=null needs proposals.{split}=FILE, COCO results that are used as proposals")
+        raise UserError(
+            f"model.rpn=null needs proposals.{split}=FILE, COCO results that are used as proposals"
+        )
     console.print(f"{split}: {len(dataset)} images, {len(dataset.categories)} classes")
     for line in dataset.report:
         console.print(f"  {line}", style="yellow")
@@ -86,7 +90,7 @@ def check_categories(config: DictConfig, dataset: Dataset) -> None:
 def build_model(config: DictConfig) -> MaskRCNN:
     """The model that the config describes, channels-last."""
     model: MaskRCNN = configs.build(config.model)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def load_trained(path: str, overrides: list[str], schema: type) -> tuple[DictConfig, MaskRCNN, int]:
@@ -129,4 +133,8 @@ def check_same_run(config: DictConfig, stored: dict[str, Any], run_dir: Path) ->
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
-    return {k: v for key, value in node.items() for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        k: v
+        for key, value in node.items()
+        for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }

@@ -78,7 +78,10 @@ class Log:
 
 @dataclass
 class Common:
-    """Keys that every tool has. device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. debug: tracebacks instead of words."""
+    """Keys that every tool has.
+
+    device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. threads: of the CPU; None is all. debug: tracebacks, not words.
+    """
 
     run_dir: str | None = None
     device: str = "auto"
@@ -149,7 +152,7 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
         for override in (o for o in parsed if _is_group(o)):
             _check_option(override)
             group = override.get_key_element()
-            fresh = _compose("train", [override.input_line])
+            fresh = _compose("train", [str(override.input_line)])
             OmegaConf.update(config, group, fresh[group], merge=False)
         for override in (o for o in parsed if not _is_group(o)):
             _check_key(config, override.get_key_element())
@@ -192,7 +195,9 @@ def check(config: DictConfig, schema: type) -> None:
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"{getattr(error, 'full_key', '') or 'config'}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{getattr(error, 'full_key', '') or 'config'}: {str(error).splitlines()[0]}"
+        ) from error
     _check_value(container, schema, "")
 
 
@@ -212,14 +217,18 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _is_group(override: Override) -> bool:
-    return (CONFIG_DIR / override.get_key_element().split("@")[0]).is_dir() and not isinstance(override.value(), dict)
+    return (CONFIG_DIR / override.get_key_element().split("@")[0]).is_dir() and not isinstance(
+        override.value(), dict
+    )
 
 
 def _check_option(override: Override) -> None:
     group, option = override.get_key_element().split("@")[0], override.value()
     options = sorted(path.stem for path in (CONFIG_DIR / group).glob("[!_]*.yaml"))
     if option is not None and str(option) not in options:
-        raise UserError(f"{group}={option}: no such option{_nearest(str(option), options)}; there are: {', '.join(options)}")
+        raise UserError(
+            f"{group}={option}: no such option{_nearest(str(option), options)}; there are: {', '.join(options)}"
+        )
 
 
 def _check_key(config: DictConfig, key: str) -> None:
@@ -237,7 +246,7 @@ def _nearest(word: str, words: Sequence[str]) -> str:
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
+    for key in map(str, config):
         yield f"{prefix}{key}"
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
@@ -259,8 +268,12 @@ def _fill_operators(config: DictConfig) -> None:
         if isinstance(name, str):
             options = sorted(path.stem for path in (CONFIG_DIR / "roi_op").glob("*.yaml"))
             if name not in options:
-                raise UserError(f"{head}={name}: no such operator{_nearest(name, options)}; there are: {', '.join(options)}")
-            OmegaConf.update(config, head, OmegaConf.load(CONFIG_DIR / "roi_op" / f"{name}.yaml"), merge=False)
+                raise UserError(
+                    f"{head}={name}: no such operator{_nearest(name, options)}; there are: {', '.join(options)}"
+                )
+            OmegaConf.update(
+                config, head, OmegaConf.load(CONFIG_DIR / "roi_op" / f"{name}.yaml"), merge=False
+            )
 
 
 def _pretrained_parts(node: Any) -> Iterator[DictConfig]:
@@ -290,7 +303,9 @@ def _check_fields(value: dict[str, Any], schema: Any, path: str) -> None:
     for key, item in value.items():
         where = f"{path}.{key}" if path else key
         if key not in names:
-            raise UserError(f"unknown key {where!r}{_nearest(where, [f'{path}.{n}' if path else n for n in names])}")
+            raise UserError(
+                f"unknown key {where!r}{_nearest(where, [f'{path}.{n}' if path else n for n in names])}"
+            )
         _check_value(item, hints[key], where)
 
 
@@ -310,7 +325,11 @@ def _check_target(value: dict[str, Any], path: str) -> None:
             )
         if key in parameters:
             _check_value(item, hints.get(key, Any), f"{path}.{key}")
-    needed = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    needed = [
+        n
+        for n, p in parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     absent = [name for name in needed if name not in value]
     if absent and not value.get("_partial_"):
         raise UserError(f"{path}: {value['_target_']} also needs {', '.join(absent)}")
@@ -343,4 +362,9 @@ def _describe(expected: Any) -> str:
     if get_origin(expected) in (Union, types.UnionType):
         return " or ".join(_describe(arg) for arg in get_args(expected))
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(expected, str(getattr(expected, "__name__", expected)) if not get_args(expected) else str(expected).replace("collections.abc.", ""))
+    return names.get(
+        expected,
+        str(getattr(expected, "__name__", expected))
+        if not get_args(expected)
+        else str(expected).replace("collections.abc.", ""),
+    )

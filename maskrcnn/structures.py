@@ -25,19 +25,25 @@ Record = TypeVar("Record", bound="_Record")
 class _Record:
     def to(self: Record, device: torch.device | str, non_blocking: bool = False) -> Record:
         """The same record with every tensor on ``device``."""
-        return type(self)(**{
-            f.name: value.to(device, non_blocking=non_blocking)
-            if isinstance(value := getattr(self, f.name), (Tensor, _Record)) else value
-            for f in fields(self)
-        })
+        return type(self)(
+            **{
+                f.name: value.to(device, non_blocking=non_blocking)
+                if isinstance(value := getattr(self, f.name), (Tensor, _Record))
+                else value
+                for f in fields(self)
+            }
+        )
 
     def pin_memory(self: Record) -> Record:
         """The same record in page-locked host memory (called by torch's DataLoader)."""
-        return type(self)(**{
-            f.name: value.pin_memory()
-            if isinstance(value := getattr(self, f.name), (Tensor, _Record)) else value
-            for f in fields(self)
-        })
+        return type(self)(
+            **{
+                f.name: value.pin_memory()
+                if isinstance(value := getattr(self, f.name), (Tensor, _Record))
+                else value
+                for f in fields(self)
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,12 @@ class Samples(_Record):
         """The slots that can hold positives, ``[N, max_positives]``; valid where they do."""
         first = slice(self.max_positives)
         return Samples(
-            self.boxes[:, first], self.labels[:, first], self.matched[:, first],
-            self.positive[:, first], self.positive[:, first], self.max_positives,
+            self.boxes[:, first],
+            self.labels[:, first],
+            self.matched[:, first],
+            self.positive[:, first],
+            self.positive[:, first],
+            self.max_positives,
         )
 
 
@@ -147,4 +157,4 @@ class Loss(NamedTuple):
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # tuple has a method of this name, which nobody needs here

@@ -62,7 +62,10 @@ def test_encode_and_decode_equal_torchvision() -> None:
     torch.testing.assert_close(deltas, coder.encode_single(boxes, anchors), atol=1e-4, rtol=1e-5)
     huge = deltas * 3
     torch.testing.assert_close(
-        box_ops.decode(huge, anchors, (10, 10, 5, 5)), coder.decode_single(huge, anchors), atol=1e-2, rtol=1e-5
+        box_ops.decode(huge, anchors, (10, 10, 5, 5)),
+        coder.decode_single(huge, anchors),
+        atol=1e-2,
+        rtol=1e-5,
     )
 
 
@@ -77,4 +80,6 @@ def test_decode_undoes_encode(first: tuple[float, ...], second: tuple[float, ...
     boxes, anchors = (
         torch.tensor([[x, y, x + w, y + h]], dtype=torch.float64) for x, y, w, h in (first, second)
     )
-    torch.testing.assert_close(box_ops.decode(box_ops.encode(boxes, anchors), anchors), boxes, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        box_ops.decode(box_ops.encode(boxes, anchors), anchors), boxes, atol=1e-6, rtol=1e-6
+    )

@@ -18,8 +18,11 @@ EXPERIMENTS = sorted(path.stem for path in (configs.CONFIG_DIR / "experiment").g
 
 @pytest.mark.parametrize(
     "override",
-    [f"model={m}" for m in MODELS] + [f"roi_op={o}" for o in OPERATORS] + [f"schedule={s}" for s in SCHEDULES]
-    + [f"data={d}" for d in DATA] + [f"experiment={e}" for e in EXPERIMENTS],
+    [f"model={m}" for m in MODELS]
+    + [f"roi_op={o}" for o in OPERATORS]
+    + [f"schedule={s}" for s in SCHEDULES]
+    + [f"data={d}" for d in DATA]
+    + [f"experiment={e}" for e in EXPERIMENTS],
 )
 def test_every_option_composes_and_fits_its_constructors(override: str) -> None:
     configs.compose_config("train", [override])
@@ -101,7 +104,7 @@ def test_stored_configs_take_overrides() -> None:
     changed = configs.override_config(stored, ["roi_op=pool", "evaluation.max_dets=7"])
     assert changed.model.mask_head.pooler.operator.reduction == "max"
     assert changed.evaluation.max_dets == 7
-    with pytest.raises(UserError, match="did you mean evaluation.max_dets"):
+    with pytest.raises(UserError, match=r"did you mean evaluation\.max_dets"):
         configs.override_config(stored, ["evaluation.maxdets=7"])
 
 

@@ -14,7 +14,6 @@ from rich.progress import track
 
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
-from maskrcnn.data.images import read_image
 from maskrcnn.engine.draw import Picture, draw_results, grid, side_by_side
 from maskrcnn.engine.evaluate import Result, detect_all
 from maskrcnn.engine.logs import console, metrics_table
@@ -31,7 +30,9 @@ class Evaluator:
         self.settings, self.dataset, self.model, self.device = config.evaluation, dataset, model, device
         self.names = {c["id"]: c["name"] for c in config.categories}
         make_loader = configs.build(config.data.test_loader)
-        self.loader = make_loader(dataset, configs.build(config.data.test_transform), config.evaluation.batch_size)
+        self.loader = make_loader(
+            dataset, configs.build(config.data.test_transform), config.evaluation.batch_size
+        )
         self.picture: Picture | None = None
 
     def run(self, run_dir: Path, title: str, pictures: int) -> Metrics:
@@ -43,10 +44,14 @@ class Evaluator:
         predictions = [result for results in by_image.values() for result in results]
         kinds = ("bbox",) if self.model.mask_head is None else ("bbox", "segm")
         truth = self.dataset.ground_truth()
-        metrics: Metrics = evaluate(predictions, truth, kinds, self.settings.max_dets, image_ids=list(by_image))
+        metrics: Metrics = evaluate(
+            predictions, truth, kinds, self.settings.max_dets, image_ids=list(by_image)
+        )
         (run_dir / "predictions.json").write_text(json.dumps(predictions))
         (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
-        console.print(metrics_table(metrics, f"{title}: {len(by_image)} images, {len(predictions)} detections"))
+        console.print(
+            metrics_table(metrics, f"{title}: {len(by_image)} images, {len(predictions)} detections")
+        )
         self.picture = self._draw(by_image, truth["annotations"], pictures)
         if self.picture is not None:
             cv2.imwrite(str(run_dir / "predictions.png"), self.picture[..., ::-1])
@@ -59,7 +64,7 @@ class Evaluator:
         truth: dict[int, list[dict[str, Any]]] = {}
         for annotation in annotations:
             truth.setdefault(annotation["image_id"], []).append(annotation)
-        rows = []
+        rows: list[Picture] = []
         for index in range(len(self.dataset)):
             image_id = self.dataset.image_id(index)
             if len(rows) == most or image_id not in by_image:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
@@ -56,7 +55,14 @@ def main(arguments: Sequence[str]) -> None:
     for batch in track(batches, "predicting", total=total, console=console, disable=not console.is_terminal):
         found = detect_images(model.to(device), [image for _, image in batch], transform, list(names), device)
         for (path, image), results in zip(batch, found, strict=True):
-            images.append({"id": len(images) + 1, "file_name": path.name, "height": image.shape[0], "width": image.shape[1]})
+            images.append(
+                {
+                    "id": len(images) + 1,
+                    "file_name": path.name,
+                    "height": image.shape[0],
+                    "width": image.shape[1],
+                }
+            )
             for result in results:
                 result |= {"image_id": len(images), "file_name": path.name}
             predictions += results
@@ -83,13 +89,22 @@ def find_images(pattern: str) -> list[Path]:
     return sorted(found)
 
 
-def as_dataset(images: list[dict[str, Any]], categories: list[dict[str, Any]], predictions: Sequence[Result]) -> dict[str, Any]:
+def as_dataset(
+    images: list[dict[str, Any]], categories: list[dict[str, Any]], predictions: Sequence[Result]
+) -> dict[str, Any]:
     """Predictions as a COCO data set: annotations with ids and areas, their scores kept."""
     annotations = []
     for number, result in enumerate(predictions, start=1):
         rle = result.get("segmentation")
         area = float(coco_mask.area(rle)) if rle else result["bbox"][2] * result["bbox"][3]
-        annotations.append({"id": number, "area": area, "iscrowd": 0, **{k: v for k, v in result.items() if k != "file_name"}})
+        annotations.append(
+            {
+                "id": number,
+                "area": area,
+                "iscrowd": 0,
+                **{k: v for k, v in result.items() if k != "file_name"},
+            }
+        )
     return {"images": images, "categories": categories, "annotations": annotations}
 
 

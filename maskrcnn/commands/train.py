@@ -80,10 +80,21 @@ class Run:
             f"{schedule.steps} steps of {schedule.batch_size} images, learning rate {schedule.lr:g} x "
             f"{schedule.batch_size}/{schedule.lr_batch_size} = {schedule.scaled_lr:g}, on {self.device}"
         )
-        with RunLog(self.run_dir, start, schedule.steps, schedule.batch_size, self.config.log.every) as self.log:
+        with RunLog(
+            self.run_dir, start, schedule.steps, schedule.batch_size, self.config.log.every
+        ) as self.log:
             if start < schedule.steps:
                 batches = self._batches(start)
-                train(self.model, self.optimizer, schedule, batches, self.device, self.log, start, self._after_step)
+                train(
+                    self.model,
+                    self.optimizer,
+                    schedule,
+                    batches,
+                    self.device,
+                    self.log,
+                    start,
+                    self._after_step,
+                )
             if start == schedule.steps and not (self.run_dir / "metrics.json").exists():
                 self._evaluate(start)
         console.print(f"done: {self.run_dir}; peak memory {peak_memory_mib() / 1024:.2f} GiB")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.coco_json import load_annotations, parse, summarise
+from maskrcnn.data.coco_json import load_annotations, select, summarise
 from maskrcnn.data.dataset import Dataset, OnCorruptImage
 from maskrcnn.errors import UserError
 
@@ -31,13 +31,13 @@ class CocoDataset(Dataset):
         data = load_annotations(self.annotations)
         if not folder.is_dir():
             raise UserError(f"there is no images folder {folder} (for {self.annotations})")
-        records, categories, defects = parse(data, folder)
-        if fatal := summarise(self.annotations, (d for d in defects if d.fatal)):
+        sound = select(data, folder)
+        if fatal := summarise(self.annotations, (d for d in sound.defects if d.fatal)):
             raise UserError("\n".join(fatal))
-        if not records:
+        if not sound.images:
             raise UserError(f"{self.annotations} lists no image")
-        report = summarise(self.annotations, defects)
-        super().__init__(records, categories, folder, on_corrupt_image, report)
+        report = summarise(self.annotations, sound.defects)
+        super().__init__(sound.records(), sound.categories, folder, on_corrupt_image, report)
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's content, for scoring."""

@@ -81,10 +81,26 @@ def load_annotations(path: Path) -> dict[str, Any]:
     return data
 
 
-def parse(data: dict[str, Any], folder: Path) -> tuple[list[ImageRecord], list[dict[str, Any]], list[Defect]]:
-    """Records by rising image id, categories by rising id, and every defect; defective entries are left
-    out.
+@dataclass(frozen=True)
+class Selection:
+    """The sound entries of a file: images by id, their annotations, categories by rising id; and every
+    defect.
     """
+
+    images: dict[int, dict[str, Any]]
+    objects: dict[int, list[dict[str, Any]]]
+    categories: list[dict[str, Any]]
+    defects: list[Defect]
+
+    def records(self) -> list[ImageRecord]:
+        """One record per image, by rising image id."""
+        labels = {category["id"]: label for label, category in enumerate(self.categories)}
+        keypoints = max((len(category.get("keypoints", ())) for category in self.categories), default=0)
+        return [_record(self.images[i], self.objects[i], labels, keypoints) for i in sorted(self.images)]
+
+
+def select(data: dict[str, Any], folder: Path) -> Selection:
+    """Checks every entry; defective ones are left out and named. folder: where the images lie."""
     defects: list[Defect] = []
     categories = _categories(data["categories"], defects)
     images = _images(data["images"], folder, defects)
@@ -96,9 +112,7 @@ def parse(data: dict[str, Any], folder: Path) -> tuple[list[ImageRecord], list[d
         defects += found
         if not any(defect.fatal or defect.kind.endswith("dropped") for defect in found):
             objects[annotation["image_id"]].append(annotation)
-    keypoints = max((len(category.get("keypoints", ())) for category in categories), default=0)
-    records = [_record(images[i], objects[i], labels, keypoints) for i in sorted(images)]
-    return records, categories, defects
+    return Selection(images, objects, categories, defects)
 
 
 def with_box(entry: Any) -> Any:
@@ -175,6 +189,9 @@ def _annotation_defects(
         yield Defect("no whole number as id", f"entry {place} of annotations", f"number them ({FIX})", True)
         return
     where = f"annotation {entry['id']}"
+    if entry["id"] == 0:
+        kind = "the id 0, which pycocotools takes for no match, so that a hit counts as a miss"
+        yield Defect(kind, where, f"number them from 1 on ({FIX})", False)
     if entry["id"] in seen:
         yield Defect("this id stands twice in annotations", where, f"number them anew ({FIX})", True)
     seen.add(entry["id"])
@@ -239,12 +256,12 @@ def _record(
         labels=np.array([labels[entry["category_id"]] for entry in objects], np.int64),
         crowd=np.array([bool(entry.get("iscrowd")) for entry in objects], bool),
         annotation_ids=np.array([entry["id"] for entry in objects], np.int64),
-        segmentations=[_segmentation(entry, image) for entry in objects],
+        segmentations=[readable_segmentation(entry, image) for entry in objects],
         keypoints=_keypoints(objects, num_keypoints) if num_keypoints else None,
     )
 
 
-def _segmentation(entry: dict[str, Any], image: dict[str, Any]) -> Any:
+def readable_segmentation(entry: dict[str, Any], image: dict[str, Any]) -> Any:
     """The readable part of an annotation's segmentation; None when nothing of it is."""
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list):

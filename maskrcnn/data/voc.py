@@ -45,52 +45,12 @@ class VocDataset(Dataset):
         on_corrupt_image: OnCorruptImage = "stop",
     ) -> None:
         self.root = Path(root)
-        for name in ("JPEGImages", "Annotations", "ImageSets"):
-            if not (self.root / name).is_dir():
-                raise UserError(
-                    f"{self.root} is no VOC folder: it has no {name}; expected JPEGImages, Annotations, "
-                    "ImageSets and SegmentationObject, as in VOCdevkit/VOC2007"
-                )
-        records = [self._record(name) for name in self._names(image_sets, split)]
+        records = [read_record(self.root, name) for name in split_names(self.root, image_sets, split)]
         categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
         super().__init__(records, categories, self.root / "JPEGImages", on_corrupt_image)
 
-    def _names(self, image_sets: str, split: str) -> list[str]:
-        path = self.root / "ImageSets" / image_sets / f"{split}.txt"
-        if not path.is_file():
-            there = sorted(p.stem for p in path.parent.glob("*.txt"))
-            raise UserError(f"there is no split {path}; there are: {', '.join(there) or 'none'}")
-        # Files of single classes hold a second column; the first is the image.
-        names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-        if not names:
-            raise UserError(f"{path} lists no image")
-        return names
-
-    def _record(self, name: str) -> ImageRecord:
-        path = self.root / "Annotations" / f"{name}.xml"
-        if not (self.root / "JPEGImages" / f"{name}.jpg").is_file():
-            raise UserError(f"{self.root / 'JPEGImages' / name}.jpg is missing, but a split lists it")
-        annotation = parse_xml(path)
-        has_masks = (self.root / "SegmentationObject" / f"{name}.png").is_file()
-        image_id = image_number(name)
-        return ImageRecord(
-            image_id=image_id,
-            file_name=f"{name}.jpg",
-            height=annotation.height,
-            width=annotation.width,
-            boxes=annotation.boxes,
-            labels=annotation.labels,
-            crowd=annotation.difficult,
-            annotation_ids=image_id * 1000 + 1 + np.arange(len(annotation.labels)),
-            segmentations=[k if has_masks else None for k in range(1, len(annotation.labels) + 1)],
-        )
-
     def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
-        if not any(record.segmentations):
-            return [None] * len(record.labels)
-        path = self.root / "SegmentationObject" / f"{Path(record.file_name).stem}.png"
-        values = read_instances(path, (record.height, record.width), len(record.labels))
-        return [crop_to_object(values == k) for k in record.segmentations]
+        return record_masks(self.root, record)
 
     def ground_truth(self) -> dict[str, Any]:
         """The split in COCO's format, for scoring; difficult objects are crowd (and say ``difficult``)."""
@@ -146,6 +106,55 @@ class VocAnnotation:
     boxes: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     difficult: npt.NDArray[np.bool_]
+
+
+def split_names(root: Path, image_sets: str, split: str) -> list[str]:
+    """The image names of a split; raises UserError where the folder or the split is not VOC's."""
+    for folder in ("JPEGImages", "Annotations", "ImageSets"):
+        if not (root / folder).is_dir():
+            raise UserError(
+                f"{root} is no VOC folder: it has no {folder}; expected JPEGImages, Annotations, ImageSets and "
+                "SegmentationObject, as in VOCdevkit/VOC2007"
+            )
+    path = root / "ImageSets" / image_sets / f"{split}.txt"
+    if not path.is_file():
+        there = sorted(p.stem for p in path.parent.glob("*.txt"))
+        raise UserError(f"there is no split {path}; there are: {', '.join(there) or 'none'}")
+    # Files of single classes hold a second column; the first is the image.
+    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    if not names:
+        raise UserError(f"{path} lists no image")
+    return names
+
+
+def read_record(root: Path, name: str) -> ImageRecord:
+    """The annotations of one image; its masks are its objects' numbers until they are asked for."""
+    image = root / "JPEGImages" / f"{name}.jpg"
+    if not image.is_file():
+        raise UserError(f"{image} is missing, but a split lists it")
+    annotation = parse_xml(root / "Annotations" / f"{name}.xml")
+    has_masks = (root / "SegmentationObject" / f"{name}.png").is_file()
+    image_id = image_number(name)
+    return ImageRecord(
+        image_id=image_id,
+        file_name=image.name,
+        height=annotation.height,
+        width=annotation.width,
+        boxes=annotation.boxes,
+        labels=annotation.labels,
+        crowd=annotation.difficult,
+        annotation_ids=image_id * 1000 + 1 + np.arange(len(annotation.labels)),
+        segmentations=[k if has_masks else None for k in range(1, len(annotation.labels) + 1)],
+    )
+
+
+def record_masks(root: Path, record: ImageRecord) -> list[MaskBitmap | None]:
+    """The masks of an image's objects, from SegmentationObject."""
+    if not any(record.segmentations):
+        return [None] * len(record.labels)
+    path = root / "SegmentationObject" / f"{Path(record.file_name).stem}.png"
+    values = read_instances(path, (record.height, record.width), len(record.labels))
+    return [crop_to_object(values == k) for k in record.segmentations]
 
 
 def image_number(name: str) -> int:

@@ -60,7 +60,9 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> list[
     skipped = [(name, reason) for name, value in own.items() if (reason := _mismatch(name, value, state))]
     skipped += [(name, "not in this model") for name in state if name not in own]
     if len([name for name, _ in skipped if name in own]) == len(own):
-        raise UserError(f"init={source}: none of its {len(state)} entries fits this model; is it of another model?")
+        raise UserError(
+            f"init={source}: none of its {len(state)} entries fits this model; is it of another model?"
+        )
     if skipped and not reset_heads:
         raise UserError(
             f"init={source} does not fit this model:\n{_table(skipped)}\n"

@@ -55,7 +55,9 @@ def to_results(
         for box, score, label in zip(boxes.double().numpy(), scores, labels, strict=True)
     ]
     if detections.masks is not None:
-        for result, rle in zip(results, masks_to_rle(detections.masks[row][found].float(), boxes, *size), strict=True):
+        for result, rle in zip(
+            results, masks_to_rle(detections.masks[row][found].float(), boxes, *size), strict=True
+        ):
             result["segmentation"] = rle
     return results
 

@@ -12,7 +12,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
@@ -32,7 +39,10 @@ class RunLog:
         self._since, self._last = time.perf_counter(), start
         columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         self.progress = Progress(
-            TextColumn("training"), *columns, TextColumn("{task.fields[status]}"), console=console,
+            TextColumn("training"),
+            *columns,
+            TextColumn("{task.fields[status]}"),
+            console=console,
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("training", total=steps, completed=start, status="")
@@ -60,14 +70,19 @@ class RunLog:
         rate = (step - self._last) * self.batch_size / seconds
         total = sum(losses.values())
         scalars = {f"loss/{name}": value for name, value in losses.items()} | {
-            "loss/total": total, "schedule/lr": lr, "speed/images_per_second": rate,
-            "speed/data_wait_share": self.waited / seconds, "memory/peak_rss_mib": peak_memory_mib(),
+            "loss/total": total,
+            "schedule/lr": lr,
+            "speed/images_per_second": rate,
+            "speed/data_wait_share": self.waited / seconds,
+            "memory/peak_rss_mib": peak_memory_mib(),
         }
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         status = f"loss {total:.3f} ({parts}) {rate:.1f} img/s, data {self.waited / seconds:.0%}"
-        self.progress.update(self.task, status=f"loss {total:.3f} {rate:.1f} img/s, data {self.waited / seconds:.0%}")
+        self.progress.update(
+            self.task, status=f"loss {total:.3f} {rate:.1f} img/s, data {self.waited / seconds:.0%}"
+        )
         if not console.is_terminal:
             left = (self.steps - step) * seconds / max(step - self._last, 1)
             console.print(f"step {step}/{self.steps} {status}, lr {lr:.4g}, {_clock(left)} left")

@@ -57,7 +57,8 @@ def _decay(kind: str, milestones: Sequence[float], progress: float) -> float:
 
 def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
     """SGD or AdamW over the parameters that learn; norm layers and biases without decay if so asked."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in _learning(model.parameters()):
         (decayed if schedule.norm_weight_decay or parameter.dim() > 1 else plain).append(parameter)
     groups = [

@@ -16,6 +16,7 @@ from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
+
 def train(
     model: MaskRCNN,
     optimizer: torch.optim.Optimizer,
@@ -66,4 +67,3 @@ def _values(losses: dict[str, Tensor], step: int, image_ids: list[int]) -> dict[
             "schedule.warmup_steps or set schedule.clip_norm"
         )
     return values
-

@@ -24,7 +24,9 @@ class Anchors:
         offset: float = 0.5,
     ) -> None:
         if len({len(level) for level in sizes}) != 1:
-            raise ValueError(f"every level needs the same number of anchor sizes, got {[list(s) for s in sizes]}")
+            raise ValueError(
+                f"every level needs the same number of anchor sizes, got {[list(s) for s in sizes]}"
+            )
         self.sizes = tuple(tuple(float(size) for size in level) for level in sizes)
         self.aspect_ratios = tuple(float(ratio) for ratio in aspect_ratios)
         self.offset = offset
@@ -41,7 +43,9 @@ class Anchors:
                 f"anchor sizes for {len(self.sizes)} levels, but the pyramid has strides {sorted(features)}"
             )
         return [
-            _grid(shape[-2], shape[-1], stride, sizes, self.aspect_ratios, self.offset, features[stride].device)
+            _grid(
+                shape[-2], shape[-1], stride, sizes, self.aspect_ratios, self.offset, features[stride].device
+            )
             for (stride, sizes) in zip(sorted(features), self.sizes, strict=True)
             for shape in [features[stride].shape]
         ]

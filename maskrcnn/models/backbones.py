@@ -12,6 +12,7 @@ from urllib.error import URLError
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import get_model_weights
 from torchvision.ops import FrozenBatchNorm2d
 
 from maskrcnn.errors import UserError
@@ -51,7 +52,7 @@ class ResNet(nn.Module):
             stage.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> dict[int, Tensor]:
-        """``[N, 3, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l (the deepest where strides repeat)."""
+        """``[N, 3, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l (the last of a stride)."""
         x = self.stem(pixels)
         maps: dict[int, Tensor] = {}
         for stride, stage in zip(self.strides, self.stages.values(), strict=True):
@@ -67,7 +68,11 @@ class Res5Trunk(nn.Module):
     """
 
     def __init__(
-        self, arch: Arch = "resnet50", norm: Norm = "auto", weights: str | None = None, stride: Literal[1, 2] = 1
+        self,
+        arch: Arch = "resnet50",
+        norm: Norm = "auto",
+        weights: str | None = None,
+        stride: Literal[1, 2] = 1,
     ) -> None:
         super().__init__()
         self.res5 = build_resnet(arch, norm, weights, dilated=False).layer4
@@ -79,13 +84,16 @@ class Res5Trunk(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``."""
-        return self.res5(pooled)
+        out: Tensor = self.res5(pooled)
+        return out
 
 
 def build_resnet(arch: Arch, norm: Norm, weights: str | None, dilated: bool) -> torchvision.models.ResNet:
     """One of torchvision's residual networks without its classifier, norm and weights as in `ResNet`."""
     if dilated and arch in ("resnet18", "resnet34"):
-        raise UserError(f"dilated res5 needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper")
+        raise UserError(
+            f"dilated res5 needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper"
+        )
     norm = ("frozen_bn" if weights else "bn") if norm == "auto" else norm
     if weights and norm == "gn":
         raise UserError(
@@ -93,7 +101,9 @@ def build_resnet(arch: Arch, norm: Norm, weights: str | None, dilated: bool) -> 
             "set norm=frozen_bn, or weights=null to train from scratch"
         )
     build = getattr(torchvision.models, arch)
-    net = build(norm_layer=_norm_layer(norm), replace_stride_with_dilation=[False, False, dilated])
+    net: torchvision.models.ResNet = build(
+        norm_layer=_norm_layer(norm), replace_stride_with_dilation=[False, False, dilated]
+    )
     del net.fc
     if weights:
         _load(net, arch, weights)
@@ -101,12 +111,13 @@ def build_resnet(arch: Arch, norm: Norm, weights: str | None, dilated: bool) -> 
 
 
 def _norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
-    return {
+    layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen_bn": FrozenBatchNorm2d,
         "bn": nn.BatchNorm2d,
         "sync_bn": nn.SyncBatchNorm,
         "gn": partial(nn.GroupNorm, 32),
-    }[norm]
+    }
+    return layers[norm]
 
 
 def _load(net: nn.Module, arch: str, weights: str) -> None:
@@ -125,7 +136,9 @@ def _load(net: nn.Module, arch: str, weights: str) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise UserError(f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none")
+        raise UserError(
+            f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none"
+        )
     try:
         state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
@@ -134,10 +147,12 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _download(arch: str, name: str) -> dict[str, Tensor]:
-    known = torchvision.models.get_model_weights(arch)
+    known = get_model_weights(arch)
     name = "IMAGENET1K_V1" if name.lower() == "imagenet" else name
     if name not in known.__members__:
-        raise UserError(f"{arch} has no weights called {name}; there are: imagenet, {', '.join(known.__members__)}")
+        raise UserError(
+            f"{arch} has no weights called {name}; there are: imagenet, {', '.join(known.__members__)}"
+        )
     url = known[name].url
     try:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=True, check_hash=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +23,11 @@ class TwoFCTrunk(nn.Module):
     def __init__(self, in_channels: int, pooled_size: int, dim: int = 1024, num_layers: int = 2) -> None:
         super().__init__()
         sizes = [in_channels * pooled_size**2] + [dim] * num_layers
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
-        for layer in self.layers:
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(layers)
         self.out_channels = dim
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -96,7 +98,9 @@ class BoxHead(nn.Module):
             "box_class": multiclass(
                 logits.flatten(0, 1), samples.labels.flatten(), samples.valid.flatten(), count
             ),
-            "box_regression": smooth_l1(deltas.gather(2, own)[:, :, 0], wanted, samples.positive, self.beta, count),
+            "box_regression": smooth_l1(
+                deltas.gather(2, own)[:, :, 0], wanted, samples.positive, self.beta, count
+            ),
         }
 
     def detect(self, features: dict[int, Tensor], proposals: Proposals, images: Images) -> Detections:

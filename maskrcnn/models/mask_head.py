@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -23,9 +24,10 @@ class ConvTrunk(nn.Module):
     def __init__(self, in_channels: int, dim: int = 256, num_convs: int = 4) -> None:
         super().__init__()
         sizes = [in_channels] + [dim] * num_convs
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False))
-        for conv in self.convs:
+        convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes)]
+        for conv in convs:
             _initialise(conv)
+        self.convs = nn.ModuleList(convs)
         self.out_channels = sizes[-1]
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -68,19 +70,21 @@ class MLPPredictor(nn.Module):
     ) -> None:
         super().__init__()
         sizes = [in_channels * pooled_size**2] + [dim] * num_layers
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        hidden = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.logits = nn.Linear(dim, num_maps * mask_size**2)
         self.shape = (num_maps, mask_size, mask_size)
-        for layer in (*self.layers, self.logits):
+        for layer in (*hidden, self.logits):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(hidden)
 
     def forward(self, regions: Tensor) -> Tensor:
         """``[R, C, P, P]`` to logits ``[R, num_maps, mask_size, mask_size]``."""
         x = regions.flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x), inplace=True)
-        return self.logits(x).unflatten(1, self.shape)
+        logits: Tensor = self.logits(x)
+        return logits.reshape(-1, *self.shape)
 
 
 class MaskHead(nn.Module):
@@ -129,14 +133,17 @@ class MaskHead(nn.Module):
         count, chosen = chosen.sum(), chosen[:, None, None]
         if self.loss == "softmax":
             background = logits.shape[1] - 1
-            return multiclass(logits, torch.where(wanted > 0.5, labels[:, None, None], background), chosen, count)
+            return multiclass(
+                logits, torch.where(wanted > 0.5, labels[:, None, None], background), chosen, count
+            )
         return binary(_own_map(logits, labels), wanted, chosen, count)
 
     def detect(self, regions: Tensor, labels: Tensor) -> Tensor:
         """Mask probabilities ``[N, D, M, M]`` of each detection's own class (``labels`` ``[N, D]``), inside its box."""
         logits = full_precision(self.predictor(regions))
         scores = logits.softmax(1) if self.loss == "softmax" else logits.sigmoid()
-        return _own_map(scores, labels.flatten()).unflatten(0, labels.shape)
+        own = _own_map(scores, labels.flatten())
+        return own.reshape(*labels.shape, *own.shape[1:])
 
 
 def _own_map(maps: Tensor, labels: Tensor) -> Tensor:

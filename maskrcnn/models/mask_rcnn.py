@@ -26,7 +26,11 @@ class Sampler:
     """
 
     def __init__(self, num_samples: int = 512, positive_fraction: float = 0.25, iou: float = 0.5) -> None:
-        self.num_samples, self.max_positives, self.iou = num_samples, int(num_samples * positive_fraction), iou
+        self.num_samples, self.max_positives, self.iou = (
+            num_samples,
+            int(num_samples * positive_fraction),
+            iou,
+        )
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
@@ -39,7 +43,7 @@ class Sampler:
         index, valid, is_positive = sample(
             positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
         )
-        matched = torch.where(is_positive, found.index.gather(1, index), 0)
+        matched = torch.where(is_positive, found.object.gather(1, index), 0)
         labels = torch.where(is_positive, targets.labels.gather(1, matched), num_classes)
         return Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
 
@@ -70,7 +74,9 @@ class MaskRCNN(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
-    def forward(self, images: Images, targets: Targets, proposals: Proposals | None = None) -> dict[str, Loss]:
+    def forward(
+        self, images: Images, targets: Targets, proposals: Proposals | None = None
+    ) -> dict[str, Loss]:
         """`losses`, under the name that DistributedDataParallel calls."""
         return self.losses(images, targets, proposals)
 
@@ -118,7 +124,9 @@ class MaskRCNN(nn.Module):
         inside = (y < height)[:, None, :, None] & (x < width)[:, None, None, :]
         return (pixels * inside).contiguous(memory_format=torch.channels_last)
 
-    def _mask_regions(self, head: MaskHead, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
+    def _mask_regions(
+        self, head: MaskHead, features: dict[int, Tensor], boxes: Tensor, valid: Tensor
+    ) -> Tensor:
         """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""
         trunk = self.box_head.trunk if head.trunk is None else head.trunk
         regions: Tensor = trunk(head.pooler(features, boxes, valid))

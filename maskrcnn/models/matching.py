@@ -15,13 +15,13 @@ CROWD_COVERAGE = 0.7
 
 
 class Match(NamedTuple):
-    """iou: ``[N, K]`` with the best object (-1 where the image has none). index: ``[N, K]`` that object.
+    """iou: ``[N, K]`` with the best object (-1 where the image has none). object: ``[N, K]`` its index.
 
     best_of_object: ``[N, K]`` bool, no other box overlaps some object more. in_crowd: ``[N, K]`` bool.
     """
 
     iou: Tensor
-    index: Tensor
+    object: Tensor
     best_of_object: Tensor
     in_crowd: Tensor
 

@@ -20,7 +20,7 @@ SAMPLING_STREAM = 1
 
 
 class _Levels(NamedTuple):
-    """Predictions by level, smallest stride first: logits ``[N, A_l]``, deltas ``[N, A_l, 4]``, anchors ``[A_l, 4]``."""
+    """By level, smallest stride first: logits ``[N, A_l]``, deltas ``[N, A_l, 4]``, anchors ``[A_l, 4]``."""
 
     logits: list[Tensor]
     deltas: list[Tensor]
@@ -32,7 +32,9 @@ class RPNHead(nn.Module):
 
     def __init__(self, in_channels: int, anchors_per_place: int, num_convs: int = 1) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(num_convs))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(num_convs)
+        )
         self.logits = nn.Conv2d(in_channels, anchors_per_place, 1)
         self.deltas = nn.Conv2d(in_channels, 4 * anchors_per_place, 1)
         for conv in (*self.convs, self.logits, self.deltas):
@@ -96,7 +98,9 @@ class RPN(nn.Module):
 
     def _predict(self, features: dict[int, Tensor]) -> _Levels:
         outputs = [self.head(features[stride]) for stride in sorted(features)]
-        return _Levels([logits for logits, _ in outputs], [deltas for _, deltas in outputs], self.anchors(features))
+        return _Levels(
+            [logits for logits, _ in outputs], [deltas for _, deltas in outputs], self.anchors(features)
+        )
 
     @torch.no_grad()
     def _select(self, levels: _Levels, sizes: Tensor) -> Proposals:
@@ -127,7 +131,7 @@ class RPN(nn.Module):
             index, valid, is_positive = sample(
                 positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
             )
-            objects = take(targets.boxes, found.index.gather(1, index))
+            objects = take(targets.boxes, found.object.gather(1, index))
             wanted = box_ops.encode(objects, anchors[index])
             count = valid.sum()
         return {

@@ -34,7 +34,9 @@ def full_masks(boxes: Tensor, valid: Tensor) -> MaskBitmaps:
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1)
     to_bitmap = torch.cat([1 / size, -boxes[..., :2] / size], -1)
     shape = torch.where(valid[..., None], 1, 0).expand(*valid.shape, 2).contiguous()
-    return MaskBitmaps(torch.ones(1, dtype=torch.uint8), torch.zeros_like(valid, dtype=torch.int64), shape, to_bitmap)
+    return MaskBitmaps(
+        torch.ones(1, dtype=torch.uint8), torch.zeros_like(valid, dtype=torch.int64), shape, to_bitmap
+    )
 
 
 def random_targets(count: int, side: int, seed: int = 0, most: int = 4) -> Targets:

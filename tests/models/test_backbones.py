@@ -36,15 +36,22 @@ def test_stages_equal_torchvisions_with_weights_from_a_file(tmp_path: Path, arch
 def test_pretrained_stages_freeze_and_scratch_ones_learn(tmp_path: Path) -> None:
     path, _ = saved_weights(tmp_path, "resnet18")
     pretrained, scratch = ResNet("resnet18", weights=str(path)), ResNet("resnet18")
-    assert {name.split(".")[0] + "." + name.split(".")[1] for name, p in pretrained.named_parameters() if not p.requires_grad} == {
-        "stem.0", "stages.res2",
+    assert {
+        name.split(".")[0] + "." + name.split(".")[1]
+        for name, p in pretrained.named_parameters()
+        if not p.requires_grad
+    } == {
+        "stem.0",
+        "stages.res2",
     }
     assert all(p.requires_grad for p in scratch.parameters())
     assert not any(isinstance(m, nn.BatchNorm2d) for m in pretrained.modules())
     assert any(isinstance(m, nn.BatchNorm2d) for m in scratch.modules())
 
 
-@pytest.mark.parametrize(("norm", "layer"), [("gn", nn.GroupNorm), ("sync_bn", nn.SyncBatchNorm), ("bn", nn.BatchNorm2d)])
+@pytest.mark.parametrize(
+    ("norm", "layer"), [("gn", nn.GroupNorm), ("sync_bn", nn.SyncBatchNorm), ("bn", nn.BatchNorm2d)]
+)
 def test_norms(norm: str, layer: type[nn.Module]) -> None:
     assert any(isinstance(m, layer) for m in ResNet("resnet18", norm=norm).modules())  # type: ignore[arg-type]
 
@@ -53,7 +60,9 @@ def test_dilated_res5_keeps_stride_16_and_its_map_is_res5s() -> None:
     net = ResNet("resnet50", dilated=True).eval()
     found = net(torch.randn(1, 3, 64, 64))
     assert {stride: tuple(f.shape[1:]) for stride, f in found.items()} == {
-        4: (256, 16, 16), 8: (512, 8, 8), 16: (2048, 4, 4),
+        4: (256, 16, 16),
+        8: (512, 8, 8),
+        16: (2048, 4, 4),
     }
     with pytest.raises(UserError, match="bottleneck"):
         ResNet("resnet18", dilated=True)

@@ -24,7 +24,11 @@ class CornerOp:
 def make_head(class_agnostic: bool = False, **settings: float) -> BoxHead:
     torch.manual_seed(0)
     head = BoxHead(
-        RoIPooler(CornerOp(), 2), TwoFCTrunk(4, 2, dim=32), NUM_CLASSES, class_agnostic, **settings  # type: ignore[arg-type]
+        RoIPooler(CornerOp(), 2),
+        TwoFCTrunk(4, 2, dim=32),
+        NUM_CLASSES,
+        class_agnostic,
+        **settings,  # type: ignore[arg-type]
     )
     nn.init.normal_(head.logits.weight, std=1.5)
     nn.init.normal_(head.deltas.weight, std=0.3)
@@ -76,7 +80,9 @@ def test_detections_equal_torchvisions(class_agnostic: bool) -> None:
     head = make_head(class_agnostic, num_detections=30)
     boxes = torch.stack([random_boxes(60, 8), random_boxes(60, 9)])
     proposals = Proposals(boxes, torch.zeros(2, 60), torch.ones(2, 60, dtype=torch.bool))
-    images = Images(torch.zeros(2, 3, 100, 120, dtype=torch.uint8), torch.tensor([[90.0, 110.0], [100.0, 120.0]]))
+    images = Images(
+        torch.zeros(2, 3, 100, 120, dtype=torch.uint8), torch.tensor([[90.0, 110.0], [100.0, 120.0]])
+    )
     found = head.detect({}, proposals, images)
     logits, deltas = head.predict({}, boxes, proposals.valid)
     deltas = deltas.expand(-1, -1, NUM_CLASSES, 4)
@@ -84,7 +90,8 @@ def test_detections_equal_torchvisions(class_agnostic: bool) -> None:
     tv_boxes, tv_scores, tv_labels = theirs.postprocess_detections(
         logits.flatten(0, 1).roll(1, dims=1),
         torch.cat([torch.zeros(120, 1, 4), deltas.flatten(0, 1)], 1).flatten(1),
-        list(boxes), [(90, 110), (100, 120)],
+        list(boxes),
+        [(90, 110), (100, 120)],
     )
     for n in range(2):
         valid = found.valid[n]

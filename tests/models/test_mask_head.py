@@ -84,7 +84,12 @@ def test_fcn_and_mlp_shapes() -> None:
     trunk = ConvTrunk(6, dim=8, num_convs=2)
     fcn, mlp = partial(FCNPredictor, 8, dim=8), partial(MLPPredictor, 8, 7, dim=16, mask_size=28)
     assert MaskHead(RoIPooler(CornerOp(), 7), trunk, fcn, 3).predictor(trunk(pooled)).shape == (5, 3, 14, 14)
-    assert MaskHead(RoIPooler(CornerOp(), 7), trunk, mlp, 3, "softmax").predictor(trunk(pooled)).shape == (5, 4, 28, 28)
+    assert MaskHead(RoIPooler(CornerOp(), 7), trunk, mlp, 3, "softmax").predictor(trunk(pooled)).shape == (
+        5,
+        4,
+        28,
+        28,
+    )
     assert len(MLPPredictor(8, 7, 3, num_layers=3).layers) == 3
 
 

@@ -17,8 +17,11 @@ from tests.models.batches import NUM_CLASSES, box_targets, random_images, random
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 TINY = [
-    "model.pyramid.out_channels=16", "model.box_head.trunk.dim=32", "model.mask_head.trunk.dim=16",
-    "model.mask_head.predictor.dim=16", "model.sampler.num_samples=16",
+    "model.pyramid.out_channels=16",
+    "model.box_head.trunk.dim=32",
+    "model.mask_head.trunk.dim=16",
+    "model.mask_head.predictor.dim=16",
+    "model.sampler.num_samples=16",
 ]
 TINY_C4 = ["model.sampler.num_samples=16", "model.mask_head.predictor.dim=16"]
 
@@ -60,7 +63,8 @@ def test_the_sum_of_losses_is_that_of_its_images() -> None:
     images, targets = random_images(2, 128), random_targets(2, 128)
     whole = model.losses(images, targets)
     parts = [
-        model.losses(Images(images.pixels[n : n + 1], images.sizes[n : n + 1]), one_image(targets, n)) for n in range(2)
+        model.losses(Images(images.pixels[n : n + 1], images.sizes[n : n + 1]), one_image(targets, n))
+        for n in range(2)
     ]
     for name, loss in whole.items():
         assert loss.count == sum(part[name].count for part in parts)
@@ -89,7 +93,9 @@ def test_every_parameter_learns() -> None:
     model = build(*TINY)
     losses = model.losses(random_images(2, 128), random_targets(2, 128))
     sum(loss.total for loss in losses.values()).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ] == []
 
 
 def test_faster_and_fast_rcnn() -> None:
@@ -97,8 +103,13 @@ def test_faster_and_fast_rcnn() -> None:
     losses = faster.losses(random_images(2, 128), random_targets(2, 128))
     assert sorted(losses) == ["box_class", "box_regression", "rpn_box", "rpn_objectness"]
     fast = build(*TINY[:2], "model.mask_head=null", "model.rpn=null", "model.box_head.score_threshold=0.0")
-    given = Proposals(torch.tensor([[[10.0, 10, 60, 60]]] * 2), torch.zeros(2, 1), torch.ones(2, 1, dtype=torch.bool))
-    assert sorted(fast.losses(random_images(2, 128), random_targets(2, 128), given)) == ["box_class", "box_regression"]
+    given = Proposals(
+        torch.tensor([[[10.0, 10, 60, 60]]] * 2), torch.zeros(2, 1), torch.ones(2, 1, dtype=torch.bool)
+    )
+    assert sorted(fast.losses(random_images(2, 128), random_targets(2, 128), given)) == [
+        "box_class",
+        "box_regression",
+    ]
     assert fast.eval().detect(random_images(2, 128), given).valid.sum(1).tolist() == [NUM_CLASSES] * 2
     with pytest.raises(ValueError, match="proposals must be given"):
         fast.detect(random_images(2, 128))
@@ -160,11 +171,18 @@ def test_golden_losses(name: str, overrides: list[str]) -> None:
     golden = json.loads(GOLDEN.read_text())
     found = ten_steps(overrides)
     torch.testing.assert_close(
-        torch.tensor(found, dtype=torch.float64), torch.tensor(golden[name], dtype=torch.float64), rtol=1e-8, atol=0,
+        torch.tensor(found, dtype=torch.float64),
+        torch.tensor(golden[name], dtype=torch.float64),
+        rtol=1e-8,
+        atol=0,
         msg=lambda text: f"{text}\ngolden losses of torch {golden['torch']}, this is {torch.__version__}",
     )
 
 
 if __name__ == "__main__":
-    content = {"torch": torch.__version__, "fpn": ten_steps(TINY), "c4": ten_steps(["model=r18_c4", *TINY_C4])}
+    content = {
+        "torch": torch.__version__,
+        "fpn": ten_steps(TINY),
+        "c4": ten_steps(["model=r18_c4", *TINY_C4]),
+    }
     GOLDEN.write_text(json.dumps(content, indent=1))

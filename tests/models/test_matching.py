@@ -29,7 +29,7 @@ def test_rpn_rule_equals_torchvisions_matcher() -> None:
         negative = (found.iou[n] < 0.3) & ~positive
         assert torch.equal(positive, theirs >= 0)
         assert torch.equal(negative, theirs == Matcher.BELOW_LOW_THRESHOLD)
-        assert torch.equal(found.index[n][positive], theirs[theirs >= 0])
+        assert torch.equal(found.object[n][positive], theirs[theirs >= 0])
         assert positive.any()
 
 
@@ -62,9 +62,19 @@ def test_samples_carry_their_objects_class() -> None:
     boxes = torch.tensor([[1.0, 1, 40, 40], [50, 52, 90, 90], [10, 60, 30, 95]]).expand(2, 3, 4)
     valid = torch.tensor([[True, True, True], [True, True, False]])
     samples = Sampler(16, 0.5)(Proposals(boxes, torch.zeros(2, 3), valid), targets, NUM_CLASSES)
-    found = {tuple(b): label for b, label, v in zip(samples.boxes[0].tolist(), samples.labels[0].tolist(), samples.valid[0].tolist(), strict=True) if v}
+    found = {
+        tuple(b): label
+        for b, label, v in zip(
+            samples.boxes[0].tolist(), samples.labels[0].tolist(), samples.valid[0].tolist(), strict=True
+        )
+        if v
+    }
     assert found == {
-        (0, 0, 40, 40): 2, (50, 50, 90, 90): 1, (1, 1, 40, 40): 2, (50, 52, 90, 90): 1, (10, 60, 30, 95): NUM_CLASSES,
+        (0, 0, 40, 40): 2,
+        (50, 50, 90, 90): 1,
+        (1, 1, 40, 40): 2,
+        (50, 52, 90, 90): 1,
+        (10, 60, 30, 95): NUM_CLASSES,
     }
     assert samples.positive.sum(1).tolist() == [4, 0]
     assert samples.valid.sum(1).tolist() == [5, 2]

@@ -24,7 +24,9 @@ def features() -> dict[int, Tensor]:
 def make_rpn() -> RPN:
     torch.manual_seed(3)
     anchors = Anchors([[16], [32]])
-    rpn = RPN(8, anchors, pre_nms_train=60, post_nms_train=40, pre_nms_test=30, post_nms_test=20, num_samples=32)
+    rpn = RPN(
+        8, anchors, pre_nms_train=60, post_nms_train=40, pre_nms_test=30, post_nms_test=20, num_samples=32
+    )
     for layer in (rpn.head.logits, rpn.head.deltas):
         torch.nn.init.normal_(layer.weight, std=0.3)
     return rpn
@@ -72,7 +74,9 @@ def test_losses_equal_the_loop_over_the_same_anchors() -> None:
     anchors = torch.cat(rpn.anchors(features()))
     found = match(anchors[None], targets)
     positive = (found.iou >= 0.7) | found.best_of_object
-    index, valid, chosen = sample(positive, (found.iou < 0.3) & ~positive, 32, 16, targets.keys, SAMPLING_STREAM)
+    index, valid, chosen = sample(
+        positive, (found.iou < 0.3) & ~positive, 32, 16, targets.keys, SAMPLING_STREAM
+    )
     objectness = regression = 0.0
     for n in range(2):
         for slot in range(32):
@@ -82,7 +86,7 @@ def test_losses_equal_the_loop_over_the_same_anchors() -> None:
             p = torch.sigmoid(logits[n, a]).item()
             objectness -= torch.log(torch.tensor(p if chosen[n, slot] else 1 - p)).item()
             if chosen[n, slot]:
-                goal = box_ops.encode(targets.boxes[n, found.index[n, a]], anchors[a])
+                goal = box_ops.encode(targets.boxes[n, found.object[n, a]], anchors[a])
                 for d in (deltas[n, a] - goal).abs().tolist():
                     regression += d - 1 / 18 if d > 1 / 9 else 4.5 * d * d
     assert losses["rpn_objectness"].count == valid.sum() == 64

@@ -10,8 +10,12 @@ import pytest
 from maskrcnn.commands import train
 
 TINY_MODEL = [
-    "model.pyramid.out_channels=16", "model.box_head.trunk.dim=32", "model.mask_head.trunk.dim=16",
-    "model.mask_head.predictor.dim=16", "model.sampler.num_samples=16", "model.box_head.score_threshold=0.0",
+    "model.pyramid.out_channels=16",
+    "model.box_head.trunk.dim=32",
+    "model.mask_head.trunk.dim=16",
+    "model.mask_head.predictor.dim=16",
+    "model.sampler.num_samples=16",
+    "model.box_head.score_threshold=0.0",
     "model.box_head.num_detections=10",
 ]
 
@@ -21,9 +25,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Arguments for a run of seconds: 16 + 6 images of 96x96."""
     root = tmp_path_factory.mktemp("shapes")
     return [
-        f"data.root={root}", "data.source.num_train=16", "data.source.num_val=6", "data.source.image_size=96",
-        "data.num_workers=0", "schedule.steps=6", "schedule.batch_size=2", "schedule.warmup_steps=2",
-        "checkpoint.every=2", "log.every=2", "threads=1", *TINY_MODEL,
+        f"data.root={root}",
+        "data.source.num_train=16",
+        "data.source.num_val=6",
+        "data.source.image_size=96",
+        "data.num_workers=0",
+        "schedule.steps=6",
+        "schedule.batch_size=2",
+        "schedule.warmup_steps=2",
+        "checkpoint.every=2",
+        "log.every=2",
+        "threads=1",
+        *TINY_MODEL,
     ]
 
 

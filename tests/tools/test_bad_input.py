@@ -31,10 +31,20 @@ def coco_json(tmp_path: Path, **changes: object) -> Path:
 
 
 def annotation(**changes: object) -> dict[str, object]:
-    return {"id": 5, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0, **changes}
+    return {
+        "id": 5,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [1, 1, 4, 4],
+        "area": 16,
+        "iscrowd": 0,
+        **changes,
+    }
 
 
-def ended(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+def ended(
+    arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[object, str]:
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with pytest.raises(SystemExit) as exit_:
         run_tool(train.main, "help")
@@ -43,9 +53,17 @@ def ended(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def custom(json_path: Path, images: Path) -> list[str]:
     return [
-        "data=custom", f"data.train_annotations={json_path}", f"data.train_images={images}",
-        f"data.val_annotations={json_path}", f"data.val_images={images}", "data.num_workers=0", "threads=1",
-        "schedule.steps=1", "schedule.batch_size=1", f"run_dir={images / 'run'}", "data.short_side=64",
+        "data=custom",
+        f"data.train_annotations={json_path}",
+        f"data.train_images={images}",
+        f"data.val_annotations={json_path}",
+        f"data.val_images={images}",
+        "data.num_workers=0",
+        "threads=1",
+        "schedule.steps=1",
+        "schedule.batch_size=1",
+        f"run_dir={images / 'run'}",
+        "data.short_side=64",
     ]
 
 
@@ -59,7 +77,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_data(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_data(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     content, words = CASES[case]
     if case != "missing image":
         cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
@@ -74,9 +94,13 @@ def test_bad_data(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "Traceback" not in message
 
 
-def test_a_corrupt_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_image_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n but no more")
-    status, message = ended(custom(coco_json(tmp_path, annotations=[annotation()]), tmp_path), monkeypatch, capsys)
+    status, message = ended(
+        custom(coco_json(tmp_path, annotations=[annotation()]), tmp_path), monkeypatch, capsys
+    )
     assert status == 2
     assert "1.png" in message
     assert "data.on_corrupt_image=skip" in message
@@ -95,7 +119,14 @@ def test_boxes_of_no_size_are_dropped_counted_and_reported(
 def test_a_learning_rate_that_explodes_is_named(
     tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wild = [*tiny, f"run_dir={tmp_path}", "schedule.optimizer=sgd", "schedule.lr=1e30", "schedule.clip_norm=null", "schedule.warmup_steps=0"]
+    wild = [
+        *tiny,
+        f"run_dir={tmp_path}",
+        "schedule.optimizer=sgd",
+        "schedule.lr=1e30",
+        "schedule.clip_norm=null",
+        "schedule.warmup_steps=0",
+    ]
     status, message = ended(wild, monkeypatch, capsys)
     assert status == 2
     assert "the loss is not finite at step" in message
@@ -104,10 +135,18 @@ def test_a_learning_rate_that_explodes_is_named(
 
 @pytest.mark.parametrize("tool", ["train", "eval", "predict"])
 def test_as_a_program(tool: str) -> None:
-    wrong = subprocess.run([sys.executable, f"tools/{tool}.py", "thredas=1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    wrong = subprocess.run(
+        [sys.executable, f"tools/{tool}.py", "thredas=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert wrong.returncode == 2
     assert "error: " in wrong.stderr
     assert "Traceback" not in wrong.stderr
-    helped = subprocess.run([sys.executable, f"tools/{tool}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    helped = subprocess.run(
+        [sys.executable, f"tools/{tool}.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert helped.returncode == 0
     assert "Examples" in helped.stdout

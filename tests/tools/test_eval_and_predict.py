@@ -20,24 +20,42 @@ from tests.tools.test_train import annotations_of
 
 def test_eval_reproduces_the_runs_numbers(run: Path, tmp_path: Path) -> None:
     eval_command.main([f"checkpoint={run / 'last.pt'}", f"run_dir={tmp_path}", "threads=1"])
-    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
-    assert json.loads((tmp_path / "predictions.json").read_text()) == json.loads((run / "predictions.json").read_text())
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(
+        (run / "metrics.json").read_text()
+    )
+    assert json.loads((tmp_path / "predictions.json").read_text()) == json.loads(
+        (run / "predictions.json").read_text()
+    )
 
 
 def test_eval_scores_a_file_without_a_model(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
     files = [f"predictions={run / 'predictions.json'}", f"annotations={annotations_of(tiny)}"]
     eval_command.main([*files, f"run_dir={tmp_path}"])
-    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(
+        (run / "metrics.json").read_text()
+    )
 
 
 def test_eval_on_other_data_and_with_another_operator(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
     annotations = annotations_of(tiny)
     images = annotations.parent / "images"
-    data = ["data=custom", f"data.val_annotations={annotations}", f"data.val_images={images}", "data.short_side=96", "data.num_workers=0"]
+    data = [
+        "data=custom",
+        f"data.val_annotations={annotations}",
+        f"data.val_images={images}",
+        "data.short_side=96",
+        "data.num_workers=0",
+    ]
     eval_command.main([f"checkpoint={run / 'last.pt'}", *data, f"run_dir={tmp_path / 'custom'}", "threads=1"])
-    assert json.loads((tmp_path / "custom" / "metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
-    eval_command.main([f"checkpoint={run / 'last.pt'}", "roi_op=pool", f"run_dir={tmp_path / 'pool'}", "threads=1"])
-    assert json.loads((tmp_path / "pool" / "predictions.json").read_text()) != json.loads((run / "predictions.json").read_text())
+    assert json.loads((tmp_path / "custom" / "metrics.json").read_text()) == json.loads(
+        (run / "metrics.json").read_text()
+    )
+    eval_command.main(
+        [f"checkpoint={run / 'last.pt'}", "roi_op=pool", f"run_dir={tmp_path / 'pool'}", "threads=1"]
+    )
+    assert json.loads((tmp_path / "pool" / "predictions.json").read_text()) != json.loads(
+        (run / "predictions.json").read_text()
+    )
 
 
 def test_predict_writes_pictures_and_json(run: Path, tmp_path: Path) -> None:
@@ -46,7 +64,15 @@ def test_predict_writes_pictures_and_json(run: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     (tmp_path / "notes.txt").write_text("not an image")
     out = tmp_path / "out"
-    predict.main([f"checkpoint={run / 'last.pt'}", f"input={tmp_path}", f"run_dir={out}", "threads=1", "score_threshold=0"])
+    predict.main(
+        [
+            f"checkpoint={run / 'last.pt'}",
+            f"input={tmp_path}",
+            f"run_dir={out}",
+            "threads=1",
+            "score_threshold=0",
+        ]
+    )
     assert cv2.imread(str(out / "b.png")).shape == (80, 60, 3)
     assert cv2.imread(str(out / "a.png")).shape == (50, 90, 3)
     results = json.loads((out / "predictions.json").read_text())
@@ -65,10 +91,19 @@ def test_predict_writes_pictures_and_json(run: Path, tmp_path: Path) -> None:
 
 
 def test_predict_on_one_file_equals_predict_on_a_glob(run: Path, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    cv2.imwrite(
+        str(tmp_path / "a.png"), np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    )
     found = []
     for number, source in enumerate((tmp_path / "a.png", tmp_path / "*.png")):
-        predict.main([f"checkpoint={run / 'last.pt'}", f"input={source}", f"run_dir={tmp_path / str(number)}", "threads=1"])
+        predict.main(
+            [
+                f"checkpoint={run / 'last.pt'}",
+                f"input={source}",
+                f"run_dir={tmp_path / str(number)}",
+                "threads=1",
+            ]
+        )
         found.append((tmp_path / str(number) / "predictions.json").read_text())
     assert found[0] == found[1]
 

@@ -19,7 +19,14 @@ from maskrcnn.errors import UserError
 
 def test_a_run_leaves_everything_behind(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
-    assert names >= {"config.yaml", "metrics.json", "predictions.json", "predictions.png", "last.pt", "best.pt"}
+    assert names >= {
+        "config.yaml",
+        "metrics.json",
+        "predictions.json",
+        "predictions.png",
+        "last.pt",
+        "best.pt",
+    }
     content = torch.load(run / "last.pt", weights_only=True)
     assert content["step"] == 6
     assert content["config"]["schedule"]["steps"] == 6
@@ -33,15 +40,18 @@ def test_a_run_leaves_everything_behind(run: Path) -> None:
 def test_tensorboard_holds_losses_rate_ap_and_pictures(run: Path) -> None:
     events = EventAccumulator(str(run), size_guidance={"images": 0})
     events.Reload()
-    assert {"loss/mask", "loss/total", "schedule/lr", "segm/AP", "speed/images_per_second"} <= set(events.Tags()["scalars"])
+    assert {"loss/mask", "loss/total", "schedule/lr", "segm/AP", "speed/images_per_second"} <= set(
+        events.Tags()["scalars"]
+    )
     assert [event.step for event in events.Scalars("loss/total")] == [2, 4, 6]
     assert events.Tags()["images"]
 
 
 def annotations_of(tiny: Sequence[str]) -> Path:
     root = Path(tiny[0].removeprefix("data.root="))
-    found = next(p for p in root.glob("*/val/annotations.json") if len(json.loads(p.read_text())["categories"]) == 4)
-    return found
+    return next(
+        p for p in root.glob("*/val/annotations.json") if len(json.loads(p.read_text())["categories"]) == 4
+    )
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -82,7 +92,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_finished_run_is_not_trained_again(run: Path, tiny: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_not_trained_again(
+    run: Path, tiny: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (run / "last.pt").stat().st_mtime_ns
     train.main([*tiny, f"run_dir={run}"])
     assert (run / "last.pt").stat().st_mtime_ns == before
@@ -98,7 +110,10 @@ def test_fine_tuning_on_other_classes_needs_leave_and_says_what_was_skipped(
     run: Path, tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [*tiny, "data.source.num_classes=3", "schedule.steps=1", f"init={run / 'last.pt'}"]
-    with pytest.raises(UserError, match=r"(?s)box_head.logits.weight: \[5, 32\] in the file, \[4, 32\] here.*init.reset_heads=true"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)box_head.logits.weight: \[5, 32\] in the file, \[4, 32\] here.*init.reset_heads=true",
+    ):
         train.main([*arguments, f"run_dir={tmp_path / 'a'}"])
     train.main([*arguments, "init.reset_heads=true", f"run_dir={tmp_path / 'b'}"])
     assert "box_head.logits.weight: [5, 32] in the file" in capsys.readouterr().out
@@ -114,7 +129,10 @@ def test_without_a_mask_head_there_are_boxes_alone(tiny: Sequence[str], tmp_path
 def test_fast_rcnn_learns_from_given_proposals(tiny: Sequence[str], tmp_path: Path) -> None:
     arguments = [a for a in tiny if not a.startswith("model.mask_head")]
     annotations = annotations_of(tiny)
-    boxes = [{"image_id": a["image_id"], "bbox": a["bbox"], "score": 1.0} for a in json.loads(annotations.read_text())["annotations"]]
+    boxes = [
+        {"image_id": a["image_id"], "bbox": a["bbox"], "score": 1.0}
+        for a in json.loads(annotations.read_text())["annotations"]
+    ]
     (tmp_path / "proposals.json").write_text(json.dumps(boxes))
     given = [f"proposals.{split}={tmp_path / 'proposals.json'}" for split in ("train", "val")]
     fast = [*arguments, "model.mask_head=null", "model.rpn=null", "schedule.steps=1"]
