@@ -113,8 +113,8 @@ def split_names(root: Path, image_sets: str, split: str) -> list[str]:
     for folder in ("JPEGImages", "Annotations", "ImageSets"):
         if not (root / folder).is_dir():
             raise UserError(
-                f"{root} is no VOC folder: it has no {folder}; expected JPEGImages, Annotations, ImageSets and "
-                "SegmentationObject, as in VOCdevkit/VOC2007"
+                f"{root} is no VOC folder: it has no {folder}; expected JPEGImages, Annotations, "
+                "ImageSets and SegmentationObject, as in VOCdevkit/VOC2007"
             )
     path = root / "ImageSets" / image_sets / f"{split}.txt"
     if not path.is_file():
@@ -175,7 +175,7 @@ def parse_xml(path: Path) -> VocAnnotation:
         raise UserError(f"{path} is not valid xml ({error}); unpack or download it anew") from error
     height, width = (_number(tree.find("size"), side, path) for side in ("height", "width"))
     if min(height, width) < 1:
-        raise UserError(f"{path} says the image is {height} x {width} (height x width)")
+        raise UserError(f"{path} says the image is {height:g} x {width:g} (height x width)")
     objects = [_object(entry, path, number) for number, entry in enumerate(tree.findall("object"), start=1)]
     return VocAnnotation(
         height=int(height),

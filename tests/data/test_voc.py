@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,48 +15,6 @@ from maskrcnn.errors import UserError
 from maskrcnn.evaluation import coco, voc
 
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write_voc(tmp_path: Path) -> Write:
-    """A VOC folder with images 000007 (a dog, a difficult cat, masks) and 000009 (boxes alone)."""
-
-    def write(
-        objects: Sequence[tuple[str, tuple[int, ...], int]] = (), masks: np.ndarray | None = None
-    ) -> Path:
-        root = tmp_path / "VOC2007"
-        for name in (
-            "JPEGImages",
-            "Annotations",
-            "SegmentationObject",
-            "ImageSets/Segmentation",
-            "ImageSets/Main",
-        ):
-            (root / name).mkdir(parents=True, exist_ok=True)
-        objects = objects or [("dog", (3, 2, 12, 11), 0), ("cat", (15, 5, 30, 20), 1)]
-        for name in ("000007", "000009"):
-            Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
-            body = "".join(
-                f"<object><name>{kind}</name><difficult>{hard}</difficult><bndbox><xmin>{b[0]}</xmin>"
-                f"<ymin>{b[1]}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
-                for kind, b, hard in objects
-            )
-            size = "<size><width>32</width><height>24</height><depth>3</depth></size>"
-            (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{body}</annotation>")
-        if masks is None:
-            masks = np.zeros((24, 32), np.uint8)
-            masks[1:11, 2:12] = 255
-            masks[3:9, 4:10] = 1
-            masks[6:18, 16:28] = 2
-        picture = Image.fromarray(masks, mode="P")
-        picture.putpalette([value for k in range(256) for value in (k, 255 - k, k // 2)])
-        picture.save(root / "SegmentationObject" / "000007.png")
-        (root / "ImageSets" / "Segmentation" / "train.txt").write_text("000007\n")
-        (root / "ImageSets" / "Main" / "train.txt").write_text("000007\n000009\n")
-        (root / "ImageSets" / "Main" / "dog_train.txt").write_text("000007  1\n000009 -1\n")
-        return root
-
-    return write
 
 
 def test_boxes_are_made_continuous_and_void_belongs_to_nobody(write_voc: Write) -> None:
