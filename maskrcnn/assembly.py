@@ -18,7 +18,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 # Changing these does not change what a run computes, so a resumed run may.
-_FREE = ("run_dir", "device", "threads", "debug", "checkpoint", "log", "evaluation", "schedule.steps")
+_FREE = ("run_dir", "device", "threads", "debug", "checkpoint", "log", "evaluation", "schedule.steps", "data.num_workers")
 
 
 def open_run_dir(run_dir: str | None) -> Path:

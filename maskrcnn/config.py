@@ -51,10 +51,9 @@ class GivenProposals:
 
 @dataclass
 class Checkpoints:
-    """every: steps between checkpoints. keep: older ones kept beside last.pt and best.pt."""
+    """every: steps between checkpoints (last.pt); the best one by AP is best.pt."""
 
     every: int = 500
-    keep: int = 1
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ class Run:
         self.optimizer = build_optimizer(model, self.schedule)
         self.evaluator = Evaluator(config, val_set, model, device)
         self.stored_config = assembly.plain(config)
-        self.best = -1.0
+        self.best: float | None = None  # AP of best.pt
 
     def go(self, stored: dict[str, Any] | None) -> None:
         """Train from where ``stored`` left off, then evaluate if that has not been done."""
@@ -95,7 +94,7 @@ class Run:
                     start,
                     self._after_step,
                 )
-            if start == schedule.steps and not (self.run_dir / "metrics.json").exists():
+            if start == schedule.steps and not self._evaluated():
                 self._evaluate(start)
         console.print(f"done: {self.run_dir}; peak memory {peak_memory_mib() / 1024:.2f} GiB")
 
@@ -104,7 +103,8 @@ class Run:
         if stored is not None:
             self.model.load_state_dict(stored["model"])
             self.optimizer.load_state_dict(stored["optimizer"])
-            self.best = stored["best"]
+            if (self.run_dir / "best.pt").exists():
+                self.best = checkpoint.load_model(self.run_dir / "best.pt")["best"]
             return int(stored["step"])
         source = self.config.init.weights
         if source is not None and source != "imagenet":
@@ -123,11 +123,12 @@ class Run:
         return batches
 
     def _after_step(self, step: int) -> None:
-        every = self.config.evaluation.every
-        if (every and step % every == 0) or step == self.schedule.steps:
+        """Checkpoint before evaluation, so that a run killed while evaluating loses nothing."""
+        last, every = step == self.schedule.steps, self.config.evaluation.every
+        if last or step % self.config.checkpoint.every == 0:
+            self._save("last.pt", step)
+        if last or (every and step % every == 0):
             self._evaluate(step)
-        if step % self.config.checkpoint.every == 0 or step == self.schedule.steps:
-            self._save(step)
 
     def _evaluate(self, step: int) -> None:
         """Score the validation set; the best weights so far are kept aside."""
@@ -136,12 +137,16 @@ class Run:
         if (picture := self.evaluator.picture) is not None:
             self.log.picture(step, "ground truth | predictions", picture)
         score = metrics.get("segm", metrics["bbox"])["AP"]
-        if score is not None and score > self.best:
-            self.best = score
-            self._save(step)
-            shutil.copyfile(self.run_dir / "last.pt", self.run_dir / "best.pt")
+        if self.best is None or (score is not None and score > self.best):
+            self.best = -1.0 if score is None else score
+            self._save("best.pt", step)
 
-    def _save(self, step: int) -> None:
+    def _evaluated(self) -> bool:
+        """Whether the finished run was scored after its last checkpoint."""
+        metrics, last = self.run_dir / "metrics.json", self.run_dir / "last.pt"
+        return metrics.exists() and metrics.stat().st_mtime_ns >= last.stat().st_mtime_ns
+
+    def _save(self, name: str, step: int) -> None:
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -150,6 +155,6 @@ class Run:
             "best": self.best,
         }
         try:
-            checkpoint.save(self.run_dir / "last.pt", content)
+            checkpoint.save(self.run_dir / name, content)
         except OSError as error:
             raise UserError(f"the checkpoint cannot be written to {self.run_dir}: {error}") from error

@@ -80,9 +80,8 @@ class RunLog:
             self.writer.add_scalar(name, value, step)
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         status = f"loss {total:.3f} ({parts}) {rate:.1f} img/s, data {self.waited / seconds:.0%}"
-        self.progress.update(
-            self.task, status=f"loss {total:.3f} {rate:.1f} img/s, data {self.waited / seconds:.0%}"
-        )
+        short = " ".join(f"{name.split('_')[-1]} {value:.2f}" for name, value in losses.items())
+        self.progress.update(self.task, status=f"loss {total:.2f} ({short}) {rate:.1f} img/s")
         if not console.is_terminal:
             left = (self.steps - step) * seconds / max(step - self._last, 1)
             console.print(f"step {step}/{self.steps} {status}, lr {lr:.4g}, {_clock(left)} left")

@@ -1,0 +1,39 @@
+"""The learning rate by hand, and which parameters decay."""
+
+import math
+
+import pytest
+from torch import nn
+
+from maskrcnn.engine.schedule import Schedule, build_optimizer
+
+
+def test_the_rate_scales_with_the_batch() -> None:
+    assert Schedule(lr=0.02, lr_batch_size=16, batch_size=4).scaled_lr == pytest.approx(0.005)
+
+
+def test_multistep_with_warmup_by_hand() -> None:
+    schedule = Schedule(
+        steps=100, batch_size=16, lr=0.02, warmup_steps=10, warmup_factor=0.1, milestones=[0.5, 0.8]
+    )
+    expected = {0: 0.002, 5: 0.02 * 0.55, 10: 0.02, 49: 0.02, 50: 0.002, 79: 0.002, 80: 0.0002, 99: 0.0002}
+    assert {step: schedule.lr_at(step) for step in expected} == pytest.approx(expected)
+
+
+def test_cosine_by_hand() -> None:
+    schedule = Schedule(steps=100, batch_size=16, lr=0.02, warmup_steps=0, decay="cosine")
+    assert schedule.lr_at(0) == pytest.approx(0.02)
+    assert schedule.lr_at(50) == pytest.approx(0.01)
+    assert schedule.lr_at(75) == pytest.approx(0.01 * (1 - math.sqrt(0.5)))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_norms_and_biases_decay_only_if_asked(optimizer: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    model[2].requires_grad_(False)
+    schedule = Schedule(optimizer=optimizer, weight_decay=0.1, norm_weight_decay=False)  # type: ignore[arg-type]
+    both = build_optimizer(model, schedule)
+    found = {tuple(p.shape): group["weight_decay"] for group in both.param_groups for p in group["params"]}
+    assert found == {(4, 3, 3, 3): 0.1, (4,): 0.0}
+    schedule = Schedule(optimizer=optimizer, weight_decay=0.1)  # type: ignore[arg-type]
+    assert {group["weight_decay"] for group in build_optimizer(model, schedule).param_groups} == {0.1}
