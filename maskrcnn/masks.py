@@ -96,7 +96,7 @@ def polygon_defect(polygon: Any, height: int, width: int) -> str | None:
     pycocotools would read four numbers as a box, ignore an odd one, and crash the process on far-away
     corners.
     """
-    if not isinstance(polygon, list) or not all(isinstance(value, (int, float)) for value in polygon):
+    if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
         return "a polygon that is not a list of numbers"
     if len(polygon) < 6 or len(polygon) % 2:
         return "a polygon of fewer than six numbers, or of an odd number of them"

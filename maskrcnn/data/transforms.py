@@ -137,10 +137,14 @@ class Transform:
         top, left, height, width = self._window(size, rng)
         mirror = rng.random() < self.horizontal_flip, rng.random() < self.vertical_flip
         place = _placement(original, size, (top, left, height, width), mirror)
-        # Colours change before pixels are multiplied by resizing; the order of the random draws stays the
-        # same.
+        # Colours and mirror come before resizing, which multiplies the pixels to be touched.
         pixels = example.image if self.colour is None else self.colour(example.image, rng)
-        pixels = _mirror(_resize(pixels, size)[top : top + height, left : left + width], *mirror)
+        pixels = _resize(_mirror(pixels, *mirror), size)
+        top, left = (
+            (size[0] - top - height if mirror[1] else top),
+            (size[1] - left - width if mirror[0] else left),
+        )
+        pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])
         sample = Sample(
             image_id=example.image_id,
             pixels=pixels,

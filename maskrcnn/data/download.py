@@ -1,0 +1,183 @@
+"""Downloads and unpacks published data sets: resumed, checked, and never outside of the target folder."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from maskrcnn.errors import UserError
+
+Progress = Callable[[str, int, int | None], None]  # what, bytes so far, bytes in all where known
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to fetch and unpack. url: where from. md5: as published. folder: inside of the target."""
+
+    url: str
+    md5: str
+    folder: str = "."
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
+_COCO, _VOC = "http://images.cocodataset.org", "http://host.robots.ox.ac.uk/pascal/VOC"
+SETS: dict[str, tuple[Archive, ...]] = {
+    "coco": (
+        Archive(f"{_COCO}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
+        Archive(f"{_COCO}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80"),
+        Archive(f"{_COCO}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2"),
+    ),
+    "voc2007": (
+        Archive(f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64"),
+        Archive(f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
+    ),
+    "voc2012": (Archive(f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd"),),
+    "sbd": (
+        Archive(
+            "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+            "82b4d87ceb2ed10f6038a1cba92111cb",
+        ),
+    ),
+}
+
+
+def prepare(archives: tuple[Archive, ...], target: Path, progress: Progress, keep: bool = False) -> None:
+    """Fetches and unpacks every archive into ``target``; what an earlier call finished is not done again.
+
+    keep: leave the archives after unpacking. Raises UserError for what cannot be fetched, is not what was
+    published, or would write outside of the target.
+    """
+    done = target / ".prepared"
+    try:
+        done.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {target}: {error.strerror}") from error
+    for archive in archives:
+        if (done / archive.name).is_file():
+            continue
+        path = done / f"{archive.name}.part"
+        fetch(archive.url, path, progress)
+        check_md5(path, archive)
+        unpack(path, target / archive.folder, archive.name, progress)
+        (done / archive.name).write_text(f"{archive.url} {archive.md5}\n")
+        if keep:
+            path.rename(target / archive.name)
+        else:
+            path.unlink()
+
+
+def fetch(url: str, path: Path, progress: Progress) -> None:
+    """Downloads ``url`` to ``path``, going on where an earlier attempt stopped."""
+    begun = path.stat().st_size if path.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            if answer.status != 206:  # the server sends everything again
+                begun = 0
+            total = (
+                begun + int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
+            )
+            with open(path, "ab" if begun else "wb") as file:
+                for chunk in iter(lambda: answer.read(_CHUNK), b""):
+                    begun += file.write(chunk)
+                    progress(f"fetching {url.rsplit('/', 1)[-1]}", begun, total)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to send: the file is whole, or its checksum will tell
+            return
+        raise UserError(
+            f"{url} answers {error.code} {error.reason}; fetch it by hand, or use mirror=URL"
+        ) from error
+    except OSError as error:  # URLError too
+        raise UserError(f"{url} cannot be fetched ({error}); run the same command again to resume") from error
+    if total is not None and begun < total:
+        raise UserError(
+            f"{url} broke off after {begun} of {total} bytes; run the same command again to resume"
+        )
+
+
+def check_md5(path: Path, archive: Archive) -> None:
+    """Removes and refuses a file that is not what was published."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != archive.md5:
+        path.unlink()
+        raise UserError(
+            f"{archive.url} has the checksum {found}, not the published {archive.md5}; the download was damaged, or "
+            "the file changed: it was removed, run the same command again"
+        )
+
+
+def unpack(path: Path, folder: Path, name: str, progress: Progress) -> None:
+    """Unpacks a zip or tar archive; refuses it before writing anything when a member would leave the
+    folder.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                _write(name, list(_zip_members(archive, name)), folder, progress)
+        else:
+            with tarfile.open(path) as tar:
+                _write(name, list(_tar_members(tar, name)), folder, progress)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{name} is no whole zip or tar archive ({error}); remove {path} and fetch it again"
+        ) from error
+
+
+Member = tuple[PurePosixPath, int, Callable[[], IO[bytes] | None]]
+
+
+def _zip_members(archive: zipfile.ZipFile, name: str) -> Iterator[Member]:
+    for info in archive.infolist():
+        if (info.external_attr >> 16) & 0o170000 == 0o120000:
+            raise UserError(f"{name} holds the link {info.filename}; it was not unpacked")
+        if not info.is_dir():
+            yield safe_path(info.filename, name), info.file_size, partial(archive.open, info)
+
+
+def _tar_members(archive: tarfile.TarFile, name: str) -> Iterator[Member]:
+    for info in archive:
+        if not (info.isfile() or info.isdir()):
+            raise UserError(f"{name} holds {info.name}, which is a link or a device; it was not unpacked")
+        if info.isfile():
+            yield safe_path(info.name, name), info.size, partial(archive.extractfile, info)
+
+
+def safe_path(member: str, name: str) -> PurePosixPath:
+    """A member's path; raises UserError when it is absolute or climbs out of the folder."""
+    path = PurePosixPath(member.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in member or not path.parts:
+        raise UserError(
+            f"{name} holds the path {member!r}, which leads out of the target; it was not unpacked"
+        )
+    return path
+
+
+def _write(name: str, members: list[Member], folder: Path, progress: Progress) -> None:
+    total, written = sum(size for _, size, _ in members), 0
+    root = folder.resolve()
+    for path, size, opened in members:
+        goal = root / path
+        # A link that already lies in the target could lead elsewhere.
+        if not goal.parent.resolve().is_relative_to(root):
+            raise UserError(f"{goal.parent} leads out of {root}; remove the link")
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        source: Any = opened()
+        with source, open(goal, "wb") as file:
+            shutil.copyfileobj(source, file, _CHUNK)
+        written += size
+        progress(f"unpacking {name}", written, total)
