@@ -18,7 +18,17 @@ from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 # Changing these does not change what a run computes, so a resumed run may.
-_FREE = ("run_dir", "device", "threads", "debug", "checkpoint", "log", "evaluation", "schedule.steps", "data.num_workers")
+_FREE = (
+    "run_dir",
+    "device",
+    "threads",
+    "debug",
+    "checkpoint",
+    "log",
+    "evaluation",
+    "schedule.steps",
+    "data.num_workers",
+)
 
 
 def open_run_dir(run_dir: str | None) -> Path:
@@ -93,10 +103,20 @@ def build_model(config: DictConfig) -> MaskRCNN:
     return model.to(memory_format=torch.channels_last)
 
 
-def load_trained(path: str, overrides: list[str], schema: type) -> tuple[DictConfig, MaskRCNN, int]:
-    """The config (with ``overrides``), model and step of a checkpoint of tools/train.py."""
+def load_trained(
+    path: str, overrides: list[str], schema: type, trust: bool = False
+) -> tuple[DictConfig, MaskRCNN, int]:
+    """The config (with ``overrides``), model and step of a checkpoint of tools/train.py.
+
+    trust: also call constructors that its config names outside of the project (your own operators, say).
+    """
     content = checkpoint.load_model(path)
     config = OmegaConf.create(content["config"])
+    if not trust and (foreign := configs.foreign_targets(config)):
+        raise UserError(
+            f"checkpoint {path} would call {', '.join(foreign)}, which is not part of this project; "
+            "set trust_checkpoint=true if you know where the file comes from"
+        )
     configs.drop_pretrained(config)
     config = configs.override_config(config, overrides, schema)
     model = build_model(config)

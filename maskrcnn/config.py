@@ -7,27 +7,24 @@ constructor are the dataclasses below.
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import types
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from maskrcnn.config_check import check_value, is_own, nearest
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
-_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 
@@ -166,6 +163,19 @@ def build(node: Any) -> Any:
     return instantiate(node, _convert_="all")
 
 
+def foreign_targets(node: Any) -> list[str]:
+    """The callables in ``node`` that belong to neither this project nor torch's layers: building it runs them."""
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node)
+    if isinstance(node, list):
+        return [name for item in node for name in foreign_targets(item)]
+    if not isinstance(node, dict):
+        return []
+    below = [name for item in node.values() for name in foreign_targets(item)]
+    target = node.get("_target_")
+    return below if target is None or is_own(str(target)) else [str(target), *below]
+
+
 def pin_pretrained(config: DictConfig) -> None:
     """Spread ``init.weights=imagenet`` to the backbone parts, and replace ``auto`` by what it stands for.
 
@@ -197,7 +207,7 @@ def check(config: DictConfig, schema: type) -> None:
         raise UserError(
             f"{getattr(error, 'full_key', '') or 'config'}: {str(error).splitlines()[0]}"
         ) from error
-    _check_value(container, schema, "")
+    check_value(container, schema, "")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -226,22 +236,14 @@ def _check_option(override: Override) -> None:
     options = sorted(path.stem for path in (CONFIG_DIR / group).glob("[!_]*.yaml"))
     if option is not None and str(option) not in options:
         raise UserError(
-            f"{group}={option}: no such option{_nearest(str(option), options)}; there are: {', '.join(options)}"
+            f"{group}={option}: no such option{nearest(str(option), options)}; there are: {', '.join(options)}"
         )
 
 
 def _check_key(config: DictConfig, key: str) -> None:
     known = list(_keys(config))
     if key not in known:
-        raise UserError(f"unknown key {key!r}{_nearest(key, known)}")
-
-
-def _nearest(word: str, words: Sequence[str]) -> str:
-    """The closest of ``words``, by the whole dotted key first and by its last part second."""
-    close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
-    last = word.rsplit(".", 1)[-1]
-    close += [key for key in words if key.rsplit(".", 1)[-1] == last and key not in close][:3]
-    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+        raise UserError(f"unknown key {key!r}{nearest(key, known)}")
 
 
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -268,7 +270,7 @@ def _fill_operators(config: DictConfig) -> None:
             options = sorted(path.stem for path in (CONFIG_DIR / "roi_op").glob("*.yaml"))
             if name not in options:
                 raise UserError(
-                    f"{head}={name}: no such operator{_nearest(name, options)}; there are: {', '.join(options)}"
+                    f"{head}={name}: no such operator{nearest(name, options)}; there are: {', '.join(options)}"
                 )
             OmegaConf.update(
                 config, head, OmegaConf.load(CONFIG_DIR / "roi_op" / f"{name}.yaml"), merge=False
@@ -282,88 +284,3 @@ def _pretrained_parts(node: Any) -> Iterator[DictConfig]:
         for key in node:
             if isinstance(node._get_node(key), DictConfig):
                 yield from _pretrained_parts(node[key])
-
-
-def _check_value(value: Any, expected: Any, path: str) -> None:
-    if isinstance(value, dict) and "_target_" in value:
-        _check_target(value, path)
-    elif is_dataclass(expected) and isinstance(value, dict):
-        _check_fields(value, expected, path)
-    elif not _fits(value, expected):
-        raise UserError(f"{path}={value!r} is not {_describe(expected)}")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _check_value(item, Any, f"{path}.{key}" if path else str(key))
-
-
-def _check_fields(value: dict[str, Any], schema: Any, path: str) -> None:
-    hints = get_type_hints(schema)
-    names = [f.name for f in fields(schema)]
-    for key, item in value.items():
-        where = f"{path}.{key}" if path else key
-        if key not in names:
-            raise UserError(
-                f"unknown key {where!r}{_nearest(where, [f'{path}.{n}' if path else n for n in names])}"
-            )
-        _check_value(item, hints[key], where)
-
-
-def _check_target(value: dict[str, Any], path: str) -> None:
-    try:
-        target = get_object(value["_target_"])
-    except Exception as error:  # whatever importing the user's own module raises
-        raise UserError(f"{path}._target_={value['_target_']}: cannot be imported ({error})") from error
-    parameters = inspect.signature(target).parameters
-    plain_class = inspect.isclass(target) and not is_dataclass(target)
-    hints = get_type_hints(target.__init__ if plain_class else target)
-    for key, item in value.items():
-        if key not in parameters and key not in _HYDRA_KEYS:
-            raise UserError(
-                f"unknown key {f'{path}.{key}'!r}: {value['_target_']} takes {', '.join(parameters)}"
-                f"{_nearest(key, list(parameters))}"
-            )
-        if key in parameters:
-            _check_value(item, hints.get(key, Any), f"{path}.{key}")
-    needed = [
-        n
-        for n, p in parameters.items()
-        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    ]
-    absent = [name for name in needed if name not in value]
-    if absent and not value.get("_partial_"):
-        raise UserError(f"{path}: {value['_target_']} also needs {', '.join(absent)}")
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    """Whether a plain YAML value suits an annotation. Parts (modules, callables) must be nodes, so they never do."""
-    origin, args = get_origin(expected), get_args(expected)
-    if expected is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
-    if origin is Literal:
-        return value in args
-    if expected in (None, type(None)):
-        return value is None
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        inner = args[0] if args else Any
-        return isinstance(value, list) and all(_fits(item, inner) for item in value)
-    return isinstance(expected if origin is None else origin, type) and isinstance(value, origin or expected)
-
-
-def _describe(expected: Any) -> str:
-    if get_origin(expected) is Literal:
-        return "one of " + ", ".join(map(str, get_args(expected)))
-    if get_origin(expected) in (Union, types.UnionType):
-        return " or ".join(_describe(arg) for arg in get_args(expected))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(
-        expected,
-        str(getattr(expected, "__name__", expected))
-        if not get_args(expected)
-        else str(expected).replace("collections.abc.", ""),
-    )

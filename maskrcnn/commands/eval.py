@@ -21,6 +21,7 @@ class Eval(configs.Common):
     """The keys of configs/eval.yaml."""
 
     checkpoint: str | None = None
+    trust_checkpoint: bool = False
     predictions: str | None = None
     annotations: str | None = None
 
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str]) -> None:
         if settings.annotations is None:
             raise UserError("predictions=FILE needs annotations=FILE, the ground truth in COCO format")
         return _score_file(settings.predictions, settings.annotations, settings.run_dir, rest)
-    config, model, step = assembly.load_trained(settings.checkpoint, rest, configs.Train)
+    config, model, step = assembly.load_trained(
+        settings.checkpoint, rest, configs.Train, settings.trust_checkpoint
+    )
     device = assembly.open_device(settings.device, settings.threads)
     dataset = assembly.open_data(config, "val")
     assembly.check_categories(config, dataset)

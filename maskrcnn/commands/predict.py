@@ -30,6 +30,7 @@ class Predict(configs.Common):
     """The keys of configs/predict.yaml."""
 
     checkpoint: str | None = None
+    trust_checkpoint: bool = False
     input: str | None = None
     score_threshold: float = 0.5
     batch_size: int = 4
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str]) -> None:
     if settings.checkpoint is None or settings.input is None:
         raise UserError("give checkpoint=FILE and input=<file|folder|glob>")
     paths = find_images(settings.input)
-    config, model, _ = assembly.load_trained(settings.checkpoint, rest, configs.Train)
+    config, model, _ = assembly.load_trained(
+        settings.checkpoint, rest, configs.Train, settings.trust_checkpoint
+    )
     device = assembly.open_device(settings.device, settings.threads)
     run_dir = assembly.open_run_dir(settings.run_dir)
     transform = configs.build(config.data.test_transform)

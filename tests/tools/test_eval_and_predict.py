@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -119,3 +120,16 @@ def test_what_is_missing_is_said(run: Path, tmp_path: Path) -> None:
         eval_command.main([])
     with pytest.raises(UserError, match="needs annotations=FILE"):
         eval_command.main([f"predictions={run / 'predictions.json'}"])
+
+
+FOREIGN = ["os.mkdir", "maskrcnn.engine.checkpoint.os.mkdir", "torch.nn.modules.module.warnings.warn"]
+
+
+@pytest.mark.parametrize("target", FOREIGN)
+def test_a_checkpoint_cannot_call_what_it_likes(run: Path, tmp_path: Path, target: str) -> None:
+    content = torch.load(run / "last.pt", weights_only=True)
+    content["config"]["data"]["test_transform"] = {"_target_": target, "path": str(tmp_path / "was_here")}
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=f"would call {target}"):
+        eval_command.main([f"checkpoint={tmp_path / 'a.pt'}", f"run_dir={tmp_path / 'out'}"])
+    assert not (tmp_path / "was_here").exists()
