@@ -1,24 +1,26 @@
-"""COCO's metrics by pycocotools, with the number of detections configurable and nothing printed."""
+"""COCO's metrics by pycocotools, with detections, sizes and classes configurable and nothing printed."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
 
-# name: (IoU threshold or None for the mean over .50:.05:.95, area range, whether the detections are the
-# most allowed)
+# name: (IoU threshold or None for the mean over .50:.05:.95, range of object areas)
 _FIGURES: dict[str, tuple[float | None, str]] = {
     "AP": (None, "all"),
     "AP50": (0.5, "all"),
@@ -27,37 +29,115 @@ _FIGURES: dict[str, tuple[float | None, str]] = {
     "APm": (None, "medium"),
     "APl": (None, "large"),
 }
+_LIMIT = 1e10  # of an object's area, where COCO means none
 
 Metrics = dict[str, float | None]
+Truth = str | Path | dict[str, Any] | COCO
+
+
+class BoundaryEval(COCOeval):
+    """Boundary AP (Cheng et al. 2021): the overlap of two masks is the smaller of their IoU and that of the
+    bands
+    along their outlines, 2 % of the image's diagonal wide."""
+
+    def __init__(self, truth: COCO, results: COCO, iou_type: str = "segm") -> None:
+        super().__init__(truth, results, "segm")  # type: ignore[no-untyped-call]
+
+    def computeIoU(self, imgId: int, catId: int) -> Any:
+        masks = super().computeIoU(imgId, catId)  # type: ignore[no-untyped-call]
+        if len(masks) == 0:
+            return masks
+        found = sorted(self._dts[imgId, catId], key=lambda d: -d["score"])[: self.params.maxDets[-1]]
+        objects = self._gts[imgId, catId]
+        bands = [[outline_band(entry["segmentation"]) for entry in entries] for entries in (found, objects)]
+        return np.minimum(masks, coco_mask.iou(*bands, [int(o["iscrowd"]) for o in objects]))
+
+
+def outline_band(rle: dict[str, Any]) -> dict[str, Any]:
+    """The part of a mask within 2 % of the image's diagonal of its outline, as RLE."""
+    mask = coco_mask.decode(rle)
+    width = max(round(0.02 * math.hypot(*mask.shape)), 1)
+    inner = cv2.erode(np.pad(mask, 1), np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
+    return dict(coco_mask.encode(np.asfortranarray(mask - inner)))
 
 
 def evaluate(
     predictions: Sequence[dict[str, Any]],
-    annotations: str | Path | dict[str, Any] | COCO,
+    annotations: Truth,
     iou_types: Sequence[str] = ("bbox", "segm"),
     max_dets: int = 100,
     image_ids: Iterable[int] | None = None,
+    fast: bool = False,
 ) -> dict[str, Metrics]:
     """AP, AP50, AP75, APs, APm, APl in percent, unrounded, for each of ``iou_types``; None where undefined.
 
     predictions: COCO results: ``image_id``, ``category_id``, ``score``, ``bbox`` (x, y, width, height) and,
-    for "segm", ``segmentation`` (RLE). annotations: path of a COCO-format json, its content, or a loaded
-    COCO object. max_dets: detections counted per image and class (the highest scores). image_ids: score
-    these images only.
+    for "segm" and "boundary", ``segmentation`` (RLE), for "keypoints" ``keypoints``. annotations: path of a
+    COCO-format json, its content, or a loaded COCO object. max_dets: detections counted per image and class
+    (the highest scores). image_ids: score these images only. fast: count with the package faster-coco-eval;
+    the figures are the same.
 
-    With max_dets=100 the figures are those of pycocotools' own summary. For "segm" sizes are areas of
-    masks, not of boxes. Raises UserError for predictions that do not belong to the annotations.
+    With max_dets=100 (20 for keypoints) the figures are those of pycocotools' own summary. For "segm" sizes
+    are areas of masks, not of boxes. Raises UserError for predictions that do not belong to the
+    annotations.
     """
     truth = load_ground_truth(annotations)
     ids = sorted(truth.getImgIds()) if image_ids is None else sorted(set(image_ids))
     check_predictions(predictions, truth)
+    metrics = {}
+    for kind in iou_types:
+        names = [name for name in _FIGURES if not (kind == "keypoints" and name == "APs")]
+        evaluation = accumulate(predictions, truth, kind, max_dets, ids, fast=fast)
+        metrics[kind] = {name: average_precision(evaluation, *_FIGURES[name]) for name in names}
+    return metrics
+
+
+def per_class(
+    predictions: Sequence[dict[str, Any]], annotations: Truth, iou_type: str, max_dets: int = 100
+) -> dict[str, Metrics]:
+    """The figures of ``evaluate`` for each class by itself."""
+    truth = load_ground_truth(annotations)
+    check_predictions(predictions, truth)
+    evaluation = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds()))
     return {
-        iou_type: _summary(accumulate(predictions, truth, iou_type, max_dets, ids), max_dets)
-        for iou_type in iou_types
+        truth.cats[category]["name"]: {
+            name: average_precision(evaluation, *of, place)
+            for name, of in _FIGURES.items()
+            if name != "APs" or iou_type != "keypoints"
+        }
+        for place, category in enumerate(evaluation.params.catIds)
     }
 
 
-def load_ground_truth(annotations: str | Path | dict[str, Any] | COCO) -> COCO:
+def by_cells(
+    predictions: Sequence[dict[str, Any]],
+    annotations: Truth,
+    iou_type: str,
+    stride: float,
+    edges: Sequence[float] = (0, 1, 2, 4, 8, 16),
+    max_dets: int = 100,
+) -> Metrics:
+    """AP of objects by their side in feature cells, ``sqrt(area) / stride``: ``{"0-1": .., "1-2": ..,
+    "16-": ..}``.
+
+    stride: pixels of the original image per cell. A size's AP ignores objects of other sizes, as COCO's APs
+    does.
+    """
+    truth = load_ground_truth(annotations)
+    check_predictions(predictions, truth)
+    ends = [*edges[1:], math.inf]
+    names = [
+        f"{low:g}-{'' if high == math.inf else f'{high:g}'}" for low, high in zip(edges, ends, strict=True)
+    ]
+    areas = {
+        name: ((low * stride) ** 2, min((high * stride) ** 2, _LIMIT))
+        for name, low, high in zip(names, edges, ends, strict=True)
+    }
+    evaluation = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds()), areas)
+    return {name: average_precision(evaluation, None, name) for name in names}
+
+
+def load_ground_truth(annotations: Truth) -> COCO:
     """A COCO object, silently."""
     if isinstance(annotations, COCO):
         return annotations
@@ -111,53 +191,85 @@ def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> Non
 
 
 def accumulate(
-    predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str, max_dets: int, image_ids: Sequence[int]
+    predictions: Sequence[dict[str, Any]],
+    truth: COCO,
+    iou_type: str,
+    max_dets: int,
+    image_ids: Sequence[int],
+    areas: Mapping[str, tuple[float, float]] | None = None,
+    fast: bool = False,
 ) -> COCOeval:
-    """pycocotools' evaluation, run and accumulated; ``params.maxDets`` ends with ``max_dets``."""
+    """pycocotools' evaluation, run and accumulated; ``params.maxDets`` ends with ``max_dets``.
+
+    areas: ranges of object areas by name, besides "all"; None for COCO's small, medium and large.
+    """
+    kind = "segm" if iou_type == "boundary" else iou_type
+    _need(predictions, "segmentation" if kind == "segm" else kind)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, _results(predictions, truth, iou_type), iou_type)
-        evaluation.params.imgIds = list(image_ids)
-        evaluation.params.maxDets = sorted({1, min(10, max_dets), max_dets})
+        results = _results(predictions, truth, kind)
+        evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)
+        parameters = evaluation.params
+        parameters.imgIds = list(image_ids)
+        parameters.maxDets = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
+        if areas is not None:
+            parameters.areaRngLbl = ["all", *areas]
+            parameters.areaRng = [[0, _LIMIT], *map(list, areas.values())]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
+
+
+def _evaluator(iou_type: str, fast: bool) -> Any:
+    if iou_type == "boundary":
+        return BoundaryEval
+    if not fast:
+        return COCOeval
+    try:
+        return importlib.import_module("faster_coco_eval").COCOeval_faster
+    except ImportError as error:
+        raise UserError(
+            "the fast evaluation needs the package faster-coco-eval: pip install faster-coco-eval"
+        ) from error
+
+
+def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
+    for place, prediction in enumerate(predictions):
+        if key not in prediction:
+            raise UserError(f"prediction {place} has no {key}, which this metric needs of every one")
 
 
 def _results(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> COCO:
     """Predictions as a COCO object; pycocotools' own ``loadRes`` cannot take an empty list."""
     if not predictions:
         empty = COCO()
-        empty.dataset = {
-            "images": truth.dataset["images"],
-            "categories": truth.dataset["categories"],
-            "annotations": [],
-        }
+        images, categories = truth.dataset["images"], truth.dataset["categories"]
+        empty.dataset = {"images": images, "categories": categories, "annotations": []}
         empty.createIndex()
         return empty
     # With a bbox left in, loadRes would take it for the area that decides small, medium or large.
-    left_out = {"segm": {"bbox"}, "bbox": {"segmentation", "keypoints"}}.get(iou_type, set())
-    results: COCO = truth.loadRes([{k: v for k, v in p.items() if k not in left_out} for p in predictions])
+    left_out = {
+        "segm": {"bbox"},
+        "bbox": {"segmentation", "keypoints"},
+        "keypoints": {"bbox", "segmentation"},
+    }
+    kept = [{k: v for k, v in p.items() if k not in left_out[iou_type]} for p in predictions]
+    results: COCO = truth.loadRes(kept)
     return results
 
 
-def _summary(evaluation: COCOeval, max_dets: int) -> Metrics:
-    return {
-        name: average_precision(evaluation, threshold, area) for name, (threshold, area) in _FIGURES.items()
-    }
-
-
 def average_precision(
-    evaluation: COCOeval, threshold: float | None = None, area: str = "all"
+    evaluation: COCOeval, threshold: float | None = None, area: str = "all", place: int | None = None
 ) -> float | None:
-    """Mean precision over recalls, classes and thresholds (or at one) in percent at the most detections
-    allowed.
-
-    None when there is no object to be found, where pycocotools says -1.
+    """Mean precision over recalls, thresholds (or at one) and classes (or of the one at ``place``), in
+    percent, at the most detections allowed. None when there is no object to be found, where pycocotools
+    says -1.
     """
     parameters = evaluation.params
     precision: npt.NDArray[np.float64] = evaluation.eval["precision"]  # [T, R, K, A, M]
     if threshold is not None:
-        precision = precision[np.flatnonzero(threshold == parameters.iouThrs)]
-    precision = precision[..., parameters.areaRngLbl.index(area), -1]
+        precision = precision[np.flatnonzero(threshold == np.asarray(parameters.iouThrs))]
+    if place is not None:
+        precision = precision[:, :, place : place + 1]
+    precision = precision[..., list(parameters.areaRngLbl).index(area), -1]
     defined = precision[precision > -1]
     return 100 * float(np.mean(defined)) if defined.size else None

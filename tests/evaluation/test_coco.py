@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.coco import evaluate
+from maskrcnn.evaluation.coco import by_cells, evaluate, outline_band, per_class
 from maskrcnn.masks import encode
 
 SIDE = 200
@@ -141,4 +142,92 @@ def test_predictions_of_another_data_set_are_refused(key: str, value: object) ->
     predictions = random_predictions(truth, 0)
     predictions[3][key] = value
     with pytest.raises(UserError, match=f"prediction 3 has {key}={value}"):
+        evaluate(predictions, truth)
+
+
+def only(truth: dict[str, Any], category: int) -> dict[str, Any]:
+    annotations = [a for a in truth["annotations"] if a["category_id"] == category]
+    return {**truth, "annotations": annotations, "categories": [{"id": category, "name": str(category)}]}
+
+
+def test_each_class_is_scored_as_if_it_were_alone() -> None:
+    truth = random_truth(3)
+    predictions = random_predictions(truth, 4)
+    table = per_class(predictions, truth, "segm")
+    assert list(table) == ["2", "5", "9", "11"]
+    assert set(table["11"].values()) == {None}
+    for category in (2, 5, 9):
+        expected = oracle(
+            only(truth, category), [p for p in predictions if p["category_id"] == category], "segm"
+        )
+        assert list(table[str(category)].values()) == [None if v == -100 else v for v in expected]
+
+
+def test_sizes_in_cells_are_area_ranges_of_that_stride() -> None:
+    truth = random_truth(2)
+    predictions = random_predictions(truth, 5)
+    figures = by_cells(predictions, truth, "segm", stride=32, edges=(0, 1, 3))
+    assert list(figures) == ["0-1", "1-3", "3-"]
+    assert list(figures.values()) == oracle(truth, predictions, "segm")[3:]  # 32 and 96 pixels are COCO's own
+
+
+def test_the_band_along_an_outline() -> None:
+    mask = np.zeros((300, 400), np.uint8)  # 2 % of the diagonal of 500 is 10 pixels
+    mask[50:150, 0:200] = 1
+    expected = mask.copy()
+    expected[60:140, 10:190] = 0
+    np.testing.assert_array_equal(coco_mask.decode(outline_band(encode(mask))), expected)
+
+
+def test_boundary_ap_asks_more_of_outlines_than_mask_ap() -> None:
+    truth = random_truth(6)
+    predictions = random_predictions(truth, 7)
+    perfect = [{**a, "score": 1.0} for a in truth["annotations"] if not a["iscrowd"]]
+    assert evaluate(perfect, truth, ("boundary",))["boundary"]["AP"] == pytest.approx(100)
+    figures = evaluate(predictions, truth, ("segm", "boundary"))
+    assert 0 < figures["boundary"]["AP75"] < figures["segm"]["AP75"]  # type: ignore[operator]
+
+
+def test_keypoints_are_scored_as_by_pycocotools() -> None:
+    rng = np.random.default_rng(0)
+    truth = random_truth(5)
+    truth["categories"] = [{**c, "keypoints": [str(k) for k in range(17)]} for c in truth["categories"]]
+    predictions = []
+    for entry in truth["annotations"]:
+        x, y, w, h = entry["bbox"]
+        points = rng.uniform([x, y], [x + w, y + h], (17, 2))
+        seen = rng.integers(0, 3, (17, 1))
+        entry["keypoints"] = np.concatenate([points, seen], axis=1).reshape(-1).tolist()
+        entry["num_keypoints"] = int((seen > 0).sum())
+        moved = np.concatenate([points + rng.normal(0, 3, (17, 2)), np.ones((17, 1))], axis=1)
+        result = {k: entry[k] for k in ("image_id", "category_id")}
+        predictions.append({**result, "score": float(rng.random()), "keypoints": moved.reshape(-1).tolist()})
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"info": {}, **truth}
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(predictions), "keypoints")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    figures = evaluate(predictions, truth, ("keypoints",), max_dets=20)["keypoints"]
+    assert list(figures) == ["AP", "AP50", "AP75", "APm", "APl"]
+    assert list(figures.values()) == [100 * float(v) for v in evaluation.stats[:5]]
+    assert 5 < evaluation.stats[0] * 100 < 99
+
+
+def test_the_fast_path_gives_the_same_figures() -> None:
+    pytest.importorskip("faster_coco_eval", reason="the extra package faster-coco-eval is not installed")
+    truth = random_truth(1)
+    predictions = random_predictions(truth, 9)
+    slow, quick = (evaluate(predictions, truth, fast=fast) for fast in (False, True))
+    for kind in ("bbox", "segm"):
+        assert list(quick[kind].values()) == pytest.approx(list(slow[kind].values()), abs=1e-9)
+
+
+def test_a_result_without_what_the_metric_needs_is_named() -> None:
+    truth = random_truth(1)
+    predictions = random_predictions(truth, 9)
+    del predictions[2]["segmentation"]
+    with pytest.raises(UserError, match="prediction 2 has no segmentation"):
         evaluate(predictions, truth)
