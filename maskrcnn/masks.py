@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from maskrcnn.errors import UserError
 from maskrcnn.structures import MaskBitmaps
@@ -249,6 +250,40 @@ def mask_targets(masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int) 
     index = offset + y.unsqueeze(-1) * width.unsqueeze(-1) + x.unsqueeze(-2)
     bits: Tensor = masks.bits[torch.where(inside, index, 0)]
     return (bits * inside).float()
+
+
+def aligned_mask_targets(
+    masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int, canvas: tuple[int, int]
+) -> Tensor:
+    """torchvision's mask targets, for comparing with it: masks resized to the input by nearest neighbour,
+    then pooled.
+
+    Arguments and result as for ``mask_targets``, values in 0..1; canvas: (H, W) of the network's input.
+    Takes memory for one full-size mask per object, and loses what resizing loses: a comparison's setting,
+    not the default.
+    """
+    num_images, num_objects = masks.offset.shape
+    pixels = [torch.arange(side, device=boxes.device, dtype=torch.float64) for side in (canvas[1], canvas[0])]
+    x, y = (
+        _nearest(pixels[axis], masks.to_bitmap[..., axis], masks.to_bitmap[..., axis + 2]) for axis in (0, 1)
+    )
+    height, width = (side.unsqueeze(-1) for side in masks.size.unbind(-1))
+    inside = ((y >= 0) & (y < height)).unsqueeze(-1) & ((x >= 0) & (x < width)).unsqueeze(-2)  # [N, G, H, W]
+    index = masks.offset[..., None, None] + y.unsqueeze(-1) * width.unsqueeze(-1) + x.unsqueeze(-2)
+    full = (masks.bits[torch.where(inside, index, 0)] * inside).flatten(0, 1).unsqueeze(1)  # [N * G, 1, H, W]
+    which = matched + num_objects * torch.arange(num_images, device=boxes.device).unsqueeze(1)
+    regions = torch.cat([which.reshape(-1, 1).to(boxes.dtype), boxes.reshape(-1, 4)], dim=1)
+    pooled: Tensor = roi_align(full.to(boxes.dtype), regions, (size, size), 1.0)
+    return pooled.reshape(*matched.shape, size, size).float()
+
+
+def _nearest(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The bitmap's row or column that torch's "nearest" resizing takes for each pixel, ``[N, G, side]``.
+
+    It looks at a pixel's low edge; of a mirrored image that edge is the high one in the bitmap.
+    """
+    places = pixels * scale.double().unsqueeze(-1) + shift.double().unsqueeze(-1)
+    return torch.where(scale.unsqueeze(-1) < 0, places.ceil() - 1, places.floor()).long()
 
 
 def _gather(values: Tensor, matched: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from maskrcnn.errors import UserError
 from maskrcnn.masks import (
     MaskBitmap,
+    aligned_mask_targets,
     crop_to_object,
     decode,
     encode,
@@ -188,3 +189,27 @@ def test_packing_lays_bitmaps_end_to_end() -> None:
     assert packed.size.tolist() == [[[2, 3], [0, 0]], [[1, 4], [0, 0]]]
     assert has_mask(packed).tolist() == [[True, False], [True, False]]
     assert packed.bits[:10].tolist() == [1] * 10
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("shape", [(37, 53), (74, 106), (50, 71)])
+def test_aligned_targets_are_torchvisions(shape: tuple[int, int], mirrored: bool) -> None:
+    from torchvision.models.detection.roi_heads import project_masks_on_boxes
+
+    originals = [random_mask(seed, 0.6) for seed in (0, 1)]
+    images = torch.from_numpy(np.stack(originals))
+    resized = torch.nn.functional.interpolate(
+        (images.flip(-1) if mirrored else images)[:, None].float(), size=shape
+    )
+    boxes = torch.tensor([[3.2, 4.1, 30.3, 20.7], [0.0, 0.0, 52.5, 36.2], [20.5, 10.25, 44.0, 33.0]])
+    matched = torch.tensor([0, 1, 1])
+    expected = project_masks_on_boxes(resized[:, 0], boxes, matched, 14)
+    ratio_y, ratio_x = HEIGHT / shape[0], WIDTH / shape[1]
+    bitmaps = [crop_to_object(mask) for mask in originals]
+    place = [-ratio_x, ratio_y, WIDTH, 0] if mirrored else [ratio_x, ratio_y, 0, 0]
+    maps = np.stack([np.array(place) - [0, 0, m.x0, m.y0] for m in bitmaps if m is not None]).astype(
+        np.float32
+    )
+    packed = pack([bitmaps], [maps], 3)
+    targets = aligned_mask_targets(packed, boxes[None], matched[None], 14, shape)[0]
+    torch.testing.assert_close(targets, expected)

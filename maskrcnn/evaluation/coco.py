@@ -36,9 +36,11 @@ Truth = str | Path | dict[str, Any] | COCO
 
 
 class BoundaryEval(COCOeval):
-    """Boundary AP (Cheng et al. 2021): the overlap of two masks is the smaller of their IoU and that of the
-    bands
-    along their outlines, 2 % of the image's diagonal wide."""
+    """Boundary AP (Cheng et al. 2021).
+
+    The overlap of two masks is the smaller of their IoU and that of the bands along their outlines, 2 % of the
+    image's diagonal wide.
+    """
 
     def __init__(self, truth: COCO, results: COCO, iou_type: str = "segm") -> None:
         super().__init__(truth, results, "segm")  # type: ignore[no-untyped-call]
