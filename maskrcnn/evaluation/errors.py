@@ -1,0 +1,186 @@
+"""Where detections go wrong: confusion matrix, kinds of errors, precision against recall."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.figure
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from maskrcnn.evaluation.coco import Truth, accumulate, check_predictions, load_ground_truth
+
+KINDS = ("correct", "classification", "localisation", "both", "duplicate", "background", "missed")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What ``analyse`` found.
+
+    errors: how many detections were correct, and of which kind the others are; "missed" counts objects.
+    confusion: ``[K + 1, K + 1]``, rows the object's class, columns the detection's; the last row and column
+    are background. names: the classes. precision: ``[K, 101]`` at recalls 0, 0.01, ..., 1 and IoU 0.5, NaN
+    for a class without objects.
+    """
+
+    errors: dict[str, int]
+    confusion: npt.NDArray[np.int64]
+    names: list[str]
+    precision: npt.NDArray[np.float64]
+
+
+def analyse(
+    predictions: Sequence[dict[str, Any]],
+    annotations: Truth,
+    iou_type: str = "bbox",
+    min_score: float = 0.3,
+    min_iou: float = 0.5,
+    near_iou: float = 0.1,
+    max_dets: int = 100,
+) -> Analysis:
+    """Sorts detections of at least ``min_score`` into kinds, after TIDE (Bolya et al. 2020).
+
+    Detections, by falling score, take the free object of their class that they overlap most, by ``min_iou``
+    at least: correct. The others are: classification, overlapping an object of another class by
+    ``min_iou``; localisation, one of its own class by ``near_iou``; both, one of another class by
+    ``near_iou``; duplicate, an object that is taken; background, none at all. Objects that nobody took, nor
+    a classification or localisation error points at, are missed. Detections of crowd regions do not count.
+    """
+    truth = load_ground_truth(annotations)
+    check_predictions(predictions, truth)
+    categories = sorted(truth.getCatIds())
+    labels = {category: label for label, category in enumerate(categories)}
+    errors: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+    confusion = np.zeros((len(labels) + 1, len(labels) + 1), np.int64)
+    by_image: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in truth.getImgIds()}
+    for prediction in predictions:
+        if prediction["score"] >= min_score:
+            by_image[prediction["image_id"]].append(prediction)
+    for image_id, found in by_image.items():
+        objects = [truth.anns[number] for number in truth.getAnnIds(imgIds=[image_id])]
+        found.sort(key=lambda p: -p["score"])
+        overlaps = _overlaps(found, objects, truth, iou_type)
+        for kind, actual, guessed in _sorted_out(found, objects, overlaps, labels, min_iou, near_iou):
+            errors[kind] += 1
+            confusion[actual, guessed] += 1
+    curve = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds())).eval["precision"]
+    precision = np.where(curve[0, :, :, 0, -1] < 0, np.nan, curve[0, :, :, 0, -1]).T
+    return Analysis(dict(errors), confusion, [truth.cats[c]["name"] for c in categories], precision)
+
+
+def _overlaps(
+    found: list[dict[str, Any]], objects: list[dict[str, Any]], truth: COCO, iou_type: str
+) -> npt.NDArray[np.float64]:
+    """``[found, objects]`` IoU of boxes or masks."""
+    if not found or not objects:
+        return np.zeros((len(found), len(objects)))
+    crowd = [int(entry["iscrowd"]) for entry in objects]
+    if iou_type == "bbox":
+        pairs: list[Any] = [[p["bbox"] for p in found], [entry["bbox"] for entry in objects]]
+        return np.asarray(coco_mask.iou(*(np.array(boxes, float) for boxes in pairs), crowd))
+    return np.asarray(
+        coco_mask.iou([p["segmentation"] for p in found], [truth.annToRLE(o) for o in objects], crowd)
+    )
+
+
+def _sorted_out(
+    found: list[dict[str, Any]],
+    objects: list[dict[str, Any]],
+    overlaps: npt.NDArray[np.float64],
+    labels: dict[int, int],
+    min_iou: float,
+    near_iou: float,
+) -> Iterator[tuple[str, int, int]]:
+    """(kind, class of the object, class of the detection) for every detection, then for every missed
+    object.
+    """
+    background = len(labels)
+    actual = np.array([labels[entry["category_id"]] for entry in objects], np.int64)
+    crowd = np.array([bool(entry["iscrowd"]) for entry in objects], bool)
+    taken, explained = np.zeros(len(objects), bool), np.zeros(len(objects), bool)
+    wrong = []
+    for row, prediction in enumerate(found):
+        label, iou = labels[prediction["category_id"]], overlaps[row]
+        free = (actual == label) & ~taken & ~crowd & (iou >= min_iou)
+        if free.any():
+            best = int(np.argmax(np.where(free, iou, -1)))
+            taken[best] = True
+            yield "correct", label, label
+        elif not (crowd & (actual == label) & (iou >= min_iou)).any():
+            wrong.append((label, np.where(crowd, 0, iou)))
+    for label, iou in wrong:
+        same = actual == label
+        kind, about = _kind(iou, same, taken, min_iou, near_iou)
+        if kind in ("classification", "localisation"):
+            explained[about] = True
+        yield kind, background if kind == "background" else int(actual[about]), label
+    for place in np.flatnonzero(~taken & ~explained & ~crowd):
+        yield "missed", int(actual[place]), background
+
+
+def _kind(
+    iou: npt.NDArray[np.float64],
+    same: npt.NDArray[np.bool_],
+    taken: npt.NDArray[np.bool_],
+    min_iou: float,
+    near_iou: float,
+) -> tuple[str, int]:
+    """What kind of error a detection is, and the place of the object it is about (-1 for background)."""
+    for kind, about in (
+        ("duplicate", same & taken & (iou >= min_iou)),
+        ("classification", ~same & (iou >= min_iou)),
+        ("localisation", same & (iou >= near_iou)),
+        ("both", ~same & (iou >= near_iou)),
+    ):
+        if about.any():
+            return kind, int(np.argmax(np.where(about, iou, -1)))
+    return "background", -1
+
+
+def write(analysis: Analysis, folder: Path) -> None:
+    """``errors.json`` with all numbers, and ``errors.png``, ``confusion.png``, ``precision_recall.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    precision = [[None if np.isnan(value) else float(value) for value in row] for row in analysis.precision]
+    content = {
+        "errors": analysis.errors,
+        "classes": [*analysis.names, "background"],
+        "confusion": analysis.confusion.tolist(),
+        "precision_at_recall": dict(zip(analysis.names, precision, strict=True)),
+    }
+    (folder / "errors.json").write_text(json.dumps(content, indent=1))
+    for name, draw in (("errors", _bars), ("confusion", _matrix), ("precision_recall", _curves)):
+        figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
+        draw(figure.subplots(), analysis)
+        figure.savefig(folder / f"{name}.png", dpi=120)
+
+
+def _bars(axes: Any, analysis: Analysis) -> None:
+    axes.barh(list(analysis.errors)[::-1], list(analysis.errors.values())[::-1])
+    axes.set_xlabel("detections (missed: objects)")
+
+
+def _matrix(axes: Any, analysis: Analysis) -> None:
+    shares = analysis.confusion / np.maximum(analysis.confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    ticks = [*analysis.names, "background"]
+    axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=6)
+    axes.set_yticks(range(len(ticks)), ticks, fontsize=6)
+    axes.set_xlabel("detected as")
+    axes.set_ylabel("object (share of its row)")
+
+
+def _curves(axes: Any, analysis: Analysis) -> None:
+    recall = np.linspace(0, 1, analysis.precision.shape[1])
+    for name, row in zip(analysis.names, analysis.precision, strict=True):
+        axes.plot(recall, row, linewidth=1, label=name)
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision at IoU 0.5")
+    if len(analysis.names) <= 20:
+        axes.legend(fontsize=6)
