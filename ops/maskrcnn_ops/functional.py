@@ -36,9 +36,15 @@ def check_features(features: Sequence[Tensor]) -> None:
         if feature.dim() != 4:
             raise ValueError(f"features: expected [N, C, H, W], found shape {list(feature.shape)}")
         if feature.dtype not in FLOATING:
-            raise TypeError(f"features: expected float64, float32, bfloat16 or float16, found {feature.dtype}")
+            raise TypeError(
+                f"features: expected float64, float32, bfloat16 or float16, found {feature.dtype}"
+            )
         first = features[0]
-        if feature.shape[:2] != first.shape[:2] or feature.dtype != first.dtype or feature.device != first.device:
+        if (
+            feature.shape[:2] != first.shape[:2]
+            or feature.dtype != first.dtype
+            or feature.device != first.device
+        ):
             raise ValueError(
                 "features: expected the same N, C, dtype and device at every level, found "
                 f"{list(first.shape)} {first.dtype} {first.device} and "
@@ -50,10 +56,14 @@ def rows_of(boxes: Tensor | Sequence[Tensor]) -> Tensor:
     """Boxes as [K, 5] (image index, x1, y1, x2, y2), from that or from one [k, 4] for each image."""
     if isinstance(boxes, Tensor):
         if boxes.dim() != 2 or boxes.shape[1] != 5:
-            raise ValueError(f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {list(boxes.shape)}")
+            raise ValueError(
+                f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {list(boxes.shape)}"
+            )
         return boxes
     if not isinstance(boxes, list | tuple) or not all(isinstance(b, Tensor) for b in boxes):
-        raise TypeError(f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {type(boxes).__name__}")
+        raise TypeError(
+            f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {type(boxes).__name__}"
+        )
     for index, b in enumerate(boxes):
         if b.dim() != 2 or b.shape[1] != 4:
             raise ValueError(f"boxes: expected Tensor[k, 4] for image {index}, found {list(b.shape)}")
@@ -68,7 +78,9 @@ def image_index(rows: Tensor, images: int) -> Tensor:
     if rows.device.type == "cpu" and not torch.compiler.is_compiling() and len(index):
         outside = ~((index >= 0) & (index < images))
         if outside.any():
-            raise ValueError(f"boxes: image index {index[outside][0].item():g} is out of range for {images} images")
+            raise ValueError(
+                f"boxes: image index {index[outside][0].item():g} is out of range for {images} images"
+            )
     # Not -1, which marks a region that does not count: a wrong index must be seen, not ignored.
     return torch.where(index >= 0, index, -2).to(torch.int64)
 
@@ -98,11 +110,15 @@ def pool_regions(
     if not boxes.is_floating_point():
         raise TypeError(f"boxes: expected a floating dtype, found {boxes.dtype}")
     if boxes.device != features[0].device:
-        raise ValueError(f"boxes: expected on {features[0].device} like the features, found on {boxes.device}")
+        raise ValueError(
+            f"boxes: expected on {features[0].device} like the features, found on {boxes.device}"
+        )
     if box_gradient and switches.bin_rounding:
         raise ValueError("box_gradient: bins of whole cells (bin_rounding) have no gradient by the box")
     wide = torch.float64 in (dtype, boxes.dtype)
-    boxes = (boxes if box_gradient else boxes.detach()).to(torch.float64 if wide else torch.float32).contiguous()
+    boxes = (
+        (boxes if box_gradient else boxes.detach()).to(torch.float64 if wide else torch.float32).contiguous()
+    )
     maps = [f.double() for f in features] if wide else list(features)
     numbers = (list(scales), switches.packed())
     if switches.reduction == "max":
@@ -126,7 +142,9 @@ def pool_single_level(
         raise ValueError(f"spatial_scale: expected a positive number, found {spatial_scale!r}")
     rows = rows_of(boxes)
     image = image_index(rows, input.shape[0])
-    return pool_regions([input], rows[:, 1:], image, output_size, [float(spatial_scale)], switches, box_gradient)
+    return pool_regions(
+        [input], rows[:, 1:], image, output_size, [float(spatial_scale)], switches, box_gradient
+    )
 
 
 class RoIModule(nn.Module):

@@ -57,7 +57,9 @@ def _load_cpu() -> Kernels:
 def _load_cuda() -> Kernels:
     if torch.version.cuda is None:
         return Kernels("cuda", False, f"torch {torch.__version__} is built without CUDA")
-    return _load("_C_cuda", "cuda", "_C_cuda was not built (no nvcc of torch's CUDA version when installing?)")
+    return _load(
+        "_C_cuda", "cuda", "_C_cuda was not built (no nvcc of torch's CUDA version when installing?)"
+    )
 
 
 def _say_once() -> None:

@@ -36,11 +36,11 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
     wide = torch.float64 if boxes.dtype == torch.float64 else torch.float32
     order = scores.detach().argsort(dim=1, descending=True, stable=True)
     valid = scores != -torch.inf
-    keep = ops.nms(
+    keep: Tensor = ops.nms(
         boxes.detach().to(wide).contiguous(),
         order.contiguous(),
         groups.to(torch.int64).contiguous(),
         valid.contiguous(),
         float(iou_threshold),
     )
-    return keep  # type: ignore[no-any-return]
+    return keep

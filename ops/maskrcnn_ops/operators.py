@@ -68,16 +68,24 @@ def _is_channels_last(feature: Tensor) -> bool:
     return reference.layout_of(feature) == torch.channels_last
 
 
-def _fake_output(features: list[Tensor], boxes: Tensor, height: int, width: int, dtype: torch.dtype) -> Tensor:
+def _fake_output(
+    features: list[Tensor], boxes: Tensor, height: int, width: int, dtype: torch.dtype
+) -> Tensor:
     first = features[0]
-    return first.new_empty(
-        (boxes.shape[0], first.shape[1], height, width), dtype=dtype
-    ).contiguous(memory_format=reference.layout_of(first))
+    return first.new_empty((boxes.shape[0], first.shape[1], height, width), dtype=dtype).contiguous(
+        memory_format=reference.layout_of(first)
+    )
 
 
 @torch.library.register_fake("maskrcnn_ops::roi_sample")
 def _fake_sample(
-    features: list[Tensor], boxes: Tensor, image: Tensor, winner: Tensor | None, height: int, width: int, *_: Any
+    features: list[Tensor],
+    boxes: Tensor,
+    image: Tensor,
+    winner: Tensor | None,
+    height: int,
+    width: int,
+    *_: Any,
 ) -> Tensor:
     return _fake_output(features, boxes, height, width, features[0].dtype)
 
@@ -201,6 +209,8 @@ def _box_gradient_backward(ctx: Any, grad: Tensor) -> Any:
 
 
 torch.library.register_autograd("maskrcnn_ops::roi_sample", _sample_backward, setup_context=_sample_context)
-torch.library.register_autograd("maskrcnn_ops::roi_maximum", _maximum_backward, setup_context=_maximum_context)
+torch.library.register_autograd(
+    "maskrcnn_ops::roi_maximum", _maximum_backward, setup_context=_maximum_context
+)
 torch.library.register_autograd("maskrcnn_ops::roi_spread", _spread_backward, setup_context=_spread_context)
 torch.library.register_autograd("maskrcnn_ops::roi_box_gradient", _box_gradient_backward)

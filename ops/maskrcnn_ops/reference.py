@@ -94,7 +94,9 @@ def _edges(
     return start, width / bins, free
 
 
-def _cells(start: Tensor, bin_size: Tensor, bins: int, size: int, switches: Switches) -> tuple[Tensor, Tensor]:
+def _cells(
+    start: Tensor, bin_size: Tensor, bins: int, size: int, switches: Switches
+) -> tuple[Tensor, Tensor]:
     """First cell and number of cells of every bin, [R, P]."""
     p = torch.arange(bins, device=start.device, dtype=start.dtype)
     low, high = p * bin_size[:, None], (p + 1) * bin_size[:, None]
@@ -111,7 +113,9 @@ def _sample_at(start: Tensor, bin_size: Tensor, samples: Tensor, index: Tensor, 
     offset, divisor = _offset_and_divisor(samples, switches)
     p = torch.arange(index.shape[1], device=start.device, dtype=start.dtype)
     bin_start = start[:, None] + p * bin_size[:, None]  # [R, P]
-    within = (index.to(start.dtype) + offset) * bin_size[:, None, None] / divisor.to(start.dtype)[:, None, None]
+    within = (
+        (index.to(start.dtype) + offset) * bin_size[:, None, None] / divisor.to(start.dtype)[:, None, None]
+    )
     return bin_start[..., None] + within
 
 
@@ -195,7 +199,12 @@ def _groups(
 
 
 def _chunks(
-    boxes: Tensor, scale: float, output: tuple[int, int], size: tuple[int, int], channels: int, switches: Switches
+    boxes: Tensor,
+    scale: float,
+    output: tuple[int, int],
+    size: tuple[int, int],
+    channels: int,
+    switches: Switches,
 ) -> Iterator[tuple[slice, slice, Points, Points]]:
     """Slices of regions and channels small enough to gather at once, with the regions' points."""
     step = 1 if switches.sampling_ratio <= 0 or switches.bin_rounding else 16
@@ -215,7 +224,10 @@ def _corners(y: Points, x: Points, image: Tensor, size: tuple[int, int]) -> list
     columns = [(x.low, 1 - x.high_weight), (x.high, x.high_weight)]
     base = image[:, None, None, None, None] * size[0]
     return [
-        ((base + row[:, :, :, None, None]) * size[1] + column[:, None, None], wy[:, :, :, None, None] * wx[:, None, None])
+        (
+            (base + row[:, :, :, None, None]) * size[1] + column[:, None, None],
+            wy[:, :, :, None, None] * wx[:, None, None],
+        )
         for row, wy in rows
         for column, wx in columns
     ]
@@ -266,9 +278,9 @@ def _point_weights(
 
 def _like_output(features: list[Tensor], regions: int, output: tuple[int, int], dtype: torch.dtype) -> Tensor:
     first = features[0]
-    return torch.zeros(
-        regions, first.shape[1], *output, dtype=dtype, device=first.device
-    ).contiguous(memory_format=layout_of(first))
+    return torch.zeros(regions, first.shape[1], *output, dtype=dtype, device=first.device).contiguous(
+        memory_format=layout_of(first)
+    )
 
 
 def layout_of(feature: Tensor) -> torch.memory_format:
@@ -307,7 +319,9 @@ def roi_sample(
     out = _like_output(features, len(boxes), (height, width), boxes.dtype)
     for level, regions in _groups(boxes, image, sizes, scales, switches):
         cells = _cells_by_row(features[level], boxes.dtype)
-        pieces = _chunks(boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches)
+        pieces = _chunks(
+            boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches
+        )
         for rows, channels, y, x in pieces:
             index = regions[rows]
             chosen = None if winner is None else winner[index][:, channels]
@@ -341,7 +355,9 @@ def roi_maximum(
     winner = torch.full_like(out, -1, dtype=torch.int32)
     for level, regions in _groups(boxes, image, sizes, scales, switches):
         cells = _cells_by_row(features[level], boxes.dtype)
-        pieces = _chunks(boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches)
+        pieces = _chunks(
+            boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches
+        )
         for rows, channels, y, x in pieces:
             index = regions[rows]
             values = _values(cells[:, channels], y, x, image[index], sizes[level])
@@ -484,7 +500,9 @@ def nms(boxes: Tensor, order: Tensor, groups: Tensor, valid: Tensor, threshold: 
     for i in range(order.shape[1] - 1):
         rest = ranked[:, i + 1 :]
         here = ranked[:, i, None]
-        size = (torch.minimum(rest[..., 2:], here[..., 2:]) - torch.maximum(rest[..., :2], here[..., :2])).clamp(min=0)
+        size = (
+            torch.minimum(rest[..., 2:], here[..., 2:]) - torch.maximum(rest[..., :2], here[..., :2])
+        ).clamp(min=0)
         shared = size[..., 0] * size[..., 1]
         iou = shared / (area[:, i, None] + area[:, i + 1 :] - shared)
         loses = (iou > threshold) & (group[:, i + 1 :] == group[:, i, None]) & keep[:, i, None]

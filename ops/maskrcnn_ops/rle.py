@@ -16,9 +16,7 @@ class Rle(TypedDict):
     counts: str
 
 
-def masks_to_rle(
-    probs: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5
-) -> list[Rle]:
+def masks_to_rle(probs: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5) -> list[Rle]:
     """Encodes each mask as it lies in the image.
 
     Equals torchvision's ``paste_masks_in_image`` (one cell of padding, the box grown by the same factor and cut to
@@ -76,7 +74,7 @@ def runs_of(mask: Tensor) -> list[int]:
     flat = torch.cat([torch.zeros(1, dtype=torch.bool), mask.t().flatten()])
     change = torch.nonzero(flat[1:] != flat[:-1]).flatten()
     ends = torch.cat([torch.zeros(1, dtype=torch.int64), change, torch.tensor([mask.numel()])])
-    return ends.diff().tolist()  # type: ignore[no-any-return]
+    return ends.diff().tolist()
 
 
 def compress(runs: list[int]) -> str:

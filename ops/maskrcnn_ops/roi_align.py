@@ -8,10 +8,10 @@ from typing import Unpack
 from torch import Tensor
 
 from .functional import RoIModule, pool_single_level
-from .switches import SwitchOverrides, Switches, override
+from .switches import ReductionOverrides, Switches, override
 
 
-def _switches(sampling_ratio: int, aligned: bool, overrides: SwitchOverrides) -> Switches:
+def _switches(sampling_ratio: int, aligned: bool, overrides: ReductionOverrides) -> Switches:
     base = Switches(half_pixel=aligned, min_width=None if aligned else 1, sampling_ratio=sampling_ratio)
     return override(base, overrides)
 
@@ -25,7 +25,7 @@ def roi_align(
     aligned: bool = False,
     *,
     box_gradient: bool = False,
-    **switches: Unpack[SwitchOverrides],
+    **switches: Unpack[ReductionOverrides],
 ) -> Tensor:
     """RoIAlign, called as torchvision's.
 
@@ -66,7 +66,7 @@ class RoIAlign(RoIModule):
         aligned: bool = False,
         *,
         box_gradient: bool = False,
-        **switches: Unpack[SwitchOverrides],
+        **switches: Unpack[ReductionOverrides],
     ) -> None:
         super().__init__()
         self.output_size = output_size

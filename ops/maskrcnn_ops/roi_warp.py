@@ -8,21 +8,21 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from .functional import RoIModule, pool_single_level
-from .switches import Reduction, SwitchOverrides, Switches, override
+from .switches import GeometryOverrides, Reduction, Switches, override
 from .switches import preset as named
 
 WarpPreset = Literal["warp", "warp_mnc", "warp_continuous"]
 
 
 def _switches(
-    preset: WarpPreset, sampling_ratio: int | None, reduction: Reduction | None, overrides: SwitchOverrides
+    preset: WarpPreset, sampling_ratio: int | None, reduction: Reduction | None, overrides: GeometryOverrides
 ) -> Switches:
     if preset not in ("warp", "warp_mnc", "warp_continuous"):
         raise ValueError(f"preset: expected 'warp', 'warp_mnc' or 'warp_continuous', found {preset!r}")
     chosen = named(preset)
     if sampling_ratio is None:
         sampling_ratio = chosen.sampling_ratio if preset == "warp_mnc" else -1
-    given: SwitchOverrides = {"sampling_ratio": sampling_ratio, "reduction": reduction or chosen.reduction}
+    given = {"sampling_ratio": sampling_ratio, "reduction": reduction or chosen.reduction}
     return override(override(chosen, given), overrides)
 
 
@@ -36,7 +36,7 @@ def roi_warp(
     *,
     preset: WarpPreset = "warp",
     box_gradient: bool = False,
-    **switches: Unpack[SwitchOverrides],
+    **switches: Unpack[GeometryOverrides],
 ) -> Tensor:
     """RoIWarp: the box is rounded as by RoIPool, its bins are sampled bilinearly as by RoIAlign.
 
@@ -80,7 +80,7 @@ class RoIWarp(RoIModule):
         *,
         preset: WarpPreset = "warp",
         box_gradient: bool = False,
-        **switches: Unpack[SwitchOverrides],
+        **switches: Unpack[GeometryOverrides],
     ) -> None:
         super().__init__()
         self.output_size = output_size

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypedDict
 
 BoxRounding = Literal["none", "round"]
 SamplePosition = Literal["centre", "corner", "thirds"]
@@ -109,18 +110,28 @@ class Switches:
         )
 
 
-class SwitchOverrides(TypedDict, total=False):
-    """The switches as keyword arguments, all optional; see :class:`Switches`."""
+class GeometryOverrides(TypedDict, total=False):
+    """The switches of the geometry as keyword arguments, all optional; see :class:`Switches`."""
 
     box_rounding: BoxRounding
     plus_one: bool
     half_pixel: bool
     min_width: float | None
     bin_rounding: bool
-    sampling_ratio: int
     sample_position: SamplePosition
     border: Border
+
+
+class ReductionOverrides(GeometryOverrides, total=False):
+    """Those and the reduction: for functions that name the sampling ratio themselves."""
+
     reduction: Reduction
+
+
+class SwitchOverrides(ReductionOverrides, total=False):
+    """All switches as keyword arguments."""
+
+    sampling_ratio: int
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -142,7 +153,12 @@ _POOL = Switches(
 )
 _WARP = Switches(box_rounding="round", plus_one=True, half_pixel=False, min_width=1)
 _WARP_MNC = Switches(
-    box_rounding="round", half_pixel=False, min_width=0, sample_position="corner", border="mnc", reduction="max"
+    box_rounding="round",
+    half_pixel=False,
+    min_width=0,
+    sample_position="corner",
+    border="mnc",
+    reduction="max",
 )
 
 PRESETS: dict[str, Switches] = {
@@ -162,10 +178,10 @@ def preset(name: str) -> Switches:
     return PRESETS[name]
 
 
-def override(switches: Switches, overrides: SwitchOverrides) -> Switches:
+def override(switches: Switches, overrides: Mapping[str, Any]) -> Switches:
     """The switches with some changed; TypeError for one that does not exist."""
     for name in overrides:
-        if name not in SwitchOverrides.__annotations__:
-            known = ", ".join(SwitchOverrides.__annotations__)
+        known = ", ".join(f.name for f in fields(Switches) if not f.name.startswith("canonical"))
+        if name not in known.split(", "):
             raise TypeError(f"unexpected keyword argument {name!r}; the switches are {known}")
     return replace(switches, **overrides)

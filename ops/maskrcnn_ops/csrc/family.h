@@ -82,6 +82,11 @@ inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int
       channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
+inline void check_boxes(const Tensor& boxes, ScalarType features) {
+  const auto expected = features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  STD_TORCH_CHECK(boxes.scalar_type() == expected, "boxes: expected float64 with float64 features, else float32");
+}
+
 // `shape` is images, channels, height and width of the finest level, height and width of the next, ...
 inline Family family_of(
     const Tensor& boxes, const Tensor& image, const std::vector<int64_t>& shape, int64_t height, int64_t width,
@@ -125,6 +130,22 @@ inline std::vector<int64_t> shape_of(const std::vector<Tensor>& features) {
     shape.push_back(f.size(3));
   }
   return shape;
+}
+
+// Winners are int32: cells of the map, or samples of a bin, of which an adaptive one has about two for each cell.
+inline void check_winners_fit(const Family& f) {
+  for (int l = 0; l < f.levels; ++l) {
+    const double cells = static_cast<double>(f.level[l].height + 2) * static_cast<double>(f.level[l].width + 2);
+    STD_TORCH_CHECK(16 * cells < 2147483648.0, "a maximum needs maps of less than 2^27 cells, found ", f.level[l].height,
+                    " x ", f.level[l].width);
+  }
+}
+
+inline Tensor settle_winner(const Tensor& winner, const Family& f) {
+  STD_TORCH_CHECK(winner.scalar_type() == ScalarType::Int && winner.dim() == 4 && winner.size(0) == f.regions &&
+                      winner.size(1) == f.channels && winner.size(2) == f.height && winner.size(3) == f.width,
+                  "winner: expected int32 of the output's shape");
+  return torch::stable::contiguous(winner, f.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 }  // namespace maskrcnn_ops

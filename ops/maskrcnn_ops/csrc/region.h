@@ -74,24 +74,8 @@ Reads<G> reads_of(const Tap<G>& y, const Tap<G>& x, const Level& level) {
            y.weight_high * x.weight_low, y.weight_high * x.weight_high}};
 }
 
-// The reads of all points of bin (p, q), row by row.
-template <typename G>
-void reads_of_bin(const Points<G>& y, const Points<G>& x, int64_t p, int64_t q, const Level& level, std::vector<Reads<G>>& reads) {
-  reads.clear();
-  for (int64_t i = y.begin[p]; i < y.begin[p + 1]; ++i) {
-    for (int64_t j = x.begin[q]; j < x.begin[q + 1]; ++j) reads.push_back(reads_of(y.tap[i], x.tap[j], level));
-  }
-}
-
-// The number kept for the winning point of a maximum: with bin rounding the cell's place in its map, else the
-// point's place among those of its bin that lie inside the map. -1: no point won.
-template <typename G>
-int32_t winner_of(const Points<G>& y, const Points<G>& x, int64_t p, int64_t q, int64_t point, const Level& level, const Switches& s) {
-  if (!s.bin_rounding) return static_cast<int32_t>(point);
-  const int64_t row = y.span[p].first + point / x.span[q].count;
-  return static_cast<int32_t>(row * level.width + x.span[q].first + point % x.span[q].count);
-}
-
+// The reads of the point that won a maximum. Its number is, with bin rounding, the cell's place y W + x in its map,
+// else the point's place among those of its bin that lie inside the map.
 template <typename G>
 Reads<G> reads_of_winner(const Points<G>& y, const Points<G>& x, int64_t p, int64_t q, int32_t winner, const Level& level, const Switches& s) {
   if (s.bin_rounding) {

@@ -1,0 +1,62 @@
+// The mean over the points of a bin as one filter along each axis: RoIAlign is separable, so a bin of n x n samples
+// is an outer product of two short lists of cells and weights, built once for a region and shared by all channels.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "region.h"
+
+namespace maskrcnn_ops {
+
+template <typename G>
+struct Filter {
+  std::vector<int64_t> begin;   // [bins + 1], into the others
+  std::vector<int64_t> cell;
+  std::vector<int64_t> offset;  // cell * stride
+  std::vector<G> weight;        // the mean's divisor included
+  int64_t first;                // cells first .. last - 1 hold all that is read
+  int64_t last;
+
+  void build(const Axis<G>& axis, int64_t bins, int64_t stride, const Switches& s) {
+    begin.assign(1, 0);
+    cell.clear();
+    weight.clear();
+    first = axis.size;
+    last = 0;
+    for (int64_t p = 0; p < bins; ++p) {
+      const Span span = points_of_bin(axis, p, s);
+      const G share = G(1) / static_cast<G>(divisor_of_bin(axis, span, s));
+      for (int64_t i = 0; i < span.count; ++i) {
+        const Tap<G> tap = tap_of_point(axis, p, span.first + i, s);
+        add(tap.low, tap.weight_low * share);
+        if (tap.weight_high != G(0)) add(tap.high, tap.weight_high * share);
+      }
+      begin.push_back(static_cast<int64_t>(cell.size()));
+    }
+    offset.resize(cell.size());
+    for (size_t k = 0; k < cell.size(); ++k) {
+      offset[k] = cell[k] * stride;
+      first = std::min(first, cell[k]);
+      last = std::max(last, cell[k] + 1);
+    }
+  }
+
+  int64_t taps(int64_t p) const { return begin[p + 1] - begin[p]; }
+
+ private:
+  // Coordinates rise or fall steadily, so a cell already listed for this bin is one of the last two.
+  void add(int64_t c, G w) {
+    const size_t open = static_cast<size_t>(begin.back());
+    for (size_t back = 1; back <= 2 && cell.size() >= open + back; ++back) {
+      if (cell[cell.size() - back] == c) {
+        weight[cell.size() - back] += w;
+        return;
+      }
+    }
+    cell.push_back(c);
+    weight.push_back(w);
+  }
+};
+
+}  // namespace maskrcnn_ops

@@ -1,0 +1,67 @@
+// The inner loops of the CPU operators: over the channels of one bin (channels-last), or over one plane (contiguous).
+// They are compiled for several instruction sets and chosen once, when first called; no coordinate is computed here.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cstdint>
+
+namespace maskrcnn_ops {
+
+// Cells of one bin: rows x columns, as offsets into the map, and their weights.
+template <typename G>
+struct BinTaps {
+  int64_t rows;
+  const int64_t* row;
+  const G* row_weight;
+  int64_t columns;
+  const int64_t* column;
+  const G* column_weight;
+};
+
+// The filters of one region for a plane whose columns are contiguous. The window of `width` columns, a multiple of
+// the vectors' width, holds all columns read; `by_column` [width, padded bins] and `by_bin` [bins, width] are the
+// column filter as dense matrices.
+template <typename G>
+struct PlaneTaps {
+  int64_t row_bins;
+  const int64_t* row_begin;  // [row_bins + 1]
+  const int64_t* row;        // offsets of the windows' first cells
+  const G* row_weight;
+  int64_t bins;
+  int64_t padded_bins;
+  int64_t width;
+  const G* by_column;
+  const G* by_bin;
+  G* scratch;  // [row_bins * width] or more
+};
+
+// T is the type of the features, G that of the geometry and the sums.
+template <typename T, typename G>
+struct Kernels {
+  int64_t width;  // lanes of a vector of G
+  // out[c] = sum of weight * map[offset + c]
+  void (*gather)(const T* map, const BinTaps<G>& taps, T* out, int64_t channels);
+  // map[offset + c] += weight * grad[c]
+  void (*scatter)(G* map, const BinTaps<G>& taps, const T* grad, int64_t channels);
+  // Largest cell; winner is `number` + row * row_step + column. NaN wins.
+  void (*cell_maximum)(const T* map, const BinTaps<G>& taps, int32_t number, int32_t row_step, T* out, int32_t* winner,
+                       int64_t channels);
+  // Largest point, four reads each; winner is its place. With `outside`, at least 0, which no point (-1) wins.
+  void (*point_maximum)(const T* map, int64_t points, const int64_t* offset, const G* weight, bool outside, T* out,
+                        int32_t* winner, int64_t channels);
+  // out [row_bins, bins] of one plane; false where a value is not finite, and then out is to be computed otherwise
+  bool (*plane_gather)(const T* plane, const PlaneTaps<G>& taps, T* out);
+  // the adjoint; false, with nothing done, where a gradient is not finite
+  bool (*plane_scatter)(G* plane, const PlaneTaps<G>& taps, const T* grad);
+};
+
+// The fastest that this processor runs.
+template <typename T, typename G>
+const Kernels<T, G>& kernels();
+
+// Name of the instruction set that is used.
+const char* instruction_set();
+
+}  // namespace maskrcnn_ops

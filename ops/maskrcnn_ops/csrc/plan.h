@@ -1,0 +1,150 @@
+// What the CPU operators share: a call's regions in the order that keeps the caches warm, and small tools.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "filter.h"
+#include "kernels.h"
+
+namespace maskrcnn_ops {
+
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
+
+template <typename F>
+void by_dtype(ScalarType dtype, const F& f) {
+  switch (dtype) {
+    case ScalarType::Double: return f(double{}, double{});
+    case ScalarType::Float: return f(float{}, float{});
+    case ScalarType::BFloat16: return f(BFloat16{}, float{});
+    case ScalarType::Half: return f(Half{}, float{});
+    default: STD_TORCH_CHECK(false, "features: expected float64, float32, bfloat16 or float16");
+  }
+}
+
+inline MemoryFormat format_of(const Family& f) {
+  return f.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+}
+
+// Half of the time of a large output goes into its first page faults: ask for huge pages. Refusal costs nothing.
+inline void prefer_huge_pages(void* data, size_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kHuge = uintptr_t{1} << 21;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + kHuge - 1) & ~(kHuge - 1);
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(kHuge - 1);
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data;
+  (void)bytes;
+#endif
+}
+
+inline Tensor fresh_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, ScalarType dtype, bool channels_last) {
+  Tensor map = empty_map(like, n, c, h, w, dtype, channels_last);
+  prefer_huge_pages(map.mutable_data_ptr(), static_cast<size_t>(map.numel()) * map.element_size());
+  return map;
+}
+
+// All regions of a call; `order` goes image by image, level by level, from the top down.
+template <typename G>
+struct Plan {
+  std::vector<Region<G>> region;
+  std::vector<int64_t> order;
+
+  Plan(const Family& f, const Tensor& boxes, const Tensor& image) : region(f.regions), order(f.regions) {
+    const G* box = boxes.const_data_ptr<G>();
+    const int64_t* index = image.const_data_ptr<int64_t>();
+    for (int64_t r = 0; r < f.regions; ++r) region[r] = region_of(f, box + 4 * r, index[r]);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [this](int64_t a, int64_t b) { return before(region[a], region[b]); });
+  }
+
+ private:
+  static bool before(const Region<G>& a, const Region<G>& b) {
+    if (a.valid != b.valid) return a.valid;
+    if (a.image != b.image) return a.image < b.image;
+    if (a.level != b.level) return a.level < b.level;
+    return a.valid && a.y.start < b.y.start;
+  }
+};
+
+// The filters of a region, and the taps of each of its bins.
+template <typename G>
+struct RegionFilters {
+  Filter<G> y;
+  Filter<G> x;
+
+  void build(const Family& f, const Region<G>& region) {
+    const Level& level = f.level[region.level];
+    y.build(region.y, f.height, level.row_stride, f.switches);
+    x.build(region.x, f.width, level.column_stride, f.switches);
+  }
+
+  BinTaps<G> taps(int64_t p, int64_t q) const {
+    return {y.taps(p), y.offset.data() + y.begin[p], y.weight.data() + y.begin[p],
+            x.taps(q), x.offset.data() + x.begin[q], x.weight.data() + x.begin[q]};
+  }
+};
+
+// The filters of a region as kernels.h wants them for contiguous planes.
+template <typename G>
+struct PlaneFilters {
+  PlaneTaps<G> taps{};
+  int64_t start = 0;  // first column of the window
+  std::vector<int64_t> row;
+  std::vector<G> by_column;
+  std::vector<G> by_bin;
+  std::vector<G> scratch;
+
+  // False where no window of whole vectors fits into a row of the map.
+  bool build(const RegionFilters<G>& filters, int64_t bins_y, int64_t bins_x, int64_t map_width, int64_t lanes) {
+    const int64_t used = filters.x.last - filters.x.first;
+    if (used <= 0 || filters.y.cell.empty()) return false;
+    taps.width = (used + lanes - 1) / lanes * lanes;
+    if (taps.width > map_width) return false;
+    start = std::min(filters.x.first, map_width - taps.width);
+    taps.row_bins = bins_y;
+    taps.bins = bins_x;
+    taps.padded_bins = (bins_x + lanes - 1) / lanes * lanes;
+    fill(filters, map_width);
+    return true;
+  }
+
+ private:
+  void fill(const RegionFilters<G>& filters, int64_t map_width) {
+    by_column.assign(taps.width * taps.padded_bins, G(0));
+    by_bin.assign(taps.bins * taps.width, G(0));
+    for (int64_t q = 0; q < taps.bins; ++q) {
+      for (int64_t k = filters.x.begin[q]; k < filters.x.begin[q + 1]; ++k) {
+        const int64_t x = filters.x.cell[k] - start;
+        by_column[x * taps.padded_bins + q] += filters.x.weight[k];
+        by_bin[q * taps.width + x] += filters.x.weight[k];
+      }
+    }
+    row.resize(filters.y.cell.size());
+    for (size_t k = 0; k < row.size(); ++k) row[k] = filters.y.cell[k] * map_width + start;
+    scratch.resize(taps.width);
+    taps.row_begin = filters.y.begin.data();
+    taps.row = row.data();
+    taps.row_weight = filters.y.weight.data();
+    taps.by_column = by_column.data();
+    taps.by_bin = by_bin.data();
+    taps.scratch = scratch.data();
+  }
+};
+
+inline Level output_strides(const Family& f) { return strides_of(f.channels, f.height, f.width, 1, f.channels_last); }
+
+// Channels that a task on contiguous planes takes at once: few enough that their planes stay in the cache.
+constexpr int64_t kPlanesAtOnce = 8;
+
+}  // namespace maskrcnn_ops
