@@ -14,7 +14,7 @@ from rich.progress import track
 
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
-from maskrcnn.engine.draw import Picture, draw_results, grid, side_by_side
+from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side
 from maskrcnn.engine.evaluate import Result, detect_all
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.evaluation.coco import evaluate
@@ -72,4 +72,4 @@ class Evaluator:
             image = self.dataset.read(index).image
             left = draw_results(image, truth.get(image_id, []), self.names)
             rows.append(side_by_side(left, draw_results(image, by_image[image_id], self.names)))
-        return grid(rows, columns=2) if rows else None
+        return sheet(rows) if rows else None

@@ -36,15 +36,23 @@ def side_by_side(left: Picture, right: Picture, gap: int = 4) -> Picture:
     return np.concatenate([left, np.full((left.shape[0], gap, 3), 255, np.uint8), right], axis=1)
 
 
-def grid(pictures: Sequence[Picture], columns: int) -> Picture:
-    """Pictures of any size on a white sheet, ``columns`` to a row."""
-    height, width = (max(p.shape[axis] for p in pictures) + 6 for axis in (0, 1))
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    for index, picture in enumerate(pictures):
-        y, x = index // columns * height, index % columns * width
-        sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    return sheet
+def sheet(pictures: Sequence[Picture], columns: int = 2, width: int = 640) -> Picture:
+    """Pictures of any size on a white sheet, ``columns`` to a row, each brought to ``width`` pixels."""
+    scaled = [_to_width(picture, width) for picture in pictures]
+    rows = [scaled[begin : begin + columns] for begin in range(0, len(scaled), columns)]
+    heights = [max(picture.shape[0] for picture in row) + 6 for row in rows]
+    out = np.full((sum(heights), columns * (width + 6), 3), 255, np.uint8)
+    for row, top in zip(rows, np.cumsum([0, *heights[:-1]]), strict=True):
+        for column, picture in enumerate(row):
+            left = column * (width + 6)
+            out[top : top + picture.shape[0], left : left + width] = picture
+    return out
+
+
+def _to_width(picture: Picture, width: int) -> Picture:
+    height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
+    how = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
 
 
 def _caption(result: dict[str, Any], names: dict[int, str]) -> str:
@@ -65,11 +73,13 @@ def _draw_mask(canvas: Picture, mask: npt.NDArray[np.bool_], colour: tuple[int, 
 
 
 def _draw_box(canvas: Picture, box: Sequence[float], colour: tuple[int, int, int], caption: str) -> None:
-    """The box, and its caption on a dark ground above it (inside where there is no room)."""
+    """The box, and its caption on a dark ground above it (inside where there is no room), if it is not too small."""
     scale = max(0.35, min(canvas.shape[:2]) / 1200)
     x, y = round(box[0]), round(box[1])
     cv2.rectangle(canvas, (x, y), (round(box[0] + box[2]), round(box[1] + box[3])), colour, 1)
     (width, height), base = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    if width > 3 * box[2]:
+        return  # a caption that hides a small object's neighbours says less than none
     top = y - height - base if y - height - base >= 0 else y
     left = max(0, min(x, canvas.shape[1] - width))
     cv2.rectangle(canvas, (left, top), (left + width, top + height + base), (30, 30, 30), -1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.masks import mask_targets
+from maskrcnn.masks import has_mask, mask_targets
 from maskrcnn.models.losses import binary, full_precision, multiclass
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Loss, Samples, Targets
@@ -113,7 +113,7 @@ class MaskHead(nn.Module):
         self.predictor = predictor(num_maps=num_maps)
 
     def losses(self, regions: Tensor, positives: Samples, targets: Targets) -> dict[str, Loss]:
-        """``mask``: cross entropy averaged over the cells of a region, summed over positives.
+        """``mask``: cross entropy averaged over the cells of a region, summed over positives (of objects with a mask).
 
         regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``.
         """
@@ -123,7 +123,8 @@ class MaskHead(nn.Module):
         side = logits.shape[-1]
         with torch.no_grad():
             wanted = mask_targets(targets.masks, positives.boxes, positives.matched, side).flatten(0, 1)
-        chosen = positives.positive.flatten()
+            with_mask = has_mask(targets.masks).gather(1, positives.matched)
+        chosen = (positives.positive & with_mask).flatten()
         labels = torch.where(chosen, positives.labels.flatten(), 0)
         total, count = self._cross_entropy(logits, wanted, labels, chosen)
         return {"mask": Loss(total / side**2, count)}

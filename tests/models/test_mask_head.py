@@ -99,3 +99,14 @@ def test_boxes_without_masks_cannot_train_a_mask_head() -> None:
     head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
     with pytest.raises(ValueError, match="needs masks"):
         head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)
+
+
+def test_objects_without_a_mask_teach_nothing() -> None:
+    targets = box_targets([[[0, 0, 20, 40], [10, 10, 20, 20]], [[0, 0, 20, 20]]], [[2, 0], [1]])
+    assert targets.masks is not None
+    targets.masks.size[0, 1] = 0
+    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
+    loss = head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)["mask"]
+    assert loss.count == 2
+    loss.total.backward()
+    assert (head.predictor.maps.grad[1] == 0).all()
