@@ -30,6 +30,10 @@ def main(arguments: Sequence[str]) -> None:
     device = assembly.open_device(config.device, config.threads)
     train_set, val_set = assembly.open_data(config, "train"), assembly.open_data(config, "val")
     check_same_categories(train_set, val_set)
+    if config.model.mask_head is not None and not train_set.has_masks:
+        raise UserError(
+            "the training annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
+        )
     assembly.set_categories(config, train_set)
     run_dir = assembly.open_run_dir(config.run_dir)
     stored = _resumed(config, run_dir)

@@ -64,6 +64,7 @@ def custom(json_path: Path, images: Path) -> list[str]:
         "schedule.batch_size=1",
         f"run_dir={images / 'run'}",
         "data.short_side=64",
+        "model.mask_head=null",
     ]
 
 
@@ -106,12 +107,22 @@ def test_a_corrupt_image_is_named(
     assert "data.on_corrupt_image=skip" in message
 
 
+def test_boxes_cannot_train_a_mask_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    arguments = custom(coco_json(tmp_path, annotations=[annotation()]), tmp_path)
+    status, message = ended([a for a in arguments if "mask_head" not in a], monkeypatch, capsys)
+    assert status == 2
+    assert "no masks (segmentation); set model.mask_head=null" in message
+
+
 def test_boxes_of_no_size_are_dropped_counted_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
     flat = [annotation(), annotation(id=6, bbox=[1, 1, 0, 4]), annotation(id=7, bbox=[1, 1, 4, -2])]
-    train.main([*custom(coco_json(tmp_path, annotations=flat), tmp_path), "model.mask_head=null"])
+    train.main([*custom(coco_json(tmp_path, annotations=flat), tmp_path)])
     out = capsys.readouterr().out
     assert "2 " in next(line for line in out.splitlines() if "size" in line)
 
