@@ -33,7 +33,9 @@ def cuda_home() -> str | None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         return "/usr/local/cuda" if Path("/usr/local/cuda/bin/nvcc").exists() else None
-    dryrun = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
+    dryrun = subprocess.run(
+        [nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False
+    )
     top = re.search(r"^#\$ TOP=(.+)$", dryrun.stderr, flags=re.MULTILINE)
     return str(Path(top[1]).resolve()) if top else str(Path(nvcc).resolve().parent.parent)
 
