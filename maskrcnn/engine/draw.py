@@ -9,7 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
+
+from maskrcnn.masks import decode
 
 Picture = npt.NDArray[np.uint8]
 
@@ -25,8 +26,9 @@ def draw_results(
     chosen = [r for r in results if r.get("score", 1.0) >= score_threshold and not r.get("iscrowd")]
     for index, result in enumerate(sorted(chosen, key=lambda r: r.get("score", 1.0))):
         colour = _colour(index)
-        if isinstance(rle := result.get("segmentation"), dict):
-            _draw_mask(canvas, coco_mask.decode(rle).astype(bool), colour)
+        segmentation = result.get("segmentation")
+        if segmentation and (bitmap := decode(segmentation, *canvas.shape[:2])) is not None:
+            _draw_mask(canvas, bitmap.full(*canvas.shape[:2]).astype(bool), colour)
         _draw_box(canvas, result["bbox"], colour, _caption(result, names))
     return canvas
 
