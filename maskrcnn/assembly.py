@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
-from maskrcnn.data.proposals import ProposalFile
+from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile
 from maskrcnn.engine import checkpoint
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
@@ -63,11 +63,14 @@ def open_data(config: DictConfig, split: str) -> Dataset:
     source = configs.build(config.data.source)
     dataset: Dataset = getattr(source, split)()
     proposals = config.proposals[split]
-    if proposals is not None:
+    if proposals == "ground_truth":
+        dataset.proposals = NoProposals() if split == "train" else GroundTruthBoxes(dataset)
+    elif proposals is not None:
         dataset.proposals = ProposalFile(proposals)
     elif config.model.rpn is None:
         raise UserError(
-            f"model.rpn=null needs proposals.{split}=FILE, COCO results that are used as proposals"
+            f"model.rpn=null needs proposals.{split}=FILE, COCO results that are used as proposals, "
+            f"or proposals.{split}=ground_truth"
         )
     console.print(f"{split}: {len(dataset)} images, {len(dataset.categories)} classes")
     for line in dataset.report:

@@ -99,11 +99,15 @@ class Targets(_Record):
 
 @dataclass(frozen=True)
 class Proposals(_Record):
-    """Regions that may hold an object: boxes ``[N, K, 4]``, scores ``[N, K]`` (logits), valid ``[N, K]`` bool."""
+    """Regions that may hold an object: boxes ``[N, K, 4]``, scores ``[N, K]`` (logits), valid ``[N, K]`` bool.
+
+    labels: ``[N, K]`` int64 where the class is known beforehand (ground truth given as proposals), else None.
+    """
 
     boxes: Tensor
     scores: Tensor
     valid: Tensor
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side
 from maskrcnn.engine.evaluate import Result, detect_all
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.evaluation.coco import evaluate
+from maskrcnn.evaluation.recall import average_recall
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 Metrics = dict[str, dict[str, float | None]]
@@ -42,11 +43,8 @@ class Evaluator:
         shown = track(images, "evaluating", total=count, console=console, disable=not console.is_terminal)
         by_image = dict(islice(shown, count))
         predictions = [result for results in by_image.values() for result in results]
-        kinds = ("bbox",) if self.model.mask_head is None else ("bbox", "segm")
         truth = self.dataset.ground_truth()
-        metrics: Metrics = evaluate(
-            predictions, truth, kinds, self.settings.max_dets, image_ids=list(by_image)
-        )
+        metrics = self._score(predictions, truth, list(by_image))
         (run_dir / "predictions.json").write_text(json.dumps(predictions))
         (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
         console.print(
@@ -56,6 +54,14 @@ class Evaluator:
         if self.picture is not None:
             cv2.imwrite(str(run_dir / "predictions.png"), self.picture[..., ::-1])
         return metrics
+
+    def _score(self, predictions: list[Result], truth: dict[str, Any], image_ids: list[int]) -> Metrics:
+        most = self.settings.max_dets
+        if self.model.box_head is None and self.model.mask_head is None:
+            return {"proposals": average_recall(predictions, truth, most, image_ids)}
+        heads = {"bbox": self.model.box_head, "segm": self.model.mask_head}
+        kinds = [kind for kind, head in heads.items() if head is not None]
+        return evaluate(predictions, truth, kinds, most, image_ids)
 
     def _draw(
         self, by_image: dict[int, list[Result]], annotations: list[dict[str, Any]], most: int

@@ -140,7 +140,7 @@ class Run:
         self.log.metrics(step, metrics)
         if (picture := self.evaluator.picture) is not None:
             self.log.picture(step, "ground truth | predictions", picture)
-        score = metrics.get("segm", metrics["bbox"])["AP"]
+        score = next(iter([*metrics.values()][-1].values()))  # AP of the masks, or of what there is
         if self.best is None or (score is not None and score > self.best):
             self.best = -1.0 if score is None else score
             self._save("best.pt", step)

@@ -45,7 +45,7 @@ class Example:
 
     image: ``[H, W, 3]`` uint8 RGB. boxes, labels, crowd, keypoints: as in ``ImageRecord``.
     masks: one per object, None for an object without a mask.
-    proposals: ``[P, 5]`` float32, box and score, where they were computed beforehand.
+    proposals: ``[P, 5]`` float32, box and score (and label, ``[P, 6]``), where they are given beforehand.
     """
 
     image: Pixels
@@ -59,7 +59,7 @@ class Example:
 
 
 class Proposer(Protocol):
-    """Regions computed beforehand: ``[P, 5]`` float32, box and score, of an image."""
+    """Regions given beforehand: ``[P, 5]`` float32, box and score, or ``[P, 6]`` with the label, of an image."""
 
     def of(self, image_id: int) -> Floats: ...
 

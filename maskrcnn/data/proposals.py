@@ -1,4 +1,4 @@
-"""Proposals computed beforehand, for Fast R-CNN and for ablations with fixed proposals."""
+"""Proposals given beforehand: from a file (Fast R-CNN, ablations with fixed proposals), or the ground truth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from maskrcnn.data.coco_json import load_json
-from maskrcnn.data.dataset import Floats
+from maskrcnn.data.dataset import Dataset, Floats
 from maskrcnn.errors import UserError
 from maskrcnn.structures import Proposals
 
@@ -43,15 +43,43 @@ class ProposalFile:
         return self._rows[begin : min(int(end), int(begin) + self.most)]
 
 
+class GroundTruthBoxes:
+    """The objects' own boxes and labels as proposals: a comparison of masks without proposals or classes in it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._place = {dataset.image_id(index): index for index in range(len(dataset))}
+
+    def of(self, image_id: int) -> Floats:
+        """``[P, 6]`` float32: x1, y1, x2, y2 in the image's pixels, a score of 0 (a logit), the label; no crowds."""
+        record = self.dataset.record(self._place[image_id])
+        rows = np.concatenate(
+            [record.boxes, np.zeros((len(record.labels), 1)), record.labels[:, None]], axis=1
+        )
+        return rows[~record.crowd].astype(np.float32)
+
+
+class NoProposals:
+    """Nothing besides the ground truth, which training joins to the proposals anyway."""
+
+    def of(self, image_id: int) -> Floats:
+        """``[0, 5]`` float32."""
+        return np.zeros((0, 5), np.float32)
+
+
 def batch_proposals(proposals: Sequence[Floats | None]) -> Proposals | None:
-    """``[P_i, 5]`` of each image, padded to a common number (a multiple of 64); None where images have none."""
+    """``[P_i, 5]`` of each image, or ``[P_i, 6]`` with labels, padded to a common number (a multiple of 64).
+
+    None where images have none.
+    """
     given = [rows for rows in proposals if rows is not None]
     if not given:
         return None
     num = -(-max(max(len(rows) for rows in given), 1) // 64) * 64
-    padded = torch.zeros(len(given), num, 5)
+    padded = torch.zeros(len(given), num, given[0].shape[1])
     valid = torch.zeros(len(given), num, dtype=torch.bool)
     for n, rows in enumerate(given):
         padded[n, : len(rows)] = torch.from_numpy(rows)
         valid[n, : len(rows)] = True
-    return Proposals(padded[..., :4].contiguous(), padded[..., 4].contiguous(), valid)
+    labels = padded[..., 5].long() if padded.shape[-1] == 6 else None
+    return Proposals(padded[..., :4].contiguous(), padded[..., 4].contiguous(), valid, labels)

@@ -208,7 +208,7 @@ def accumulate(
     kind = "segm" if iou_type == "boundary" else iou_type
     _need(predictions, "segmentation" if kind == "segm" else kind)
     with contextlib.redirect_stdout(io.StringIO()):
-        results = _results(predictions, truth, kind)
+        results = load_results(predictions, truth, kind)
         evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)
         parameters = evaluation.params
         parameters.imgIds = list(image_ids)
@@ -240,7 +240,7 @@ def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
             raise UserError(f"prediction {place} has no {key}, which this metric needs of every one")
 
 
-def _results(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> COCO:
+def load_results(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> COCO:
     """Predictions as a COCO object; pycocotools' own ``loadRes`` cannot take an empty list."""
     if not predictions:
         empty = COCO()

@@ -109,6 +109,7 @@ class MaskHead(nn.Module):
         self.pooler = pooler
         self.trunk = trunk
         self.loss = loss
+        self.num_classes = num_classes
         num_maps = {"sigmoid": num_classes, "class_agnostic": 1, "softmax": num_classes + 1}[loss]
         self.predictor = predictor(num_maps=num_maps)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from maskrcnn.errors import UserError
 from maskrcnn.models.box_head import BoxHead
 from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.matching import match, take
@@ -52,6 +53,8 @@ class MaskRCNN(nn.Module):
     """Mask R-CNN (He et al., 2017); Faster R-CNN without a mask head, Fast R-CNN without an RPN.
 
     rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
+    box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
+    head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
     pixel_mean, pixel_std: of RGB in 0..255; ImageNet's by default.
     """
 
@@ -60,13 +63,14 @@ class MaskRCNN(nn.Module):
         backbone: nn.Module,
         pyramid: nn.Module,
         rpn: RPN | None,
-        box_head: BoxHead,
+        box_head: BoxHead | None,
         mask_head: MaskHead | None,
-        sampler: Sampler,
+        sampler: Sampler | None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
         super().__init__()
+        _check_parts(rpn, box_head, mask_head, sampler)
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
         self.pixel_mean: Tensor
@@ -86,8 +90,11 @@ class MaskRCNN(nn.Module):
         losses: dict[str, Loss] = {}
         if proposals is None:
             proposals, losses = self._rpn().propose_and_learn(features, images.sizes, targets)
-        samples = self.sampler(proposals, targets, self.box_head.num_classes)
-        losses |= self.box_head.losses(features, samples, targets)
+        if self.sampler is None:
+            return losses
+        samples = self.sampler(proposals, targets, self._num_classes())
+        if self.box_head is not None:
+            losses |= self.box_head.losses(features, samples, targets)
         if self.mask_head is not None:
             positives = samples.positives()
             regions = self._mask_regions(self.mask_head, features, positives.boxes, positives.valid)
@@ -103,13 +110,19 @@ class MaskRCNN(nn.Module):
         features = self.features(images)
         if proposals is None:
             proposals = self._rpn().propose(features, images.sizes)
-        detections = self.box_head.detect(features, proposals, images)
+        if self.box_head is None:
+            detections = _as_detections(proposals)
+        else:
+            detections = self.box_head.detect(features, proposals, images)
         if trim:
             detections = _trim(detections)
         if self.mask_head is None:
             return detections
         regions = self._mask_regions(self.mask_head, features, detections.boxes, detections.valid)
-        return replace(detections, masks=self.mask_head.detect(regions, detections.labels))
+        masks = self.mask_head.detect(regions, detections.labels)
+        if self.box_head is None:
+            detections = replace(detections, scores=maskness(masks))
+        return replace(detections, masks=masks)
 
     def features(self, images: Images) -> dict[int, Tensor]:
         """Maps ``[N, C, H/l, W/l]`` by stride l."""
@@ -128,9 +141,17 @@ class MaskRCNN(nn.Module):
         self, head: MaskHead, features: dict[int, Tensor], boxes: Tensor, valid: Tensor
     ) -> Tensor:
         """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""
-        trunk = self.box_head.trunk if head.trunk is None else head.trunk
+        trunk = head.trunk
+        if trunk is None:
+            assert self.box_head is not None
+            trunk = self.box_head.trunk
         regions: Tensor = trunk(head.pooler(features, boxes, valid))
         return regions
+
+    def _num_classes(self) -> int:
+        head = self.box_head or self.mask_head
+        assert head is not None
+        return head.num_classes
 
     def _rpn(self) -> RPN:
         if self.rpn is None:
@@ -142,3 +163,38 @@ def _trim(detections: Detections) -> Detections:
     most = int(detections.valid.sum(1).max())
     first = {name: getattr(detections, name)[:, :most] for name in ("boxes", "scores", "labels", "valid")}
     return Detections(**first, masks=None)
+
+
+def maskness(masks: Tensor) -> Tensor:
+    """Mean probability of the cells taken for foreground (SOLO, Wang et al. 2020): ``[N, D, M, M]`` to ``[N, D]``.
+
+    It ranks masks of boxes that come without a score.
+    """
+    inside = masks >= 0.5
+    return (masks * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
+
+
+def _as_detections(proposals: Proposals) -> Detections:
+    """Proposals by falling score; label 0 where they have none of their own."""
+    labels = proposals.labels
+    if labels is None:
+        labels = torch.zeros_like(proposals.valid, dtype=torch.int64)
+    return Detections(proposals.boxes, proposals.scores.sigmoid(), labels, proposals.valid, masks=None)
+
+
+def _check_parts(
+    rpn: RPN | None, box_head: BoxHead | None, mask_head: MaskHead | None, sampler: Sampler | None
+) -> None:
+    if rpn is None and box_head is None and mask_head is None:
+        raise UserError(
+            "a model needs an RPN, a box head or a mask head; rpn, box_head and mask_head are all null"
+        )
+    if box_head is None and mask_head is not None:
+        if rpn is not None:
+            raise UserError(
+                "box_head=null with a mask head masks given boxes and has no use for an RPN; set rpn=null"
+            )
+        if mask_head.trunk is None:
+            raise UserError("mask_head.trunk=null takes the box head's trunk, but box_head=null")
+    if (box_head is not None or mask_head is not None) and sampler is None:
+        raise UserError("the heads learn from sampled regions; sampler=null is for an RPN alone")
