@@ -1,0 +1,187 @@
+"""A cell of a table: an ordinary run of tools/train.py in its own folder, then a record of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from maskrcnn import assembly
+from maskrcnn.ablation import record
+from maskrcnn.ablation.grid import Cell, Table
+from maskrcnn.engine.logs import console
+from maskrcnn.errors import UserError
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs cells of ``table`` into ``out/runs/<cell>`` and records them in ``out/cells/<cell>.json``.
+
+    extra: overrides from the command line, after the table's own. threads: of each run. nproc: processes of each run
+    (torchrun). The record marks a cell as finished.
+    """
+
+    table: Table
+    out: Path
+    extra: tuple[str, ...]
+    threads: int
+    nproc: int
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether the cell has its record. Raises UserError where the record was made with other settings."""
+        path = self._record(cell)
+        if not path.exists():
+            return False
+        made = json.loads(path.read_text())["overrides"]
+        if made != self._settings(cell):
+            raise UserError(
+                f"{path} was made with other settings:\n  {' '.join(made)}\nnot\n  {' '.join(self._settings(cell))}\n"
+                "give another out=DIR, or remove the file to run the cell anew"
+            )
+        return True
+
+    def overrides(self, cell: Cell) -> list[str]:
+        """Everything that tools/train.py is called with."""
+        given: list[str] = []
+        if self.table.proposals == "ground_truth":
+            given = ["model.rpn=null", "proposals.train=ground_truth", "proposals.val=ground_truth"]
+        elif self.table.proposals is not None:
+            folder = self._shared / "proposals"
+            given = [f"proposals.{split}={folder / split}.json" for split in ("train", "val")]
+            if self.table.start_from_proposals:
+                given += [f"init.weights={self._shared / 'last.pt'}", "init.reset_heads=true"]
+        own = [f"run_dir={self.folder(cell.id)}", f"threads={self.threads}"]
+        return [*given, *self._settings(cell), *own]
+
+    def prepare(self) -> None:
+        """Train the proposal network and store its proposals, unless that has been done."""
+        if self.table.proposals is None or self.table.proposals == "ground_truth":
+            return
+        proposals = self._shared / "proposals"
+        if not all((proposals / f"{split}.json").exists() for split in ("train", "val")):
+            console.print(f"proposals that all cells share: {self.log('proposals')}")
+            overrides = [*self.table.proposals, *self.extra, f"run_dir={self._shared}"]
+            partial = self._shared / "proposals.partial"
+            for command in (
+                self._train([*overrides, "seed=0"]),
+                [
+                    sys.executable,
+                    str(TOOLS / "propose.py"),
+                    f"checkpoint={self._shared / 'last.pt'}",
+                    f"run_dir={partial}",
+                ],
+            ):
+                if not self._call(command, "proposals"):
+                    raise UserError(
+                        f"the proposal network failed; what it printed is in {self.log('proposals')}"
+                    )
+            partial.rename(proposals)
+
+    def run(self, cell: Cell) -> bool:
+        """Train (or resume) and record one cell; whether that ended well."""
+        console.print(f"{cell.id} begins")
+        if not self._call(self._train(self.overrides(cell)), cell.id):
+            return False
+        found = self._describe(cell)
+        self._record(cell).parent.mkdir(parents=True, exist_ok=True)
+        record.write(self._record(cell), found)
+        figures = ", ".join(
+            f"{kind} AP {values['AP']:.1f}"
+            for kind, values in found["metrics"].items()
+            if values["AP"] is not None
+        )
+        console.print(f"{cell.id} done in {found['manifest']['seconds'] / 60:.1f} min: {figures}")
+        return True
+
+    def folder(self, name: str) -> Path:
+        """The run directory of a cell by its id."""
+        return self.out / "runs" / name
+
+    def log(self, name: str) -> Path:
+        """What a run printed."""
+        return self.out / "runs" / f"{name}.log"
+
+    @property
+    def _shared(self) -> Path:
+        return self.folder("proposals")
+
+    def _record(self, cell: Cell) -> Path:
+        return self.out / "cells" / f"{cell.id}.json"
+
+    def _settings(self, cell: Cell) -> list[str]:
+        return [*cell.overrides, *self.extra]
+
+    def _train(self, overrides: list[str]) -> list[str]:
+        python = [sys.executable]
+        if self.nproc > 1:
+            python += ["-m", "torch.distributed.run", f"--nproc_per_node={self.nproc}"]
+        return [*python, str(TOOLS / "train.py"), *overrides]
+
+    def _call(self, command: list[str], name: str) -> bool:
+        log = self.log(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # Idle threads that spin take the cores from the runs beside them.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+        with log.open("a") as file:
+            return (
+                subprocess.run(command, stdout=file, stderr=file, env=environment, check=False).returncode
+                == 0
+            )
+
+    def _describe(self, cell: Cell) -> record.Record:
+        run_dir = self.folder(cell.id)
+        config = OmegaConf.load(run_dir / "config.yaml")
+        assert isinstance(config, DictConfig)
+        annotations = assembly.open_data(config, "val").ground_truth()
+        predictions = json.loads((run_dir / "predictions.json").read_text())
+        kinds = list(json.loads((run_dir / "metrics.json").read_text()))
+        curve, seconds, memory = record.learning_curve(run_dir)
+        found: dict[str, Any] = {
+            "id": cell.id,
+            "table": self.table.name,
+            "scale": self.table.scale,
+            "axes": cell.axes,
+            "seed": cell.seed,
+            "overrides": self._settings(cell),
+            **record.figures(predictions, annotations, kinds, config.evaluation.max_dets, self.table.sizes),
+            "curve": curve,
+            "network_scale": record.network_scale(annotations, config.data.short_side, config.data.max_size),
+            "examples": record.examples(predictions, annotations),
+            "tested_with": self._cross(cell) if cell.seed == 0 else {},
+            "manifest": record.manifest(run_dir, seconds, memory),
+        }
+        if self.table.proposals == "ground_truth" and config.model.box_head is None:
+            found["instances"] = record.instance_ious(predictions, annotations)
+        return found
+
+    def _cross(self, cell: Cell) -> dict[str, Any]:
+        """The cell's metrics when it is tested with the other values of the crossed axis."""
+        axis = self.table.cross
+        if axis is None:
+            return {}
+        tested = {}
+        for value, overrides in self.table.axes[axis].items():
+            if value == cell.axes[axis]:
+                continue
+            folder = self.folder(cell.id) / f"tested_with_{value}"
+            command = [
+                sys.executable,
+                str(TOOLS / "eval.py"),
+                f"checkpoint={self.folder(cell.id) / 'last.pt'}",
+            ]
+            if not self._call(
+                [*command, *overrides, f"run_dir={folder}", f"threads={self.threads}"], cell.id
+            ):
+                raise UserError(f"{cell.id} cannot be tested with {value}: {self.log(cell.id)}")
+            tested[value] = json.loads((folder / "metrics.json").read_text())
+            shutil.rmtree(folder)
+        return tested

@@ -1,0 +1,94 @@
+"""The paper's claims about RoIAlign, RoIWarp and RoIPool, held against the runs of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from maskrcnn.ablation.grid import Table
+from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, paired_by_seed
+from maskrcnn.ablation.summary import Row, common_seeds
+
+_METRICS = {"segm_AP": "mask AP", "segm_AP75": "mask AP75", "bbox_AP": "box AP"}
+
+
+def claims(table: Table, rows: Sequence[Row]) -> list[str]:
+    """A sentence for each claim that the table's cells can speak to: it holds, it does not, or it is not resolved."""
+    if not {"align", "pool"} <= table.axes.get("roi_op", {}).keys():
+        return []
+    places = {(row.axes["roi_op"], row.axes.get("stride", "")): row for row in rows}
+    strides = list(dict.fromkeys(stride for _, stride in places))
+    found = [line for stride in strides for line in _align_beats_pool(places, stride)]
+    if {"16", "32"} <= set(strides):
+        found += _loses_more_at_32(places)
+    found += [line for stride in strides for line in _warp_is_about_pool(places, stride)]
+    return found
+
+
+def _align_beats_pool(places: dict[tuple[str, str], Row], stride: str) -> list[str]:
+    if ("align", stride) not in places or ("pool", stride) not in places:
+        return []
+    lines = []
+    for metric, name in _METRICS.items():
+        a, b = _values(places["align", stride], places["pool", stride], metric)
+        if a:
+            gain = paired_by_seed(a, b)
+            lines.append(f"align − pool > 0 in {name}{_at(stride)}: {_verdict(gain)}: {_words(gain)}.")
+    return lines
+
+
+def _loses_more_at_32(places: dict[tuple[str, str], Row]) -> list[str]:
+    if not all((operator, stride) in places for operator in ("align", "pool") for stride in ("16", "32")):
+        return []
+    metric = "segm_AP"
+    sides = {s: _values(places["align", s], places["pool", s], metric) for s in ("16", "32")}
+    if any(not a or 0 in a for a, _ in sides.values()):
+        return []
+    shares = {s: [(x - y) / x for x, y in zip(a, b, strict=True)] for s, (a, b) in sides.items()}
+    means = {s: lost_share(*sides[s]) for s in sides}
+    if len(shares["16"]) != len(shares["32"]):
+        return []
+    more = paired_by_seed(shares["32"], shares["16"])
+    gains = {s: mean_interval([x - y for x, y in zip(*sides[s], strict=True)]) for s in sides}
+    return [
+        f"The share of align's mask AP that pool loses is larger at stride 32 than at 16: {_verdict(more)}: "
+        f"{means['32'].mean:.2f} against {means['16'].mean:.2f} (paper: 0.24 and 0.11), difference {_words(more, 2)}; "
+        f"in points {gains['32'].mean:+.1f} against {gains['16'].mean:+.1f} (paper: +7.3 and +3.4)."
+    ]
+
+
+def _warp_is_about_pool(places: dict[tuple[str, str], Row], stride: str) -> list[str]:
+    if not all((operator, stride) in places for operator in ("align", "warp", "pool")):
+        return []
+    align, warp, pool = (places[operator, stride] for operator in ("align", "warp", "pool"))
+    gain, gap = _values(align, pool, "segm_AP"), _values(warp, pool, "segm_AP")
+    if not gain[0] or not gap[0]:
+        return []
+    first, second = mean_interval([a - b for a, b in zip(*gain, strict=True)]), paired_by_seed(*gap)
+    holds = "holds" if abs(second.mean) < first.mean / 4 else "does not hold"
+    return [
+        f"|warp − pool| is below a quarter of align − pool in mask AP{_at(stride)}: {holds}: "
+        f"warp − pool {_words(second)}, align − pool {_words(first)}."
+    ]
+
+
+def _values(row: Row, other: Row, metric: str) -> tuple[list[float], list[float]]:
+    first, second = common_seeds(row, other)
+    a, b = Row({}, first).values(metric), Row({}, second).values(metric)
+    return (a, b) if len(a) == len(b) else ([], [])
+
+
+def _verdict(estimate: Estimate) -> str:
+    if estimate.low is None:
+        return "one run, not resolved"
+    if not estimate.resolved:
+        return "not resolved"
+    return "holds" if estimate.mean > 0 else "does not hold"
+
+
+def _words(estimate: Estimate, digits: int = 1) -> str:
+    interval = "" if estimate.low is None else f" [{estimate.low:+.{digits}f}, {estimate.high:+.{digits}f}]"
+    return f"{estimate.mean:+.{digits}f}{interval}"
+
+
+def _at(stride: str) -> str:
+    return f" at stride {stride}" if stride else ""

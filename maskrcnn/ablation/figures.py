@@ -1,0 +1,188 @@
+"""The report's plots, as SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from maskrcnn.ablation.document import Figure
+from maskrcnn.ablation.grid import Table
+from maskrcnn.ablation.record import Record
+from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds
+from maskrcnn.data.images import Pixels
+from maskrcnn.engine.draw import draw_results
+
+# The same content gives the same file: no date, ids that do not change.
+matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
+_THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+_COLOURS = {"align": "#1b7837", "pool": "#b2182b", "warp": "#e08214", "align_legacy": "#5aae61"}
+
+
+def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
+    """AP against the IoU threshold, a panel per place of the other axes."""
+    groups = _groups(table, [row for row in rows if kind in row.records[0]["by_iou"]])
+    if not groups:
+        return None
+    canvas, panels = _panels(groups)
+    for panel, (name, members) in zip(panels, groups.items(), strict=True):
+        for label, row in members.items():
+            mean = row.mean_of(lambda record: record["by_iou"][kind]["all"])
+            panel.plot(_THRESHOLDS, mean, label=label, color=_COLOURS.get(label), marker=".")
+        panel.set(title=name, xlabel="IoU threshold", ylabel=f"{_KINDS[kind]} AP", ylim=(0, None))
+        panel.legend()
+    caption = f"{_KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds."
+    return Figure(f"iou_{kind}", caption, _svg(canvas))
+
+
+def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
+    """What ``compare.of`` gains over the others, against object size in feature cells."""
+    if table.compare is None or any(kind not in row.records[0]["by_size"] for row in rows):
+        return None
+    canvas = Canvas(figsize=(7, 4.2), layout="constrained")
+    panel = canvas.subplots()
+    for first, second, label, cell in _pairs(table, rows):
+        gain = first.mean_of(lambda r: r["by_size"][kind]) - second.mean_of(lambda r: r["by_size"][kind])
+        centres = _centres(table.sizes) / cell
+        seen = np.isfinite(gain)
+        panel.plot(centres[seen], gain[seen], marker="o", label=label)
+    if not panel.lines:
+        return None
+    panel.axhline(0, color="#888", lw=0.8)
+    panel.set(xscale="log", xlabel="object size in feature cells (square root of its area / stride)")
+    panel.set(ylabel=f"gain in {_KINDS[kind]} AP")
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+    panel.legend()
+    of = table.compare.of
+    caption = f"Gain of {of} in {_KINDS[kind]} AP, by the size of objects in cells of the map that the head pools from."
+    return Figure(f"size_{kind}", caption, _svg(canvas))
+
+
+def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Figure | None:
+    """The gain against the stride, a dot per seed."""
+    pairs = list(_pairs(table, rows))
+    if table.compare is None or len({cell for *_, cell in pairs}) < 2:
+        return None
+    canvas = Canvas(figsize=(6, 4), layout="constrained")
+    panel = canvas.subplots()
+    others = sorted({second.axes[table.compare.axis] for _, second, _, _ in pairs})
+    for place, other in enumerate(others):
+        own = [p for p in pairs if p[1].axes[table.compare.axis] == other]
+        x, y = [], []
+        for first, second, _, cell in own:
+            a, b = (Row({}, side).values(metric) for side in common_seeds(first, second))
+            gains = np.subtract(a, b)
+            colour = _COLOURS.get(other)
+            panel.plot([np.log2(cell) + 0.04 * place] * len(gains), gains, ".", color=colour, alpha=0.5)
+            x.append(np.log2(cell) + 0.04 * place)
+            y.append(gains.mean())
+        panel.plot(x, y, marker="o", color=_COLOURS.get(other), label=f"{table.compare.of} − {other}")
+    cells = sorted({cell for *_, cell in pairs})
+    panel.set_xticks(np.log2(cells), [f"{cell:g}" for cell in cells])
+    panel.axhline(0, color="#888", lw=0.8)
+    panel.set(xlabel="stride in pixels of the original image", ylabel=f"gain in {metric.replace('_', ' ')}")
+    panel.legend()
+    return Figure("stride_gain", "Gain against stride: the seeds (dots) and their mean.", _svg(canvas))
+
+
+def learning_curves(table: Table, rows: Sequence[Row]) -> Figure:
+    """Training loss of the first seed."""
+    groups = _groups(table, rows)
+    canvas, panels = _panels(groups)
+    for panel, (name, members) in zip(panels, groups.items(), strict=True):
+        for label, row in members.items():
+            if curve := row.records[0]["curve"]:
+                panel.plot(*np.transpose(curve), label=label, color=_COLOURS.get(label), lw=1)
+        panel.set(title=name, xlabel="step", ylabel="training loss")
+        panel.legend()
+    return Figure("learning_curves", "Training loss of the first seed.", _svg(canvas))
+
+
+def example_images(table: Table, rows: Sequence[Row], images: Path | None) -> Figure | None:
+    """The same images under every operator: a line per cell (first seed), detections above 0.5.
+
+    images: the folder that the records' file names are in; None where there are none to show.
+    """
+    if images is None or not all(
+        (images / e["image"]["file_name"]).is_file() for e in rows[0].records[0]["examples"]
+    ):
+        return None
+    names = {c["id"]: c["name"] for c in rows[0].records[0]["manifest"]["config"]["categories"]}
+    count = len(rows[0].records[0]["examples"])
+    canvas = Canvas(figsize=(2.4 * count, 2.6 * len(rows)), layout="constrained")
+    panels = np.atleast_2d(canvas.subplots(len(rows), count, squeeze=False))
+    for line, row in zip(panels, rows, strict=True):
+        for panel, example in zip(line, row.records[0]["examples"], strict=True):
+            picture = cv2.imread(str(images / example["image"]["file_name"]))
+            panel.imshow(draw_results(_rgb(picture), example["detections"], names))
+            panel.set_axis_off()
+        line[0].set_title(", ".join(f"{k} {v}" for k, v in row.axes.items()), loc="left", fontsize=9)
+    return Figure(
+        "examples", "The same images under each cell's model (first seed), scores above 0.5.", _svg(canvas)
+    )
+
+
+_KINDS = {"bbox": "box", "segm": "mask"}
+
+
+def _rgb(bgr: Any) -> Pixels:
+    return np.ascontiguousarray(bgr[..., ::-1])
+
+
+def _groups(table: Table, rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """A panel per place of the axes that are not compared; in it the compared values."""
+    axis = table.compare.axis if table.compare else next(iter(table.axes))
+    groups: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        name = ", ".join(f"{key} {value}" for key, value in row.axes.items() if key != axis)
+        groups.setdefault(name, {})[row.axes[axis]] = row
+    return groups
+
+
+def _pairs(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row, str, float]]:
+    """(of, other, label, side of a cell in pixels) of everything compared whose stride is one number."""
+    assert table.compare is not None
+    axis, of = table.compare.axis, table.compare.of
+    found = []
+    for row in (r for r in rows if r.axes[axis] == of):
+        cell = cell_pixels(row.records[0])
+        if cell is None:
+            continue
+        for other in rows:
+            if other.axes[axis] != of and {**other.axes, axis: of} == row.axes:
+                rest = ", ".join(f"{k} {v}" for k, v in row.axes.items() if k != axis)
+                found.append((row, other, f"{of} − {other.axes[axis]}, {rest}", cell))
+    return found
+
+
+def _centres(edges: Sequence[float]) -> Any:
+    """Geometric middles of the sizes; the last one is open and taken as half as wide again."""
+    ends = [*edges[1:], edges[-1] * 1.5]
+    return np.array([np.sqrt(max(low, high / 4) * high) for low, high in zip(edges, ends, strict=True)])
+
+
+def _panels(groups: dict[str, Any]) -> tuple[Canvas, list[Any]]:
+    canvas = Canvas(figsize=(4.6 * min(len(groups), 3), 3.6 * -(-len(groups) // 3)), layout="constrained")
+    grid = canvas.subplots(-(-len(groups) // 3), min(len(groups), 3), squeeze=False).ravel()
+    for unused in grid[len(groups) :]:
+        unused.set_axis_off()
+    return canvas, list(grid[: len(groups)])
+
+
+def _svg(canvas: Canvas) -> str:
+    buffer = io.StringIO()
+    canvas.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def examples_of(records: Sequence[Record]) -> list[str]:
+    """File names of the images that the records show."""
+    return [example["image"]["file_name"] for example in records[0]["examples"]]

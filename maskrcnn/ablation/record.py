@@ -1,0 +1,231 @@
+"""What is kept of a finished run: figures per threshold, size and image, the learning curve, and how it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from omegaconf import OmegaConf
+from pycocotools import mask as coco_mask
+from pycocotools.cocoeval import COCOeval
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from maskrcnn.evaluation.coco import accumulate, average_precision, evaluate, load_ground_truth
+
+Record = dict[str, Any]
+Result = dict[str, Any]
+_SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "maskrcnn")
+EXAMPLES = 3  # images whose detections are kept for the report's pictures
+
+
+def figures(
+    predictions: Sequence[Result],
+    annotations: dict[str, Any],
+    kinds: Sequence[str],
+    max_dets: int,
+    edges: Sequence[float],
+) -> Record:
+    """AP of ``predictions`` (COCO results) in percent: the usual six, by IoU threshold, by size and by image.
+
+    kinds: of "bbox" and "segm". edges: of sizes, square roots of areas in pixels of the original image.
+    """
+    truth = load_ground_truth(annotations)
+    ids = sorted(truth.getImgIds())
+    bins = {
+        f"{low:g}-{high:g}": (low**2, high**2) for low, high in zip(edges, [*edges[1:], 1e5], strict=True)
+    }
+    record: Record = {
+        "metrics": evaluate(predictions, truth, kinds, max_dets, ids),
+        "by_iou": {},
+        "by_size": {"edges": list(edges)},
+        "per_image": {"ids": ids},
+    }
+    for kind in kinds:
+        evaluation = accumulate(predictions, truth, kind, max_dets, ids, {**_SIZES, **bins})
+        thresholds = [float(t) for t in evaluation.params.iouThrs]
+        record["by_iou"][kind] = {
+            size: [_rounded(average_precision(evaluation, t, size)) for t in thresholds]
+            for size in ("all", *_SIZES)
+        }
+        record["by_size"][kind] = [_rounded(average_precision(evaluation, None, name)) for name in bins]
+        record["by_size"][f"{kind}75"] = [
+            _rounded(average_precision(evaluation, 0.75, name)) for name in bins
+        ]
+        record["per_image"][kind] = [_rounded(score) for score in image_scores(evaluation)]
+    return record
+
+
+def image_scores(evaluation: COCOeval) -> list[float | None]:
+    """AP within each image by itself, averaged over the classes it shows; None where it shows nothing to find.
+
+    The mean of these is not AP, which ranks the detections of all images together; they serve paired comparisons.
+    """
+    parameters = evaluation.params
+    images, areas = len(parameters.imgIds), len(parameters.areaRng)
+    scores: list[list[float]] = [[] for _ in range(images)]
+    for place in range(len(parameters.catIds)):
+        for i in range(images):
+            entry = evaluation.evalImgs[(place * areas) * images + i]  # area "all" comes first
+            if entry is not None and (score := _image_class_score(entry, parameters.recThrs)) is not None:
+                scores[i].append(score)
+    return [100 * float(np.mean(values)) if values else None for values in scores]
+
+
+def _image_class_score(entry: dict[str, Any], recalls: npt.NDArray[np.float64]) -> float | None:
+    objects = int(np.sum(~np.asarray(entry["gtIgnore"], bool)))
+    if objects == 0:
+        return None
+    matched, ignored = np.asarray(entry["dtMatches"]) > 0, np.asarray(entry["dtIgnore"], bool)  # [T, D]
+    if matched.shape[1] == 0:
+        return 0.0
+    true = np.cumsum(matched & ~ignored, axis=1)
+    false = np.cumsum(~matched & ~ignored, axis=1)
+    recall, precision = true / objects, true / np.maximum(true + false, 1)
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    values = []
+    for r, p in zip(recall, precision, strict=True):
+        at = np.searchsorted(r, recalls, side="left")
+        values.append(np.where(at < len(p), p[np.minimum(at, len(p) - 1)], 0).mean())
+    return float(np.mean(values))
+
+
+def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) -> Record:
+    """Mask IoU of every object with the mask predicted for its own box (ground truth as proposals).
+
+    Objects without a prediction (no mask at all) have IoU 0. Returns lists in the order of the annotations' ids:
+    ``id``, ``area`` in pixels of the original image, ``iou`` in percent.
+    """
+    truth = load_ground_truth(annotations)
+    by_image: dict[int, list[Result]] = {}
+    for result in predictions:
+        by_image.setdefault(result["image_id"], []).append(result)
+    rows = []
+    for annotation in sorted(truth.anns.values(), key=lambda a: a["id"]):
+        if annotation["iscrowd"] or not annotation.get("segmentation"):
+            continue
+        found = by_image.get(annotation["image_id"], [])
+        own = min(found, key=lambda r: _distance(r["bbox"], annotation["bbox"]), default=None)
+        iou = 0.0
+        if own is not None and _distance(own["bbox"], annotation["bbox"]) < 1.0:
+            iou = float(coco_mask.iou([own["segmentation"]], [truth.annToRLE(annotation)], [0])[0, 0])
+        rows.append((annotation["id"], round(float(annotation["area"]), 1), round(100 * iou, 2)))
+    return {"id": [r[0] for r in rows], "area": [r[1] for r in rows], "iou": [r[2] for r in rows]}
+
+
+def _distance(a: Sequence[float], b: Sequence[float]) -> float:
+    return float(np.abs(np.subtract(a, b)).max())
+
+
+def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, float]:
+    """Of a run's TensorBoard events: (step, total loss) pairs, the seconds it was at work, the most memory in MiB.
+
+    The seconds are summed over the sessions of a run that was interrupted and resumed.
+    """
+    points: dict[int, float] = {}
+    seconds = memory = 0.0
+    for path in sorted(run_dir.glob("events.out.tfevents.*"), key=lambda p: p.stat().st_mtime):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
+        events.Reload()
+        times = [e.wall_time for tag in events.Tags()["scalars"] for e in events.Scalars(tag)]
+        began = events.FirstEventTimestamp()
+        seconds += max(times, default=began) - began
+        for event in _scalars(events, "loss/total"):
+            points[event.step] = event.value
+        memory = max([memory, *(event.value for event in _scalars(events, "memory/peak_rss_mib"))])
+    return [[step, round(points[step], 4)] for step in sorted(points)], seconds, memory
+
+
+def _scalars(events: EventAccumulator, tag: str) -> list[Any]:
+    return list(events.Scalars(tag)) if tag in events.Tags()["scalars"] else []
+
+
+def manifest(run_dir: Path, seconds: float, memory_mib: float) -> Record:
+    """How a run was made: config, commit, versions, machine, time and memory."""
+    config = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=True)
+    return {
+        "config": config,
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "machine": machine(),
+        "seconds": round(seconds, 1),
+        "peak_memory_mib": round(memory_mib),
+    }
+
+
+def commit() -> str:
+    """The commit that runs, with ``+`` where files differ from it; ``unknown`` outside of a repository."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "--short=12", "HEAD") + changed
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> str:
+    """Processor, cores that may be used, and the GPU if there is one."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        name = names[0] if names else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {cores} cores{gpu}"
+
+
+def examples(
+    predictions: Sequence[Result], annotations: dict[str, Any], threshold: float = 0.5
+) -> list[Record]:
+    """The detections above ``threshold`` of the first images, for pictures."""
+    chosen = annotations["images"][:EXAMPLES]
+    return [
+        {
+            "image": image,
+            "detections": [
+                p for p in predictions if p["image_id"] == image["id"] and p["score"] >= threshold
+            ],
+        }
+        for image in chosen
+    ]
+
+
+def network_scale(annotations: dict[str, Any], short_side: int | None, max_size: int | None) -> float:
+    """Pixels of the network's input per pixel of the original image, the median over the images."""
+    if short_side is None:
+        return 1.0
+    sides = np.array([[image["height"], image["width"]] for image in annotations["images"]], np.float64)
+    scale = short_side / sides.min(1)
+    if max_size is not None:
+        scale = np.minimum(scale, max_size / sides.max(1))
+    return float(np.median(scale))
+
+
+def write(path: Path, record: Record) -> None:
+    """The record as json, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, separators=(",", ":")))
+    partial.replace(path)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

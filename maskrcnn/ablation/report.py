@@ -1,0 +1,301 @@
+"""From the records of finished cells to cells.csv, report.md, report.html, report.tex and manifest.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.ablation import figures
+from maskrcnn.ablation.claims import claims
+from maskrcnn.ablation.document import (
+    Block,
+    Figure,
+    Grid,
+    Heading,
+    Items,
+    Paragraph,
+    to_html,
+    to_latex,
+    to_markdown,
+)
+from maskrcnn.ablation.grid import Table
+from maskrcnn.ablation.record import Record
+from maskrcnn.ablation.statistics import Estimate, paired_bootstrap
+from maskrcnn.ablation.summary import (
+    METRICS,
+    Difference,
+    Row,
+    cell_pixels,
+    common_seeds,
+    differences,
+    grid_rows,
+    operator_switches,
+    stride_of,
+    value,
+)
+
+_MAIN = ("segm_AP", "segm_AP50", "segm_AP75", "bbox_AP", "bbox_AP50", "bbox_AP75")
+_CSV = (*_MAIN[3:], *_MAIN[:3], "segm_APs", "segm_APm", "segm_APl")
+
+
+def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Path]:
+    """Everything that ``out`` holds beside the records; the paths of the files."""
+    rows = grid_rows(table, records)
+    blocks = report(table, rows, out)
+    title = f"{table.title} ({table.scale})"
+    manifest = {
+        "table": asdict(table),
+        "cells": {record["id"]: record["manifest"] for record in records},
+    }
+    files = {
+        "report.md": to_markdown(blocks),
+        "report.html": to_html(blocks, title),
+        "report.tex": to_latex(blocks),
+        "manifest.json": json.dumps(manifest, indent=1),
+    }
+    for name, text in files.items():
+        (out / name).write_text(text)
+    (out / "figures").mkdir(exist_ok=True)
+    for block in blocks:
+        if isinstance(block, Figure):
+            (out / "figures" / f"{block.name}.svg").write_text(block.svg)
+    _write_csv(out / "cells.csv", records)
+    return [out / "cells.csv", *(out / name for name in files)]
+
+
+def report(table: Table, rows: Sequence[Row], out: Path) -> list[Block]:
+    """The report's blocks, in the order they are read."""
+    images = out / "examples"
+    kinds = [k for k in ("segm", "bbox") if all(k in row.records[0]["by_iou"] for row in rows)]
+    plots = [figures.iou_curves(table, rows, kind) for kind in kinds]
+    plots += [figures.size_gain(table, rows, kind) for kind in kinds]
+    plots += [figures.stride_gain(table, rows, f"{kinds[0]}_AP") if kinds and table.compare else None]
+    plots += [figures.learning_curves(table, rows), figures.example_images(table, rows, images)]
+    blocks: list[Block | None] = [
+        Heading(table.title, 1),
+        Paragraph(_introduction(table, rows)),
+        _results(table, rows),
+        *_claims(table, rows),
+        *_differences(table, rows),
+        *_paper(table, rows),
+        *_sizes(table, rows, kinds),
+        *_instances(table, rows),
+        *_cross(table, rows),
+        Heading("Figures"),
+        *plots,
+        *_made(rows),
+    ]
+    return [block for block in blocks if block is not None]
+
+
+def _introduction(table: Table, rows: Sequence[Row]) -> str:
+    counts = sorted({len(row.records) for row in rows})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    whole = int(np.prod([len(values) for values in table.axes.values()]))
+    missing = (
+        "" if len(rows) == whole else f" {whole - len(rows)} of the {whole} places have no finished run yet."
+    )
+    return (
+        f"Table {table.name} at scale {table.scale}; {seeds} run(s) per cell. Figures are percent; an interval "
+        f"(±) is Student's 95 % over seeds, and a single run has none.{missing}"
+    )
+
+
+def _results(table: Table, rows: Sequence[Row]) -> Grid:
+    metrics = [m for m in _MAIN if any(row.values(m) for row in rows)]
+    header = [*table.axes, "runs", *(_name(m) for m in metrics)]
+    lines = [
+        [*row.axes.values(), str(len(row.records)), *(show(row.estimate(m)) for m in metrics)] for row in rows
+    ]
+    return Grid(f"{table.name}-{table.scale}", header, lines)
+
+
+def _claims(table: Table, rows: Sequence[Row]) -> list[Block]:
+    found = claims(table, rows)
+    return [Heading("What the paper claims, and what these runs say"), Items(found)] if found else []
+
+
+def _differences(table: Table, rows: Sequence[Row]) -> list[Block]:
+    found = differences(table, rows, _MAIN)
+    if not found:
+        return []
+    others = [axis for axis in table.axes if table.compare and axis != table.compare.axis]
+    header = [*others, "difference", "metric", "by seed", "by image", "resolved", "share lost", "paper"]
+    text = (
+        "By seed: the mean of the paired differences of runs with the same seed. By image: of the AP within each image "
+        "by itself, the seeds averaged, bootstrapped over images. Resolved: both intervals that there are exclude 0. "
+        "Share lost: (first − second) / first."
+    )
+    return [
+        Heading("Differences"),
+        Paragraph(text),
+        Grid("differences", header, [_difference_line(d, others) for d in found]),
+    ]
+
+
+def _difference_line(d: Difference, others: Sequence[str]) -> list[str]:
+    intervals = [e for e in (d.by_seed, d.by_image) if e is not None and e.low is not None]
+    resolved = "one run" if d.by_seed.low is None else "yes" if all(e.resolved for e in intervals) else "no"
+    share = "" if d.share is None else show(d.share, scale=100, unit=" %")
+    paper = "new" if d.paper is None else f"{d.paper:+.1f}"
+    names = [d.axes[axis] for axis in others]
+    by_seed, by_image = show(d.by_seed, sign=True), "" if d.by_image is None else show(d.by_image, sign=True)
+    return [*names, f"{d.first} − {d.second}", _name(d.metric), by_seed, by_image, resolved, share, paper]
+
+
+def _paper(table: Table, rows: Sequence[Row]) -> list[Block]:
+    if not table.paper:
+        return []
+    lines = []
+    for row in rows:
+        published = table.published(row.axes)
+        for metric in (m for m in _MAIN if row.values(m)):
+            own = row.estimate(metric)
+            assert own is not None
+            there = published.get(metric)
+            beside = ["new", ""] if there is None else [f"{there:.1f}", f"{own.mean - there:+.1f}"]
+            lines.append([*row.axes.values(), _name(metric), show(own), *beside])
+    text = "The paper's figures are COCO's with an ImageNet backbone; where the scale differs, compare the differences."
+    header = [*table.axes, "metric", "here", "paper", "here − paper"]
+    return [Heading("Beside the paper"), Paragraph(text), Grid("paper", header, lines)]
+
+
+def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Block]:
+    blocks: list[Block] = []
+    for kind in kinds:
+        edges = [*table.sizes, None]
+        names = [
+            f"{low:g}–{'' if high is None else f'{high:g}'} px"
+            for low, high in zip(edges, edges[1:], strict=False)
+        ]
+        lines = []
+        for row in rows:
+            mean = row.mean_of(lambda record, kind=kind: record["by_size"][kind])  # type: ignore[misc]
+            cell = cell_pixels(row.records[0])
+            cells = "by level" if cell is None else f"{cell:g} px"
+            lines.append([*row.axes.values(), cells, *("–" if np.isnan(v) else f"{v:.1f}" for v in mean)])
+        blocks.append(Grid(f"sizes-{kind}", [*table.axes, "a cell", *names], lines))
+    if not blocks:
+        return []
+    text = "AP of masks, then of boxes, of objects whose square root of area lies in each range; divide by the cell for cells."
+    return [Heading("By object size"), Paragraph(text), *blocks]
+
+
+def _instances(table: Table, rows: Sequence[Row]) -> list[Block]:
+    """Mean mask IoU, paired by object, where the boxes were given."""
+    if table.compare is None or any("instances" not in row.records[0] for row in rows):
+        return []
+    axis, of = table.compare.axis, table.compare.of
+    lines = [[*row.axes.values(), "", f"{_ious(row.records).mean():.2f}", ""] for row in rows]
+    header = [*table.axes, "objects", "mean mask IoU", f"{of} − this, paired by object"]
+    for line, row in zip(lines, rows, strict=True):
+        line[-3] = str(len(row.records[0]["instances"]["iou"]))
+        best = next(r for r in rows if r.axes == {**row.axes, axis: of})
+        if best is not row:
+            first, second = common_seeds(best, row)
+            line[-1] = show(paired_bootstrap(_ious(first), _ious(second)), sign=True, digits=2)
+    return [
+        Heading("Mask IoU of given boxes"),
+        Grid("instances", header, lines),
+        *_instance_sizes(table, rows),
+    ]
+
+
+def _instance_sizes(table: Table, rows: Sequence[Row]) -> list[Block]:
+    """The paired gain by object size in cells."""
+    assert table.compare is not None
+    axis, of = table.compare.axis, table.compare.of
+    bounds = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
+    lines = []
+    for row in (r for r in rows if r.axes[axis] != of):
+        best = next(r for r in rows if r.axes == {**row.axes, axis: of})
+        first, second = common_seeds(best, row)
+        area = np.array(row.records[0]["instances"]["area"])
+        if (cell := cell_pixels(row.records[0])) is None:
+            continue
+        cells = np.sqrt(area) / cell
+        for low, high in zip(bounds, bounds[1:], strict=False):
+            inside = (cells >= low) & (cells < high)
+            if inside.sum() >= 10:
+                gain = paired_bootstrap(_ious(first)[inside], _ious(second)[inside])
+                span = f"{low:g}–{'' if np.isinf(high) else f'{high:g}'}"
+                lines.append(
+                    [*row.axes.values(), span, str(int(inside.sum())), show(gain, sign=True, digits=2)]
+                )
+    header = [*table.axes, "size in cells", "objects", f"{of} − this, mask IoU"]
+    return [Grid("instance-sizes", header, lines)] if lines else []
+
+
+def _ious(records: Sequence[Record]) -> Any:
+    return np.mean([r["instances"]["iou"] for r in records], axis=0)
+
+
+def _cross(table: Table, rows: Sequence[Row]) -> list[Block]:
+    if table.cross is None or not any(row.records[0].get("tested_with") for row in rows):
+        return []
+    values = list(table.axes[table.cross])
+    lines = []
+    for row in rows:
+        first = row.records[0]
+        own = row.axes[table.cross]
+        tested = {own: first["metrics"], **first["tested_with"]}
+        figures_of = [
+            tested.get(v, {}).get("segm", tested.get(v, {}).get("bbox", {})).get("AP") for v in values
+        ]
+        lines.append([*row.axes.values(), *("–" if f is None else f"{f:.1f}" for f in figures_of)])
+    text = "Mask AP of the first seed's models when they are tested with each operator; the rows say what they learnt with."
+    header = [*table.axes, *(f"tested with {v}" for v in values)]
+    return [Heading("Trained with one, tested with another"), Paragraph(text), Grid("cross", header, lines)]
+
+
+def _made(rows: Sequence[Row]) -> list[Block]:
+    manifests = [record["manifest"] for row in rows for record in row.records]
+    seconds = [m["seconds"] for m in manifests]
+    machines = sorted({m["machine"] for m in manifests})
+    commits = sorted({m["commit"] for m in manifests})
+    versions = sorted({f"torch {m['versions']['torch']}" for m in manifests})
+    texts = [
+        f"{len(seconds)} runs, {sum(seconds) / 60:.0f} minutes together, {min(seconds) / 60:.1f} to "
+        f"{max(seconds) / 60:.1f} minutes each (beside other work), at most {max(m['peak_memory_mib'] for m in manifests)} MiB",
+        f"machine: {'; '.join(machines)}; {', '.join(versions)}",
+        f"commit: {', '.join(commits)}; every run's config and versions are in manifest.json",
+    ]
+    return [Heading("How it was made"), Items(texts)]
+
+
+def show(
+    estimate: Estimate | None, sign: bool = False, digits: int = 1, scale: float = 1, unit: str = ""
+) -> str:
+    """``27.4 ± 1.2``; a minus is a minus sign."""
+    if estimate is None:
+        return "–"
+    mean = f"{scale * estimate.mean:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    half = "" if estimate.half is None else f" ± {scale * estimate.half:.{digits}f}"
+    return f"{mean}{half}{unit}"
+
+
+def _name(metric: str) -> str:
+    kind, name = METRICS[metric]
+    return f"{'mask' if kind == 'segm' else 'box'} {name}"
+
+
+def _write_csv(path: Path, records: Sequence[Record]) -> None:
+    """One row per run: operator, stride, seed, every axis and switch that varies, metrics, seconds."""
+    switches = [operator_switches(record) for record in records]
+    varied = [key for key in switches[0] if len({str(s.get(key)) for s in switches}) > 1]
+    axes = [axis for axis in records[0]["axes"] if axis not in ("roi_op", "stride")]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["roi_op", "stride", "seed", *axes, *varied, *_CSV, "seconds"])
+        for record, settings in sorted(zip(records, switches, strict=True), key=lambda pair: pair[0]["id"]):
+            numbers = ["" if (v := value(record, m)) is None else f"{v:.3f}" for m in _CSV]
+            operator = record["axes"].get("roi_op", record["axes"].get("variant", ""))
+            own = [record["axes"][axis] for axis in axes] + [settings.get(key) for key in varied]
+            head = [operator, stride_of(record), record["seed"]]
+            writer.writerow([*head, *own, *numbers, record["manifest"]["seconds"]])

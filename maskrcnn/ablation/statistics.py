@@ -1,0 +1,91 @@
+"""Means, intervals and paired differences of a few seeds: what of a table is effect and what is luck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval; the interval is None where one value alone leaves it open.
+
+    resolved: whether the interval excludes 0.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+
+    @property
+    def resolved(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    @property
+    def half(self) -> float | None:
+        """Half the interval's width."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Mean of independent runs and Student's interval of it, ``mean +- t(n - 1) s / sqrt(n)``.
+
+    Raises ValueError for no values.
+    """
+    if len(values) == 0:
+        raise ValueError("a mean needs at least one value")
+    x = np.asarray(values, np.float64)
+    mean = float(x.mean())
+    if len(x) == 1:
+        return Estimate(mean, None, None, 1)
+    half = float(stats.distributions.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Estimate(mean, mean - half, mean + half, len(x))
+
+
+def paired_by_seed(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Estimate:
+    """The mean of ``first - second``, run by run of the same seed: what both runs share cancels.
+
+    Raises ValueError where they are not as many.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"pairs need as many runs on both sides, not {len(first)} and {len(second)}")
+    return mean_interval([a - b for a, b in zip(first, second, strict=True)], level)
+
+
+def paired_bootstrap(
+    first: Floats, second: Floats, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """The mean of ``first - second`` over images (or objects), ``[I]`` each, NaN where one has no score.
+
+    The interval is the bootstrap's (Efron 1979): images are drawn anew with replacement, ``resamples`` times. It says how
+    far the difference depends on the images that happen to be in the set; `paired_by_seed` says the same of training.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"pairs need as many scores on both sides, not {first.shape} and {second.shape}")
+    difference = first - second
+    difference = difference[np.isfinite(difference)]
+    if difference.size == 0:
+        raise ValueError("no image has a score on both sides")
+    rng = np.random.default_rng(seed)
+    # Multinomial counts are the same resampling without the index matrix.
+    counts = rng.multinomial(difference.size, np.full(difference.size, 1 / difference.size), size=resamples)
+    means = counts @ difference / difference.size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(difference.mean()), float(low), float(high), int(difference.size))
+
+
+def lost_share(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """``(first - second) / first`` run by run: the share of the first's AP that the second loses.
+
+    Raises ValueError where a first is 0.
+    """
+    if any(a == 0 for a in first):
+        raise ValueError("a share of 0 AP is not defined")
+    return mean_interval([(a - b) / a for a, b in zip(first, second, strict=True)])

@@ -1,0 +1,128 @@
+"""tools/ablate.py: train the cells of a table that are missing, then write its report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from maskrcnn import config as configs
+from maskrcnn.ablation.cell import Runner
+from maskrcnn.ablation.grid import Cell, Table, read_table
+from maskrcnn.ablation.report import write_report
+from maskrcnn.engine.logs import console
+from maskrcnn.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = configs.CONFIG_DIR / "table"
+
+
+@dataclass
+class Ablate:
+    """The keys of configs/ablate.yaml."""
+
+    table: str = "strides"
+    scale: str = "shapes"
+    seeds: int = 1
+    out: str | None = None
+    jobs: int | None = None
+    threads: int | None = None
+    nproc: int = 1
+    launcher: str | None = None
+    launcher_options: list[str] = field(default_factory=list)
+    report_only: bool = False
+    debug: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what is missing of the table, retry what failed, and report what is there."""
+    own, rest = configs.split(arguments, Ablate)
+    settings = configs.compose_config("ablate", own, Ablate)
+    table = read_table(TABLES, settings.table, settings.scale)
+    if settings.seeds < 1:
+        raise UserError(f"seeds={settings.seeds}: a table needs at least one")
+    out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
+    cells = table.cells(settings.seeds)
+    jobs, threads = _shares(settings.jobs, settings.threads)
+    runner = Runner(table, out, tuple(rest), threads, settings.nproc)
+    missing = [cell for cell in cells if not runner.is_done(cell)]
+    console.print(
+        f"{table.name}-{table.scale}: {len(cells)} cells, {len(cells) - len(missing)} finished in {out}"
+    )
+    failed: list[str] = []
+    if missing and not settings.report_only:
+        for cell in missing:
+            configs.compose_config("train", runner.overrides(cell))  # mistakes show before hours of work
+        runner.prepare()
+        if settings.launcher is not None:
+            _launch(arguments, missing, settings.launcher, list(settings.launcher_options))
+            failed = [cell.id for cell in missing if not runner.is_done(cell)]
+        else:
+            failed = _run_all(runner, missing, jobs)
+    _report(table, out)
+    if failed:
+        logs = "\n".join(f"  {name}: {runner.log(name)}" for name in failed)
+        raise UserError(f"{len(failed)} cells failed twice; what they printed is in\n{logs}")
+
+
+def _shares(jobs: int | None, threads: int | None) -> tuple[int, int]:
+    """Runs side by side, and the CPU threads of each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if jobs is None:
+        jobs = 1 if torch.cuda.is_available() or cores < 2 else 2
+    return jobs, threads or max(cores // jobs, 1)
+
+
+def _run_all(runner: Runner, cells: Sequence[Cell], jobs: int) -> list[str]:
+    """Run the cells, ``jobs`` at a time, and those that fail once more; the ids of what failed twice."""
+    for attempt in ("failed and is tried again", "failed twice"):
+        with ThreadPoolExecutor(jobs) as pool:
+            results = list(pool.map(runner.run, cells))
+        cells = [cell for cell, good in zip(cells, results, strict=True) if not good]
+        for cell in cells:
+            console.print(f"{cell.id} {attempt}: {runner.log(cell.id)}")
+        if not cells:
+            break
+    return [cell.id for cell in cells]
+
+
+def _launch(arguments: Sequence[str], cells: Sequence[Cell], launcher: str, options: list[str]) -> None:
+    """Hand the cells to a launcher of Hydra's: one job each, a multirun of this module's `cell_main`."""
+    own = [a for a in arguments if a.partition("=")[0] not in ("launcher", "launcher_options", "report_only")]
+    command = [
+        *(sys.executable, "-m", "maskrcnn.commands.ablate_cell", "--multirun"),
+        f"hydra/launcher={launcher}",
+        *options,
+        f"cell={','.join(cell.id for cell in cells)}",
+        f"arguments={json.dumps(own)}",
+    ]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(
+            f"launcher={launcher} failed (see above); it needs hydra-submitit-launcher: pip install 'maskrcnn[slurm]'"
+        )
+
+
+def run_one(arguments: Sequence[str], cell_id: str) -> bool:
+    """One cell by its id, with the arguments of `main`; whether it ended well."""
+    own, rest = configs.split(arguments, Ablate)
+    settings = configs.compose_config("ablate", own, Ablate)
+    table = read_table(TABLES, settings.table, settings.scale)
+    out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
+    runner = Runner(table, out, tuple(rest), settings.threads or torch.get_num_threads(), settings.nproc)
+    cell = next(cell for cell in table.cells(settings.seeds) if cell.id == cell_id)
+    return runner.run(cell)
+
+
+def _report(table: Table, out: Path) -> None:
+    records = [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
+    if not records:
+        raise UserError(f"no finished cell in {out / 'cells'}, so there is nothing to report")
+    for path in write_report(table, records, out):
+        console.print(f"written: {path}")
