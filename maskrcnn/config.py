@@ -15,7 +15,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    OverrideParseException,
+)
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -162,8 +167,16 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
 
 
 def build(node: Any) -> Any:
-    """What a checked node with ``_target_`` describes."""
-    return instantiate(node, _convert_="all")
+    """What a checked node with ``_target_`` describes. Raises UserError where a constructor refuses its values."""
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UserError | ValueError):
+            raise UserError(str(cause)) from error
+        raise
 
 
 def foreign_targets(node: Any) -> list[str]:

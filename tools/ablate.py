@@ -8,10 +8,9 @@ Examples:
   tools/ablate.py seeds=5 out=results/strides-shapes
   tools/ablate.py table=switches seeds=3                       which difference between pool and align matters
   tools/ablate.py table=2c scale=coco data.root=DIR nproc=8    the paper's Table 2c
-  tools/ablate.py table=2c scale=coco data.root=DIR launcher=submitit_slurm \
-      launcher_options=[hydra.launcher.partition=gpu]
+  tools/ablate.py table=2c scale=coco data.root=DIR launcher=submitit_slurm hydra.launcher.partition=gpu
 
-table and scale name a file of configs/table/.
+table and scale name a file of configs/tables/.
 """
 
 from maskrcnn.cli import run_tool

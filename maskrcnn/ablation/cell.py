@@ -19,6 +19,15 @@ from maskrcnn.ablation.grid import Cell, Table
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 
+# Keys that say where and on what a cell runs, not what it computes.
+_OF_THE_MACHINE = (
+    "data.root=",
+    "data.num_workers=",
+    "device=",
+    "threads=",
+    "checkpoint.every=",
+    "log.every=",
+)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
@@ -42,9 +51,9 @@ class Runner:
         if not path.exists():
             return False
         made = json.loads(path.read_text())["overrides"]
-        if made != self._settings(cell):
+        if made != (wanted := self._settings(cell)):
             raise UserError(
-                f"{path} was made with other settings:\n  {' '.join(made)}\nnot\n  {' '.join(self._settings(cell))}\n"
+                f"{path} was made with other settings:\n  {' '.join(made)}\nnot\n  {' '.join(wanted)}\n"
                 "give another out=DIR, or remove the file to run the cell anew"
             )
         return True
@@ -60,7 +69,7 @@ class Runner:
             if self.table.start_from_proposals:
                 given += [f"init.weights={self._shared / 'last.pt'}", "init.reset_heads=true"]
         own = [f"run_dir={self.folder(cell.id)}", f"threads={self.threads}"]
-        return [*given, *self._settings(cell), *own]
+        return [*given, *cell.overrides, *self.extra, *own]
 
     def prepare(self) -> None:
         """Train the proposal network and store its proposals, unless that has been done."""
@@ -118,7 +127,9 @@ class Runner:
         return self.out / "cells" / f"{cell.id}.json"
 
     def _settings(self, cell: Cell) -> list[str]:
-        return [*cell.overrides, *self.extra]
+        """The overrides that decide what a cell computes; where its data lie and what it runs on do not."""
+        given = [*cell.overrides, *self.extra]
+        return [o for o in given if not o.startswith(_OF_THE_MACHINE)]
 
     def _train(self, overrides: list[str]) -> list[str]:
         python = [sys.executable]

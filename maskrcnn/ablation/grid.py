@@ -1,7 +1,8 @@
-"""A table of the paper as a grid of training runs: configs/table/<table>-<scale>.yaml, read and multiplied out."""
+"""A table of the paper as a grid of training runs: configs/tables/<table>-<scale>.yaml, read and multiplied out."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -10,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from maskrcnn.errors import UserError
 
@@ -84,7 +86,7 @@ class Cell:
     @property
     def id(self) -> str:
         """``roi_op=align,stride=16`` and seed 0 are ``align-16-seed0``."""
-        return "-".join([*self.axes.values(), f"seed{self.seed}"]).replace(" ", "_")
+        return re.sub(r"[^\w.]+", "-", "-".join([*self.axes.values(), f"seed{self.seed}"]))
 
 
 def available(folder: Path) -> list[str]:
@@ -101,7 +103,7 @@ def read_table(folder: Path, table: str, scale: str) -> Table:
         )
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, OSError) as error:
+    except (OmegaConfBaseException, YAMLError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     assert isinstance(content, dict)
     return _table(path, table, scale, {str(key): value for key, value in content.items()})

@@ -150,7 +150,7 @@ def _scalars(events: EventAccumulator, tag: str) -> list[Any]:
 
 def manifest(run_dir: Path, seconds: float, memory_mib: float) -> Record:
     """How a run was made: config, commit, versions, machine, time and memory."""
-    config = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=True)
+    config = _without_places(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=True))
     return {
         "config": config,
         "commit": commit(),
@@ -159,6 +159,17 @@ def manifest(run_dir: Path, seconds: float, memory_mib: float) -> Record:
         "seconds": round(seconds, 1),
         "peak_memory_mib": round(memory_mib),
     }
+
+
+def _without_places(node: Any) -> Any:
+    """Absolute paths cut down to their last three parts: a record does not tell where somebody's home is."""
+    if isinstance(node, dict):
+        return {key: _without_places(setting) for key, setting in node.items()}
+    if isinstance(node, list):
+        return [_without_places(setting) for setting in node]
+    if isinstance(node, str) and node.startswith("/"):
+        return "/".join(["...", *Path(node).parts[-3:]])
+    return node
 
 
 def commit() -> str:

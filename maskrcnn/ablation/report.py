@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,7 @@ def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Bloc
     blocks: list[Block] = []
     for kind in kinds:
         edges = [*table.sizes, None]
-        names = [
-            f"{low:g}–{'' if high is None else f'{high:g}'} px"
-            for low, high in zip(edges, edges[1:], strict=False)
-        ]
+        names = [f"{low:g}–{'' if high is None else f'{high:g}'} px" for low, high in pairwise(edges)]
         lines = []
         for row in rows:
             mean = row.mean_of(lambda record, kind=kind: record["by_size"][kind])  # type: ignore[misc]
@@ -183,7 +181,10 @@ def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Bloc
         blocks.append(Grid(f"sizes-{kind}", [*table.axes, "a cell", *names], lines))
     if not blocks:
         return []
-    text = "AP of masks, then of boxes, of objects whose square root of area lies in each range; divide by the cell for cells."
+    text = (
+        "AP of masks, then of boxes, of the objects whose square root of area lies in each range; "
+        "divided by a cell's side it is their size in cells."
+    )
     return [Heading("By object size"), Paragraph(text), *blocks]
 
 
@@ -220,7 +221,7 @@ def _instance_sizes(table: Table, rows: Sequence[Row]) -> list[Block]:
         if (cell := cell_pixels(row.records[0])) is None:
             continue
         cells = np.sqrt(area) / cell
-        for low, high in zip(bounds, bounds[1:], strict=False):
+        for low, high in pairwise(bounds):
             inside = (cells >= low) & (cells < high)
             if inside.sum() >= 10:
                 gain = paired_bootstrap(_ious(first)[inside], _ious(second)[inside])
@@ -249,7 +250,10 @@ def _cross(table: Table, rows: Sequence[Row]) -> list[Block]:
             tested.get(v, {}).get("segm", tested.get(v, {}).get("bbox", {})).get("AP") for v in values
         ]
         lines.append([*row.axes.values(), *("–" if f is None else f"{f:.1f}" for f in figures_of)])
-    text = "Mask AP of the first seed's models when they are tested with each operator; the rows say what they learnt with."
+    text = (
+        "Mask AP of the first seed's models when they are tested with each operator; "
+        "a row says what the model learnt with."
+    )
     header = [*table.axes, *(f"tested with {v}" for v in values)]
     return [Heading("Trained with one, tested with another"), Paragraph(text), Grid("cross", header, lines)]
 
@@ -262,7 +266,7 @@ def _made(rows: Sequence[Row]) -> list[Block]:
     versions = sorted({f"torch {m['versions']['torch']}" for m in manifests})
     texts = [
         f"{len(seconds)} runs, {sum(seconds) / 60:.0f} minutes together, {min(seconds) / 60:.1f} to "
-        f"{max(seconds) / 60:.1f} minutes each (beside other work), at most {max(m['peak_memory_mib'] for m in manifests)} MiB",
+        f"{max(seconds) / 60:.1f} minutes each, at most {max(m['peak_memory_mib'] for m in manifests)} MiB",
         f"machine: {'; '.join(machines)}; {', '.join(versions)}",
         f"commit: {', '.join(commits)}; every run's config and versions are in manifest.json",
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     mean = float(x.mean())
     if len(x) == 1:
         return Estimate(mean, None, None, 1)
-    half = float(stats.distributions.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    half = float(stdtrit(len(x) - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(len(x)))
     return Estimate(mean, mean - half, mean + half, len(x))
 
 
@@ -64,8 +64,8 @@ def paired_bootstrap(
 ) -> Estimate:
     """The mean of ``first - second`` over images (or objects), ``[I]`` each, NaN where one has no score.
 
-    The interval is the bootstrap's (Efron 1979): images are drawn anew with replacement, ``resamples`` times. It says how
-    far the difference depends on the images that happen to be in the set; `paired_by_seed` says the same of training.
+    The interval is the bootstrap's (Efron 1979): images are drawn anew with replacement, ``resamples`` times. It says
+    how far the difference depends on the images that happen to be in the set; `paired_by_seed` says it of training.
     """
     if first.shape != second.shape:
         raise ValueError(f"pairs need as many scores on both sides, not {first.shape} and {second.shape}")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = configs.CONFIG_DIR / "table"
+TABLES = configs.CONFIG_DIR / "tables"
 
 
 @dataclass
@@ -36,14 +36,13 @@ class Ablate:
     threads: int | None = None
     nproc: int = 1
     launcher: str | None = None
-    launcher_options: list[str] = field(default_factory=list)
     report_only: bool = False
     debug: bool = False
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run what is missing of the table, retry what failed, and report what is there."""
-    own, rest = configs.split(arguments, Ablate)
+    own, rest = configs.split([a for a in arguments if not a.startswith("hydra.")], Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
     table = read_table(TABLES, settings.table, settings.scale)
     if settings.seeds < 1:
@@ -58,11 +57,11 @@ def main(arguments: Sequence[str]) -> None:
     )
     failed: list[str] = []
     if missing and not settings.report_only:
-        for cell in missing:
+        for cell in (c for c in missing if c.seed == missing[0].seed):
             configs.compose_config("train", runner.overrides(cell))  # mistakes show before hours of work
         runner.prepare()
         if settings.launcher is not None:
-            _launch(arguments, missing, settings.launcher, list(settings.launcher_options))
+            _launch(arguments, missing, settings.launcher)
             failed = [cell.id for cell in missing if not runner.is_done(cell)]
         else:
             failed = _run_all(runner, missing, jobs)
@@ -93,9 +92,12 @@ def _run_all(runner: Runner, cells: Sequence[Cell], jobs: int) -> list[str]:
     return [cell.id for cell in cells]
 
 
-def _launch(arguments: Sequence[str], cells: Sequence[Cell], launcher: str, options: list[str]) -> None:
-    """Hand the cells to a launcher of Hydra's: one job each, a multirun of this module's `cell_main`."""
-    own = [a for a in arguments if a.partition("=")[0] not in ("launcher", "launcher_options", "report_only")]
+def _launch(arguments: Sequence[str], cells: Sequence[Cell], launcher: str) -> None:
+    """Hand the cells to a launcher of Hydra's, one job each; ``hydra.*`` arguments are its settings."""
+    options = [a for a in arguments if a.startswith("hydra.")]
+    own = [
+        a for a in arguments if a not in options and a.partition("=")[0] not in ("launcher", "report_only")
+    ]
     command = [
         *(sys.executable, "-m", "maskrcnn.commands.ablate_cell", "--multirun"),
         f"hydra/launcher={launcher}",

@@ -97,7 +97,7 @@ class MaskRCNN(nn.Module):
             losses |= self.box_head.losses(features, samples, targets)
         if self.mask_head is not None:
             positives = samples.positives()
-            regions = self._mask_regions(self.mask_head, features, positives.boxes, positives.valid)
+            regions = self.mask_regions(features, positives.boxes, positives.valid)
             losses |= self.mask_head.losses(regions, positives, targets)
         return losses
 
@@ -118,7 +118,7 @@ class MaskRCNN(nn.Module):
             detections = _trim(detections)
         if self.mask_head is None:
             return detections
-        regions = self._mask_regions(self.mask_head, features, detections.boxes, detections.valid)
+        regions = self.mask_regions(features, detections.boxes, detections.valid)
         masks = self.mask_head.detect(regions, detections.labels)
         if self.box_head is None:
             detections = replace(detections, scores=maskness(masks))
@@ -137,10 +137,10 @@ class MaskRCNN(nn.Module):
         inside = (y < height)[:, None, :, None] & (x < width)[:, None, None, :]
         return (pixels * inside).contiguous(memory_format=torch.channels_last)
 
-    def _mask_regions(
-        self, head: MaskHead, features: dict[int, Tensor], boxes: Tensor, valid: Tensor
-    ) -> Tensor:
+    def mask_regions(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""
+        head = self.mask_head
+        assert head is not None
         trunk = head.trunk
         if trunk is None:
             assert self.box_head is not None

@@ -3,6 +3,7 @@
     roi_align, roi_pool, roi_warp      called like torchvision's, with the family's switches as keywords
     RoIAlign, RoIPool, RoIWarp         their module forms
     RoIOp                              one call for a pyramid and a padded batch of boxes; what configs name
+    axis_reading                       what an operator of the family sees of a box, for figures
     batched_nms                        non-maximum suppression over images and groups
     masks_to_rle                       mask probabilities straight to COCO's run-length encoding
 
@@ -10,6 +11,7 @@ Compiled kernels where they were built, else the PyTorch reference (said once): 
 """
 
 from . import kernels  # noqa: F401  (loads the compiled kernels)
+from .anatomy import AxisReading, axis_reading
 from .nms import batched_nms
 from .operators import atomic_backward
 from .rle import masks_to_rle
@@ -21,12 +23,14 @@ from .switches import PRESETS, Switches
 
 __all__ = [
     "PRESETS",
+    "AxisReading",
     "RoIAlign",
     "RoIOp",
     "RoIPool",
     "RoIWarp",
     "Switches",
     "atomic_backward",
+    "axis_reading",
     "batched_nms",
     "masks_to_rle",
     "roi_align",

@@ -77,7 +77,7 @@ def _offset_and_divisor(samples: Tensor, switches: Switches) -> tuple[float, Ten
     return (0.5 if switches.sample_position == "centre" else 0.0), samples
 
 
-def _edges(
+def edges_of(
     low: Tensor, high: Tensor, scale: float, bins: int, switches: Switches
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Start [R] and bin size [R] in cells, and whether the width follows the box (is not the minimum)."""
@@ -94,7 +94,7 @@ def _edges(
     return start, width / bins, free
 
 
-def _cells(
+def cells_of(
     start: Tensor, bin_size: Tensor, bins: int, size: int, switches: Switches
 ) -> tuple[Tensor, Tensor]:
     """First cell and number of cells of every bin, [R, P]."""
@@ -148,10 +148,10 @@ def _samples_per_bin(bin_size: Tensor, switches: Switches) -> Tensor:
 
 def points_of(low: Tensor, high: Tensor, scale: float, bins: int, size: int, switches: Switches) -> Points:
     """The points of regions between edges ``low`` and ``high`` [R] (pixels) on a map of ``size`` cells."""
-    start, bin_size, free = _edges(low, high, scale, bins, switches)
+    start, bin_size, free = edges_of(low, high, scale, bins, switches)
     samples = _samples_per_bin(bin_size, switches)
     if switches.bin_rounding:
-        first, count = _cells(start, bin_size, bins, size, switches)
+        first, count = cells_of(start, bin_size, bins, size, switches)
         x = (first[..., None] + torch.arange(_most(count), device=low.device)).to(start.dtype)
         outside, divisor = torch.zeros_like(first, dtype=torch.bool), count
         along = torch.zeros_like(x)

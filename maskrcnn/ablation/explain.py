@@ -1,0 +1,143 @@
+"""What a RoI operator sees of a box: the weight of every cell, from the operator's own gradient, and how that moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from maskrcnn.models.roi_pooling import RoIOp
+
+Floats = npt.NDArray[np.float64]
+_RANDOM_MAPS = 256
+
+
+@dataclass(frozen=True)
+class View:
+    """What an operator sees of a box on a map of stride ``stride``.
+
+    weights: ``[P, P, H, W]``, the weight of every cell in every bin. true: ``[H, W]``, the share of the box's area in
+    each cell; sums to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    stride: int
+    weights: Floats
+    true: Floats
+
+    @property
+    def seen(self) -> Floats:
+        """``[H, W]``: the share of its attention that the operator gives to each cell; sums to 1."""
+        total: Floats = self.weights.sum((0, 1))
+        return np.asarray(total / max(total.sum(), 1e-12))
+
+    @property
+    def lost(self) -> Floats:
+        """``[H, W]``: what the box has and the operator does not look at."""
+        return np.maximum(self.true - self.seen, 0)
+
+    @property
+    def gained(self) -> Floats:
+        """``[H, W]``: what the operator looks at and the box does not have."""
+        return np.maximum(self.seen - self.true, 0)
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """How far the middle of what is seen lies from the middle of the box, (x, y) in pixels of the image."""
+        middle = [_middle(self.seen.sum(axis)) * self.stride for axis in (0, 1)]
+        x1, y1, x2, y2 = self.box
+        return middle[0] - (x1 + x2) / 2, middle[1] - (y1 + y2) / 2
+
+
+def view(
+    operator: RoIOp,
+    box: tuple[float, float, float, float],
+    stride: int,
+    size: tuple[int, int],
+    output_size: int,
+) -> View:
+    """Any operator's view of ``box`` (pixels) on a map of ``size`` (height, width) cells.
+
+    The weights are derivatives of each bin by each cell. Where they depend on the map (a maximum passes its gradient to
+    the winner alone), they are the mean over 256 random maps.
+    """
+    weights = _weights(operator, box, stride, size, output_size)
+    overlap = [_overlap(box[1], box[3], stride, size[0]), _overlap(box[0], box[2], stride, size[1])]
+    true = np.outer(*overlap)
+    return View(box, stride, weights, true / max(true.sum(), 1e-12))
+
+
+def _weights(
+    operator: RoIOp,
+    box: tuple[float, float, float, float],
+    stride: int,
+    size: tuple[int, int],
+    output_size: int,
+) -> Floats:
+    """A channel for every bin, whose output is asked for in that bin alone: one backward gives all bins."""
+    bins = output_size**2
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros(bins, *size, dtype=torch.float64)
+    wanted = torch.eye(bins, dtype=torch.float64).reshape(bins, output_size, output_size)
+    region, valid = torch.tensor([[box]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
+    for _ in range(_RANDOM_MAPS):
+        noise = torch.rand(1, 1, *size, generator=generator, dtype=torch.float64)
+        features = noise.expand(1, bins, *size).contiguous().requires_grad_()
+        pooled = operator({stride: features}, region, valid, output_size)
+        (gradient,) = torch.autograd.grad(pooled, features, wanted[None].to(pooled.dtype))
+        total += gradient[0]
+    weights: Floats = (total / _RANDOM_MAPS).reshape(output_size, output_size, *size).numpy()
+    return weights
+
+
+def _overlap(low: float, high: float, stride: int, cells: int) -> Floats:
+    """How much of each cell lies between ``low`` and ``high`` pixels, in cells."""
+    edges = np.arange(cells + 1) * stride
+    covered: Floats = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None) / stride
+    return covered
+
+
+def _middle(weights: Floats) -> float:
+    return float((weights * (np.arange(len(weights)) + 0.5)).sum() / max(weights.sum(), 1e-12))
+
+
+def shift_curve(
+    operator: RoIOp,
+    maps: Callable[[float], Tensor],
+    box: tuple[float, float, float, float],
+    stride: int,
+    output_size: int,
+    shifts: Floats,
+) -> Floats:
+    """How much the pooled features change, in percent of their spread, when image and box move right together.
+
+    maps: the features ``[1, C, H, W]`` of the image moved by so many pixels. An operator that keeps the alignment of
+    pixels gives 0 for every shift, but for what interpolation costs.
+    """
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    pooled = []
+    for shift in shifts:
+        moved = [[[box[0] + shift, box[1], box[2] + shift, box[3]]]]
+        pooled.append(operator({stride: maps(float(shift))}, torch.tensor(moved), valid, output_size))
+    spread = pooled[0].std()
+    return np.array([float(100 * (p - pooled[0]).pow(2).mean().sqrt() / spread) for p in pooled])
+
+
+def smooth_map(
+    size: tuple[int, int], stride: int, seed: int = 0, channels: int = 16
+) -> Callable[[float], Tensor]:
+    """An image of waves longer than four cells, sampled at cells' centres: ``[1, channels, H, W]`` by its shift."""
+    rng = np.random.default_rng(seed)
+    waves = rng.uniform(-1, 1, (channels, 6, 2)) * (2 * np.pi / (4 * stride))
+    phases = rng.uniform(0, 2 * np.pi, (channels, 6, 1, 1))
+    y, x = ((np.arange(n) + 0.5) * stride for n in size)
+
+    def at(shift: float) -> Tensor:
+        angle = waves[..., 0, None, None] * y[:, None] + waves[..., 1, None, None] * (x - shift) + phases
+        return torch.from_numpy(np.sin(angle).sum(1)[None].astype(np.float32))
+
+    return at

@@ -1,0 +1,175 @@
+"""The report, from records whose figures are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskrcnn.ablation.grid import Table, available, read_table
+from maskrcnn.ablation.report import write_report
+from maskrcnn.ablation.summary import differences, grid_rows
+from maskrcnn.errors import UserError
+
+TABLES = Path(__file__).resolve().parents[2] / "configs" / "tables"
+AP = {
+    ("16", "align"): 30.0,
+    ("16", "warp"): 26.5,
+    ("16", "pool"): 26.0,
+    ("32", "align"): 20.0,
+    ("32", "warp"): 12.0,
+}
+AP |= {("32", "pool"): 12.0}
+
+
+@pytest.fixture
+def table() -> Table:
+    return read_table(TABLES, "strides", "shapes")
+
+
+def made_up(stride: str, operator: str, seed: int) -> dict[str, Any]:
+    """A record whose AP is AP[...] + seed, with a box AP 5 above; the seeds differ by 1 and the pairs by 0.1."""
+    wobble = 0.1 * seed if operator == "align" else 0.0
+    ap = AP[stride, operator] + seed + wobble
+    six = {"AP": ap, "AP50": ap + 20, "AP75": ap - 2, "APs": ap / 2, "APm": ap, "APl": None}
+    operator_node = {
+        "_target_": "maskrcnn_ops.RoIOp",
+        "box_rounding": "none" if operator == "align" else "round",
+    }
+    config = {
+        "roi_op": operator_node,
+        "model": {
+            "pyramid": {"_target_": "SingleMap"},
+            "backbone": {"last_stage": 4 if stride == "16" else 5},
+        },
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    manifest = {
+        "config": config,
+        "commit": "abc",
+        "versions": {"torch": "2"},
+        "machine": "m",
+        "seconds": 60.0,
+    }
+    return {
+        "id": f"{stride}-{operator}-seed{seed}",
+        "axes": {"stride": stride, "roi_op": operator},
+        "seed": seed,
+        "metrics": {"segm": six, "bbox": {k: None if v is None else v + 5 for k, v in six.items()}},
+        "by_iou": {k: {"all": [ap + 20 - 4 * t for t in range(10)]} for k in ("segm", "bbox")},
+        "by_size": {"segm": [ap] * 8, "bbox": [None, *[ap] * 7]},
+        "per_image": {"ids": [1, 2, 3], "segm": [ap, ap + 1, None], "bbox": [ap, ap, ap]},
+        "curve": [[10, 2.0], [20, 1.0]],
+        "network_scale": 1.0,
+        "examples": [{"image": {"file_name": "none.png"}, "detections": []}],
+        "tested_with": {"pool": {"segm": {"AP": 1.0}}} if operator == "align" else {},
+        "manifest": {**manifest, "peak_memory_mib": 1000},
+    }
+
+
+def records(seeds: int = 3) -> list[dict[str, Any]]:
+    return [made_up(stride, operator, seed) for stride, operator in AP for seed in range(seeds)]
+
+
+def test_cells_csv_has_the_columns_that_scripts_rely_on(table: Table, tmp_path: Path) -> None:
+    write_report(table, records(), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "cells.csv").open()))
+    names = "roi_op,stride,seed,box_rounding,bbox_AP,bbox_AP50,bbox_AP75,segm_AP,segm_AP50,segm_AP75,segm_APs,segm_APm"
+    assert list(rows[0]) == [*names.split(","), "segm_APl", "seconds"]
+    assert len(rows) == 18
+    row = next(r for r in rows if (r["roi_op"], r["stride"], r["seed"]) == ("pool", "32", "2"))
+    assert (row["segm_AP"], row["bbox_AP"], row["segm_APl"], row["seconds"]) == (
+        "14.000",
+        "19.000",
+        "",
+        "60.0",
+    )
+    assert row["box_rounding"] == "round"
+
+
+def test_differences_are_paired_and_carry_the_papers(table: Table) -> None:
+    found = {
+        (d.axes["stride"], d.second): d for d in differences(table, grid_rows(table, records()), ["segm_AP"])
+    }
+    pool = found["16", "pool"]
+    assert pool.by_seed.mean == pytest.approx(4.1)  # 4.0, 4.1, 4.2
+    assert pool.by_seed.half == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
+    assert pool.by_image is not None
+    assert pool.by_image.mean == pytest.approx(4.1)
+    assert pool.by_image.count == 2
+    assert pool.paper == pytest.approx(3.4)
+    assert found["32", "warp"].paper is None
+
+
+def test_the_report_states_the_claims_with_their_verdicts(table: Table, tmp_path: Path) -> None:
+    write_report(table, records(), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "align − pool > 0 in mask AP at stride 16: holds: +4.1 [+3.9, +4.3]." in text
+    assert re.search(r"pool loses is larger at stride 32 than at 16: holds: 0\.38 against 0\.13", text)
+    assert "quarter of align − pool in mask AP at stride 16: holds: warp − pool +0.5" in text
+    assert "| 16 | align | 3 | 31.1 ± " in text
+    assert "| 32 | warp | mask AP | 13.0 ± 2.5 | new |" in text
+
+
+def test_claims_that_the_runs_contradict_are_said_not_to_hold(table: Table, tmp_path: Path) -> None:
+    turned = records()
+    for record in turned:
+        if record["axes"]["roi_op"] == "pool":
+            record["metrics"]["segm"]["AP"] += 10
+    write_report(table, turned, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "align − pool > 0 in mask AP at stride 16: does not hold" in text
+    assert "mask AP at stride 16: does not hold: warp − pool" in text
+
+
+def test_one_seed_resolves_nothing(table: Table, tmp_path: Path) -> None:
+    write_report(table, records(1), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "mask AP at stride 16: one run, not resolved: +4.0." in text
+
+
+def test_missing_cells_are_said_to_be_missing(table: Table, tmp_path: Path) -> None:
+    write_report(table, [r for r in records() if r["axes"] != {"stride": "32", "roi_op": "warp"}], tmp_path)
+    assert "1 of the 6 places have no finished run yet" in (tmp_path / "report.md").read_text()
+
+
+def test_the_page_needs_nothing_from_elsewhere(table: Table, tmp_path: Path) -> None:
+    write_report(table, records(), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") >= 5
+    assert not re.findall(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href"))
+    assert json.loads((tmp_path / "manifest.json").read_text())["cells"]["16-align-seed0"]["commit"] == "abc"
+    assert r"\begin{tabular}{lrrrrrrrr}" in (tmp_path / "report.tex").read_text()
+
+
+@pytest.mark.parametrize("name", available(TABLES))
+def test_every_table_can_be_read_and_its_cells_are_told_apart(name: str) -> None:
+    table, _, scale = name.rpartition("-")
+    cells = read_table(TABLES, table, scale).cells(2)
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+def test_a_table_that_is_not_described_is_named_with_those_that_are() -> None:
+    with pytest.raises(UserError, match=r"table=9z scale=coco is not described; there are: .*strides-shapes"):
+        read_table(TABLES, "9z", "coco")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("title: t\naxes: {a: {x: [b=1]}}\nfoo: 1\n", "unknown keys"),
+        ("title: t\n", "needs axes"),
+        ("title: t\naxes: {a: {x: [b]}}\n", "key=value"),
+        ("title: t\naxes: {a: {x: [b=1]}}\ncompare: {axis: a, of: z}\n", "not on the axes"),
+        ("title: [\n", "cannot be read"),
+    ],
+)
+def test_a_faulty_table_is_refused_in_words(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t-s.yaml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_table(tmp_path, "t", "s")

@@ -1,0 +1,205 @@
+"""tools/ablate.py, propose.py and explain.py: a table of two cells and three steps, read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskrcnn.commands import ablate, explain, propose, train
+from maskrcnn.errors import UserError
+
+TABLE = """
+title: two cells
+base: [experiment=ablation_shapes]
+proposals: [experiment=ablation_shapes_rpn]
+start_from_proposals: true
+axes:
+  stride: {"32": [model=r18_c5]}
+  roi_op: {align: [roi_op=align], pool: [roi_op=pool]}
+compare: {axis: roi_op, of: align}
+cross: roi_op
+pictures: true
+paper:
+  - {where: {stride: "32", roi_op: align}, segm_AP: 30.9}
+"""
+SMALL = [
+    "data.source.num_train=8",
+    "data.source.num_val=4",
+    "data.source.image_size=96",
+    "data.num_workers=0",
+    "schedule.steps=3",
+    "schedule.batch_size=2",
+    "schedule.warmup_steps=1",
+    "log.every=1",
+]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return [*SMALL, f"data.root={tmp_path_factory.mktemp('shapes')}"]
+
+
+@pytest.fixture(scope="module")
+def done(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a finished table."""
+    folder = tmp_path_factory.mktemp("ablation")
+    (folder / "two-shapes.yaml").write_text(TABLE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablate, "TABLES", folder)
+        ablate.main(["table=two", "threads=1", f"out={folder / 'out'}", *small])
+    return folder
+
+
+@pytest.mark.slow
+def test_a_table_of_two_cells_is_trained_and_reported(done: Path) -> None:
+    out = done / "out"
+    rows = list(csv.DictReader((out / "cells.csv").open()))
+    assert [(r["roi_op"], r["stride"], r["seed"]) for r in rows] == [
+        ("align", "32", "0"),
+        ("pool", "32", "0"),
+    ]
+    for row in rows:
+        metrics = json.loads((out / "runs" / f"32-{row['roi_op']}-seed0" / "metrics.json").read_text())
+        assert float(row["segm_AP50"]) == pytest.approx(metrics["segm"]["AP50"], abs=1e-3)
+        assert float(row["seconds"]) > 0
+    text = (out / "report.md").read_text()
+    assert "Trained with one, tested with another" in text
+    assert "30.9" in text
+    assert "data:image/png" in (out / "report.html").read_text()  # the examples
+    record = json.loads((out / "cells" / "32-pool-seed0.json").read_text())
+    assert [step for step, _ in record["curve"]] == [1, 2, 3]
+    assert record["manifest"]["config"]["seed"] == 0
+    assert "data.root" not in " ".join(record["overrides"])
+
+
+@pytest.mark.slow
+def test_started_again_it_does_only_what_is_missing(
+    done: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ablate, "TABLES", done)
+    arguments = ["table=two", "threads=1", f"out={done / 'out'}", *small]
+    kept = (done / "out" / "cells" / "32-align-seed0.json").read_bytes()
+    (done / "out" / "cells" / "32-pool-seed0.json").unlink()
+    trained = (done / "out" / "runs" / "32-pool-seed0" / "last.pt").stat().st_mtime_ns
+    ablate.main(arguments)
+    printed = capsys.readouterr().out
+    assert "2 cells, 1 finished" in printed
+    assert "32-pool-seed0 begins" in printed
+    assert "32-align-seed0 begins" not in printed
+    assert (done / "out" / "cells" / "32-align-seed0.json").read_bytes() == kept
+    # The run itself was finished: it is recorded anew, not trained anew.
+    assert (done / "out" / "runs" / "32-pool-seed0" / "last.pt").stat().st_mtime_ns == trained
+    with pytest.raises(UserError, match="made with other settings"):
+        ablate.main([*arguments, "schedule.lr=1"])
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_twice_is_listed_with_its_log(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = TABLE.replace("pool: [roi_op=pool]", "pool: [roi_op=pool, proposals.val=missing.json]")
+    (tmp_path / "bad-shapes.yaml").write_text(
+        bad.replace("proposals: [experiment=ablation_shapes_rpn]", "")
+        .replace("start_from_proposals: true", "")
+        .replace("[experiment=ablation_shapes]", "[experiment=ablation_masks_shapes]")
+    )
+    monkeypatch.setattr(ablate, "TABLES", tmp_path)
+    with pytest.raises(UserError, match=r"1 cells failed twice.*32-pool-seed0\.log"):
+        ablate.main(["table=bad", "threads=1", f"out={tmp_path / 'out'}", "model.rpn=null", *small])
+    assert "32-pool-seed0 failed and is tried again" in capsys.readouterr().out
+    assert (tmp_path / "out" / "cells" / "32-align-seed0.json").exists()
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_proposals_of_a_proposal_network_train_a_fast_rcnn(tiny: Sequence[str], tmp_path: Path) -> None:
+    shared = [a for a in tiny if not a.startswith(("model.box_head", "model.mask_head", "model.sampler"))]
+    train.main([*shared, "model=r18_rpn", f"run_dir={tmp_path / 'rpn'}"])
+    metrics = json.loads((tmp_path / "rpn" / "metrics.json").read_text())
+    assert set(metrics) == {"proposals"}
+    assert set(metrics["proposals"]) == {"AR100", "AR50", "ARs", "ARm", "ARl"}
+    propose.main([f"checkpoint={tmp_path / 'rpn' / 'last.pt'}", f"run_dir={tmp_path / 'p'}", "threads=1"])
+    found = json.loads((tmp_path / "p" / "val.json").read_text())
+    assert len({r["image_id"] for r in found}) == 6
+    given = [f"proposals.{split}={tmp_path / 'p' / split}.json" for split in ("train", "val")]
+    train.main([*tiny, "model.rpn=null", *given, f"run_dir={tmp_path / 'fast'}"])
+    assert not any(k.startswith("rpn") for k in torch.load(tmp_path / "fast" / "last.pt")["model"])
+
+
+def test_masks_of_given_boxes_keep_boxes_and_classes(tiny: Sequence[str], tmp_path: Path) -> None:
+    kept = [a for a in tiny if not a.startswith("model.box_head")]
+    given = [
+        "proposals.train=ground_truth",
+        "proposals.val=ground_truth",
+        "model.rpn=null",
+        "model.box_head=null",
+    ]
+    train.main([*kept, *given, "model.mask_head.loss=class_agnostic", f"run_dir={tmp_path}"])
+    predictions = json.loads((tmp_path / "predictions.json").read_text())
+    root = Path(next(a for a in tiny if a.startswith("data.root=")).removeprefix("data.root="))
+    truth = json.loads(next(root.glob("*/val/annotations.json")).read_text())["annotations"]
+    assert len(predictions) == len(truth)
+    boxes = {(a["image_id"], a["category_id"], *a["bbox"]) for a in truth}
+    assert {(p["image_id"], p["category_id"], *(round(v) for v in p["bbox"])) for p in predictions} == boxes
+    assert set(json.loads((tmp_path / "metrics.json").read_text())) == {"segm"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model.box_head=null"], "set rpn=null"),
+        (["model.box_head=null", "model.mask_head=null", "model.sampler=null", "model.rpn=null"], "all null"),
+        (["model.sampler=null"], "sampler=null is for an RPN alone"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(tiny: Sequence[str], arguments: list[str], words: str) -> None:
+    kept = [a for a in tiny if not a.startswith(("model.box_head", "model.mask_head", "model.sampler"))]
+    with pytest.raises(UserError, match=words):
+        train.main([*kept, *arguments, "proposals.train=ground_truth", "proposals.val=ground_truth"])
+
+
+def test_explain_draws_and_counts(tmp_path: Path) -> None:
+    explain.main([f"run_dir={tmp_path}"])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"overview.png", "bins.png", "shift.png", "explain.json"}
+    numbers = json.loads((tmp_path / "explain.json").read_text())["operators"]
+    assert numbers["pool"]["x"]["region"] == [0, 22]
+    assert numbers["align"]["shift_pixels"] == [0, 0]
+    assert numbers["align"]["largest_change_percent"] < numbers["pool"]["largest_change_percent"] / 2
+
+
+def test_explain_looks_at_a_trained_model(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
+    root = Path(next(a for a in tiny if a.startswith("data.root=")).removeprefix("data.root="))
+    image = next(root.glob("*/val/images/*.png"))
+    explain.main(
+        [
+            f"image={image}",
+            "box=[8,8,60,60]",
+            "stride=16",
+            f"checkpoints=[{run / 'last.pt'}]",
+            f"run_dir={tmp_path}",
+        ]
+    )
+    assert (tmp_path / "model_features.png").exists()
+    assert (tmp_path / "model_masks.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["box=[0,0,900,10]"], "inside the image"),
+        (["box=[5,5,5,10]"], "x1 < x2"),
+        (["operators=[allign]"], "align"),
+        (["sampels=3"], "sampels: neither a key"),
+        (["reduction=median"], "expected 'avg' or 'max', found 'median'"),
+        (["stride=0"], "at least 1"),
+        (["checkpoints=[a.pt]"], "image=FILE"),
+    ],
+)
+def test_explain_refuses_in_words(arguments: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        explain.main([*arguments, f"run_dir={tmp_path}"])
