@@ -37,6 +37,10 @@ _LIBRARY.define(
     f"roi_box_gradient(Tensor grad, Tensor[] features, {_FAMILY}, Tensor? winner, {_NUMBERS}) -> Tensor"
 )
 _LIBRARY.define("nms(Tensor boxes, Tensor order, Tensor groups, Tensor valid, float threshold) -> Tensor")
+_LIBRARY.define(
+    "masks_to_rle(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, float doubt)"
+    " -> (Tensor, Tensor)"
+)
 
 for _name in ("roi_sample", "roi_maximum", "roi_spread", "roi_box_gradient", "nms"):
     _LIBRARY.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")

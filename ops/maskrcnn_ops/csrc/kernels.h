@@ -34,7 +34,7 @@ struct PlaneTaps {
   int64_t width;
   const G* by_column;
   const G* by_bin;
-  G* scratch;  // [row_bins * width] or more
+  G* scratch;  // [row_bins, width]
 };
 
 // T is the type of the features, G that of the geometry and the sums.

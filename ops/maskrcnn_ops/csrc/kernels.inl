@@ -128,39 +128,62 @@ void point_maximum(const T* map, int64_t points, const int64_t* offset, const G*
 }
 
 // One row of bins before the columns are combined: scratch[x] = sum of weight * plane[row + x].
+template <typename L, int B, typename T, typename G>
+inline void combine_block(const T* plane, const PlaneTaps<G>& taps, int64_t p, G* scratch) {
+  typename L::Vector sum[B];
+  for (int b = 0; b < B; ++b) sum[b] = L::splat(G(0));
+  for (int64_t k = taps.row_begin[p]; k < taps.row_begin[p + 1]; ++k) {
+    const T* row = plane + taps.row[k];
+    const auto weight = L::splat(taps.row_weight[k]);
+    for (int b = 0; b < B; ++b) sum[b] = madd(L::load(row + b * L::width), weight, sum[b]);
+  }
+  for (int b = 0; b < B; ++b) L::store_sum(scratch + b * L::width, sum[b]);
+}
+
 template <typename L, typename T, typename G>
 inline void combine_rows(const T* plane, const PlaneTaps<G>& taps, int64_t p, G* scratch) {
-  for (int64_t x = 0; x < taps.width; x += L::width) {
-    auto sum = L::splat(G(0));
-    for (int64_t k = taps.row_begin[p]; k < taps.row_begin[p + 1]; ++k)
-      sum = madd(L::load(plane + taps.row[k] + x), L::splat(taps.row_weight[k]), sum);
-    L::store_sum(scratch + x, sum);
+  int64_t x = 0;
+  for (; x + 4 * L::width <= taps.width; x += 4 * L::width) combine_block<L, 4>(plane + x, taps, p, scratch + x);
+  for (; x + 2 * L::width <= taps.width; x += 2 * L::width) combine_block<L, 2>(plane + x, taps, p, scratch + x);
+  for (; x < taps.width; x += L::width) combine_block<L, 1>(plane + x, taps, p, scratch + x);
+}
+
+// Rows p .. p + R - 1 of bins, from their combined rows: R sums at once hide the latency of each.
+template <int R, typename T, typename G>
+inline void combine_columns(const PlaneTaps<G>& taps, int64_t p, T* out, typename Lanes<G, G>::Vector& check) {
+  using S = Lanes<G, G>;
+  G row[S::width];
+  const G* combined = taps.scratch + p * taps.width;
+  for (int64_t q = 0; q < taps.padded_bins; q += S::width) {
+    typename S::Vector sum[R];
+    for (int r = 0; r < R; ++r) sum[r] = S::splat(G(0));
+    for (int64_t x = 0; x < taps.width; ++x) {
+      const auto weight = S::load_sum(taps.by_column + x * taps.padded_bins + q);
+      for (int r = 0; r < R; ++r) sum[r] = madd(S::splat(combined[r * taps.width + x]), weight, sum[r]);
+    }
+    const int64_t count = taps.bins - q < S::width ? taps.bins - q : S::width;
+    for (int r = 0; r < R; ++r) {
+      check = check + (sum[r] - sum[r]);
+      T* to = out + (p + r) * taps.bins + q;
+      if (p + r + 1 < taps.row_bins && taps.padded_bins <= 2 * taps.bins && taps.padded_bins == S::width) {
+        Lanes<T, G>::store(to, sum[r]);  // what lies beyond this row of bins is the next one's, and written after it
+        continue;
+      }
+      S::store_sum(row, sum[r]);
+      for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(row[i]);
+    }
   }
 }
 
 template <typename T, typename G>
 bool plane_gather(const T* plane, const PlaneTaps<G>& taps, T* out) {
-  using L = Lanes<T, G>;
   using S = Lanes<G, G>;
   auto check = S::splat(G(0));  // stays 0 unless a value is infinite or NaN
+  for (int64_t p = 0; p < taps.row_bins; ++p) combine_rows<Lanes<T, G>>(plane, taps, p, taps.scratch + p * taps.width);
+  int64_t p = 0;
+  for (; p + 7 <= taps.row_bins; p += 7) combine_columns<7>(taps, p, out, check);
+  for (; p < taps.row_bins; ++p) combine_columns<1>(taps, p, out, check);
   G row[S::width];
-  for (int64_t p = 0; p < taps.row_bins; ++p) {
-    combine_rows<L>(plane, taps, p, taps.scratch);
-    for (int64_t q = 0; q < taps.padded_bins; q += S::width) {
-      auto even = S::splat(G(0));
-      auto odd = S::splat(G(0));
-      for (int64_t x = 0; x < taps.width; x += 2) {
-        const G* weight = taps.by_column + x * taps.padded_bins + q;
-        even = madd(S::splat(taps.scratch[x]), S::load_sum(weight), even);
-        odd = madd(S::splat(taps.scratch[x + 1]), S::load_sum(weight + taps.padded_bins), odd);
-      }
-      const auto sum = even + odd;
-      check = check + (sum - sum);
-      S::store_sum(row, sum);
-      const int64_t count = taps.bins - q < S::width ? taps.bins - q : S::width;
-      for (int64_t i = 0; i < count; ++i) out[p * taps.bins + q + i] = static_cast<T>(row[i]);
-    }
-  }
   S::store_sum(row, check);
   G total = 0;
   for (int64_t i = 0; i < S::width; ++i) total += row[i];

@@ -11,52 +11,69 @@ struct Maximiser {
   const Family& f;
   const std::vector<Tensor>& features;
   const Plan<G>& plan;
+  bool channels_last;  // of the output
   T* out;
   int32_t* winner;
-  Level output = output_strides(f);
   const Kernels<T, G>& loops = kernels<T, G>();
 
   Points<G> y{};
   Points<G> x{};
+  std::vector<T> bins_out{};          // a region's result channels-last, where the output is contiguous
+  std::vector<int32_t> bins_winner{};
   std::vector<int64_t> row{};
   std::vector<int64_t> column{};
   std::vector<int64_t> offset{};
   std::vector<G> weight{};
 
-  void run(int64_t r, int64_t first, int64_t last) {
+  void run(int64_t r) {
     const Region<G>& region = plan.region[r];
+    const int64_t size = f.channels * f.height * f.width;
+    T* to = out + r * size;
+    int32_t* chosen = winner + r * size;
     if (!region.valid) {
-      const int64_t begin = r * output.image_stride + (f.channels_last ? 0 : first * output.channel_stride);
-      const int64_t count = f.channels_last ? output.image_stride : (last - first) * output.channel_stride;
-      std::fill_n(out + begin, count, T(0));
-      std::fill_n(winner + begin, count, -1);
+      std::fill_n(to, size, T(0));
+      std::fill_n(chosen, size, -1);
       return;
     }
     y.build(region.y, f.height, f.switches);
     x.build(region.x, f.width, f.switches);
-    for (int64_t p = 0; p < f.height; ++p)
-      for (int64_t q = 0; q < f.width; ++q) run_bin(region, r, p, q, first, last);
+    if (channels_last) return run_bins(region, to, chosen);
+    bins_out.resize(size);
+    bins_winner.resize(size);
+    run_bins(region, bins_out.data(), bins_winner.data());
+    transpose(bins_out.data(), to);
+    transpose(bins_winner.data(), chosen);
   }
 
-  void run_bin(const Region<G>& region, int64_t r, int64_t p, int64_t q, int64_t first, int64_t last) {
+  // [bins, C] to [C, bins], a cache line of channels at a time.
+  template <typename V>
+  void transpose(const V* from, V* to) const {
+    const int64_t bins = f.height * f.width;
+    constexpr int64_t kLine = 64 / sizeof(V);
+    for (int64_t first = 0; first < f.channels; first += kLine) {
+      const int64_t last = std::min(first + kLine, f.channels);
+      for (int64_t b = 0; b < bins; ++b)
+        for (int64_t c = first; c < last; ++c) to[c * bins + b] = from[b * f.channels + c];
+    }
+  }
+
+  void run_bins(const Region<G>& region, T* to, int32_t* chosen) {
+    for (int64_t p = 0; p < f.height; ++p)
+      for (int64_t q = 0; q < f.width; ++q) {
+        const int64_t at = (p * f.width + q) * f.channels;
+        run_bin(region, p, q, to + at, chosen + at);
+      }
+  }
+
+  void run_bin(const Region<G>& region, int64_t p, int64_t q, T* to, int32_t* chosen) {
     const Level& level = f.level[region.level];
     const T* map = features[region.level].template const_data_ptr<T>() + region.image * level.image_stride;
-    const int64_t at = r * output.image_stride + p * output.row_stride + q * output.column_stride;
-    const bool empty = y.span[p].count == 0 || x.span[q].count == 0;
-    if (empty) {
-      for (int64_t c = first; c < last; ++c) {
-        out[at + c * output.channel_stride] = T(0);
-        winner[at + c * output.channel_stride] = -1;
-      }
+    if (y.span[p].count == 0 || x.span[q].count == 0) {
+      std::fill_n(to, f.channels, T(0));
+      std::fill_n(chosen, f.channels, -1);
       return;
     }
-    const auto each = [&](const auto& loop) {
-      if (f.channels_last) return loop(map, out + at, winner + at, f.channels);
-      for (int64_t c = first; c < last; ++c) {
-        const int64_t to = at + c * output.channel_stride;
-        loop(map + c * level.channel_stride, out + to, winner + to, 1);
-      }
-    };
+    const auto each = [&](const auto& loop) { loop(map, to, chosen, f.channels); };
     if (f.switches.bin_rounding) largest_cell(level, p, q, each);
     else largest_point(level, p, q, each);
   }
@@ -96,15 +113,10 @@ struct Maximiser {
 };
 
 template <typename T, typename G>
-void maximum_regions(const Family& f, const std::vector<Tensor>& features, const Plan<G>& plan, T* out, int32_t* winner) {
-  const int64_t block = f.channels_last ? std::max<int64_t>(f.channels, 1) : 4 * kPlanesAtOnce;
-  const int64_t blocks = (f.channels + block - 1) / block;
-  torch::stable::parallel_for(0, blocks * f.regions, 1, [&](int64_t begin, int64_t end) {
-    Maximiser<T, G> maximiser{f, features, plan, out, winner};
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task / f.regions * block;
-      maximiser.run(plan.order[task % f.regions], first, std::min(first + block, f.channels));
-    }
+void maximum_regions(const Family& f, const std::vector<Tensor>& features, const Plan<G>& plan, bool channels_last, T* out, int32_t* winner) {
+  torch::stable::parallel_for(0, f.regions, 1, [&](int64_t begin, int64_t end) {
+    Maximiser<T, G> maximiser{f, features, plan, channels_last, out, winner};
+    for (int64_t i = begin; i < end; ++i) maximiser.run(plan.order[i]);
   });
 }
 
@@ -113,14 +125,16 @@ std::tuple<Tensor, Tensor> roi_maximum(std::vector<Tensor> features, Tensor boxe
   const bool channels_last = settle_layout(features);
   const ScalarType dtype = features[0].scalar_type();
   check_boxes(boxes, dtype);
-  const Family f = family_of(boxes, image, shape_of(features), height, width, scales, switches, channels_last);
+  // Maxima run along channels whatever the layout: transposing the maps once costs less than reading them cell by cell.
+  for (Tensor& map : features) map = torch::stable::contiguous(map, MemoryFormat::ChannelsLast);
+  const Family f = family_of(boxes, image, shape_of(features), height, width, scales, switches, true);
   check_winners_fit(f);
   Tensor out = fresh_map(boxes, f.regions, f.channels, height, width, dtype, channels_last);
   Tensor winner = fresh_map(boxes, f.regions, f.channels, height, width, ScalarType::Int, channels_last);
   by_dtype(dtype, [&](auto t, auto g) {
     using T = decltype(t);
     using G = decltype(g);
-    maximum_regions<T, G>(f, features, Plan<G>(f, boxes, image), out.mutable_data_ptr<T>(), winner.mutable_data_ptr<int32_t>());
+    maximum_regions<T, G>(f, features, Plan<G>(f, boxes, image), channels_last, out.mutable_data_ptr<T>(), winner.mutable_data_ptr<int32_t>());
   });
   return {out, winner};
 }

@@ -5,20 +5,30 @@
 
 namespace maskrcnn_ops {
 
-// Intersection over union above the threshold, in the order of operations of torchvision's nms (compile without FMA
-// contraction, so that the decisions are the same); 0 / 0, two empty boxes, is no overlap.
 template <typename G>
-C10_HOST_DEVICE inline bool overlaps(const G* a, const G* b, double threshold) {
-  const G left = a[0] > b[0] ? a[0] : b[0];
-  const G top = a[1] > b[1] ? a[1] : b[1];
-  const G right = a[2] < b[2] ? a[2] : b[2];
-  const G bottom = a[3] < b[3] ? a[3] : b[3];
+struct Corners {
+  G x1, y1, x2, y2;
+};
+
+// Intersection over union in the order of operations of torchvision's nms (compile without FMA contraction, so that the
+// decisions are the same); 0 / 0, two empty boxes, is NaN, which is above no threshold.
+template <typename G>
+C10_HOST_DEVICE inline G overlap(const Corners<G>& a, const Corners<G>& b) {
+  const G left = a.x1 > b.x1 ? a.x1 : b.x1;
+  const G top = a.y1 > b.y1 ? a.y1 : b.y1;
+  const G right = a.x2 < b.x2 ? a.x2 : b.x2;
+  const G bottom = a.y2 < b.y2 ? a.y2 : b.y2;
   const G width = right - left > G(0) ? right - left : G(0);
   const G height = bottom - top > G(0) ? bottom - top : G(0);
   const G shared = width * height;
-  const G area_a = (a[2] - a[0]) * (a[3] - a[1]);
-  const G area_b = (b[2] - b[0]) * (b[3] - b[1]);
-  return shared / (area_a + area_b - shared) > threshold;
+  const G area_a = (a.x2 - a.x1) * (a.y2 - a.y1);
+  const G area_b = (b.x2 - b.x1) * (b.y2 - b.y1);
+  return shared / (area_a + area_b - shared);
+}
+
+template <typename G>
+C10_HOST_DEVICE inline bool overlaps(const G* a, const G* b, double threshold) {
+  return overlap(Corners<G>{a[0], a[1], a[2], a[3]}, Corners<G>{b[0], b[1], b[2], b[3]}) > threshold;
 }
 
 }  // namespace maskrcnn_ops

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nms.h"
+#include "vectors.h"
 
 namespace maskrcnn_ops {
 namespace {
@@ -14,17 +15,59 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Boxes of one image in falling order of score; keep[k] says of box k whether it stays.
+// Boxes of one group in falling order of score, coordinate by coordinate so that the loop over them is vectors.
+template <typename G>
+struct Group {
+  std::vector<G> x1, y1, x2, y2;
+  std::vector<uint8_t> gone;
+
+  void take(const G* boxes, const int64_t* member, int64_t count) {
+    for (auto* coordinate : {&x1, &y1, &x2, &y2}) coordinate->resize(count);
+    for (int64_t i = 0; i < count; ++i) {
+      const G* box = boxes + 4 * member[i];
+      x1[i] = box[0];
+      y1[i] = box[1];
+      x2[i] = box[2];
+      y2[i] = box[3];
+    }
+    gone.assign(count, 0);
+  }
+
+  // `bound` is the threshold in G: an overlap q is above the threshold where q > bound, or with `or_equal` q >= bound.
+  MASKRCNN_VECTORS void suppress_after(int64_t i, G bound, bool or_equal) {
+    const Corners<G> a{x1[i], y1[i], x2[i], y2[i]};
+    const auto count = static_cast<int64_t>(gone.size());
+    const G *left = x1.data(), *top = y1.data(), *right = x2.data(), *bottom = y2.data();
+    uint8_t* out = gone.data();
+    if (or_equal) {
+      for (int64_t j = i + 1; j < count; ++j) out[j] |= overlap(a, Corners<G>{left[j], top[j], right[j], bottom[j]}) >= bound;
+    } else {
+      for (int64_t j = i + 1; j < count; ++j) out[j] |= overlap(a, Corners<G>{left[j], top[j], right[j], bottom[j]}) > bound;
+    }
+  }
+};
+
+// Boxes of one image, `order` by falling score; keep[k] says of box k whether it stays.
 template <typename G>
 void suppress(const G* boxes, const int64_t* order, const int64_t* groups, const bool* valid, int64_t count, double threshold, bool* keep) {
-  std::vector<uint8_t> gone(count);
+  std::vector<int64_t> member;
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t a = order[i];
-    keep[a] = valid[a] && !gone[i];
-    if (!keep[a]) continue;
-    for (int64_t j = i + 1; j < count; ++j) {
-      const int64_t b = order[j];
-      if (!gone[j] && groups[a] == groups[b]) gone[j] = overlaps(boxes + 4 * a, boxes + 4 * b, threshold);
+    keep[order[i]] = false;
+    if (valid[order[i]]) member.push_back(order[i]);
+  }
+  std::stable_sort(member.begin(), member.end(), [&](int64_t a, int64_t b) { return groups[a] < groups[b]; });
+  // G(threshold) may be rounded up past the threshold, and then itself is above it.
+  const G bound = static_cast<G>(threshold);
+  const bool or_equal = static_cast<double>(bound) > threshold;
+  Group<G> group;
+  for (size_t begin = 0, end = 0; begin < member.size(); begin = end) {
+    while (end < member.size() && groups[member[end]] == groups[member[begin]]) ++end;
+    const auto size = static_cast<int64_t>(end - begin);
+    group.take(boxes, member.data() + begin, size);
+    for (int64_t i = 0; i < size; ++i) {
+      if (group.gone[i]) continue;
+      keep[member[begin + i]] = true;
+      group.suppress_after(i, bound, or_equal);
     }
   }
 }

@@ -132,7 +132,7 @@ struct PlaneFilters {
     }
     row.resize(filters.y.cell.size());
     for (size_t k = 0; k < row.size(); ++k) row[k] = filters.y.cell[k] * map_width + start;
-    scratch.resize(taps.width);
+    scratch.resize(taps.row_bins * taps.width);
     taps.row_begin = filters.y.begin.data();
     taps.row = row.data();
     taps.row_weight = filters.y.weight.data();
@@ -144,7 +144,39 @@ struct PlaneFilters {
 
 inline Level output_strides(const Family& f) { return strides_of(f.channels, f.height, f.width, 1, f.channels_last); }
 
-// Channels that a task on contiguous planes takes at once: few enough that their planes stay in the cache.
-constexpr int64_t kPlanesAtOnce = 8;
+// Contiguous planes are worked on by a few channels, whose planes stay in the cache, and a few regions, whose filters
+// are built once for all channels.
+constexpr int64_t kPlanesAtOnce = 4;
+constexpr int64_t kRegionsAtOnce = 64;
+
+// The filters of `kRegionsAtOnce` regions, for all channels.
+template <typename G>
+struct Batch {
+  struct Item {
+    int64_t r;
+    bool dense;
+    RegionFilters<G> filters;
+    PlaneFilters<G> planes;
+  };
+  std::vector<Item> item;
+  int64_t number = -1;
+
+  // Regions number * kRegionsAtOnce and on, in the plan's order; the valid ones come first in it.
+  void build(const Family& f, const Plan<G>& plan, int64_t which, int64_t lanes) {
+    if (which == number) return;
+    number = which;
+    const int64_t begin = which * kRegionsAtOnce;
+    item.resize(std::min(kRegionsAtOnce, f.regions - begin));
+    for (size_t i = 0; i < item.size(); ++i) {
+      item[i].r = plan.order[begin + static_cast<int64_t>(i)];
+      const Region<G>& region = plan.region[item[i].r];
+      if (!region.valid) continue;
+      item[i].filters.build(f, region);
+      item[i].dense = item[i].planes.build(item[i].filters, f.height, f.width, f.level[region.level].width, lanes);
+    }
+  }
+};
+
+inline int64_t batches_of(const Family& f) { return (f.regions + kRegionsAtOnce - 1) / kRegionsAtOnce; }
 
 }  // namespace maskrcnn_ops

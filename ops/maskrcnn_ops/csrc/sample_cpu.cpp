@@ -17,7 +17,7 @@ struct Sampler {
   const Kernels<T, G>& loops = kernels<T, G>();
 
   RegionFilters<G> filters{};
-  PlaneFilters<G> planes{};
+  Batch<G> batch{};
   Points<G> y{};
   Points<G> x{};
 
@@ -36,8 +36,16 @@ struct Sampler {
     }
     if (winner) return sample_winners(region, r, first, last);
     filters.build(f, region);
-    if (f.channels_last) sample_channels(region, to);
-    else sample_planes(region, to, first, last);
+    sample_channels(region, to);
+  }
+
+  // A batch of regions on contiguous planes first .. last - 1.
+  void sample_batch(int64_t which, int64_t first, int64_t last) {
+    batch.build(f, plan, which, loops.width);
+    for (const auto& item : batch.item) {
+      if (plan.region[item.r].valid) sample_planes(item, first, last);
+      else std::fill_n(out + item.r * output.image_stride + first * output.channel_stride, (last - first) * output.channel_stride, T(0));
+    }
   }
 
   void sample_channels(const Region<G>& region, T* to) {
@@ -47,15 +55,16 @@ struct Sampler {
         loops.gather(map, filters.taps(p, q), to + p * output.row_stride + q * output.column_stride, f.channels);
   }
 
-  void sample_planes(const Region<G>& region, T* to, int64_t first, int64_t last) {
+  void sample_planes(const typename Batch<G>::Item& item, int64_t first, int64_t last) {
+    const Region<G>& region = plan.region[item.r];
     const Level& level = f.level[region.level];
-    const bool dense = planes.build(filters, f.height, f.width, level.width, loops.width);
+    T* to = out + item.r * output.image_stride;
     for (int64_t c = first; c < last; ++c) {
       const T* plane = map_of(region) + c * level.channel_stride;
       T* plane_out = to + c * output.channel_stride;
-      if (dense && loops.plane_gather(plane, planes.taps, plane_out)) continue;
+      if (item.dense && loops.plane_gather(plane, item.planes.taps, plane_out)) continue;
       for (int64_t p = 0; p < f.height; ++p)
-        for (int64_t q = 0; q < f.width; ++q) loops.gather(plane, filters.taps(p, q), plane_out + p * f.width + q, 1);
+        for (int64_t q = 0; q < f.width; ++q) loops.gather(plane, item.filters.taps(p, q), plane_out + p * f.width + q, 1);
     }
   }
 
@@ -83,13 +92,19 @@ struct Sampler {
 
 template <typename T, typename G>
 void sample_regions(const Family& f, const std::vector<Tensor>& features, const Plan<G>& plan, const int32_t* winner, T* out) {
-  const int64_t block = f.channels_last ? std::max<int64_t>(f.channels, 1) : kPlanesAtOnce;
-  const int64_t blocks = (f.channels + block - 1) / block;
-  torch::stable::parallel_for(0, blocks * f.regions, 1, [&](int64_t begin, int64_t end) {
+  if (f.channels_last || winner) {
+    torch::stable::parallel_for(0, f.regions, 1, [&](int64_t begin, int64_t end) {
+      Sampler<T, G> sampler{f, features, plan, winner, out};
+      for (int64_t i = begin; i < end; ++i) sampler.sample(plan.order[i], 0, f.channels);
+    });
+    return;
+  }
+  const int64_t blocks = (f.channels + kPlanesAtOnce - 1) / kPlanesAtOnce;
+  torch::stable::parallel_for(0, batches_of(f) * blocks, 1, [&](int64_t begin, int64_t end) {
     Sampler<T, G> sampler{f, features, plan, winner, out};
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task / f.regions * block;
-      sampler.sample(plan.order[task % f.regions], first, std::min(first + block, f.channels));
+      const int64_t first = task % blocks * kPlanesAtOnce;
+      sampler.sample_batch(task / blocks, first, std::min(first + kPlanesAtOnce, f.channels));
     }
   });
 }

@@ -7,6 +7,10 @@
 namespace maskrcnn_ops {
 namespace {
 
+// Winners lie anywhere in a region: few enough channels that its cells stay in the cache.
+constexpr int64_t kChannelsAtOnce = 256;
+constexpr int64_t kWinnerPlanesAtOnce = 32;
+
 template <typename T, typename G>
 struct Spreader {
   const Family& f;
@@ -18,7 +22,7 @@ struct Spreader {
   const Kernels<T, G>& loops = kernels<T, G>();
 
   RegionFilters<G> filters{};
-  PlaneFilters<G> planes{};
+  Batch<G> batch{};
   Points<G> y{};
   Points<G> x{};
 
@@ -32,8 +36,15 @@ struct Spreader {
     const T* from = grad + r * output.image_stride;
     if (winner) return spread_winners(region, r, first, last);
     filters.build(f, region);
-    if (f.channels_last) spread_channels(region, from, first, last);
-    else spread_planes(region, from, first, last);
+    spread_channels(region, from, first, last);
+  }
+
+  // A batch of regions on contiguous planes first .. last - 1, a few planes at a time.
+  void spread_batch(int64_t which, int64_t first, int64_t last) {
+    batch.build(f, plan, which, loops.width);
+    for (int64_t c = first; c < last; c += kPlanesAtOnce)
+      for (const auto& item : batch.item)
+        if (plan.region[item.r].valid) spread_planes(item, c, std::min(c + kPlanesAtOnce, last));
   }
 
   void spread_channels(const Region<G>& region, const T* from, int64_t first, int64_t last) {
@@ -43,40 +54,49 @@ struct Spreader {
         loops.scatter(map, filters.taps(p, q), from + p * output.row_stride + q * output.column_stride + first, last - first);
   }
 
-  void spread_planes(const Region<G>& region, const T* from, int64_t first, int64_t last) {
+  void spread_planes(const typename Batch<G>::Item& item, int64_t first, int64_t last) {
+    const Region<G>& region = plan.region[item.r];
     const Level& level = f.level[region.level];
-    const bool dense = planes.build(filters, f.height, f.width, level.width, loops.width);
+    const T* from = grad + item.r * output.image_stride;
     for (int64_t c = first; c < last; ++c) {
       G* plane = map_of(region) + c * level.channel_stride;
       const T* plane_grad = from + c * output.channel_stride;
-      if (dense && loops.plane_scatter(plane, planes.taps, plane_grad)) continue;
+      if (item.dense && loops.plane_scatter(plane, item.planes.taps, plane_grad)) continue;
       for (int64_t p = 0; p < f.height; ++p)
-        for (int64_t q = 0; q < f.width; ++q) loops.scatter(plane, filters.taps(p, q), plane_grad + p * f.width + q, 1);
+        for (int64_t q = 0; q < f.width; ++q) loops.scatter(plane, item.filters.taps(p, q), plane_grad + p * f.width + q, 1);
     }
   }
 
   void spread_winners(const Region<G>& region, int64_t r, int64_t first, int64_t last) {
-    const bool cells = f.switches.bin_rounding;
-    if (!cells) {
-      y.build(region.y, f.height, f.switches);
-      x.build(region.x, f.width, f.switches);
-    }
+    if (f.switches.bin_rounding) return spread_cells(region, r, first, last);
+    y.build(region.y, f.height, f.switches);
+    x.build(region.x, f.width, f.switches);
     for (int64_t p = 0; p < f.height; ++p) {
       for (int64_t q = 0; q < f.width; ++q) {
         const int64_t at = r * output.image_stride + p * output.row_stride + q * output.column_stride;
-        if (cells) spread_cells(region, at, first, last);
-        else spread_points(region, p, q, at, first, last);
+        spread_points(region, p, q, at, first, last);
       }
     }
   }
 
-  void spread_cells(const Region<G>& region, int64_t at, int64_t first, int64_t last) {
+  // In the order of memory: bins outside and channels inside, or the other way round.
+  void spread_cells(const Region<G>& region, int64_t r, int64_t first, int64_t last) {
     const Level& level = f.level[region.level];
-    const int64_t step = output.channel_stride;
+    const int64_t bins = f.height * f.width;
+    const auto add = [&](G* to, int64_t at, int64_t count, int64_t cell_stride, int64_t step) {
+      const int32_t* cell = winner + at;
+      const T* from = grad + at;
+      for (int64_t i = 0; i < count; ++i, to += step)
+        if (cell[i] >= 0) to[cell[i] * cell_stride] += static_cast<G>(from[i]);
+    };
     G* map = map_of(region);
-    for (int64_t c = first; c < last; ++c) {
-      const int32_t cell = winner[at + c * step];
-      if (cell >= 0) map[cell * level.column_stride + c * level.channel_stride] += static_cast<G>(grad[at + c * step]);
+    const int64_t start = r * output.image_stride;
+    if (f.channels_last) {
+      for (int64_t c = first; c < last; c += kChannelsAtOnce)
+        for (int64_t b = 0; b < bins; ++b)
+          add(map + c, start + b * f.channels + c, std::min(kChannelsAtOnce, last - c), level.column_stride, 1);
+    } else {
+      for (int64_t c = first; c < last; ++c) add(map + c * level.channel_stride, start + c * bins, bins, 1, 0);
     }
   }
 
@@ -99,10 +119,13 @@ void spread_regions(const Family& f, const T* grad, const Plan<G>& plan, const i
   const int64_t blocks = (f.channels + block - 1) / block;
   torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     Spreader<T, G> spreader{f, grad, plan, winner, maps};
-    const int64_t stop = std::min(end * block, f.channels);
-    // Channels-last: all of the thread's channels together; else few planes at a time.
-    const int64_t step = f.channels_last ? stop - begin * block : block;
-    for (int64_t first = begin * block; first < stop; first += step)
+    const int64_t start = begin * block, stop = std::min(end * block, f.channels);
+    if (!f.channels_last && !winner) {
+      for (int64_t which = 0; which < batches_of(f); ++which) spreader.spread_batch(which, start, stop);
+      return;
+    }
+    const int64_t step = f.channels_last ? stop - start : kWinnerPlanesAtOnce;
+    for (int64_t first = start; first < stop; first += step)
       for (const int64_t r : plan.order) spreader.spread(r, first, std::min(first + step, stop));
   });
 }

@@ -1,0 +1,93 @@
+"""Two sides measured in one process, in turns, after a warm-up: the ratio of their times and its spread."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: how many times as long the peer takes (above 1: ours is faster)."""
+
+    name: str
+    peer: str
+    setting: str
+    ratios: list[float]
+    ours_ms: float
+    peer_ms: float
+    goal: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "peer": self.peer,
+            "setting": self.setting,
+            "ratio_median": round(statistics.median(self.ratios), 2),
+            "ratio_min": round(min(self.ratios), 2),
+            "ratio_max": round(max(self.ratios), 2),
+            "ours_ms": round(self.ours_ms, 2),
+            "peer_ms": round(self.peer_ms, 2),
+            "goal": self.goal,
+        }
+
+
+def compare(
+    name: str,
+    peer: str,
+    setting: str,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    repeats: int,
+    goal: str = "",
+    clock: Callable[[], float] = time.process_time,
+) -> Row:
+    """Run both once unmeasured, then ``repeats`` times in turns. ``clock`` counts CPU time of the whole process."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeats + 1):
+        for side, kept in zip((ours, theirs), times, strict=True):
+            begun = clock()
+            side()
+            if turn:
+                kept.append(clock() - begun)
+    ratios = [t / o for o, t in zip(*times, strict=True)]
+    own, other = (1e3 * statistics.median(kept) for kept in times)
+    return Row(name, peer, setting, ratios, own, other, goal)
+
+
+def keep_freed_memory() -> bool:
+    """Let freed memory stay with the process, for both sides; whether the C library can (glibc).
+
+    Otherwise every large output is handed back to the system and paid for again page by page (on a virtual machine that
+    gives free pages back to its host, several times over), and the comparison is one of page faults.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of <malloc.h>
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "vectors": [name for name in ("avx2", "avx512f") if f" {name}" in flags],
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load_before": os.getloadavg()[0],
+    }
