@@ -31,6 +31,11 @@ _OF_THE_MACHINE = (
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
+def examples_folder(table: Table, out: Path) -> Path:
+    """Where the images of the report's pictures are kept; only generated ones lie outside of the runs."""
+    return out / "examples" if table.pictures else out / "runs" / "examples"
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs cells of ``table`` into ``out/runs/<cell>`` and records them in ``out/cells/<cell>.json``.
@@ -100,7 +105,11 @@ class Runner:
         console.print(f"{cell.id} begins")
         if not self._call(self._train(self.overrides(cell)), cell.id):
             return False
-        found = self._describe(cell)
+        try:
+            found = self._describe(cell)
+        except UserError as error:
+            console.print(f"{cell.id}: {error}")
+            return False
         self._record(cell).parent.mkdir(parents=True, exist_ok=True)
         record.write(self._record(cell), found)
         figures = ", ".join(
@@ -152,7 +161,9 @@ class Runner:
         run_dir = self.folder(cell.id)
         config = OmegaConf.load(run_dir / "config.yaml")
         assert isinstance(config, DictConfig)
-        annotations = assembly.open_data(config, "val").ground_truth()
+        dataset = assembly.open_data(config, "val")
+        annotations = dataset.ground_truth()
+        self._keep_examples(annotations["images"], dataset.images)
         predictions = json.loads((run_dir / "predictions.json").read_text())
         kinds = list(json.loads((run_dir / "metrics.json").read_text()))
         curve, seconds, memory = record.learning_curve(run_dir)
@@ -173,6 +184,13 @@ class Runner:
         if self.table.proposals == "ground_truth" and config.model.box_head is None:
             found["instances"] = record.instance_ious(predictions, annotations)
         return found
+
+    def _keep_examples(self, images: list[dict[str, Any]], folder: Path) -> None:
+        """The first images, for the report's pictures: beside it where they may be shared, else among the runs."""
+        kept = examples_folder(self.table, self.out)
+        kept.mkdir(parents=True, exist_ok=True)
+        for image in images[: record.EXAMPLES]:
+            shutil.copyfile(folder / image["file_name"], kept / Path(image["file_name"]).name)
 
     def _cross(self, cell: Cell) -> dict[str, Any]:
         """The cell's metrics when it is tested with the other values of the crossed axis."""

@@ -48,7 +48,7 @@ _CSV = (*_MAIN[3:], *_MAIN[:3], "segm_APs", "segm_APm", "segm_APl")
 def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Path]:
     """Everything that ``out`` holds beside the records; the paths of the files."""
     rows = grid_rows(table, records)
-    blocks = report(table, rows, out)
+    blocks = report(table, rows, out / "examples")
     title = f"{table.title} ({table.scale})"
     manifest = {
         "table": asdict(table),
@@ -67,12 +67,17 @@ def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Pat
         if isinstance(block, Figure):
             (out / "figures" / f"{block.name}.svg").write_text(block.svg)
     _write_csv(out / "cells.csv", records)
-    return [out / "cells.csv", *(out / name for name in files)]
+    written = [out / "cells.csv", *(out / name for name in files)]
+    if not table.pictures and (out / "runs" / "examples").is_dir():
+        # Pictures of images that are not ours to share stay with the runs.
+        with_pictures = out / "runs" / "report.html"
+        with_pictures.write_text(to_html(report(table, rows, out / "runs" / "examples"), title))
+        written.append(with_pictures)
+    return written
 
 
-def report(table: Table, rows: Sequence[Row], out: Path) -> list[Block]:
-    """The report's blocks, in the order they are read."""
-    images = out / "examples"
+def report(table: Table, rows: Sequence[Row], images: Path) -> list[Block]:
+    """The report's blocks, in the order they are read. images: the folder of the pictures to be shown."""
     kinds = [k for k in ("segm", "bbox") if all(k in row.records[0]["by_iou"] for row in rows)]
     plots = [figures.iou_curves(table, rows, kind) for kind in kinds]
     plots += [figures.size_gain(table, rows, kind) for kind in kinds]

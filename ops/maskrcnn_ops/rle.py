@@ -69,9 +69,7 @@ def _compiled(
     masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float, doubt: float
 ) -> list[str]:
     """The counts by the compiled kernel; empty for a mask with a pixel within ``doubt`` of the threshold."""
-    letters, ends = ops.masks_to_rle(
-        masks.contiguous(), boxes.contiguous(), height, width, threshold, doubt
-    )
+    letters, ends = ops.masks_to_rle(masks.contiguous(), boxes.contiguous(), height, width, threshold, doubt)
     text, places = letters.numpy().tobytes().decode("ascii"), [0, *ends.tolist()]
     return [text[begin:end] for begin, end in pairwise(places)]
 
