@@ -39,14 +39,12 @@ def _align_beats_pool(places: dict[tuple[str, str], Row], stride: str) -> list[s
 def _loses_more_at_32(places: dict[tuple[str, str], Row]) -> list[str]:
     if not all((operator, stride) in places for operator in ("align", "pool") for stride in ("16", "32")):
         return []
-    metric = "segm_AP"
-    sides = {s: _values(places["align", s], places["pool", s], metric) for s in ("16", "32")}
+    places = _with_seeds_of_all(places)
+    sides = {s: _values(places["align", s], places["pool", s], "segm_AP") for s in ("16", "32")}
     if any(not a or 0 in a for a, _ in sides.values()):
         return []
     shares = {s: [(x - y) / x for x, y in zip(a, b, strict=True)] for s, (a, b) in sides.items()}
     means = {s: lost_share(*sides[s]) for s in sides}
-    if len(shares["16"]) != len(shares["32"]):
-        return []
     more = paired_by_seed(shares["32"], shares["16"])
     gains = {s: mean_interval([x - y for x, y in zip(*sides[s], strict=True)]) for s in sides}
     return [
@@ -69,6 +67,13 @@ def _warp_is_about_pool(places: dict[tuple[str, str], Row], stride: str) -> list
         f"|warp − pool| is below a quarter of align − pool in mask AP{_at(stride)}: {holds}: "
         f"warp − pool {_words(second)}, align − pool {_words(first)}."
     ]
+
+
+def _with_seeds_of_all(places: dict[tuple[str, str], Row]) -> dict[tuple[str, str], Row]:
+    """The rows of align and pool, cut to the seeds that all of them have."""
+    kept = {key: row for key, row in places.items() if key[0] in ("align", "pool")}
+    seeds = set.intersection(*({r["seed"] for r in row.records} for row in kept.values()))
+    return {key: Row(row.axes, [r for r in row.records if r["seed"] in seeds]) for key, row in kept.items()}
 
 
 def _values(row: Row, other: Row, metric: str) -> tuple[list[float], list[float]]:
