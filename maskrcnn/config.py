@@ -64,12 +64,17 @@ class Checkpoints:
 @dataclass
 class Evaluation:
     """every: steps between evaluations; 0 is at the end alone. max_dets: detections per image that count.
-    batch_size: images at once. num_images: of the validation set, the first ones; None is all."""
+    batch_size: images at once. num_images: of the validation set, the first ones; None is all.
+    fast: count COCO's figures with the package faster-coco-eval. details: also write the figures of every class, by
+    object size in cells of ``cell`` pixels, of outlines, and the kinds of errors."""
 
     every: int = 0
     max_dets: int = 100
     batch_size: int = 8
     num_images: int | None = None
+    fast: bool = False
+    details: bool = False
+    cell: float = 16.0
 
 
 @dataclass
@@ -99,6 +104,7 @@ class Train(Common):
 
     seed: int = 0
     deterministic: bool = False
+    metric: str | None = None
     num_classes: int | None = None
     categories: list[dict[str, Any]] | None = None
     model: dict[str, Any] = field(default_factory=dict)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from maskrcnn import assembly
 from maskrcnn import config as configs
-from maskrcnn.commands.evaluation import Evaluator
+from maskrcnn.commands.evaluation import Evaluator, chosen_metric
 from maskrcnn.data.coco_json import load_json
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.coco import evaluate
+from maskrcnn.evaluation.metrics import evaluate, kinds_of, write_details
 
 
 @dataclass
@@ -51,8 +51,10 @@ def main(arguments: Sequence[str]) -> None:
 def _score_file(predictions: str, annotations: str, run_dir: str | None, rest: Sequence[str]) -> None:
     config = configs.compose_config("train", rest)
     truth, found = load_json(Path(annotations)), load_json(Path(predictions))
-    kinds = ("bbox", "segm") if any("segmentation" in result for result in found) else ("bbox",)
-    metrics = evaluate(found, truth, kinds, config.evaluation.max_dets)
+    metric, evaluation = chosen_metric(config.metric, "coco"), config.evaluation
+    metrics = evaluate(found, truth, metric, evaluation.max_dets, fast=evaluation.fast)
     directory = assembly.open_run_dir(run_dir)
+    if evaluation.details:
+        write_details(found, truth, kinds_of(found), evaluation.max_dets, evaluation.cell, directory)
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=1))
     console.print(metrics_table(metrics, f"{predictions}: {len(found)} detections"))

@@ -17,11 +17,22 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side
 from maskrcnn.engine.evaluate import Result, detect_all
 from maskrcnn.engine.logs import console, metrics_table
-from maskrcnn.evaluation.coco import evaluate
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation.metrics import Metric, evaluate, write_details
 from maskrcnn.evaluation.recall import average_recall
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 Metrics = dict[str, dict[str, float | None]]
+
+
+def chosen_metric(wanted: str | None, default: str) -> Metric:
+    """The metric asked for, else the data set's own. Raises UserError for one that does not exist."""
+    name = default if wanted is None else wanted
+    if name == "coco":
+        return "coco"
+    if name == "voc":
+        return "voc"
+    raise UserError(f"metric={name}: there are coco and voc")
 
 
 class Evaluator:
@@ -35,6 +46,8 @@ class Evaluator:
             dataset, configs.build(config.data.test_transform), config.evaluation.batch_size
         )
         self.picture: Picture | None = None
+        self.metric = chosen_metric(config.metric, dataset.metric)
+        self.details_dir = Path()
 
     def run(self, run_dir: Path, title: str, pictures: int) -> Metrics:
         """Detect, write predictions.json, metrics.json and predictions.png into ``run_dir``; return the metrics."""
@@ -44,6 +57,7 @@ class Evaluator:
         by_image = dict(islice(shown, count))
         predictions = [result for results in by_image.values() for result in results]
         truth = self.dataset.ground_truth()
+        self.details_dir = run_dir
         metrics = self._score(predictions, truth, list(by_image))
         (run_dir / "predictions.json").write_text(json.dumps(predictions))
         (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
@@ -56,12 +70,14 @@ class Evaluator:
         return metrics
 
     def _score(self, predictions: list[Result], truth: dict[str, Any], image_ids: list[int]) -> Metrics:
-        most = self.settings.max_dets
+        settings = self.settings
         if self.model.box_head is None and self.model.mask_head is None:
-            return {"proposals": average_recall(predictions, truth, most, image_ids)}
+            return {"proposals": average_recall(predictions, truth, settings.max_dets, image_ids)}
         heads = {"bbox": self.model.box_head, "segm": self.model.mask_head}
         kinds = [kind for kind, head in heads.items() if head is not None]
-        return evaluate(predictions, truth, kinds, most, image_ids)
+        if settings.details:
+            write_details(predictions, truth, kinds, settings.max_dets, settings.cell, self.details_dir)
+        return evaluate(predictions, truth, self.metric, settings.max_dets, image_ids, kinds, settings.fast)
 
     def _draw(
         self, by_image: dict[int, list[Result]], annotations: list[dict[str, Any]], most: int

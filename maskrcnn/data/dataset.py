@@ -69,8 +69,11 @@ class Dataset:
 
     categories: dictionaries with ``id`` and ``name`` (and ``keypoints`` where there are some), by rising
     id: the place in this list is the label, ``0 .. K - 1``. report: a line for every kind of defect that
-    was passed over, with counts.
+    was passed over, with counts. metric: what it is
+    scored by, "coco" or "voc".
     """
+
+    metric = "coco"
 
     def __init__(
         self,

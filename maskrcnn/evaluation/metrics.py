@@ -1,11 +1,13 @@
-"""Which metrics a data set is scored by."""
+"""Which metrics a data set is scored by, and the closer look at request."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from maskrcnn.evaluation import coco, voc
+from maskrcnn.evaluation import coco, errors, voc
 
 Metric = Literal["coco", "voc"]
 Figures = dict[str, dict[str, float | None]]
@@ -17,14 +19,48 @@ def evaluate(
     metric: Metric = "coco",
     max_dets: int = 100,
     image_ids: Iterable[int] | None = None,
+    kinds: Sequence[str] | None = None,
+    fast: bool = False,
 ) -> Figures:
     """What goes into metrics.json: ``{"bbox": .., "segm": ..}`` for COCO, ``{"voc": ..}`` for VOC.
 
-    predictions: COCO results; masks are scored when every one of them has a segmentation. annotations:
-    COCO format (a path, the content, or a loaded object). max_dets is COCO's.
+    predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object).
+    max_dets, kinds and fast are COCO's; kinds None scores boxes, and masks when every prediction has a segmentation.
     """
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)
+    kinds = kinds_of(predictions) if kinds is None else kinds
+    return coco.evaluate(predictions, annotations, kinds, max_dets, image_ids, fast)
+
+
+def kinds_of(predictions: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """What COCO results can be scored for: boxes, and masks where all of them have one."""
     masks = bool(predictions) and all("segmentation" in prediction for prediction in predictions)
-    kinds = ("bbox", "segm") if masks else ("bbox",)
-    return coco.evaluate(predictions, annotations, kinds, max_dets, image_ids)
+    return ("bbox", "segm") if masks else ("bbox",)
+
+
+def write_details(
+    predictions: Sequence[dict[str, Any]],
+    annotations: Any,
+    kinds: Sequence[str],
+    max_dets: int,
+    cell: float,
+    folder: Path,
+) -> None:
+    """``details.json`` (AP of every class, by object size in feature cells, of outlines) and, for the last of
+    ``kinds``, ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``, into ``folder``.
+
+    cell: side of a feature cell in pixels of the original image.
+    """
+    truth = coco.load_ground_truth(annotations)
+    content: dict[str, Any] = {}
+    for kind in kinds:
+        content[kind] = {
+            "per_class": coco.per_class(predictions, truth, kind, max_dets),
+            "by_size_in_cells": coco.by_cells(predictions, truth, kind, cell, max_dets=max_dets),
+        }
+    if "segm" in kinds:
+        content["boundary"] = coco.evaluate(predictions, truth, ("boundary",), max_dets)["boundary"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "details.json").write_text(json.dumps(content, indent=1))
+    errors.write(errors.analyse(predictions, truth, kinds[-1], max_dets=max_dets), folder)

@@ -37,6 +37,34 @@ def test_eval_scores_a_file_without_a_model(run: Path, tiny: Sequence[str], tmp_
     )
 
 
+def test_eval_by_vocs_metric_and_in_detail(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
+    files = [f"predictions={run / 'predictions.json'}", f"annotations={annotations_of(tiny)}"]
+    eval_command.main([*files, "metric=voc", "evaluation.details=true", f"run_dir={tmp_path}"])
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {name: set(values) for name, values in metrics.items()} == {
+        "voc": {"AP", "AP07", "APr50", "APr70"}
+    }
+    details = json.loads((tmp_path / "details.json").read_text())
+    assert set(details) == {"bbox", "segm", "boundary"}
+    assert set(details["segm"]["per_class"]) == {"circle", "square", "triangle", "star"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "errors.png",
+        "confusion.png",
+        "precision_recall.png",
+    }
+    with pytest.raises(UserError, match="metric=pascal: there are coco and voc"):
+        eval_command.main([*files, "metric=pascal"])
+
+
+def test_the_fast_evaluation_gives_the_same_metrics(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
+    pytest.importorskip("faster_coco_eval", reason="the extra package faster-coco-eval is not installed")
+    files = [f"predictions={run / 'predictions.json'}", f"annotations={annotations_of(tiny)}"]
+    eval_command.main([*files, "evaluation.fast=true", f"run_dir={tmp_path}"])
+    slow, fast = (json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path))
+    for kind, values in slow.items():
+        assert fast[kind] == pytest.approx(values, abs=1e-9)
+
+
 def test_eval_on_other_data_and_with_another_operator(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
     annotations = annotations_of(tiny)
     images = annotations.parent / "images"
