@@ -25,6 +25,13 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 Metrics = dict[str, dict[str, float | None]]
 
 
+def _of_images(truth: dict[str, Any], ids: set[int]) -> dict[str, Any]:
+    """The annotations of these images alone."""
+    images = [image for image in truth["images"] if image["id"] in ids]
+    annotations = [a for a in truth["annotations"] if a["image_id"] in ids]
+    return {**truth, "images": images, "annotations": annotations}
+
+
 def chosen_metric(wanted: str | None, default: str) -> Metric:
     """The metric asked for, else the data set's own. Raises UserError for one that does not exist."""
     name = default if wanted is None else wanted
@@ -76,7 +83,8 @@ class Evaluator:
         heads = {"bbox": self.model.box_head, "segm": self.model.mask_head}
         kinds = [kind for kind, head in heads.items() if head is not None]
         if settings.details:
-            write_details(predictions, truth, kinds, settings.max_dets, settings.cell, self.details_dir)
+            seen = _of_images(truth, set(image_ids))
+            write_details(predictions, seen, kinds, settings.max_dets, settings.cell, self.details_dir)
         return evaluate(predictions, truth, self.metric, settings.max_dets, image_ids, kinds, settings.fast)
 
     def _draw(
