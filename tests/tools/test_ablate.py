@@ -110,7 +110,7 @@ def test_a_cell_that_fails_twice_is_listed_with_its_log(
         .replace("[experiment=ablation_shapes]", "[experiment=ablation_masks_shapes]")
     )
     monkeypatch.setattr(ablate, "TABLES", tmp_path)
-    with pytest.raises(UserError, match=r"1 cells failed twice.*32-pool-seed0\.log"):
+    with pytest.raises(UserError, match=r"(?s)1 cells failed twice.*32-pool-seed0\.log"):
         ablate.main(["table=bad", "threads=1", f"out={tmp_path / 'out'}", "model.rpn=null", *small])
     assert "32-pool-seed0 failed and is tried again" in capsys.readouterr().out
     assert (tmp_path / "out" / "cells" / "32-align-seed0.json").exists()
