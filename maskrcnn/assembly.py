@@ -13,6 +13,7 @@ from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile
 from maskrcnn.engine import checkpoint
+from maskrcnn.engine.distributed import local_rank
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -28,6 +29,8 @@ _FREE = (
     "evaluation",
     "schedule.steps",
     "data.num_workers",
+    "accumulate",
+    "compile",
 )
 
 
@@ -43,14 +46,18 @@ def open_run_dir(run_dir: str | None) -> Path:
 
 
 def open_device(name: str, threads: int | None) -> torch.device:
-    """The device asked for. ``auto`` is the first CUDA device, or the CPU where there is none."""
+    """The device asked for. ``auto`` is a CUDA device (under torchrun each process's own), or the CPU without one."""
     if threads is not None:
         torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and (rank := local_rank()) is not None:
+        name = f"cuda:{rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device={name} cannot be used: {str(error).splitlines()[0]}; try device=cpu"
@@ -101,15 +108,17 @@ def check_categories(config: DictConfig, dataset: Dataset) -> None:
 
 
 def build_model(config: DictConfig) -> MaskRCNN:
-    """The model that the config describes, channels-last."""
+    """The model that the config describes, channels-last; its weights in float64 if that is the precision."""
     model: MaskRCNN = configs.build(config.model)
+    if config.get("precision") == "fp64":
+        model.double()
     return model.to(memory_format=torch.channels_last)
 
 
 def load_trained(
     path: str, overrides: list[str], schema: type, trust: bool = False
 ) -> tuple[DictConfig, MaskRCNN, int]:
-    """The config (with ``overrides``), model and step of a checkpoint of tools/train.py.
+    """The config (with ``overrides``), model (its averaged weights, if any) and step of a checkpoint of tools/train.py.
 
     trust: also call constructors that its config names outside of the project (your own operators, say).
     """
@@ -124,7 +133,7 @@ def load_trained(
     config = configs.override_config(config, overrides, schema)
     model = build_model(config)
     try:
-        model.load_state_dict(content["model"])
+        model.load_state_dict(content["model"] if content.get("ema") is None else content["ema"])
     except RuntimeError as error:
         raise UserError(f"checkpoint {path} does not fit the model of its config: {error}") from error
     return config, model, content["step"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from maskrcnn.errors import UserError
+from maskrcnn.errors import Interrupted, UserError
 
 BAD_INPUT = 2
+INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command goes on where this one stopped
 
 
 def run_tool(main: Callable[[Sequence[str]], None], description: str | None) -> None:
@@ -19,10 +20,19 @@ def run_tool(main: Callable[[Sequence[str]], None], description: str | None) -> 
     if {"-h", "--help"} & set(arguments):
         print(description)
         sys.exit(0)
+    # Left only once the error is forgotten: what it kept alive (processes that load data) ends before Python does.
+    sys.exit(_status(main, arguments))
+
+
+def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
     try:
         main(arguments)
+    except Interrupted as error:
+        print(f"interrupted: {error}", file=sys.stderr)
+        return INTERRUPTED
     except UserError as error:
         if "debug=true" in arguments:
             raise
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        return BAD_INPUT
+    return 0

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config_check import check_value, is_own, nearest
+from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
 
@@ -56,9 +57,10 @@ class GivenProposals:
 
 @dataclass
 class Checkpoints:
-    """every: steps between checkpoints (last.pt); the best one by AP is best.pt."""
+    """every: steps between checkpoints (last.pt); the best one by AP is best.pt. keep: of those before the last."""
 
     every: int = 500
+    keep: int = 1
 
 
 @dataclass
@@ -66,7 +68,8 @@ class Evaluation:
     """every: steps between evaluations; 0 is at the end alone. max_dets: detections per image that count.
     batch_size: images at once. num_images: of the validation set, the first ones; None is all.
     fast: count COCO's figures with the package faster-coco-eval. details: also write the figures of every class, by
-    object size in cells of ``cell`` pixels, of outlines, and the kinds of errors."""
+    object size in cells of ``cell`` pixels, of outlines, and the kinds of errors. patience: evaluations without a
+    better one after which training ends; None is no such end."""
 
     every: int = 0
     max_dets: int = 100
@@ -75,14 +78,20 @@ class Evaluation:
     fast: bool = False
     details: bool = False
     cell: float = 16.0
+    patience: int | None = None
 
 
 @dataclass
 class Log:
-    """every: steps between lines in TensorBoard. images: validation images drawn at every evaluation."""
+    """every: steps between lines in TensorBoard. images: validation images drawn at every evaluation.
+    histograms: steps between histograms of weights and gradients; 0 is none. profile: steps to trace into trace.json.
+    wandb: a project of Weights & Biases that receives the scalars and pictures too."""
 
     every: int = 20
     images: int = 8
+    histograms: int = 0
+    profile: int = 0
+    wandb: str | None = None
 
 
 @dataclass
@@ -105,6 +114,9 @@ class Train(Common):
     seed: int = 0
     deterministic: bool = False
     metric: str | None = None
+    precision: Precision = "fp32"
+    accumulate: int = 1
+    compile: bool = False
     num_classes: int | None = None
     categories: list[dict[str, Any]] | None = None
     model: dict[str, Any] = field(default_factory=dict)
@@ -153,6 +165,13 @@ def plain_list(node: Any) -> list[Any]:
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, list)
     return container
+
+
+def plain_dict(node: Any) -> dict[str, Any]:
+    """A group of the config as plain values."""
+    container = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:

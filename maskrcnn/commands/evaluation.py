@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from rich.progress import track
 
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
+from maskrcnn.engine.distributed import World
 from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side
 from maskrcnn.engine.evaluate import Result, detect_all
 from maskrcnn.engine.logs import console, metrics_table
-from maskrcnn.errors import UserError
+from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.metrics import Metric, evaluate, write_details
 from maskrcnn.evaluation.recall import average_recall
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -43,25 +44,63 @@ def chosen_metric(wanted: str | None, default: str) -> Metric:
 
 
 class Evaluator:
-    """Scores ``model`` on ``dataset`` with the settings of ``config``."""
+    """Scores ``model`` on ``dataset`` with the settings of ``config``, each process of ``world`` its batches."""
 
-    def __init__(self, config: DictConfig, dataset: Dataset, model: MaskRCNN, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: DictConfig,
+        dataset: Dataset,
+        model: MaskRCNN,
+        device: torch.device,
+        world: World | None = None,
+    ) -> None:
         self.settings, self.dataset, self.model, self.device = config.evaluation, dataset, model, device
         self.names = {c["id"]: c["name"] for c in config.categories}
+        self.precision, self.world = config.get("precision", "fp32"), world or World()
         make_loader = configs.build(config.data.test_loader)
         self.loader = make_loader(
-            dataset, configs.build(config.data.test_transform), config.evaluation.batch_size
+            dataset,
+            configs.build(config.data.test_transform),
+            config.evaluation.batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            num_images=config.evaluation.num_images,
         )
         self.picture: Picture | None = None
         self.metric = chosen_metric(config.metric, dataset.metric)
         self.details_dir = Path()
 
-    def run(self, run_dir: Path, title: str, pictures: int) -> Metrics:
-        """Detect, write predictions.json, metrics.json and predictions.png into ``run_dir``; return the metrics."""
-        count = min(self.settings.num_images or len(self.dataset), len(self.dataset))
-        images = detect_all(self.model, self.loader, self.dataset.category_ids, self.device)
-        shown = track(images, "evaluating", total=count, console=console, disable=not console.is_terminal)
-        by_image = dict(islice(shown, count))
+    def run(
+        self, run_dir: Path, title: str, pictures: int, should_stop: Callable[[], bool] = lambda: False
+    ) -> Metrics:
+        """Detect, write predictions.json, metrics.json and predictions.png into ``run_dir``; return the metrics.
+
+        Raises Interrupted as soon as ``should_stop``.
+        """
+        self.world.share_buffers(self.model)
+        self.model.eval()
+        parts = self.world.gather(self._detect(should_stop))
+        return self.world.share(lambda: self._report(parts, run_dir, title, pictures))
+
+    def _detect(self, should_stop: Callable[[], bool]) -> dict[int, list[Result]]:
+        """This process's images: results by id."""
+        images = detect_all(self.model, self.loader, self.dataset.category_ids, self.device, self.precision)
+        total = min(self.settings.num_images or len(self.dataset), len(self.dataset)) // self.world.size
+        shown = console.is_terminal and self.world.is_main
+        by_image: dict[int, list[Result]] = {}
+        for image_id, results in track(images, "evaluating", total, console=console, disable=not shown):
+            if should_stop():
+                raise Interrupted("while evaluating; the checkpoint is that of the last step")
+            by_image[image_id] = results
+        return by_image
+
+    def _report(
+        self, parts: list[dict[int, list[Result]]], run_dir: Path, title: str, pictures: int
+    ) -> Metrics:
+        """Score all processes' results, in the order of the data set."""
+        found = {image_id: results for part in parts for image_id, results in part.items()}
+        order = (self.dataset.image_id(index) for index in range(len(self.dataset)))
+        by_image = {image_id: found[image_id] for image_id in order if image_id in found}
         predictions = [result for results in by_image.values() for result in results]
         truth = self.dataset.ground_truth()
         self.details_dir = run_dir

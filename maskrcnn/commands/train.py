@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -15,42 +15,66 @@ from maskrcnn.commands.evaluation import Evaluator
 from maskrcnn.data.dataset import Dataset, check_same_categories
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine import checkpoint
+from maskrcnn.engine.distributed import World, joined, lost_peer
+from maskrcnn.engine.failure import describe, save_failed_step
+from maskrcnn.engine.guard import LossError, LossGuard, Report
+from maskrcnn.engine.interruption import Interruption
+from maskrcnn.engine.learner import (
+    Learner,
+    be_deterministic,
+    compile_static_parts,
+    random_state,
+    set_random_state,
+)
 from maskrcnn.engine.logs import RunLog, console, peak_memory_mib
-from maskrcnn.engine.schedule import Schedule, build_optimizer
+from maskrcnn.engine.run_dir import RunDir
+from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
-from maskrcnn.errors import UserError
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.errors import Interrupted, UserError
 
 
 def main(arguments: Sequence[str]) -> None:
     """Compose the config from ``key=value`` arguments, then train (or resume) and evaluate."""
     config = configs.compose_config("train", arguments)
     torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic)
+    be_deterministic(config.deterministic)
     device = assembly.open_device(config.device, config.threads)
-    train_set, val_set = assembly.open_data(config, "train"), assembly.open_data(config, "val")
+    interruption = Interruption()
+    with interruption.watched(), joined(device) as world:
+        before, console.quiet = console.quiet, not world.is_main
+        try:
+            _run(config, device, world, interruption)
+        finally:
+            console.quiet = before
+
+
+def _run(config: DictConfig, device: torch.device, world: World, interruption: Interruption) -> None:
+    train_set, val_set = world.main_first(
+        lambda: (assembly.open_data(config, "train"), assembly.open_data(config, "val"))
+    )
     check_same_categories(train_set, val_set)
     if config.model.mask_head is not None and not train_set.has_masks:
         raise UserError(
             "the training annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
         )
     assembly.set_categories(config, train_set)
-    run_dir = assembly.open_run_dir(config.run_dir)
-    stored = _resumed(config, run_dir)
-    if stored is not None:
-        configs.drop_pretrained(config)
-    model = assembly.build_model(config).to(device)
-    Run(config, run_dir, model, device, train_set, val_set).go(stored)
+    files = RunDir(world.share(lambda: assembly.open_run_dir(config.run_dir)), config.checkpoint.keep)
+    if world.is_main:
+        files.lock()
+    try:
+        stored = world.share(lambda: _stored(config, files))
+        Run(config, files, device, world, interruption, train_set, val_set, stored).go()
+    finally:
+        files.unlock()
 
 
-def _resumed(config: DictConfig, run_dir: Path) -> dict[str, Any] | None:
+def _stored(config: DictConfig, files: RunDir) -> dict[str, Any] | None:
     """The checkpoint to go on from, if the directory holds one of the same run."""
-    last = run_dir / "last.pt"
-    if not last.exists():
-        return None
-    stored = checkpoint.load_model(last)
-    assembly.check_same_run(config, stored["config"], run_dir)
-    console.print(f"resuming from step {stored['step']} of {config.schedule.steps}")
+    stored = files.newest()
+    if stored is not None:
+        assembly.check_same_run(config, stored["config"], files.path)
+        configs.drop_pretrained(config)
+        console.print(f"resuming from step {stored['step']} of {config.schedule.steps}")
     return stored
 
 
@@ -60,105 +84,202 @@ class Run:
     def __init__(
         self,
         config: DictConfig,
-        run_dir: Path,
-        model: MaskRCNN,
+        files: RunDir,
         device: torch.device,
+        world: World,
+        interruption: Interruption,
         train_set: Dataset,
         val_set: Dataset,
+        stored: dict[str, Any] | None,
     ) -> None:
-        self.config, self.run_dir, self.model, self.device = config, run_dir, model, device
-        self.train_set = train_set
+        if stored is not None:
+            configs.drop_pretrained(config)
+        self.config, self.files, self.device, self.world = config, files, device, world
+        self.interruption, self.train_set, self.stored = interruption, train_set, stored
         self.schedule = Schedule(**configs.build(config.schedule))
-        self.optimizer = build_optimizer(model, self.schedule)
-        self.evaluator = Evaluator(config, val_set, model, device)
+        self.part_size = part_size(self.schedule.batch_size, world.size, config.accumulate)
+        model = assembly.build_model(config).to(device)
+        self.learner = Learner(model, self.schedule, device, config.precision)
+        self.guard = LossGuard(device, self.schedule.max_loss)
+        self.evaluator = Evaluator(config, val_set, self.learner.evaluated_model, device, world)
         self.stored_config = assembly.plain(config)
         self.best: float | None = None  # AP of best.pt
+        self.best_step = 0
+        self.step = 0  # steps done
 
-    def go(self, stored: dict[str, Any] | None) -> None:
-        """Train from where ``stored`` left off, then evaluate if that has not been done."""
-        start = self._start(stored)
-        OmegaConf.save(OmegaConf.create(self.stored_config), self.run_dir / "config.yaml", resolve=True)
-        schedule = self.schedule
-        console.print(
-            f"{schedule.steps} steps of {schedule.batch_size} images, learning rate {schedule.lr:g} x "
-            f"{schedule.batch_size}/{schedule.lr_batch_size} = {schedule.scaled_lr:g}, on {self.device}"
+    def go(self) -> None:
+        """Train from where the stored run left off, then evaluate if that has not been done."""
+        self._start()
+        if self.config.compile:
+            compile_static_parts(self.learner.model)
+        if self.world.is_main:
+            config = OmegaConf.create(self.stored_config)
+            OmegaConf.save(config, self.files.path / "config.yaml", resolve=True)
+        console.print(self._headline())
+        settings = configs.plain_dict(self.config.log)
+        settings.pop("images")
+        self.log = RunLog(
+            self.files.path,
+            self.step,
+            self.schedule.steps,
+            self.schedule.batch_size,
+            **settings,
+            active=self.world.is_main,
         )
-        with RunLog(
-            self.run_dir, start, schedule.steps, schedule.batch_size, self.config.log.every
-        ) as self.log:
-            if start < schedule.steps:
-                batches = self._batches(start)
-                train(
-                    self.model,
-                    self.optimizer,
-                    schedule,
-                    batches,
-                    self.device,
-                    self.log,
-                    start,
-                    self._after_step,
-                )
-            if start == schedule.steps and not self._evaluated():
-                self._evaluate(start)
-        console.print(f"done: {self.run_dir}; peak memory {peak_memory_mib() / 1024:.2f} GiB")
+        with self.log:
+            finished = self._due(self.step) and not self._evaluated() and self._evaluate(self.step)
+            if not finished and self.step < self.schedule.steps and not self._out_of_patience(self.step):
+                self._train()
+        console.print(f"done: {self.files.path}; peak memory {peak_memory_mib() / 1024:.2f} GiB")
 
-    def _start(self, stored: dict[str, Any] | None) -> int:
-        """Weights, optimizer and step: from the run itself, from ``init``, or from scratch."""
+    def _headline(self) -> str:
+        schedule, size = self.schedule, self.world.size
+        split = f" ({size} processes x {self.config.accumulate} parts x {self.part_size} images)"
+        return (
+            f"{schedule.steps} steps of {schedule.batch_size} images"
+            f"{split if size * self.config.accumulate > 1 else ''}, learning rate {schedule.lr:g} x "
+            f"{schedule.batch_size}/{schedule.lr_batch_size} = {schedule.scaled_lr:g}, {self.config.precision} "
+            f"on {self.device}"
+        )
+
+    def _start(self) -> None:
+        """Weights, optimizer, random state and step: from the run itself, from ``init``, or from scratch."""
+        stored, self.stored = self.stored, None
         if stored is not None:
-            self.model.load_state_dict(stored["model"])
-            self.optimizer.load_state_dict(stored["optimizer"])
-            if (self.run_dir / "best.pt").exists():
-                self.best = checkpoint.load_model(self.run_dir / "best.pt")["best"]
-            return int(stored["step"])
+            self.learner.restore(stored)
+            if self.world.rank < len(stored["random_states"]):
+                set_random_state(stored["random_states"][self.world.rank])
+            self.step = int(stored["step"])
+            self.best, self.best_step = self.world.share(self.files.best)
+            return
         source = self.config.init.weights
         if source is not None and source != "imagenet":
-            skipped = checkpoint.initialise(self.model, source, self.config.init.reset_heads)
+            skipped = checkpoint.initialise(self.learner.model, source, self.config.init.reset_heads)
+            if self.learner.ema is not None:
+                self.learner.ema.model.load_state_dict(self.learner.model.state_dict())
             console.print(f"started from {source}; {len(skipped)} entries not taken over")
             for name, reason in skipped:
                 console.print(f"  {name}: {reason}")
-        return 0
 
-    def _batches(self, start: int) -> Iterator[TrainBatch]:
+    def _train(self) -> None:
+        """The loop; what ends it early is said in words, with what is kept of the run."""
+        try:
+            with closing(self._batches()) as batches:
+                train(
+                    self.learner,
+                    batches,
+                    self.world,
+                    self.guard,
+                    self.log,
+                    lambda: self.interruption.requested,
+                    self._after_step,
+                    self.step,
+                    self.config.accumulate,
+                )
+        except LossError as error:
+            raise self._failure(error) from error
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):
+                raise UserError(f"a process that loads data died ({error}); {self.files.kept()}") from error
+            if lost_peer(error):
+                self._write("last.pt", [random_state()])  # processes meet before an update, never within one
+            raise
+
+    def _batches(self) -> Generator[TrainBatch]:
         data = self.config.data
-        make_loader = configs.build(data.train_loader)
-        transform = configs.build(data.train_transform)
-        loader = make_loader(self.train_set, transform, self.schedule.batch_size, seed=self.config.seed)
-        batches: Iterator[TrainBatch] = loader.batches(start)
+        loader = configs.build(data.train_loader)(
+            self.train_set,
+            configs.build(data.train_transform),
+            self.part_size,
+            seed=self.config.seed,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            accumulate=self.config.accumulate,
+        )
+        batches: Generator[TrainBatch] = loader.batches(self.step)
         return batches
 
-    def _after_step(self, step: int) -> None:
-        """Checkpoint before evaluation, so that a run killed while evaluating loses nothing."""
-        last, every = step == self.schedule.steps, self.config.evaluation.every
-        if last or step % self.config.checkpoint.every == 0:
-            self._save("last.pt", step)
-        if last or (every and step % every == 0):
-            self._evaluate(step)
+    def _after_step(self, step: int, report: Report | None) -> bool:
+        """Checkpoint before evaluation, so that a run stopped while evaluating loses nothing; whether to end."""
+        self.step = step
+        alone = self.world.size == 1 and self.interruption.requested
+        stop = alone or (report is not None and report.stop)  # of several processes, all know one step later
+        if stop or self._due(step) or step % self.config.checkpoint.every == 0:
+            self._save(step)
+        if stop:
+            raise Interrupted(f"saved at step {step} of {self.schedule.steps} in {self.files.path}")
+        return self._due(step) and self._evaluate(step)
 
-    def _evaluate(self, step: int) -> None:
-        """Score the validation set; the best weights so far are kept aside."""
-        metrics = self.evaluator.run(self.run_dir, title=f"step {step}", pictures=self.config.log.images)
+    def _due(self, step: int) -> bool:
+        """Whether the model is evaluated after ``step``."""
+        every = self.config.evaluation.every
+        return step == self.schedule.steps or bool(every and step and step % every == 0)
+
+    def _evaluate(self, step: int) -> bool:
+        """Score the validation set; the best weights so far are kept aside. Whether to end training here."""
+        metrics = self.evaluator.run(
+            self.files.path, f"step {step}", self.config.log.images, lambda: self.interruption.requested
+        )
         self.log.metrics(step, metrics)
         if (picture := self.evaluator.picture) is not None:
             self.log.picture(step, "ground truth | predictions", picture)
         score = next(iter([*metrics.values()][-1].values()))  # AP of the masks, or of what there is
         if self.best is None or (score is not None and score > self.best):
-            self.best = -1.0 if score is None else score
-            self._save("best.pt", step)
+            self.best, self.best_step = -1.0 if score is None else score, step
+            self._write("best.pt", [random_state()])
+        return self._out_of_patience(step)
+
+    def _out_of_patience(self, step: int) -> bool:
+        """Whether too many evaluations were no better than the best one."""
+        patience, every = self.config.evaluation.patience, self.config.evaluation.every
+        if not patience or not every or self.best is None or step - self.best_step < patience * every:
+            return False
+        console.print(f"no better evaluation since step {self.best_step}: training ends at step {step}")
+        return True
 
     def _evaluated(self) -> bool:
-        """Whether the finished run was scored after its last checkpoint."""
-        metrics, last = self.run_dir / "metrics.json", self.run_dir / "last.pt"
+        """Whether the checkpoint that the run goes on from was scored after it was written."""
+        metrics, last = self.files.path / "metrics.json", self.files.path / "last.pt"
         return metrics.exists() and metrics.stat().st_mtime_ns >= last.stat().st_mtime_ns
 
-    def _save(self, name: str, step: int) -> None:
+    def _save(self, step: int) -> None:
+        """Write last.pt; called in all processes."""
+        self.guard.settle()
+        self._write("last.pt", self.world.gather(random_state()))
+
+    def _write(self, name: str, random_states: list[dict[str, Any]]) -> None:
+        if not self.world.is_main:
+            return
         content = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": step,
+            **self.learner.state(),
+            "step": self.step,
+            "random_states": random_states,
             "config": self.stored_config,
             "best": self.best,
         }
-        try:
-            checkpoint.save(self.run_dir / name, content)
-        except OSError as error:
-            raise UserError(f"the checkpoint cannot be written to {self.run_dir}: {error}") from error
+        if name == "last.pt":
+            self.files.save_last(content)
+        else:
+            self.files.save_best(content)
+
+    def _failure(self, error: LossError) -> UserError:
+        """What went wrong in words, and a file that shows it again."""
+        batches = self.world.gather(list(error.parts))
+        path = self.files.path / f"failed_step_{error.report.step:08d}.pt"
+        parts = [part for process in batches for part in process]
+        if self.world.is_main:
+            save_failed_step(path, self.learner, self.stored_config, error.report, parts)
+        return UserError(describe(error.report, parts, path, self.schedule.max_loss))
+
+
+def part_size(batch_size: int, processes: int, accumulate: int) -> int:
+    """Images that a process computes at once. Raises UserError where the batch cannot be shared evenly."""
+    if accumulate < 1:
+        raise UserError(f"accumulate={accumulate}: a batch has at least one part")
+    parts = processes * accumulate
+    if batch_size % parts:
+        raise UserError(
+            f"schedule.batch_size={batch_size} images a step cannot be shared by {processes} processes x "
+            f"accumulate={accumulate}; give a multiple of {parts}, for example {-(-batch_size // parts) * parts}"
+        )
+    return batch_size // parts

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,12 +84,12 @@ def batch_targets(samples: Sequence[Sample], keys: Sequence[int], with_masks: bo
 class TrainLoader:
     """Training batches as a pure function of (seed, step), whatever the number of workers.
 
-    dataset, transform: what to read and what to do with it. batch_size: images per step and process. seed:
-    of order and augmentation. num_workers: processes that read ahead, 0 reads in this one. size_divisor:
-    the canvas's sides are multiples of it. max_objects: of an image with more objects, a random choice of
-    this many is learned from. group_by_aspect: batch wide with wide and high with high images. rank,
-    world_size: this process and how many share each step. pin_memory: into page-locked memory (by default
-    where CUDA is).
+    dataset, transform: what to read and what to do with it. batch_size: images of a batch; each step has
+    ``accumulate`` batches in each of ``world_size`` processes, ``rank`` being this one. seed: of order and
+    augmentation. num_workers: processes that read ahead, 0 reads in this one. size_divisor: the canvas's
+    sides are multiples of it. max_objects: of an image with more objects, a random choice of this many is
+    learned from. group_by_aspect: batch wide with wide and high with high images. pin_memory: into
+    page-locked memory (by default where CUDA is).
     """
 
     def __init__(
@@ -103,10 +104,11 @@ class TrainLoader:
         group_by_aspect: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        accumulate: int = 1,
         pin_memory: bool | None = None,
     ) -> None:
         portrait = dataset.sizes[:, 0] > dataset.sizes[:, 1]
-        self.order = TrainOrder(portrait & group_by_aspect, batch_size, seed, rank, world_size)
+        self.order = TrainOrder(portrait & group_by_aspect, batch_size, seed, rank, world_size, accumulate)
         crop = (1, 1) if transform.crop is None else (transform.crop[0], transform.crop[1])
         self._fetch = _TrainFetch(dataset, transform, Canvas(size_divisor, crop), max_objects)
         self._num_workers = num_workers
@@ -116,7 +118,7 @@ class TrainLoader:
     def steps_per_epoch(self) -> int:
         return self.order.steps_per_epoch
 
-    def batches(self, start_step: int = 0) -> Iterator[TrainBatch]:
+    def batches(self, start_step: int = 0) -> Generator[TrainBatch]:
         """The batches from ``start_step`` on, without end; nothing before it is read.
 
         Raises UserError for what cannot be read, and for a worker that died.
@@ -128,7 +130,7 @@ class TrainLoader:
 
 class EvalLoader:
     """Every image of a data set once, in its order, ``batch_size`` at a time; of several processes each
-    takes its part.
+    takes its part of the batches, which are the same for any number of processes. num_images: only the first.
 
     Arguments as for ``TrainLoader``. Images that cannot be decoded are left out, with a warning, when the
     data set says so.
@@ -144,11 +146,12 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool | None = None,
+        num_images: int | None = None,
     ) -> None:
-        mine = range(rank, len(dataset), world_size)
+        tested = range(len(dataset))[:num_images]
         self._tickets = [
-            [Ticket(index, index) for index in mine[begin : begin + batch_size]]
-            for begin in range(0, len(mine), batch_size)
+            [Ticket(index, index) for index in tested[begin : begin + batch_size]]
+            for begin in range(rank * batch_size, len(tested), world_size * batch_size)
         ]
         self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor))
         self._num_workers = num_workers
@@ -247,6 +250,16 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+# A run that was asked to stop still takes its workers' batches; by then it has saved and gone.
+SECONDS_AFTER_SIGTERM = 30
+
+
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C and batch systems signal every process of a run; the workers end when the run does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
+
+
 def _read_ahead(
     fetch: _TrainFetch | _EvalFetch,
     tickets: Iterator[list[Ticket]],
@@ -261,6 +274,7 @@ def _read_ahead(
         num_workers=num_workers,
         pin_memory=pin,
         collate_fn=_as_it_is,
+        worker_init_fn=_outlive_signals,
     )
     try:
         for batch in loader:

@@ -39,9 +39,11 @@ def hash_key(seed: int, epoch: int, index: int) -> int:
 class TrainOrder:
     """Batches without end, epoch after epoch; each epoch is a new permutation of the images.
 
-    portrait: ``[len]`` bool, images that are higher than wide; a batch holds one kind as far as possible,
-    so that little of its canvas is padding. batch_size: images per process and step. The images that do not
-    fill a last batch sit an epoch out, others each time; a set smaller than a batch is repeated to fill it.
+    portrait: ``[len]`` bool, images that are higher than wide; a step holds one kind as far as possible,
+    so that little of its canvas is padding. batch_size: images of one part of a step; a step has
+    ``accumulate`` parts in each of ``world_size`` processes, and its images do not depend on how many parts
+    there are. The images that do not fill a last step sit an epoch out, others each time; a set smaller than
+    a step is repeated to fill it.
     """
 
     portrait: npt.NDArray[np.bool_]
@@ -49,37 +51,44 @@ class TrainOrder:
     seed: int
     rank: int = 0
     world_size: int = 1
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"the batch size must be at least 1, not {self.batch_size}")
 
     @property
-    def steps_per_epoch(self) -> int:
-        return max(len(self.portrait) // (self.batch_size * self.world_size), 1)
+    def images_per_step(self) -> int:
+        return self.batch_size * self.world_size * self.accumulate
 
-    def batch(self, step: int) -> list[Ticket]:
-        """This process's images of a step."""
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(len(self.portrait) // self.images_per_step, 1)
+
+    def batch(self, step: int, part: int = 0) -> list[Ticket]:
+        """This process's images of a part of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        chosen = _epoch_batches(self, epoch)[place * self.world_size + self.rank]
+        begin = (self.rank * self.accumulate + part) * self.batch_size
+        chosen = _epoch_steps(self, epoch)[place, begin : begin + self.batch_size]
         return [Ticket(int(index), hash_key(self.seed, epoch, int(index))) for index in chosen]
 
     def from_step(self, step: int) -> Iterator[list[Ticket]]:
-        """The batches from ``step`` on."""
+        """The parts from ``step`` on, one after the other."""
         while True:
-            yield self.batch(step)
+            for part in range(self.accumulate):
+                yield self.batch(step, part)
             step += 1
 
 
 @lru_cache(maxsize=4)
-def _epoch_batches(order: TrainOrder, epoch: int) -> npt.NDArray[np.int64]:
-    """All processes' batches of an epoch, ``[steps * world_size, batch_size]``."""
+def _epoch_steps(order: TrainOrder, epoch: int) -> npt.NDArray[np.int64]:
+    """All images of an epoch, ``[steps, images_per_step]``."""
     rng = np.random.Generator(np.random.PCG64(hash_key(order.seed, epoch, _MASK >> 1)))
+    size = order.images_per_step
     images = rng.permutation(len(order.portrait))
-    needed = order.steps_per_epoch * order.world_size * order.batch_size
-    images = np.resize(images, needed)  # shorter by the remainder, or repeated
+    images = np.resize(images, order.steps_per_epoch * size)  # shorter by the remainder, or repeated
     groups = [images[order.portrait[images]], images[~order.portrait[images]]]
-    whole = [group[: len(group) // order.batch_size * order.batch_size] for group in groups]
+    whole = [group[: len(group) // size * size] for group in groups]
     rest = [group[len(part) :] for group, part in zip(groups, whole, strict=True)]
-    batches = np.concatenate([*whole, *rest]).reshape(-1, order.batch_size)
-    return batches[rng.permutation(len(batches))]
+    steps = np.concatenate([*whole, *rest]).reshape(-1, size)
+    return steps[rng.permutation(len(steps))]

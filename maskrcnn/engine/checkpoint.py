@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,39 +13,97 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 
+# The zip archive that torch writes ends with a comment; ours says what everything before it hashes to.
+_MARK = b"sha256:"
+_COMMENT = len(_MARK) + 64
+_KEY = "checksum"  # in the content: a file that has it and lacks the comment is damaged
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` (tensors and plain values) to ``path``; a crash leaves the former file or none, never half."""
+
+def save(path: Path, content: dict[str, Any], former: Path | None = None) -> None:
+    """Write ``content`` (tensors and plain values) with a checksum; a crash leaves the former file or none, never half.
+
+    former: where the file that ``path`` was before goes; None overwrites it. What is written is an ordinary file of
+    torch's: ``torch.load(path, weights_only=True)`` reads it. Raises OSError, or RuntimeError from torch's writer.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb+") as file:
+            torch.save({**content, _KEY: "sha256"}, file)
+            file.seek(-2, os.SEEK_END)  # the length of the archive's comment, which torch leaves empty
+            file.write(_COMMENT.to_bytes(2, "little"))
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0, os.SEEK_END)
+            file.write(_MARK + digest.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        if former is not None:
+            path.replace(former)
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises UserError where there is none, or it cannot be read."""
+    """The content of a checkpoint or of another program's state dict, on the CPU; no code in it is executed.
+
+    Raises UserError where there is no file, it cannot be read, or it is a checkpoint without its right checksum.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, OSError, ValueError) as error:
+        whole = _is_whole(path)
+        content = None if whole is False else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
+    if whole is False:
+        raise UserError(f"checkpoint {path} cannot be read: it is damaged (its checksum is another)")
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary")
+    if whole is None and _KEY in content:
+        raise UserError(f"checkpoint {path} cannot be read: it is damaged (it has lost its checksum)")
+    content.pop(_KEY, None)
     return content
 
 
-def load_model(path: str | Path) -> dict[str, Any]:
-    """A training checkpoint with ``model``, ``step`` and ``config``."""
+def load_model(path: str | Path, keys: Collection[str] = ("model", "step", "config")) -> dict[str, Any]:
+    """A training checkpoint with at least ``keys``."""
     content = load(path)
-    absent = [key for key in ("model", "step", "config") if key not in content]
+    absent = [key for key in keys if key not in content]
     if absent:
         raise UserError(f"checkpoint {path} is not one of tools/train.py: it has no {', '.join(absent)}")
     return content
+
+
+def _is_whole(path: Path) -> bool | None:
+    """Whether the content is what the checksum says; None without a checksum."""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END) - _COMMENT
+        if length < 0:
+            return None
+        file.seek(length)
+        comment = file.read()
+        if not comment.startswith(_MARK):
+            return None
+        file.seek(0)
+        digest = hashlib.sha256()
+        while length > 0 and (chunk := file.read(min(length, 1 << 20))):
+            digest.update(chunk)
+            length -= len(chunk)
+    return comment == _MARK + digest.hexdigest().encode()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from maskrcnn_ops import masks_to_rle
 from torch import Tensor
 
 from maskrcnn.data.loader import EvalBatch
+from maskrcnn.engine.learner import Precision, autocast
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.structures import Detections
 
@@ -24,16 +25,18 @@ def detect_all(
     batches: Iterable[EvalBatch],
     category_ids: Sequence[int],
     device: torch.device,
+    precision: Precision = "fp32",
 ) -> Iterator[tuple[int, list[Result]]]:
     """For every image its id, and its detections as COCO results in pixels of the original image.
 
     batches: images, their COCO ids and their original (height, width).
-    category_ids: COCO id of each label.
+    category_ids: COCO id of each label. precision: of the network's arithmetic.
     """
     model.eval()
     for images, image_ids, original_sizes, proposals in batches:
         given = None if proposals is None else proposals.to(device, non_blocking=True)
-        detections = model.detect(images.to(device, non_blocking=True), given, trim=True).to("cpu")
+        with autocast(precision, device):
+            detections = model.detect(images.to(device, non_blocking=True), given, trim=True).to("cpu")
         for row, (image_id, size) in enumerate(zip(image_ids, original_sizes, strict=True)):
             yield image_id, to_results(detections, row, images.sizes[row], image_id, size, category_ids)
 

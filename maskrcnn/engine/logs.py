@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,7 +23,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
+from torch import Tensor, nn
+
+from maskrcnn.engine.writers import open_profiler, open_writers
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -29,13 +33,29 @@ console = Console(highlight=False, soft_wrap=True)
 class RunLog:
     """Progress of steps ``start .. steps``, and TensorBoard events in ``run_dir``.
 
-    A terminal shows a moving bar; anything else (a file, CI) gets a plain line every ``every`` steps.
+    A terminal shows a moving bar; anything else (a file, CI) gets a plain line every ``every`` steps. histograms: steps
+    between histograms of weights and gradients, 0 for none. profile: this many steps are traced into trace.json.
+    wandb: a project of Weights & Biases to report to as well. active: false in all processes of a run but one.
     """
 
-    def __init__(self, run_dir: Path, start: int, steps: int, batch_size: int, every: int) -> None:
-        self.writer = SummaryWriter(str(run_dir))
-        self.start, self.steps, self.batch_size, self.every = start, steps, batch_size, every
-        self.waited = 0.0  # seconds spent waiting for data since the last line
+    def __init__(
+        self,
+        run_dir: Path,
+        start: int,
+        steps: int,
+        batch_size: int,
+        every: int = 20,
+        histograms: int = 0,
+        profile: int = 0,
+        wandb: str | None = None,
+        active: bool = True,
+    ) -> None:
+        self.active = active
+        self.start, self.steps, self.batch_size = start, steps, batch_size
+        self.every, self.histograms = every, histograms
+        self.writers = open_writers(run_dir, start, wandb) if active else []
+        self.profiler = open_profiler(run_dir, profile) if active and profile else None
+        self._waited = 0.0  # seconds spent waiting for data since the last line
         self._since, self._last = time.perf_counter(), start
         columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         self.progress = Progress(
@@ -43,60 +63,96 @@ class RunLog:
             *columns,
             TextColumn("{task.fields[status]}"),
             console=console,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or not active,
         )
         self.task = self.progress.add_task("training", total=steps, completed=start, status="")
 
     def __enter__(self) -> Self:
         self.progress.start()
+        if self.profiler is not None:
+            self.profiler.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.stop()
-        self.writer.close()
+        if self.profiler is not None:
+            self.profiler.stop()
+        for writer in self.writers:
+            writer.close()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent within it counts as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
 
     def due(self, step: int) -> bool:
         """Whether the step that just ended is to be reported (reading the losses waits for the device)."""
-        return step % self.every == 0 or step == self.steps
+        return self.active and (step % self.every == 0 or step == self.steps)
 
-    def step(self, step: int, losses: Mapping[str, float] | None, lr: float) -> None:
-        """``step`` steps are done; ``losses`` are given where `due`."""
+    def step(
+        self, step: int, losses: Mapping[str, Tensor], gradient_norm: Tensor, lr: float, model: nn.Module
+    ) -> None:
+        """``step`` steps are done; the figures are read where `due`."""
         self.progress.update(self.task, completed=step)
-        if losses is None:
-            return
+        if self.profiler is not None:
+            self.profiler.step()
+        if self.active and self.histograms and step % self.histograms == 0:
+            self._histograms(step, model)
+        if self.due(step):
+            values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+            self._report(step, values, float(gradient_norm), lr)
+
+    def _report(self, step: int, losses: Mapping[str, float], gradient_norm: float, lr: float) -> None:
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        rate = (step - self._last) * self.batch_size / seconds
+        rate, share = (step - self._last) * self.batch_size / seconds, self._waited / seconds
         total = sum(losses.values())
         scalars = {f"loss/{name}": value for name, value in losses.items()} | {
             "loss/total": total,
             "schedule/lr": lr,
+            "schedule/gradient_norm": gradient_norm,
             "speed/images_per_second": rate,
-            "speed/data_wait_share": self.waited / seconds,
-            "memory/peak_rss_mib": peak_memory_mib(),
+            "speed/data_wait_share": share,
+            **{f"memory/{name}_mib": mib for name, mib in memory().items()},
         }
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        self._scalars(scalars, step)
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        status = f"loss {total:.3f} ({parts}) {rate:.1f} img/s, data {self.waited / seconds:.0%}"
+        used = " ".join(f"{name.split('_')[0]} {mib / 1024:.1f}" for name, mib in memory().items())
+        status = f"loss {total:.3f} ({parts}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
         short = " ".join(f"{name.split('_')[-1]} {value:.2f}" for name, value in losses.items())
-        self.progress.update(self.task, status=f"loss {total:.2f} ({short}) {rate:.1f} img/s")
+        brief = f"loss {total:.2f} ({short}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
+        self.progress.update(self.task, status=brief)
         if not console.is_terminal:
             left = (self.steps - step) * seconds / max(step - self._last, 1)
             console.print(f"step {step}/{self.steps} {status}, lr {lr:.4g}, {_clock(left)} left")
-        self.waited, self._since, self._last = 0.0, time.perf_counter(), step
+        self._waited, self._since, self._last = 0.0, time.perf_counter(), step
 
     def metrics(self, step: int, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Average precisions into TensorBoard."""
-        for kind, values in metrics.items():
-            for name, value in values.items():
-                if value is not None:
-                    self.writer.add_scalar(f"{kind}/{name}", value, step)
+        """Average precisions."""
+        named = {f"{kind}/{name}": v for kind, values in metrics.items() for name, v in values.items()}
+        self._scalars({name: value for name, value in named.items() if value is not None}, step)
 
     def picture(self, step: int, name: str, picture: npt.NDArray[np.uint8]) -> None:
-        """A picture ``[H, W, 3]`` into TensorBoard."""
-        self.writer.add_image(name, picture, step, dataformats="HWC")
+        """A picture ``[H, W, 3]``."""
+        for writer in self.writers:
+            writer.add_image(name, picture, step, dataformats="HWC")
+
+    def _scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        for writer in self.writers:
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+
+    def _histograms(self, step: int, model: nn.Module) -> None:
+        """Of the weights of each part of the model that learn, and of their gradients."""
+        for name, part in model.named_children():
+            learning = [p for p in part.parameters() if p.grad is not None]
+            for kind, values in (("weights", learning), ("gradients", [p.grad for p in learning])):
+                flat = [v.detach().flatten() for v in values if v is not None]
+                for writer in self.writers if flat else ():
+                    writer.add_histogram(f"{kind}/{name}", torch.cat(flat), step)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -113,6 +169,14 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]], title: str) -> Table
 def peak_memory_mib() -> float:
     """The most memory this process has held, in MiB (Linux counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory() -> dict[str, float]:
+    """Memory in MiB: the most this process has held, and the most on its device where it uses one."""
+    found = {"peak_rss": peak_memory_mib()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        found["device_peak"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
 
 
 def _clock(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,11 +15,13 @@ from torch import nn
 class Schedule:
     """The numbers of a training run.
 
-    steps: optimizer steps. batch_size: images per step. lr: the rate for a batch of ``lr_batch_size`` images; the run
-    uses ``lr * batch_size / lr_batch_size`` (Goyal et al., 2017), and says so. warmup_steps: linear rise from
-    ``warmup_factor`` of the rate. decay: ``cosine`` to zero, or ``multistep``, divided by 10 at ``milestones``
+    steps: optimizer steps. batch_size: images per step, of all processes and accumulated parts together. lr: the rate
+    for a batch of ``lr_batch_size`` images; the run uses ``lr * batch_size / lr_batch_size`` (Goyal et al., 2017), and
+    says so. layer_decay: the rate of a backbone stage is this times that of the one above it. warmup_steps: linear
+    rise from ``warmup_factor`` of the rate. decay: ``cosine`` to zero; ``multistep``, divided by 10 at ``milestones``
     (fractions of ``steps``). norm_weight_decay: weight decay also on norm layers and biases, as the released code does.
-    clip_norm: largest gradient norm; None is no clipping.
+    clip_norm: largest gradient norm; None is no clipping. max_loss: a total loss beyond it ends the run.
+    ema: decay of the weights' moving average, which is then what is evaluated; None is no average.
     """
 
     steps: int = 1000
@@ -35,6 +37,9 @@ class Schedule:
     decay: Literal["multistep", "cosine"] = "multistep"
     milestones: list[float] = field(default_factory=lambda: [0.75, 0.9])
     clip_norm: float | None = None
+    max_loss: float = 1e4
+    layer_decay: float = 1.0
+    ema: float | None = None
 
     @property
     def scaled_lr(self) -> float:
@@ -56,20 +61,37 @@ def _decay(kind: str, milestones: Sequence[float], progress: float) -> float:
 
 
 def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that learn; norm layers and biases without decay if so asked."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in _learning(model.parameters()):
-        (decayed if schedule.norm_weight_decay or parameter.dim() > 1 else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": schedule.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+    """SGD or AdamW over the parameters that learn; norm layers and biases without decay if so asked.
+
+    Every group has an ``lr_scale``, the factor on the schedule's rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.dim() <= 1 and not schedule.norm_weight_decay
+            decay = 0.0 if plain else schedule.weight_decay
+            scale = schedule.layer_decay ** (len(_STAGES) - _depth(name))
+            groups.setdefault((decay, scale), []).append(parameter)
+    settings = [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in groups.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if schedule.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=schedule.scaled_lr, fused=True)
-    return torch.optim.SGD(groups, lr=schedule.scaled_lr, momentum=schedule.momentum, fused=True)
+        return torch.optim.AdamW(settings, lr=schedule.scaled_lr, fused=True)
+    optimizer = torch.optim.SGD(settings, lr=schedule.scaled_lr, momentum=schedule.momentum, fused=True)
+    if schedule.momentum:
+        for parameter in (p for parameters in groups.values() for p in parameters):
+            # torch would leave them uninitialised if the first update is skipped (loss scaling does that).
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
-def _learning(parameters: Iterable[nn.Parameter]) -> Iterable[nn.Parameter]:
-    return (parameter for parameter in parameters if parameter.requires_grad)
+_STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+
+def _depth(name: str) -> int:
+    """A parameter's stage in the backbone, the stem's 0; pyramid and heads come after the last."""
+    parts = name.split(".")
+    if parts[0] != "backbone":
+        return len(_STAGES)
+    return next((depth for depth, stage in enumerate(_STAGES) if stage in parts), len(_STAGES))

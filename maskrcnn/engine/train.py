@@ -2,68 +2,122 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from maskrcnn.data.loader import TrainBatch
+from maskrcnn.engine.distributed import World, without_sync
+from maskrcnn.engine.guard import LossGuard, Report
+from maskrcnn.engine.learner import Learner
 from maskrcnn.engine.logs import RunLog
-from maskrcnn.engine.schedule import Schedule
-from maskrcnn.errors import UserError
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.structures import Loss
 
 
 def train(
-    model: MaskRCNN,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
+    learner: Learner,
     batches: Iterator[TrainBatch],
-    device: torch.device,
+    world: World,
+    guard: LossGuard,
     log: RunLog,
+    should_stop: Callable[[], bool],
+    after_step: Callable[[int, Report | None], bool],
     start: int = 0,
-    after_step: Callable[[int], None] = lambda step: None,
+    accumulate: int = 1,
 ) -> None:
     """Train from step ``start`` to ``schedule.steps``.
 
-    batches: from step ``start`` on. after_step: called with the number of steps done (checkpoints, evaluation);
-    it may leave the model in evaluation mode. Raises UserError where a loss is not finite.
+    batches: from step ``start`` on, ``accumulate`` for every step; this process's share. should_stop: whether this
+    process was asked to. after_step: called with the number of steps done and what is known of the step before;
+    returns true to end; it may leave the model in evaluation mode.
+    Raises LossError one step after a loss that is not finite or has run away.
     """
+    schedule, optimizer, scaler = learner.schedule, learner.optimizer, learner.scaler
+    model = world.parallel(learner.model)
     for step in range(start, schedule.steps):
-        began = time.perf_counter()
-        images, targets, image_ids, proposals = next(batches)
-        log.waited += time.perf_counter() - began
-
+        with log.waiting():
+            parts = [next(batches) for _ in range(accumulate)]
         model.train()
-        lr = schedule.lr_at(step)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = schedule.lr_at(step) * group["lr_scale"]
         optimizer.zero_grad(set_to_none=True)
-        given = None if proposals is None else proposals.to(device, non_blocking=True)
-        terms = model(images.to(device, non_blocking=True), targets.to(device, non_blocking=True), given)
-        losses = {name: loss.total / loss.count.clamp(min=1) for name, loss in terms.items()}
-        total = torch.stack(list(losses.values())).sum()
-        total.backward()
+
+        # A sum over all images of the step divided by one number: the same however the images are spread.
+        counts = world.sum(count(learner, parts)).clamp(min=1) if accumulate > 1 else torch.empty(0)
+        sums = []
+        for index, part in enumerate(parts):
+            with without_sync(model, last=index == accumulate - 1):
+                with learner.autocast():
+                    terms = model(*on_device(part, learner.device))
+                totals, own_counts = stacked(terms)
+                if accumulate == 1:
+                    counts = world.sum(own_counts).clamp(min=1)
+                mean = (totals * (world.size / counts)).sum()  # DDP averages the gradients over processes
+                scaler.scale(mean * poison(learner, guard)).backward()
+            sums.append(totals.detach())
+        losses = world.sum(torch.stack(sums).sum(0)) / counts
+
+        scaler.unscale_(optimizer)
+        gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients, foreach=True)
         if schedule.clip_norm is not None:
-            clip_grad_norm_(model.parameters(), schedule.clip_norm)
-        optimizer.step()
+            clip_grads_with_norm_(learner.model.parameters(), schedule.clip_norm, norm, foreach=True)
+        skip = guard.note(losses, torch.zeros_like(norm) if scaler.is_enabled() else norm)
+        if not scaler.is_enabled():
+            optimizer.found_inf = skip  # type: ignore[attr-defined]  # how fused optimizers are told to skip
+        scaler.step(optimizer)
+        scaler.update()
+        if learner.ema is not None:
+            learner.ema.update(learner.model)
 
-        values = _values(losses, step, image_ids) if log.due(step + 1) or device.type == "cpu" else None
-        log.step(step + 1, values if log.due(step + 1) else None, lr)
-        after_step(step + 1)
+        stop = world.sum(torch.full((), float(should_stop()), device=learner.device))
+        report = guard.watch(step + 1, list(terms), losses, norm, stop, parts)
+        log.step(step + 1, dict(zip(terms, losses, strict=True)), norm, schedule.lr_at(step), learner.model)
+        if after_step(step + 1, report):
+            return
 
 
-def _values(losses: dict[str, Tensor], step: int, image_ids: list[int]) -> dict[str, float]:
-    """The losses as numbers; on a device this waits for it, so it is asked for only where they are shown."""
-    values = {name: float(loss.detach()) for name, loss in losses.items()}
-    if not all(map(math.isfinite, values.values())):
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        raise UserError(
-            f"the loss is not finite at step {step + 1} ({parts}; images {image_ids}). "
-            "The usual reason is a learning rate too high for the batch: lower schedule.lr, raise "
-            "schedule.warmup_steps or set schedule.clip_norm"
-        )
-    return values
+def stacked(terms: dict[str, Loss]) -> tuple[Tensor, Tensor]:
+    """Totals ``[L]`` and counts ``[L]`` of the loss terms."""
+    totals = torch.stack([loss.total for loss in terms.values()])
+    return totals, torch.stack([loss.count for loss in terms.values()]).to(totals.dtype)
+
+
+def on_device(part: TrainBatch, device: torch.device) -> tuple[object, ...]:
+    """The model's arguments, copied without waiting."""
+    records = (part.images, part.targets, part.proposals)
+    return tuple(None if r is None else r.to(device, non_blocking=True) for r in records)
+
+
+def poison(learner: Learner, guard: LossGuard) -> Tensor | float:
+    """NaN once a loss was bad, under loss scaling: its own search for overflow then refuses the update."""
+    return torch.where(guard.broken > 0, torch.nan, 1.0) if learner.scaler.is_enabled() else 1.0
+
+
+@torch.no_grad()
+def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
+    """What the losses of ``parts`` will be divided by, ``[L]``.
+
+    How many regions are sampled is known only after a forward pass, but the first part's backward pass needs the
+    number of all: so accumulating costs one more forward pass, and in return gives the batch's own gradient.
+    """
+    with unchanged_statistics(learner.model), learner.autocast():
+        found = [stacked(learner.model(*on_device(part, learner.device)))[1] for part in parts]
+    return torch.stack(found).sum(0)
+
+
+@contextmanager
+def unchanged_statistics(model: nn.Module) -> Iterator[None]:
+    """Batch norm uses the batch's statistics within it, but does not add them to the running ones."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

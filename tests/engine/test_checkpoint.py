@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,3 +82,58 @@ def test_initialise_takes_what_fits_and_lists_the_rest(tmp_path: Path) -> None:
     assert torch.equal(target[1].weight, before)
     with pytest.raises(UserError, match="none of its 4 entries fits"):
         checkpoint.initialise(nn.Conv2d(1, 1, 1), tmp_path / "a.pt", reset_heads=True)
+
+
+def damaged_copies(whole: bytes, number: int) -> Iterator[tuple[str, bytes]]:
+    """Files cut short anywhere, or with one to eight bits flipped anywhere, ends and headers included."""
+    dice = random.Random(7)
+    for index in range(number):
+        content = bytearray(whole)
+        if index % 2:
+            length = dice.choice([len(whole) - dice.randint(1, 100), dice.randrange(len(whole))])
+            yield f"cut to {length} of {len(whole)}", bytes(content[:length])
+            continue
+        flips = dice.choice([1, 1, 2, 8])
+        near = dice.choice([len(whole), 100, -100])
+        places = [dice.randrange(near) if near > 0 else dice.randrange(-near) - 100 for _ in range(flips)]
+        for place in places:
+            content[place] ^= 1 << dice.randrange(8)
+        if bytes(content) != whole:
+            yield f"flipped {flips} bits at {places}", bytes(content)
+
+
+def test_of_200_damaged_files_none_is_accepted_and_none_executes_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pt"
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    checkpoint.save(path, {"model": model.state_dict(), "step": 3, "config": {"a": [1, None, "x"]}})
+    torch.load(path, weights_only=True)  # an ordinary file of torch's
+    whole = path.read_bytes()
+    calls: list[str] = []
+    monkeypatch.setattr(os, "system", calls.append)
+    copies = list(damaged_copies(whole, 210))
+    assert len(copies) >= 200
+    for what, content in copies:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.pt cannot be read"):
+            checkpoint.load(path)
+            pytest.fail(f"accepted: {what}")
+    assert calls == []
+
+
+def test_code_in_an_otherwise_sound_file_is_not_executed(tmp_path: Path) -> None:
+    """A file with a right checksum whose pickle calls something: the checksum is no signature."""
+    checkpoint.save(tmp_path / "a.pt", {"model": Malicious(tmp_path / "was_here"), "step": 1, "config": {}})
+    with pytest.raises(UserError, match=r"a\.pt cannot be read"):
+        checkpoint.load_model(tmp_path / "a.pt")
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_a_checksum_that_was_cut_off_is_missed(tmp_path: Path) -> None:
+    """Another program may rewrite the archive without its comment; what it then holds is nobody's word."""
+    checkpoint.save(tmp_path / "a.pt", {"model": {}, "step": 1, "config": {}})
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.save(content, tmp_path / "b.pt")
+    with pytest.raises(UserError, match="lost its checksum"):
+        checkpoint.load(tmp_path / "b.pt")

@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from maskrcnn.commands import eval as eval_command
 from maskrcnn.commands import predict
+from maskrcnn.engine import checkpoint
 from maskrcnn.errors import UserError
 from tests.tools.test_train import annotations_of
 
@@ -155,9 +155,9 @@ FOREIGN = ["os.mkdir", "maskrcnn.engine.checkpoint.os.mkdir", "torch.nn.modules.
 
 @pytest.mark.parametrize("target", FOREIGN)
 def test_a_checkpoint_cannot_call_what_it_likes(run: Path, tmp_path: Path, target: str) -> None:
-    content = torch.load(run / "last.pt", weights_only=True)
+    content = checkpoint.load(run / "last.pt")
     content["config"]["data"]["test_transform"] = {"_target_": target, "path": str(tmp_path / "was_here")}
-    torch.save(content, tmp_path / "a.pt")
+    checkpoint.save(tmp_path / "a.pt", content)
     with pytest.raises(UserError, match=f"would call {target}"):
         eval_command.main([f"checkpoint={tmp_path / 'a.pt'}", f"run_dir={tmp_path / 'out'}"])
     assert not (tmp_path / "was_here").exists()

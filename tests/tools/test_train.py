@@ -77,8 +77,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     arguments = [*tiny, f"run_dir={tmp_path}"]
     save = checkpoint.save
 
-    def save_then_fall(path: Path, content: dict[str, object]) -> None:
-        save(path, content)
+    def save_then_fall(path: Path, content: dict[str, object], former: Path | None = None) -> None:
+        save(path, content, former)
         if content["step"] == 4:
             raise KeyboardInterrupt
 

@@ -1,0 +1,134 @@
+"""Several processes as one run: started by torchrun, NCCL between GPUs, Gloo between CPUs.
+
+Without torchrun everything here is the identity, so that no caller asks how many processes there are.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskrcnn.errors import UserError
+
+Value = TypeVar("Value")
+# Rank 0 may score a large validation set while the others wait.
+TIMEOUT = datetime.timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run: ``rank`` of this one among ``size``."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes of tensors of one shape; without waiting for the device."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every process's value, by rank, in the main process; elsewhere an empty list."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, values)
+        return values or []
+
+    def share(self, make: Callable[[], Value]) -> Value:
+        """What ``make`` returns in the main process, in every process; only the main one calls it."""
+        if self.size == 1:
+            return make()
+        box: list[Any] = [make() if self.is_main else None]
+        dist.broadcast_object_list(box)
+        value: Value = box[0]
+        return value
+
+    def main_first(self, make: Callable[[], Value]) -> Value:
+        """``make`` in the main process first (which may write files that it reads), then in all others."""
+        value = make() if self.is_main else None
+        if self.size > 1:
+            dist.barrier()
+        return make() if value is None else value
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over the processes after every backward pass."""
+        if self.size == 1:
+            return model
+        # Running statistics stay each process's own until `share_buffers`: a broadcast a step would buy nothing.
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """The main process's running statistics to all, so that all evaluate the same model."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+def local_rank() -> int | None:
+    """This process's number on its machine, or None without torchrun."""
+    return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that torchrun describes, joined until the block ends; a world of one without it.
+
+    Raises UserError where the others cannot be reached, or one is lost on the way.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the other processes cannot be reached ({_first_line(error)}); start with torchrun"
+        ) from error
+    world = World(dist.get_rank(), dist.get_world_size())
+    try:
+        yield world
+    except RuntimeError as error:
+        if not lost_peer(error):
+            raise
+        raise UserError(
+            f"process {world.rank} of {world.size} lost another one ({_first_line(error)}). It was killed, or its "
+            "machine is gone (out of memory?); what it printed last says more"
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Gradients stay in this process but for the last backward pass of a step."""
+    if last or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    context: AbstractContextManager[None] = model.no_sync()
+    return context
+
+
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone."""
+    words = str(error).lower()
+    known = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe", "timed out")
+    return isinstance(error, dist.DistError) or any(word in words for word in known)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

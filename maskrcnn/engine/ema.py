@@ -1,0 +1,30 @@
+"""An exponential moving average of the weights, for evaluation and for use after training."""
+
+from __future__ import annotations
+
+import copy
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Ema(Generic[Model]):
+    """``average = decay * average + (1 - decay) * weights`` after every step.
+
+    model: the averaged copy, in evaluation mode. Buffers (running statistics) are copied, not averaged.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: Model) -> None:
+        """Take in the weights of ``model`` after a step."""
+        averaged: list[Tensor] = list(self.model.parameters())
+        current: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(averaged, current, 1 - self.decay)
+        torch._foreach_copy_(list(self.model.buffers()), list(model.buffers()))

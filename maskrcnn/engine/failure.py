@@ -1,0 +1,102 @@
+"""A step that went wrong, kept in a file and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.data.loader import TrainBatch
+from maskrcnn.engine import checkpoint
+from maskrcnn.engine.guard import Report
+from maskrcnn.engine.learner import Learner, Precision, autocast
+from maskrcnn.engine.train import on_device
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.structures import Images, MaskBitmaps, Proposals, Targets
+
+RECORDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    TrainBatch,
+    Images,
+    Targets,
+    MaskBitmaps,
+    Proposals,
+]
+
+
+def save_failed_step(
+    path: Path, learner: Learner, config: dict[str, Any], report: Report, parts: Sequence[TrainBatch]
+) -> None:
+    """Write the weights that the step began with, its whole batch and its losses to ``path``."""
+    content = {
+        "model": learner.model.state_dict(),
+        "config": config,
+        "step": report.step,
+        "losses": report.losses,
+        "batch": list(parts),
+    }
+    checkpoint.save(path, content)
+
+
+def describe(report: Report, parts: Sequence[TrainBatch], path: Path, limit: float) -> str:
+    """Step, losses, images, and the command that runs the step again."""
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
+    finite = abs(sum(report.losses.values())) < float("inf")
+    what = f"has run away (beyond schedule.max_loss={limit:g})" if finite else "is not finite"
+    if finite and abs(sum(report.losses.values())) <= limit:
+        what = "has a gradient that is not finite"
+    images = [image_id for part in parts for image_id in part.image_ids]
+    return (
+        f"the loss {what} at step {report.step} ({losses}; gradient norm {report.gradient_norm:.4g}; images {images}). "
+        "The usual reason is a learning rate too high for the batch: lower schedule.lr, raise "
+        "schedule.warmup_steps or set schedule.clip_norm.\n"
+        f"The weights before the step and its batch are kept; see where it goes wrong with\n"
+        f"  tools/replay.py step={path}"
+    )
+
+
+def load_failed_step(path: str | Path) -> dict[str, Any]:
+    """What `save_failed_step` wrote. Raises UserError for another kind of file."""
+    with torch.serialization.safe_globals(RECORDS):
+        return checkpoint.load_model(path, ("model", "config", "step", "losses", "batch"))
+
+
+def replay(
+    model: MaskRCNN, parts: Sequence[TrainBatch], device: torch.device, precision: Precision
+) -> tuple[dict[str, float], str | None]:
+    """The losses of a batch, and the first module whose output was not finite (None: all were)."""
+    model.train()
+    totals: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    with _watched(model) as seen, torch.no_grad(), autocast(precision, device):
+        for part in parts:
+            terms = model(*on_device(part, device))
+            for name, loss in terms.items():
+                totals[name] = totals.get(name, 0.0) + float(loss.total)
+                counts[name] = counts.get(name, 0.0) + float(loss.count)
+    losses = {name: total / max(counts[name], 1.0) for name, total in totals.items()}
+    return losses, seen[0] if seen else None
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Iterator[list[str]]:
+    """The names of the modules that returned something not finite, in order."""
+    seen: list[str] = []
+
+    def look(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and not output.isfinite().all():
+            seen.append(name)
+
+    hooks = [
+        module.register_forward_hook(lambda m, i, out, name=name: look(name, out))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,96 @@
+"""Stops a run whose loss is not finite or runs away, with what it takes to see why, and without waiting for the device.
+
+The device itself notes the first bad step, and from then on no update is made: when the host reads of it a step later,
+the weights are still those that the bad step began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskrcnn.data.loader import TrainBatch
+
+
+class Report(NamedTuple):
+    """What the host knows of a step: losses by name, gradient norm, and how many processes were asked to stop."""
+
+    step: int
+    losses: dict[str, float]
+    gradient_norm: float
+    stop: bool
+
+
+class LossError(Exception):
+    """A step went wrong: ``report`` and the ``parts`` of its batch in this process."""
+
+    def __init__(self, report: Report, parts: Sequence[TrainBatch]) -> None:
+        super().__init__(f"step {report.step}")
+        self.report, self.parts = report, parts
+
+
+class _Pending(NamedTuple):
+    step: int
+    names: list[str]
+    values: Tensor  # [losses..., gradient norm, stop, broken] on the host, once ``done`` has happened
+    done: torch.cuda.Event | None
+    parts: Sequence[TrainBatch]
+
+
+class LossGuard:
+    """limit: a total loss beyond it has run away."""
+
+    def __init__(self, device: torch.device, limit: float) -> None:
+        self.limit = limit
+        self.broken = torch.zeros((), device=device)  # 1 from the first bad step on
+        self._pending: _Pending | None = None
+
+    def note(self, losses: Tensor, gradient_norm: Tensor) -> Tensor:
+        """Note on the device whether ``losses`` ``[L]`` and the norm are sound; returns 1 if no update may follow."""
+        sound = (losses.sum().abs() <= self.limit) & gradient_norm.isfinite()
+        self.broken = torch.maximum(self.broken, (~sound).float())
+        return self.broken
+
+    def watch(
+        self,
+        step: int,
+        names: list[str],
+        losses: Tensor,
+        gradient_norm: Tensor,
+        stop: Tensor,
+        parts: Sequence[TrainBatch],
+    ) -> Report | None:
+        """Start copying the figures of ``step`` to the host; look at those of the step before and return them.
+
+        Raises LossError where the step before was bad.
+        """
+        last = torch.stack(
+            [gradient_norm.to(losses.dtype), stop.to(losses.dtype), self.broken.to(losses.dtype)]
+        )
+        values = torch.cat([losses, last]).to("cpu", non_blocking=True)
+        done = None
+        if losses.is_cuda:
+            done = torch.cuda.Event()
+            done.record()
+        before, self._pending = self._pending, _Pending(step, names, values, done, parts)
+        return None if before is None else _read(before)
+
+    def settle(self) -> None:
+        """Wait for the last step's figures and look at them: before anything is saved."""
+        before, self._pending = self._pending, None
+        if before is not None:
+            _read(before)
+
+
+def _read(pending: _Pending) -> Report:
+    if pending.done is not None:
+        pending.done.synchronize()  # long past: a whole step was enqueued since
+    *losses, norm, stop, broken = pending.values.tolist()
+    named = dict(zip(pending.names, losses, strict=True))
+    report = Report(pending.step, named, norm, stop > 0)
+    if broken:
+        raise LossError(report, pending.parts)
+    return report

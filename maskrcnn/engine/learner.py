@@ -1,0 +1,115 @@
+"""What changes from step to step: model, optimizer, loss scale, averaged weights. Saved and restored as one."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.amp import GradScaler
+
+from maskrcnn.engine.ema import Ema
+from maskrcnn.engine.schedule import Schedule, build_optimizer
+from maskrcnn.models.mask_rcnn import MaskRCNN
+
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """The state of a training run besides its step.
+
+    precision: of the arithmetic; weights stay float32 (float64 for ``fp64``). fp16 scales its loss.
+    """
+
+    def __init__(
+        self, model: MaskRCNN, schedule: Schedule, device: torch.device, precision: Precision
+    ) -> None:
+        self.model, self.schedule, self.device, self.precision = model, schedule, device, precision
+        self.optimizer = build_optimizer(model, schedule)
+        self.scaler = GradScaler(device.type, enabled=precision == "fp16")
+        self.ema = None if schedule.ema is None else Ema(model, schedule.ema)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within it, forward passes compute in the precision asked for."""
+        return autocast(self.precision, self.device)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a run needs to go on as if it had not stopped, besides step and random state."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a `state`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
+
+    @property
+    def evaluated_model(self) -> MaskRCNN:
+        """The averaged weights where there are any, else the model."""
+        return self.model if self.ema is None else self.ema.model
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """torch's automatic casting to ``precision``; none for fp32 and fp64."""
+    return torch.autocast(
+        device.type, _AUTOCAST.get(precision, torch.bfloat16), enabled=precision in _AUTOCAST
+    )
+
+
+def compile_static_parts(model: MaskRCNN) -> None:
+    """Compile what has no data-dependent choice in it: backbone, pyramid, and the networks of the heads."""
+    parts: list[nn.Module | None] = [model.backbone, model.pyramid]
+    parts += [None if model.rpn is None else model.rpn.head]
+    parts += [None if model.box_head is None else model.box_head.trunk]
+    if model.mask_head is not None:
+        parts += [model.mask_head.trunk, model.mask_head.predictor]
+    for part in parts:
+        if part is not None:
+            part.compile()
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator of this process, as plain values and tensors."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (what other people's augmentations may use)
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Take up a `random_state`."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count() > 0:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(  # noqa: NPY002
+        (kind, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+    )
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def be_deterministic(enabled: bool) -> None:
+    """The same bits twice; must come before the device is first used."""
+    torch.use_deterministic_algorithms(enabled)
+    if enabled:
+        # Filling fresh memory is a debugging aid that costs time; nothing here reads what it did not write.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,0 +1,127 @@
+"""A run's directory: one run at a time in it, and its checkpoints last.pt, best.pt and those before the last."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import IO, Any
+
+from maskrcnn.engine import checkpoint
+from maskrcnn.engine.logs import console
+from maskrcnn.errors import UserError
+
+RESUMABLE = ("model", "step", "config", "optimizer", "scaler", "ema", "random_states")
+
+
+class RunDir:
+    """The files of one run.
+
+    keep: how many checkpoints before the last one stay, as ``step_<step>.pt``.
+    """
+
+    def __init__(self, path: Path, keep: int = 1) -> None:
+        self.path, self.keep = path, keep
+        self._lock: IO[str] | None = None
+        self._step_of_last: int | None = None
+
+    def lock(self) -> None:
+        """Keep other processes out until `unlock`. Raises UserError where another one is in.
+
+        The lock belongs to the process, not to the file: it ends with the process, however that ends.
+        """
+        file = (self.path / "lock").open("a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read().strip()
+            file.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"run_dir={self.path} cannot be locked: {error}") from error
+            raise UserError(
+                f"run_dir={self.path} is in use by {owner or 'another process'}; wait for it, stop it, or give "
+                "another run_dir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        """Let others in."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def newest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, or None where there is none.
+
+        One that is damaged is passed over in words. Raises UserError where there are some, but all damaged.
+        """
+        paths = [path for path in (self.path / "last.pt", *self._older()) if path.exists()]
+        damage = []
+        for path in paths:
+            try:
+                content = checkpoint.load_model(path, RESUMABLE)
+            except UserError as error:
+                damage.append(str(error))
+                continue
+            for line in damage:
+                console.print(f"{line}; going on from {path.name} instead", style="yellow")
+            self._step_of_last = int(content["step"]) if path.name == "last.pt" else None
+            return content
+        if damage:
+            raise UserError(
+                "\n".join([*damage, f"no checkpoint is left to resume from; empty {self.path} to start anew"])
+            )
+        return None
+
+    def save_last(self, content: dict[str, Any]) -> None:
+        """Write last.pt; the one before becomes ``step_<step>.pt`` if it is whole and older."""
+        last, step, before = self.path / "last.pt", int(content["step"]), self._step_of_last
+        former = None
+        if before not in (None, step) and self.keep > 0 and last.exists():
+            former = self.path / f"step_{before:08d}.pt"
+        self._write(last, content, former)
+        self._step_of_last = step
+        for path in self._older()[self.keep :]:
+            path.unlink()
+
+    def save_best(self, content: dict[str, Any]) -> None:
+        """Write best.pt."""
+        self._write(self.path / "best.pt", content)
+
+    def kept(self) -> str:
+        """In words, from where the run can go on."""
+        if self._step_of_last is None:
+            return "there is no checkpoint yet; the same command starts anew"
+        return f"last.pt holds step {self._step_of_last}; the same command goes on from there"
+
+    def best(self) -> tuple[float | None, int]:
+        """Score and step of best.pt; (None, 0) where there is none, or it is damaged, which is said."""
+        path = self.path / "best.pt"
+        if not path.exists():
+            return None, 0
+        try:
+            content = checkpoint.load_model(path)
+        except UserError as error:
+            console.print(f"{error}; the next evaluation replaces it", style="yellow")
+            return None, 0
+        return content["best"], int(content["step"])
+
+    def _older(self) -> list[Path]:
+        """The checkpoints before the last one, newest first."""
+        return sorted(self.path.glob("step_*.pt"), reverse=True)
+
+    def _write(self, path: Path, content: dict[str, Any], former: Path | None = None) -> None:
+        try:
+            checkpoint.save(path, content, former)
+        except (OSError, RuntimeError) as error:  # torch's archive writer reports a full disk as RuntimeError
+            kept = f"; {path.name} of before is still whole" if path.exists() else ""
+            raise UserError(
+                f"{path} cannot be written at step {content['step']}: {error}{kept}. Make room, or give "
+                "checkpoint.keep=0, then start the same command again"
+            ) from error

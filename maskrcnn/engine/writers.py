@@ -1,0 +1,66 @@
+"""Where figures of a run go besides the terminal: TensorBoard, Weights & Biases, a trace of the profiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+from torch.utils.tensorboard import SummaryWriter
+
+from maskrcnn.errors import UserError
+
+STEPS_BEFORE_TRACE = 10
+
+
+class Writer(Protocol):
+    """What a run reports to; TensorBoard's SummaryWriter is one."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+    def add_image(self, tag: str, img_tensor: Any, global_step: int, *, dataformats: str) -> None: ...
+    def add_histogram(self, tag: str, values: torch.Tensor, global_step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Wandb:
+    """Reports to a project of Weights & Biases; the same run directory is the same run there."""
+
+    def __init__(self, run_dir: Path, project: str) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(f"log.wandb={project} needs wandb: pip install 'maskrcnn[wandb]'") from error
+        self._wandb = wandb
+        self._run = wandb.init(project=project, dir=str(run_dir), name=run_dir.name, resume="allow")
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        self._run.log({tag: scalar_value}, step=global_step)
+
+    def add_image(self, tag: str, img_tensor: Any, global_step: int, *, dataformats: str) -> None:
+        self._run.log({tag: self._wandb.Image(img_tensor)}, step=global_step)
+
+    def add_histogram(self, tag: str, values: torch.Tensor, global_step: int) -> None:
+        self._run.log({tag: self._wandb.Histogram(values.cpu().numpy())}, step=global_step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def open_writers(run_dir: Path, start: int, project: str | None) -> list[Writer]:
+    """TensorBoard in ``run_dir``, without what a run that died wrote after step ``start``; wandb if asked for."""
+    purge = {"purge_step": start + 1} if start else {}
+    writers: list[Writer] = [SummaryWriter(str(run_dir), **purge)]
+    return writers if project is None else [*writers, Wandb(run_dir, project)]
+
+
+def open_profiler(run_dir: Path, steps: int) -> profile:
+    """Traces ``steps`` steps after the first ones into ``run_dir``/trace.json (open it in ui.perfetto.dev)."""
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    return profile(
+        activities=activities,
+        schedule=schedule(wait=STEPS_BEFORE_TRACE - 1, warmup=1, active=steps, repeat=1),
+        on_trace_ready=lambda trace: trace.export_chrome_trace(str(run_dir / "trace.json")),
+    )
