@@ -6,7 +6,7 @@ Conventions, obeyed everywhere:
   pixel ``i`` covers ``[i, i + 1)`` and is centred at ``i + 0.5``. Sizes are ``(height, width)``.
 * Labels are ``0 .. num_classes - 1``; background is ``num_classes``.
 * Letters: N images, H W size, C channels, A anchors, K regions per image, P pooled size, G ground-truth objects
-  per image (padded), D detections per image (padded), M mask side.
+  per image (padded), D detections per image (padded), M mask side, J keypoints (joints) of an object.
 * Where a record is padded, ``valid`` says which entries exist; the others hold finite numbers that weigh nothing.
 """
 
@@ -87,6 +87,8 @@ class Targets(_Record):
     difficult); an entry is valid, crowd, or padding, never two of them.
     masks: the objects' masks, or None for a data set of boxes.
     keys: ``[N]`` int64, a hash of (seed, epoch, image): all random sampling in the model is a function of it.
+    keypoints: ``[N, G, J, 3]`` float32 (x, y, visibility), or None for a data set without. x and y are continuous
+    pixels of the network's input; visibility is COCO's: 0 not labelled (x and y are 0 too), 1 hidden, 2 seen.
     """
 
     boxes: Tensor
@@ -95,6 +97,7 @@ class Targets(_Record):
     crowd: Tensor
     masks: MaskBitmaps | None
     keys: Tensor
+    keypoints: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.errors import UserError
+from maskrcnn.keypoints import from_coco
 from maskrcnn.masks import polygon_defect
 
 FIX = "tools/check_data.py --fix writes a cleaned json"
@@ -94,9 +95,8 @@ class Selection:
 
     def records(self) -> list[ImageRecord]:
         """One record per image, by rising image id."""
-        labels = {category["id"]: label for label, category in enumerate(self.categories)}
-        keypoints = max((len(category.get("keypoints", ())) for category in self.categories), default=0)
-        return [_record(self.images[i], self.objects[i], labels, keypoints) for i in sorted(self.images)]
+        known = {category["id"]: category for category in self.categories}
+        return [_record(self.images[i], self.objects[i], known) for i in sorted(self.images)]
 
 
 def select(data: dict[str, Any], folder: Path) -> Selection:
@@ -104,11 +104,11 @@ def select(data: dict[str, Any], folder: Path) -> Selection:
     defects: list[Defect] = []
     categories = _categories(data["categories"], defects)
     images = _images(data["images"], folder, defects)
-    labels = {category["id"]: label for label, category in enumerate(categories)}
+    known = {category["id"]: category for category in categories}
     objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
     seen: set[int] = set()
     for place, annotation in enumerate(map(with_box, data["annotations"])):
-        found = list(_annotation_defects(annotation, place, images, labels, seen))
+        found = list(_annotation_defects(annotation, place, images, known, seen))
         defects += found
         if not any(defect.fatal or defect.kind.endswith("dropped") for defect in found):
             objects[annotation["image_id"]].append(annotation)
@@ -137,6 +137,10 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
 def _categories(entries: list[Any], defects: list[Defect]) -> list[dict[str, Any]]:
     categories: dict[int, dict[str, Any]] = {}
     for place, entry in enumerate(entries):
@@ -148,6 +152,10 @@ def _categories(entries: list[Any], defects: list[Defect]) -> list[dict[str, Any
             where = f"category {entry['id']}"
             defects.append(
                 Defect("this id stands twice in categories", where, "give each category its own", True)
+            )
+        elif not _are_names(entry.get("keypoints", [])):
+            defects.append(
+                Defect("keypoints that are no list of names", f"category {entry['id']}", "list them", True)
             )
         else:
             categories[entry["id"]] = {**entry, "name": str(entry.get("name", entry["id"]))}
@@ -182,7 +190,11 @@ def _images(entries: list[Any], folder: Path, defects: list[Defect]) -> dict[int
 
 
 def _annotation_defects(
-    entry: Any, place: int, images: dict[int, dict[str, Any]], labels: dict[int, int], seen: set[int]
+    entry: Any,
+    place: int,
+    images: dict[int, dict[str, Any]],
+    categories: dict[int, dict[str, Any]],
+    seen: set[int],
 ) -> Iterator[Defect]:
     """What is wrong with one annotation; a kind that ends in "dropped" leaves it out."""
     if not isinstance(entry, dict) or not _is_id(entry.get("id")):
@@ -201,13 +213,16 @@ def _annotation_defects(
         remedy = f"add the image to 'images' or leave the annotation out ({FIX})"
         yield Defect(f"it belongs to image {image_id!r}, which is not listed", where, remedy, True)
         return
-    if not _is_id(category_id) or category_id not in labels:
+    if not _is_id(category_id) or category_id not in categories:
         remedy = f"list the category or leave the annotation out ({FIX})"
         yield Defect(f"its category {category_id!r} is not listed", where, remedy, True)
+        return
     where = f"{where} of image {image['id']}"
     if defect := _box_defect(entry, image):
         yield Defect(f"{defect}, dropped", where, f"draw it anew or remove it ({FIX})", False)
     yield from _segmentation_defects(entry, image, where)
+    if defect := keypoints_defect(entry, categories[category_id]):
+        yield Defect(f"{defect}, passed over", where, f"mark them anew ({FIX})", False)
 
 
 def _box_defect(entry: dict[str, Any], image: dict[str, Any]) -> str | None:
@@ -242,8 +257,10 @@ def _segmentation_defects(entry: dict[str, Any], image: dict[str, Any], where: s
 
 
 def _record(
-    image: dict[str, Any], objects: list[dict[str, Any]], labels: dict[int, int], num_keypoints: int
+    image: dict[str, Any], objects: list[dict[str, Any]], categories: dict[int, dict[str, Any]]
 ) -> ImageRecord:
+    labels = {number: label for label, number in enumerate(categories)}
+    num_keypoints = max(len(category.get("keypoints", ())) for category in categories.values())
     boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     limit = np.array([image["width"], image["height"]] * 2)
@@ -257,7 +274,7 @@ def _record(
         crowd=np.array([bool(entry.get("iscrowd")) for entry in objects], bool),
         annotation_ids=np.array([entry["id"] for entry in objects], np.int64),
         segmentations=[readable_segmentation(entry, image) for entry in objects],
-        keypoints=_keypoints(objects, num_keypoints) if num_keypoints else None,
+        keypoints=_keypoints(objects, categories, num_keypoints) if num_keypoints else None,
     )
 
 
@@ -270,11 +287,27 @@ def readable_segmentation(entry: dict[str, Any], image: dict[str, Any]) -> Any:
     return segmentation if isinstance(segmentation, dict) else None
 
 
-def _keypoints(objects: list[dict[str, Any]], num_keypoints: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """``[G, P, 3]``; COCO's keypoints are pixel indices, half a pixel is added to make them continuous."""
+def _keypoints(
+    objects: list[dict[str, Any]], categories: dict[int, dict[str, Any]], num_keypoints: int
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """``[G, J, 3]``; zeros for an object without, or with unreadable ones."""
     out = np.zeros((len(objects), num_keypoints, 3), np.float32)
     for g, entry in enumerate(objects):
-        points = np.array(entry.get("keypoints", ()), np.float32).reshape(-1, 3)[:num_keypoints]
-        out[g, : len(points)] = points + np.array([0.5, 0.5, 0], np.float32)
-    out[out[..., 2] == 0] = 0
+        if keypoints_defect(entry, categories[entry["category_id"]]) is None:
+            points = from_coco(entry.get("keypoints") or ())
+            out[g, : len(points)] = points
     return out
+
+
+def keypoints_defect(entry: dict[str, Any], category: dict[str, Any]) -> str | None:
+    """What is wrong with an annotation's keypoints, or None."""
+    numbers = entry.get("keypoints")
+    if numbers is None or numbers == []:
+        return None
+    if not isinstance(numbers, list) or not set(map(type, numbers)) <= {int, float} or len(numbers) % 3:
+        return "keypoints that are not a list of x, y, visibility"
+    if not all(map(math.isfinite, numbers)) or not set(numbers[2::3]) <= {0, 1, 2}:
+        return "keypoints with a place that is not finite, or a visibility other than 0, 1, 2"
+    if len(numbers) // 3 != (listed := len(category.get("keypoints", ()))):
+        return f"{len(numbers) // 3} keypoints, but its category {category['id']} lists {listed}"
+    return None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from maskrcnn.data.images import Pixels, read_image
 from maskrcnn.data.store import RecordStore
 from maskrcnn.errors import UserError
+from maskrcnn.keypoints import mirror_order
 from maskrcnn.masks import MaskBitmap, decode
 
 Floats = npt.NDArray[np.float32]
@@ -24,7 +25,7 @@ class ImageRecord(NamedTuple):
 
     boxes: ``[G, 4]`` float32 x1, y1, x2, y2 in the image's pixels. labels: ``[G]`` int64. crowd: ``[G]``
     bool. annotation_ids: ``[G]`` int64. segmentations: G of COCO's polygons or RLEs, None without one.
-    keypoints: ``[G, P, 3]`` float32 (x, y continuous, visibility 0, 1 or 2), or None.
+    keypoints: ``[G, J, 3]`` float32 (x, y continuous, visibility 0, 1 or 2), or None.
     """
 
     image_id: int
@@ -46,6 +47,7 @@ class Example:
     image: ``[H, W, 3]`` uint8 RGB. boxes, labels, crowd, keypoints: as in ``ImageRecord``.
     masks: one per object, None for an object without a mask.
     proposals: ``[P, 5]`` float32, box and score (and label, ``[P, 6]``), where they are given beforehand.
+    mirror_keypoints: for each of the J keypoints the one that it becomes in a mirror.
     """
 
     image: Pixels
@@ -56,6 +58,7 @@ class Example:
     masks: list[MaskBitmap | None]
     keypoints: Floats | None = None
     proposals: Floats | None = None
+    mirror_keypoints: Sequence[int] | None = None
 
 
 class Proposer(Protocol):
@@ -69,8 +72,8 @@ class Dataset:
 
     categories: dictionaries with ``id`` and ``name`` (and ``keypoints`` where there are some), by rising
     id: the place in this list is the label, ``0 .. K - 1``. report: a line for every kind of defect that
-    was passed over, with counts. metric: what it is
-    scored by, "coco" or "voc".
+    was passed over, with counts. metric: what it is scored by, "coco" or "voc". num_keypoints: J, the most of
+    any category. mirror_keypoints: see ``Example``, from the categories' names of keypoints.
     """
 
     metric = "coco"
@@ -98,6 +101,8 @@ class Dataset:
         self.num_keypoints = max(
             (r.keypoints.shape[1] for r in records if r.keypoints is not None), default=0
         )
+        names = max((c.get("keypoints", ()) for c in categories), key=len, default=())
+        self.mirror_keypoints = mirror_order(names) if self.num_keypoints else None
         self.proposals: Proposer | None = None
         self._records = RecordStore(records)
 
@@ -138,6 +143,7 @@ class Dataset:
             self.masks(record),
             record.keypoints,
             None if self.proposals is None else self.proposals.of(record.image_id),
+            self.mirror_keypoints,
         )
 
     def ground_truth(self) -> dict[str, Any]:

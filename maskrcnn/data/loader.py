@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskrcnn.data.dataset import Dataset, Example
@@ -78,7 +79,19 @@ def batch_targets(samples: Sequence[Sample], keys: Sequence[int], with_masks: bo
         crowd[n, :count] = torch.from_numpy(sample.crowd)
         present[n, :count] = True
     masks = pack([s.masks for s in samples], [s.to_bitmap for s in samples], num) if with_masks else None
-    return Targets(boxes, labels, present & ~crowd, crowd, masks, torch.tensor(keys, dtype=torch.int64))
+    key_tensor = torch.tensor(keys, dtype=torch.int64)
+    return Targets(boxes, labels, present & ~crowd, crowd, masks, key_tensor, _keypoints(samples, num))
+
+
+def _keypoints(samples: Sequence[Sample], num: int) -> Tensor | None:
+    """``[N, num, J, 3]``, or None where the data set has no keypoints."""
+    given = [sample.keypoints for sample in samples if sample.keypoints is not None]
+    if not given:
+        return None
+    out = torch.zeros(len(samples), num, *given[0].shape[1:])
+    for n, points in enumerate(given):
+        out[n, : len(points)] = torch.from_numpy(points)
+    return out
 
 
 class TrainLoader:

@@ -28,7 +28,7 @@ class Sample:
 
     pixels: ``[H, W, 3]`` uint8 RGB. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
     masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]`` float32, see ``MaskBitmaps``.
-    keypoints: ``[G, P, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) of the
+    keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) of the
     file's image.
     """
 
@@ -74,6 +74,14 @@ class Placement:
         ordered = np.sort(corners, axis=1).reshape(-1, 4)
         return ordered.clip(0, [*self.size[::-1]] * 2).astype(np.float32)
 
+    def points(self, points: Floats) -> Floats:
+        """Points with a visibility ``[..., 3]`` in pixels of the input; those outside of it are all zeros."""
+        moved = (points[..., :2].astype(np.float64) - self.shift) / self.scale
+        seen = ((moved >= 0) & (moved <= self.size[::-1])).all(axis=-1) & (points[..., 2] > 0)
+        return np.where(seen[..., None], np.concatenate([moved, points[..., 2:]], axis=-1), 0).astype(
+            np.float32
+        )
+
     def proposals(self, rows: Floats) -> Floats:
         """Boxes with scores ``[P, 5]`` in pixels of the input, without those that are not in it."""
         moved = np.concatenate([self.boxes(rows[:, :4]), rows[:, 4:]], axis=1)
@@ -105,7 +113,7 @@ class Transform:
     fitted into the crop times a factor drawn from this range; replaces short_side. crop: (height, width) of
     a random window cut after resizing; smaller images are left whole. horizontal_flip, vertical_flip:
     probabilities. colour: see ``ColourJitter``. flip_keypoints: for each keypoint the one it becomes in a
-    mirror (left and right exchanged).
+    mirror (left and right exchanged); None takes it from the names of the data set's keypoints.
 
     Raises UserError for settings that contradict each other.
     """
@@ -153,7 +161,7 @@ class Transform:
             crowd=example.crowd,
             masks=example.masks,
             to_bitmap=place.to_bitmap(example.masks),
-            keypoints=self._keypoints(example.keypoints, place, mirror[0]),
+            keypoints=self._keypoints(example, place, mirror[0] != mirror[1]),
             original_size=original,
             proposals=None if example.proposals is None else place.proposals(example.proposals),
         )
@@ -180,16 +188,19 @@ class Transform:
         top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
         return top, left, height, width
 
-    def _keypoints(self, points: Floats | None, place: Placement, mirrored: bool) -> Floats | None:
-        if points is None:
+    def _keypoints(self, example: Example, place: Placement, mirrored: bool) -> Floats | None:
+        """Keypoints in pixels of the input, unlabelled outside of it. mirrored: once, not turned by half a circle."""
+        if example.keypoints is None:
             return None
-        if mirrored and self.flip_keypoints is not None:
-            points = points[:, list(self.flip_keypoints)]
-        moved = (points[..., :2].astype(np.float64) - place.shift) / place.scale
-        seen = ((moved >= 0) & (moved <= place.size[::-1])).all(axis=-1) & (points[..., 2] > 0)
-        return np.where(seen[..., None], np.concatenate([moved, points[..., 2:]], axis=-1), 0).astype(
-            np.float32
-        )
+        order = example.mirror_keypoints if self.flip_keypoints is None else self.flip_keypoints
+        if not mirrored or order is None:
+            return place.points(example.keypoints)
+        if sorted(order) != list(range(example.keypoints.shape[1])):
+            raise UserError(
+                f"flip_keypoints={list(order)} must name each of the data set's "
+                f"{example.keypoints.shape[1]} keypoints once, counted from 0"
+            )
+        return place.points(example.keypoints[:, list(order)])
 
 
 def _placement(

@@ -64,6 +64,10 @@ STOPS: dict[str, tuple[Callable[[Content], None], str]] = {
     "no category": (lambda d: d.update(categories=[], annotations=[]), "no category .*list the classes"),
     "category without id": (lambda d: d["categories"].append({"name": "x"}), "entry 2 of categories"),
     "category twice": (twice("categories"), "category 7.*give each category its own"),
+    "category with a number as keypoints": (
+        lambda d: d["categories"][0].update(keypoints=17),
+        "keypoints that are no list of names .category 7",
+    ),
     "image twice": (twice("images"), "image 1.*give each image its own"),
     "image without id": (image(id=...), "entry 0 of images"),
     "image with a text as id": (image(id="one"), "entry 0 of images"),
@@ -95,8 +99,24 @@ STOPS: dict[str, tuple[Callable[[Content], None], str]] = {
     ),
 }
 
+
+def keypoints(points: Any) -> Callable[[Content], None]:
+    """Category 3 gets two keypoints, annotation 1 these numbers."""
+
+    def damage(data: Content) -> None:
+        next(c for c in data["categories"] if c["id"] == 3)["keypoints"] = ["left_ear", "right_ear"]
+        data["annotations"][0]["keypoints"] = points
+
+    return damage
+
+
 # What is damaged in the json, and the words of the report that training goes on with.
 SKIPS: dict[str, tuple[Callable[[Content], None], str]] = {
+    "keypoints in pairs": (keypoints([1, 2, 3, 4]), "1 x keypoints that are not a list of x, y, visibility"),
+    "keypoints of texts": (keypoints(["1", 2, 2]), "1 x keypoints that are not a list"),
+    "keypoint not finite": (keypoints([1, 2, 2, float("nan"), 4, 2]), "1 x keypoints with a place that is"),
+    "keypoint of visibility 3": (keypoints([1, 2, 3, 3, 4, 2]), "a visibility other than 0, 1, 2"),
+    "one keypoint of two": (keypoints([1, 2, 2]), "1 x 1 keypoints, but its category 3 lists 2, passed over"),
     "box of width 0": (change(bbox=[5, 5, 0, 4]), "1 x a box of zero or negative size, dropped"),
     "box of negative height": (change(bbox=[5, 5, 4, -4]), "1 x a box of zero or negative size, dropped"),
     "box not finite": (change(bbox=[5, float("nan"), 4, 4]), "1 x a bbox with a number that is not finite"),

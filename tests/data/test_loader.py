@@ -84,6 +84,28 @@ def test_padding_and_validity(write_coco: Write) -> None:
         assert int(batch.targets.crowd[n].sum()) == {1: 0, 2: 1, 3: 0}[image_id]
 
 
+def test_keypoints_reach_the_targets(write_coco: Write) -> None:
+    person = {"id": 3, "name": "person", "keypoints": ["nose", "left_eye", "right_eye"]}
+    points = [10, 9, 2, 12, 8, 1, 0, 0, 0]
+    some = [annotation(1, keypoints=points), annotation(2, image_id=2, keypoints=points), annotation(3)]
+    some.append(annotation(4, image_id=2, category_id=7))
+    path, folder = write_coco(some, categories=[person, {"id": 7, "name": "dog"}])
+    dataset = CocoDataset(path, folder)
+    transform = Transform(short_side=80, horizontal_flip=1.0)
+    batch = next(TrainLoader(dataset, transform, 3, group_by_aspect=False).batches())
+    found = batch.targets.keypoints
+    assert found is not None
+    assert found.shape == (3, 16, 3, 3)
+    # Image 1 is 60 wide and doubled, image 2 is 40 wide and enlarged by 2: mirrored, left becomes right.
+    for image_id, width in ((1, 120), (2, 80)):
+        row = batch.image_ids.index(image_id)
+        expected = torch.zeros(16, 3, 3)
+        expected[0] = torch.tensor([[width - 21, 19, 2], [0, 0, 0], [width - 25, 17, 1]])
+        torch.testing.assert_close(found[row], expected)
+    assert not found[batch.image_ids.index(3)].any()
+    assert next(TrainLoader(CocoDataset(*write_coco([])), Transform(), 1).batches()).targets.keypoints is None
+
+
 def test_a_limit_on_objects_chooses_at_random_but_the_same_each_time(write_coco: Write) -> None:
     many = [annotation(n, bbox=[n, 3, 8, 9]) for n in range(1, 30)]
     dataset = CocoDataset(*write_coco(many, ((40, 60),)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,6 +187,40 @@ def test_a_mirror_exchanges_left_and_right_keypoints() -> None:
     expected = [[2 * (56 - 20.5), 13, 1], [2 * (56 - 10.5), 11, 2], [0, 0, 0]]
     assert sample.keypoints is not None
     np.testing.assert_allclose(sample.keypoints[0], expected)
+
+
+@pytest.mark.parametrize("flips", [(0, 0), (1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("settings", [{"short_side": 80}, {"crop": (64, 64), "scale_jitter": (1.5, 1.5)}])
+def test_keypoints_lie_on_their_pixels_and_sides_are_exchanged_by_one_mirror_not_by_two(
+    flips: tuple[int, int], settings: dict[str, Any]
+) -> None:
+    """Each keypoint is a patch of its own grey, so the picture itself tells where it went."""
+    places = [(10, 6), (30, 6), (20, 24)]  # left, right, middle
+    image = np.zeros((40, 56, 3), np.uint8)
+    for k, (x, y) in enumerate(places):
+        image[y - 3 : y + 3, x - 3 : x + 3] = 80 * (k + 1)
+    points = np.array([[[x, y, 2] for x, y in places]], np.float32)
+    example = replace(example_of([np.ones((40, 56), np.uint8)], points), mirror_keypoints=[1, 0, 2])
+    example = replace(example, image=image)
+    transform = Transform(**settings, horizontal_flip=flips[0], vertical_flip=flips[1])
+    sample = transform(example, rng(4))
+    order = [1, 0, 2] if flips in ((1, 0), (0, 1)) else [0, 1, 2]
+    assert sample.keypoints is not None
+    assert sample.keypoints[0, :, 2].sum() >= 4
+    for k, (x, y, visibility) in enumerate(sample.keypoints[0]):
+        rows, columns = np.nonzero(np.abs(sample.pixels[..., 0].astype(int) - 80 * (order[k] + 1)) < 20)
+        if visibility == 0:
+            continue
+        near = (np.abs(columns + 0.5 - x) < 3) & (np.abs(rows + 0.5 - y) < 3)
+        assert near.sum() >= 25
+
+
+def test_a_wrong_order_of_keypoints_is_refused() -> None:
+    example = example_of(blocks(0)[:1], np.zeros((1, 3, 3), np.float32))
+    with pytest.raises(
+        UserError, match=r"flip_keypoints=\[1, 0\] must name each of the data set's 3 keypoints"
+    ):
+        Transform(horizontal_flip=1.0, flip_keypoints=[1, 0])(example, rng())
 
 
 def test_keypoints_outside_of_a_crop_are_marked_unlabelled() -> None:
