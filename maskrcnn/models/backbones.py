@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Literal
@@ -13,9 +11,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
-from torchvision.ops import FrozenBatchNorm2d
 
 from maskrcnn.errors import UserError
+from maskrcnn.models.norms import norm_layer
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"]
 Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
@@ -28,6 +26,9 @@ class ResNet(nn.Module):
     norm: ``auto`` is ``frozen_bn`` with pretrained weights and ``bn`` without; ``gn`` has 32 groups.
     weights: None (random), ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict.
     frozen_stages: how many of (stem, res2, res3, ...) do not learn; None is 2 with pretrained weights, else 0.
+    norm_eps: added to the variance; torchvision's first published detectors have 0. stride_in_1x1: a stage shrinks in
+    its first 1x1 convolution, not in the 3x3 one (the original networks, and Detectron2's). dilate_first: also the
+    first block of a dilated res5 is dilated (Detectron2's).
 
     Raises UserError where the weights cannot be had, or do not suit ``arch`` and ``norm``.
     """
@@ -40,9 +41,14 @@ class ResNet(nn.Module):
         last_stage: int = 5,
         dilated: bool = False,
         frozen_stages: int | None = None,
+        norm_eps: float = 1e-5,
+        stride_in_1x1: bool = False,
+        dilate_first: bool = False,
     ) -> None:
         super().__init__()
-        net = build_resnet(arch, norm, weights, dilated)
+        net = build_resnet(arch, norm, weights, dilated, norm_eps, stride_in_1x1)
+        if dilated and dilate_first:
+            net.layer4[0].conv2.dilation = net.layer4[0].conv2.padding = (2, 2)
         self.stem = nn.Sequential(net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool)
         stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
         self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
@@ -73,9 +79,11 @@ class Res5Trunk(nn.Module):
         norm: Norm = "auto",
         weights: str | None = None,
         stride: Literal[1, 2] = 1,
+        norm_eps: float = 1e-5,
+        stride_in_1x1: bool = False,
     ) -> None:
         super().__init__()
-        self.res5 = build_resnet(arch, norm, weights, dilated=False).layer4
+        self.res5 = build_resnet(arch, norm, weights, False, norm_eps, stride_in_1x1).layer4
         if stride == 1:
             for conv in self.res5[0].modules():
                 if isinstance(conv, nn.Conv2d):
@@ -88,12 +96,18 @@ class Res5Trunk(nn.Module):
         return out
 
 
-def build_resnet(arch: Arch, norm: Norm, weights: str | None, dilated: bool) -> torchvision.models.ResNet:
-    """One of torchvision's residual networks without its classifier, norm and weights as in `ResNet`."""
-    if dilated and arch in ("resnet18", "resnet34"):
-        raise UserError(
-            f"dilated res5 needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper"
-        )
+def build_resnet(
+    arch: Arch,
+    norm: Norm,
+    weights: str | None,
+    dilated: bool,
+    norm_eps: float = 1e-5,
+    stride_in_1x1: bool = False,
+) -> torchvision.models.ResNet:
+    """One of torchvision's residual networks without its classifier, arguments as in `ResNet`."""
+    if (dilated or stride_in_1x1) and arch in ("resnet18", "resnet34"):
+        what = "dilated res5" if dilated else "stride_in_1x1"
+        raise UserError(f"{what} needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper")
     norm = ("frozen_bn" if weights else "bn") if norm == "auto" else norm
     if weights and norm == "gn":
         raise UserError(
@@ -102,22 +116,15 @@ def build_resnet(arch: Arch, norm: Norm, weights: str | None, dilated: bool) -> 
         )
     build = getattr(torchvision.models, arch)
     net: torchvision.models.ResNet = build(
-        norm_layer=_norm_layer(norm), replace_stride_with_dilation=[False, False, dilated]
+        norm_layer=norm_layer(norm, norm_eps), replace_stride_with_dilation=[False, False, dilated]
     )
     del net.fc
+    if stride_in_1x1:
+        for block in (net.layer2[0], net.layer3[0], net.layer4[0]):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
     if weights:
         _load(net, arch, weights)
     return net
-
-
-def _norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
-    layers: dict[str, Callable[[int], nn.Module]] = {
-        "frozen_bn": FrozenBatchNorm2d,
-        "bn": nn.BatchNorm2d,
-        "sync_bn": nn.SyncBatchNorm,
-        "gn": partial(nn.GroupNorm, 32),
-    }
-    return layers[norm]
 
 
 def _load(net: nn.Module, arch: str, weights: str) -> None:

@@ -7,20 +7,31 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskrcnn.models.norms import LayerNorm, normalised
+
 
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al., 2017): strides 4, 8, 16, 32 and, for the RPN, 64.
 
-    in_channels: of C2, C3, C4, C5. extra_level: add P6 by subsampling P5.
+    in_channels: of C2, C3, C4, C5. extra_level: add P6 by subsampling P5. norm: after each convolution; None is none.
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int = 256, extra_level: bool = True) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int = 256,
+        extra_level: bool = True,
+        norm: LayerNorm | None = None,
+    ) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
-        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels)
-        for conv in (*self.lateral, *self.output):
+        lateral = [nn.Conv2d(channels, out_channels, 1) for channels in in_channels]
+        output = [nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels]
+        for conv in (*lateral, *output):
             nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+        self.lateral = nn.ModuleList(normalised(conv, norm) for conv in lateral)
+        self.output = nn.ModuleList(normalised(conv, norm) for conv in output)
         self.extra_level = extra_level
         self.out_channels = out_channels
 
