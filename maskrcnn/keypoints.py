@@ -28,7 +28,7 @@ def to_coco(points: npt.NDArray[np.floating]) -> list[float]:
 
 
 def mirror_order(names: Sequence[str]) -> list[int]:
-    """For each keypoint the one that it becomes in a mirror: ``left_eye`` the place of ``right_eye``, ``nose`` its own."""
+    """For each keypoint the one that it becomes in a mirror: for ``left_eye`` the place of ``right_eye``."""
     places = {name: place for place, name in enumerate(names)}
     return [places.get(_other_side(name), place) for place, name in enumerate(names)]
 

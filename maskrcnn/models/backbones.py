@@ -48,7 +48,9 @@ class ResNet(nn.Module):
         super().__init__()
         net = build_resnet(arch, norm, weights, dilated, norm_eps, stride_in_1x1)
         if dilated and dilate_first:
-            net.layer4[0].conv2.dilation = net.layer4[0].conv2.padding = (2, 2)
+            first = net.layer4[0].get_submodule("conv2")
+            assert isinstance(first, nn.Conv2d)
+            first.dilation = first.padding = (2, 2)
         self.stem = nn.Sequential(net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool)
         stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
         self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
@@ -120,8 +122,11 @@ def build_resnet(
     )
     del net.fc
     if stride_in_1x1:
-        for block in (net.layer2[0], net.layer3[0], net.layer4[0]):
-            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+        for stage in (net.layer2, net.layer3, net.layer4):
+            first, second = (stage[0].get_submodule(name) for name in ("conv1", "conv2"))
+            assert isinstance(first, nn.Conv2d)
+            assert isinstance(second, nn.Conv2d)
+            first.stride, second.stride = second.stride, first.stride
     if weights:
         _load(net, arch, weights)
     return net

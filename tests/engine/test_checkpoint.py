@@ -114,11 +114,10 @@ def test_of_200_damaged_files_none_is_accepted_and_none_executes_code(
     monkeypatch.setattr(os, "system", calls.append)
     copies = list(damaged_copies(whole, 210))
     assert len(copies) >= 200
-    for what, content in copies:
+    for _, content in copies:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"a\.pt cannot be read"):
             checkpoint.load(path)
-            pytest.fail(f"accepted: {what}")
     assert calls == []
 
 
