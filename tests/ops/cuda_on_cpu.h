@@ -22,6 +22,7 @@
 #define __host__
 #define __shared__ static
 #define MASKRCNN_DEVICE CPU
+#define MASKRCNN_UNROLL
 #define MASKRCNN_SHARED(type, name) type* name = reinterpret_cast<type*>(cuda_on_cpu::shared())
 #define MASKRCNN_LAUNCH(kernel, blocks, threads, bytes, stream, ...) \
   cuda_on_cpu::run(blocks, threads, bytes, [&] { kernel(__VA_ARGS__); })

@@ -15,6 +15,9 @@
 
 #define MASKRCNN_DEVICE CUDA
 
+// Before a short loop over an array of sums, which stays in registers only if every index is known.
+#define MASKRCNN_UNROLL _Pragma("unroll")
+
 // A block's dynamic shared memory as an array.
 #define MASKRCNN_SHARED(type, name)                                  \
   extern __shared__ __align__(16) unsigned char maskrcnn_shared[];   \

@@ -122,9 +122,11 @@ struct Shares {
 template <typename T, typename G, int V>
 __device__ inline void add_mean(const T* grad, G by_row, const G* by_column, G (&sums)[kTile][V]) {
   const Vector<T, V> parts = load<T, V>(grad);
+  MASKRCNN_UNROLL
   for (int t = 0; t < kTile; ++t) {
     const G weight = by_row * by_column[t];
     if (weight == G(0)) continue;
+    MASKRCNN_UNROLL
     for (int v = 0; v < V; ++v) sums[t][v] = ::fma(weight, static_cast<G>(parts.at[v]), sums[t][v]);
   }
 }
@@ -136,12 +138,14 @@ __device__ inline void add_winners(
     G (&sums)[kTile][V]) {
   const Vector<T, V> parts = load<T, V>(grad);
   const Vector<int32_t, V> winners = load<int32_t, V>(winner);
+  MASKRCNN_UNROLL
   for (int v = 0; v < V; ++v) {
     if (winners.at[v] < 0) continue;
     Tap<G> row, column;
     taps_of_winner(r, p, q, winners.at[v], f.level[r.level], f.switches, &row, &column);
     const G by_row = weight_of(row, y);
     if (by_row == G(0)) continue;
+    MASKRCNN_UNROLL
     for (int t = 0; t < kTile; ++t) {
       const G weight = by_row * weight_of(column, tile.left + t);
       if (weight != G(0)) sums[t][v] = ::fma(weight, static_cast<G>(parts.at[v]), sums[t][v]);
@@ -186,8 +190,9 @@ __global__ void gather_kernel(
   }
   if (!mine) return;
   T* row = static_cast<T*>(maps.data[tile.level]) + tile.image * level.image_stride + y * level.row_stride + c;
-  for (int t = 0; t < kTile && tile.left + t < level.width; ++t)
-    store_sums<T, G, V>(row + (tile.left + t) * level.column_stride, sums[t]);
+  MASKRCNN_UNROLL
+  for (int t = 0; t < kTile; ++t)
+    if (tile.left + t < level.width) store_sums<T, G, V>(row + (tile.left + t) * level.column_stride, sums[t]);
 }
 
 }  // namespace maskrcnn_ops

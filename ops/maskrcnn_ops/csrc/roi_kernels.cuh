@@ -32,6 +32,7 @@ __device__ inline void store(T* to, const Vector<T, V>& values) {
 template <typename T, typename G, int V>
 __device__ inline void store_sums(T* to, const G (&sums)[V]) {
   Vector<T, V> values;
+  MASKRCNN_UNROLL
   for (int v = 0; v < V; ++v) values.at[v] = static_cast<T>(sums[v]);
   store<T, V>(to, values);
 }
@@ -39,6 +40,7 @@ __device__ inline void store_sums(T* to, const G (&sums)[V]) {
 template <typename T, typename G, int V>
 __device__ inline void add_weighted(const T* from, G weight, G (&sums)[V]) {
   const Vector<T, V> values = load<T, V>(from);
+  MASKRCNN_UNROLL
   for (int v = 0; v < V; ++v) sums[v] = ::fma(weight, static_cast<G>(values.at[v]), sums[v]);
 }
 
@@ -176,6 +178,7 @@ __device__ inline void best_cell(const Level& level, const Candidates& from, con
     for (int64_t x = from.columns.first; x < from.columns.first + from.columns.count; ++x) {
       const Vector<T, V> values = load<T, V>(map + y * level.row_stride + x * level.column_stride);
       const auto number = static_cast<int32_t>(y * level.width + x);
+      MASKRCNN_UNROLL
       for (int v = 0; v < V; ++v) best[v].offer(static_cast<G>(values.at[v]), number, from.outside);
     }
   }
@@ -202,18 +205,21 @@ __global__ void maximum_kernel(
   for (int index = blockIdx.y * kThreads + threadIdx.x; index < items_of<V>(f); index += gridDim.y * kThreads) {
     const Item item = item_of<V>(f, k, index);
     Best<G> best[V];
+    MASKRCNN_UNROLL
     for (int v = 0; v < V; ++v) best[v] = {G(0), -1};
     if (r.valid) {
       const Level& level = f.level[r.level];
       const T* map = map_of<T>(f, maps, r) + item.c * level.channel_stride;
       const Candidates from = candidates_of(r, item, f.switches);
-      if (!from.outside)
-        for (int v = 0; v < V; ++v) best[v].value = -std::numeric_limits<G>::infinity();
+      const G least = from.outside ? G(0) : -std::numeric_limits<G>::infinity();
+      MASKRCNN_UNROLL
+      for (int v = 0; v < V; ++v) best[v].value = least;
       if (f.switches.bin_rounding) best_cell<T, G, V>(level, from, map, best);
       else best_sample(f, r, item, from, map, best);
     }
     Vector<T, V> values;
     Vector<int32_t, V> winners;
+    MASKRCNN_UNROLL
     for (int v = 0; v < V; ++v) {
       values.at[v] = static_cast<T>(best[v].value);
       winners.at[v] = best[v].winner;
