@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile
+from maskrcnn.data.transforms import Transform
 from maskrcnn.engine import checkpoint
 from maskrcnn.engine.distributed import local_rank
+from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -137,6 +140,28 @@ def load_trained(
     except RuntimeError as error:
         raise UserError(f"checkpoint {path} does not fit the model of its config: {error}") from error
     return config, model, content["step"]
+
+
+class ForPrediction(NamedTuple):
+    """What a checkpoint says of how its model is to be shown pictures. categories: by label, ``id`` and ``name``."""
+
+    model: MaskRCNN
+    transform: Transform
+    categories: list[dict[str, Any]]
+    precision: Precision
+    size_divisor: int
+
+
+def load_for_prediction(path: str, overrides: Sequence[str] = (), trust: bool = False) -> ForPrediction:
+    """The model of a checkpoint of tools/train.py, arguments as in `load_trained`, and what it was tested with."""
+    config, model, _ = load_trained(path, list(overrides), configs.Train, trust)
+    return ForPrediction(
+        model,
+        configs.build(config.data.test_transform),
+        configs.plain_list(config.categories),
+        config.get("precision", "fp32"),
+        config.data.test_loader.size_divisor,
+    )
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

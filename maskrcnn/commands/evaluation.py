@@ -14,9 +14,10 @@ from rich.progress import track
 
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
+from maskrcnn.engine.detections import Result
 from maskrcnn.engine.distributed import World
 from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side
-from maskrcnn.engine.evaluate import Result, detect_all
+from maskrcnn.engine.evaluate import detect_all
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.metrics import Metric, evaluate, write_details

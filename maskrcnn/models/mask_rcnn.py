@@ -108,14 +108,23 @@ class MaskRCNN(nn.Module):
         mask head the rest; leave it off where shapes must not depend on values.
         """
         features = self.features(images)
+        detections = self.detect_boxes(features, images, proposals)
+        if trim:
+            detections = _trim(detections)
+        return self.detect_within(features, detections)
+
+    def detect_boxes(
+        self, features: dict[int, Tensor], images: Images, proposals: Proposals | None = None
+    ) -> Detections:
+        """The first half of `detect`: boxes ``[N, D, 4]``, scores and labels, from `features`."""
         if proposals is None:
             proposals = self._rpn().propose(features, images.sizes)
         if self.box_head is None:
-            detections = _as_detections(proposals)
-        else:
-            detections = self.box_head.detect(features, proposals, images)
-        if trim:
-            detections = _trim(detections)
+            return _as_detections(proposals)
+        return self.box_head.detect(features, proposals, images)
+
+    def detect_within(self, features: dict[int, Tensor], detections: Detections) -> Detections:
+        """The second half: ``detections`` with the masks of their boxes, whoever gave these."""
         if self.mask_head is None:
             return detections
         regions = self.mask_regions(features, detections.boxes, detections.valid)
