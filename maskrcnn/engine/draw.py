@@ -143,7 +143,7 @@ def _draw_caption(
     caption: str,
     taken: list[_Rectangle],
 ) -> None:
-    """Letters in the box's colour on a dark ground: above the box, inside or below it, where no other caption is."""
+    """Letters on the box's colour: above the box, inside or below it, where no other caption is."""
     scale = max(0.4, min(canvas.shape[:2]) / 1100)
     thick = max(1, round(scale * 1.3))
     (width, height), base = cv2.getTextSize(caption, _FONT, scale, thick)
@@ -159,8 +159,10 @@ def _draw_caption(
     else:
         return
     taken.append(place)
-    cv2.rectangle(canvas, place[:2], place[2:], (30, 30, 30), -1)
-    cv2.putText(canvas, caption, (left, place[3] - base // 2 - 1), _FONT, scale, colour, thick, cv2.LINE_AA)
+    cv2.rectangle(canvas, place[:2], place[2:], colour, -1)
+    bright = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 110
+    letters = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(canvas, caption, (left, place[3] - base // 2 - 1), _FONT, scale, letters, thick, cv2.LINE_AA)
 
 
 def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
