@@ -19,8 +19,11 @@ from maskrcnn.engine.distributed import local_rank
 from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.keypoints import oks_sigmas
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
+# What a category says of its keypoints, kept so that predictions can be drawn and mirrored.
+_DRAWN = ("keypoints", "skeleton")
 # Changing these does not change what a run computes, so a resumed run may.
 _FREE = (
     "run_dir",
@@ -89,14 +92,30 @@ def open_data(config: DictConfig, split: str) -> Dataset:
 
 
 def set_categories(config: DictConfig, dataset: Dataset) -> None:
-    """The data set's classes become the model's, unless the config says how many there are and they differ."""
+    """The data set's classes and keypoints become the model's, unless the config says how many and they differ."""
     if config.num_classes is not None and config.num_classes != len(dataset.categories):
         raise UserError(
             f"num_classes={config.num_classes}, but the data set has {len(dataset.categories)} categories; "
             "leave num_classes out, it is read from the data"
         )
     config.num_classes = len(dataset.categories)
-    config.categories = [{"id": int(c["id"]), "name": str(c["name"])} for c in dataset.categories]
+    config.categories = [
+        {"id": int(c["id"]), "name": str(c["name"])} | {k: c[k] for k in _DRAWN if k in c}
+        for c in dataset.categories
+    ]
+    config.num_keypoints = dataset.num_keypoints or None
+    if config.model.keypoint_head is not None:
+        check_keypoints(dataset)
+
+
+def check_keypoints(dataset: Dataset) -> None:
+    """Raise UserError where a keypoint head could not learn from ``dataset``, or could not be scored on it."""
+    if not dataset.num_keypoints:
+        raise UserError(
+            "model.keypoint_head needs keypoints, but the categories of the data set list none; set "
+            "model.keypoint_head=null, or give annotations whose categories have a list 'keypoints'"
+        )
+    oks_sigmas(dataset.categories)
 
 
 def check_categories(config: DictConfig, dataset: Dataset) -> None:

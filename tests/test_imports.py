@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": LEAVES | {"data", "models", "evaluation"},
     "config": LEAVES | {"engine", "config_check"},
     "config_check": {"errors"},
-    "assembly": LEAVES | {"data", "models", "engine", "config"},
+    "assembly": LEAVES | {"data", "models", "evaluation", "engine", "config"},
     "predictor": LEAVES | {"data", "models", "engine", "assembly"},
     "cli": {"errors"},
     "ablation": LEAVES | {"data", "models", "evaluation", "engine", "assembly"},
