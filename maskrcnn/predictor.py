@@ -19,6 +19,7 @@ from maskrcnn.engine.detections import ImageDetections
 from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.predict import by_padded_shape, detect_batch, prepared
 from maskrcnn.errors import UserError
+from maskrcnn.keypoints import mirror_order
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 # Pictures that `stream` holds at once, in pixels: 200 MB of RGB, one of 8000 x 6000 or 64 of a megapixel.
@@ -82,6 +83,12 @@ class Predictor:
         head = self.model.box_head or self.model.mask_head
         return list(range(1, 2 if head is None else head.num_classes + 1))
 
+    @property
+    def mirror_keypoints(self) -> list[int] | None:
+        """For each keypoint the one that it becomes in a mirror, by the names in the categories."""
+        names = next((c["keypoints"] for c in self.categories if c.get("keypoints")), None)
+        return None if names is None else mirror_order(names)
+
     def predict(self, images: Sequence[Pixels]) -> list[ImageDetections]:
         """What is found in each RGB picture ``[H, W, 3]`` uint8, in its own pixels.
 
@@ -106,6 +113,7 @@ class Predictor:
                     self.device,
                     self.precision,
                     self.size_divisor,
+                    self.mirror_keypoints,
                 )
             found |= dict(zip(places, results, strict=True))
         return [found[place] for place in range(len(images))]

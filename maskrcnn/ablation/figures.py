@@ -91,7 +91,10 @@ def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Figure | None
     cells = sorted({cell for *_, cell in pairs})
     panel.set_xticks(np.log2(cells), [f"{cell:g}" for cell in cells])
     panel.axhline(0, color="#888", lw=0.8)
-    panel.set(xlabel="stride in pixels of the original image", ylabel=f"gain in {KINDS[metric.rpartition("_")[0]]} AP")
+    panel.set(
+        xlabel="stride in pixels of the original image",
+        ylabel=f"gain in {KINDS[metric.rpartition('_')[0]]} AP",
+    )
     panel.legend()
     return Figure("stride_gain", "Gain against stride: the seeds (dots) and their mean.", _svg(canvas))
 

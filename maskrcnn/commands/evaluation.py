@@ -145,8 +145,9 @@ class Evaluator:
             if len(rows) == most or image_id not in by_image:
                 break
             image = self.dataset.read(index).image
-            sides = (truth.get(image_id, []), by_image[image_id])
-            rows.append(
-                side_by_side(*(draw_results(image, s, self.names, skeletons=self.skeletons) for s in sides))
+            left, right = (
+                draw_results(image, side, self.names, skeletons=self.skeletons)
+                for side in (truth.get(image_id, []), by_image[image_id])
             )
+            rows.append(side_by_side(left, right))
         return sheet(rows) if rows else None

@@ -112,11 +112,13 @@ def _pattern(rng: Generator, height: int, width: int, contrast: float) -> Floats
 
 
 def landmarks(shape: Shape) -> npt.NDArray[np.float64]:
-    """The keypoints ``[5, 2]`` of a shape, x and y in pixels: its centre, and its corners (points, of a circle) furthest
-    to the left, the top, the right and the bottom."""
+    """The keypoints ``[5, 2]`` of a shape, x and y in pixels: its centre, and its corners (points, of a circle) that
+    lie furthest to the left, the top, the right and the bottom."""
     name = NAMES[shape.label]
     count = _CORNERS.get(name, 4)
-    turns = shape.angle + 2 * np.pi / count * np.arange(count) if name != "circle" else np.pi / 2 * np.arange(4)
+    turns = (
+        shape.angle + 2 * np.pi / count * np.arange(count) if name != "circle" else np.pi / 2 * np.arange(4)
+    )
     corners = np.array([shape.x, shape.y]) + shape.radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     left, top = corners.argmin(axis=0)
     right, bottom = corners.argmax(axis=0)

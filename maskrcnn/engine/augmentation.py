@@ -17,6 +17,7 @@ from maskrcnn.engine.detections import ImageDetections, image_detections
 from maskrcnn.engine.learner import Precision, autocast
 from maskrcnn.engine.predict import prepared
 from maskrcnn.errors import UserError
+from maskrcnn.models.keypoint_head import points_of
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.matching import take
 from maskrcnn.structures import Detections, Images
@@ -74,11 +75,13 @@ def detect_augmented(
     device: torch.device,
     precision: Precision = "fp32",
     size_divisor: int = 32,
+    mirror_keypoints: Sequence[int] | None = None,
 ) -> list[ImageDetections]:
     """What all views of ``images`` ``[H, W, 3]`` together show, for each image.
 
-    Boxes are merged by suppression and voting; the masks of the merged boxes are predicted in every view and
-    averaged, as probabilities within the box. Raises UserError for a model without RPN or box head.
+    Boxes are merged by suppression and voting; masks and keypoints of the merged boxes are predicted in every view and
+    averaged within the box, masks as probabilities, keypoints as heatmaps of logits. mirror_keypoints: for each
+    keypoint the one that it becomes in a mirror. Raises UserError for a model without RPN or box head.
     """
     if model.box_head is None or model.rpn is None:
         raise UserError(
@@ -94,9 +97,15 @@ def detect_augmented(
         features = [model.features(view.images) for view in views]
         found = [model.detect_boxes(maps, v.images) for maps, v in zip(features, views, strict=True)]
         merged = _merge(found, views, model.box_head.nms_iou, model.box_head.num_detections, augmentation)
-        masks = [_masks(model, maps, view, merged) for maps, view in zip(features, views, strict=True)]
+        within = [
+            _within(model, maps, view, merged, mirror_keypoints)
+            for maps, view in zip(features, views, strict=True)
+        ]
+    masks, heatmaps = zip(*within, strict=True)
     if model.mask_head is not None:
         merged = replace(merged, masks=torch.stack(masks).mean(0))
+    if model.keypoint_head is not None:
+        merged = replace(merged, keypoints=points_of(torch.stack(heatmaps).mean(0), merged.boxes))
     merged = merged.to("cpu")
     return [
         image_detections(merged, row, torch.tensor(size, dtype=torch.float32), (size[0], size[1]))
@@ -155,11 +164,24 @@ def _merge(
     return Detections(voted, best.masked_fill(~kept, 0.0), classes, kept, masks=None)
 
 
-def _masks(model: MaskRCNN, features: dict[int, Tensor], view: _View, merged: Detections) -> Tensor:
-    """Probabilities ``[N, D, M, M]`` within the merged boxes, as this view sees them; empty without a mask head."""
-    placed = replace(merged, boxes=view.from_files(merged.boxes))
-    masks = model.detect_within(features, placed).masks
-    if masks is None:
-        return merged.scores.new_zeros(0)
-    masks = masks.float()
-    return masks.flip(-1) if view.mirrored else masks
+def _within(
+    model: MaskRCNN,
+    features: dict[int, Tensor],
+    view: _View,
+    merged: Detections,
+    mirror_keypoints: Sequence[int] | None,
+) -> tuple[Tensor, Tensor]:
+    """Mask probabilities ``[N, D, M, M]`` and heatmaps ``[N, D, J, M, M]`` within the merged boxes, as this view sees
+    them; empty without the head."""
+    boxes = view.from_files(merged.boxes)
+    masks = heatmaps = merged.scores.new_zeros(0)
+    if model.mask_head is not None:
+        regions = model.mask_regions(features, boxes, merged.valid)
+        masks = model.mask_head.detect(regions, merged.labels).float()
+        masks = masks.flip(-1) if view.mirrored else masks
+    if model.keypoint_head is not None:
+        heatmaps = model.keypoint_head.heatmaps(features, boxes, merged.valid).float()
+        if view.mirrored:
+            order = list(range(heatmaps.shape[2])) if mirror_keypoints is None else list(mirror_keypoints)
+            heatmaps = heatmaps.flip(-1)[:, :, order]
+    return masks, heatmaps

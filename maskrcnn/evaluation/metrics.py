@@ -25,7 +25,8 @@ def evaluate(
     """What goes into metrics.json: ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO, ``{"voc": ..}`` for VOC.
 
     predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object).
-    max_dets, kinds and fast are COCO's; kinds None scores boxes, and masks and keypoints when every prediction has them.
+    max_dets, kinds and fast are COCO's; kinds None scores boxes, and masks and keypoints when every prediction has
+    them.
     """
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)

@@ -40,7 +40,7 @@ class KeypointHead(nn.Module):
         return maps.reshape(*valid.shape, *maps.shape[1:])
 
     def losses(self, features: dict[int, Tensor], positives: Samples, targets: Targets) -> dict[str, Loss]:
-        """``keypoint``: softmax cross entropy over the M^2 cells, summed over labelled keypoints within their region."""
+        """``keypoint``: softmax cross entropy over the M^2 cells, summed over labelled keypoints in their region."""
         if targets.keypoints is None:
             raise ValueError("the keypoint head needs keypoints, but the targets have none")
         logits = self.heatmaps(features, positives.boxes, positives.positive)
@@ -101,8 +101,8 @@ def points_of(logits: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _highest(logits: Tensor, places: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The best (x, y) ``[N, K, J, 2]`` of the pixels ``places`` ``[N, K, 1 or J, 2, S]`` (of ``pixels`` in all), and the
-    resized value there ``[N, K, J]``."""
+    """The best (x, y) ``[N, K, J, 2]`` of the pixels ``places`` ``[N, K, 1 or J, 2, S]`` (of ``pixels`` in all), and
+    the resized value there ``[N, K, J]``."""
     x, y = _bicubic(places, pixels, logits.shape[-1]).unbind(-3)  # [N, K, 1 or J, S, M]
     values = y @ logits @ x.transpose(-1, -2)  # [N, K, J, S, S]
     peak, index = values.flatten(-2).max(-1)
