@@ -17,6 +17,7 @@ Skeletons = dict[int, list[tuple[int, int]]]
 _Rectangle = tuple[int, int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OPACITY = 0.45  # of a mask's colour
+_SURE = 0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
 
 
 def draw_results(
@@ -122,9 +123,9 @@ def _draw_keypoints(
     lines: Sequence[tuple[int, int]],
     colour: tuple[int, int, int],
 ) -> None:
-    """The keypoints of visibility or score above 0 as dots, joined by ``lines``. numbers: COCO's flat list."""
+    """The keypoints of enough visibility or score as dots, joined by ``lines``. numbers: COCO's flat list."""
     points = np.asarray(numbers, np.float64).reshape(-1, 3)
-    shown = points[:, 2] > 0
+    shown = points[:, 2] > _SURE
     places = [(round(x), round(y)) for x, y in points[:, :2].tolist()]
     thick = _thickness(canvas)
     for first, second in lines:

@@ -131,6 +131,30 @@ def test_augmented_masks_are_the_mean_of_the_views() -> None:
     assert any(plain.mask(i).any() for i in range(len(plain)))
 
 
+def test_mirrored_views_exchange_left_and_right_keypoints() -> None:
+    detector = build(
+        *TINY[:2], "model=r18_fpn_keypoints", "num_keypoints=5", "model.box_head.score_threshold=0.05"
+    )
+    names = ["centre", "left", "top", "right", "bottom"]
+    ready = predictor(
+        detector,
+        augmentation=Augmentation((1.0,), flip=True),
+        categories=[{"id": n, "name": str(n), "keypoints": names} for n in range(3)],
+    )
+    image = pictures([(96, 128)])[0]
+    found, mirrored = (ready.predict([i])[0] for i in (image, np.ascontiguousarray(image[:, ::-1])))
+    assert found.masks is None
+    assert found.keypoints is not None
+    assert mirrored.keypoints is not None
+    expected = mirrored.keypoints[:, [0, 3, 2, 1, 4]]
+    expected[..., 0] = 128 - expected[..., 0]
+    torch.testing.assert_close(found.keypoints[..., 2], expected[..., 2], atol=1e-5, rtol=1e-2)
+    near = (found.keypoints - expected)[..., :2].abs().amax(-1) < 0.1
+    assert near.float().mean() > 0.95  # untrained heatmaps are flat: a few have two peaks as high
+    x, y, score = ready.predict([image])[0].to_coco(1, [0, 1, 2])[0]["keypoints"][:3]
+    torch.testing.assert_close(torch.tensor([x + 0.5, y + 0.5, score]), found.keypoints[0, 0])
+
+
 def test_stream_gives_every_picture_with_its_detections_in_order() -> None:
     detector, images = model(), pictures() * 3
     ready = predictor(detector, batch_size=2)
