@@ -14,7 +14,8 @@ from maskrcnn.data.coco_json import FIX, Defect, Selection, keypoints_defect, re
 from maskrcnn.data.images import read_image
 from maskrcnn.data.voc import CLASSES, read_record, record_masks, split_names
 from maskrcnn.errors import UserError
-from maskrcnn.masks import MaskBitmap, decode
+from maskrcnn.masks import MaskBitmap
+from maskrcnn.segmentation import decode
 
 SIZES = {
     "small": (0, 32),

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.masks import decode
+from maskrcnn.segmentation import decode
 
 Picture = npt.NDArray[np.uint8]
 
