@@ -79,24 +79,22 @@ def pack(
     to_bitmap: for each image ``[objects, 4]``, see ``MaskBitmaps``.
     num_objects: G, to which each image is padded.
     """
-    bitmaps = MaskBitmaps(
-        bits=torch.zeros(0, dtype=torch.uint8),
-        offset=torch.zeros(len(masks), num_objects, dtype=torch.int64),
-        size=torch.zeros(len(masks), num_objects, 2, dtype=torch.int64),
-        to_bitmap=torch.zeros(len(masks), num_objects, 4),
+    offset, size = (
+        np.zeros((len(masks), num_objects), np.int64),
+        np.zeros((len(masks), num_objects, 2), np.int64),
     )
+    maps = np.zeros((len(masks), num_objects, 4), np.float32)
     chunks, end = [], 0
-    for n, (of_image, maps) in enumerate(zip(masks, to_bitmap, strict=True)):
-        bitmaps.to_bitmap[n, : len(of_image)] = torch.from_numpy(np.asarray(maps, np.float32).reshape(-1, 4))
+    for n, (of_image, to_bits) in enumerate(zip(masks, to_bitmap, strict=True)):
+        maps[n, : len(of_image)] = np.asarray(to_bits, np.float32).reshape(-1, 4)
         for g, mask in enumerate(of_image):
             if mask is not None:
-                bitmaps.offset[n, g] = end
-                bitmaps.size[n, g] = torch.tensor(mask.bits.shape)
+                offset[n, g], size[n, g] = end, mask.bits.shape
                 chunks.append(mask.bits.reshape(-1))
                 end += mask.bits.size
     # One bit at least, so that gathering from a batch without masks needs no special case.
     bits = np.concatenate([*chunks, np.zeros(1, np.uint8)])
-    return MaskBitmaps(torch.from_numpy(bits), bitmaps.offset, bitmaps.size, bitmaps.to_bitmap)
+    return MaskBitmaps(*(torch.from_numpy(array) for array in (bits, offset, size, maps)))
 
 
 def has_mask(masks: MaskBitmaps) -> Tensor:

@@ -152,7 +152,10 @@ def _bitmaps(runs: Sequence[Runs], height: int) -> list[MaskBitmap | None]:
     left = x[first]
     cells = (bottom - top) * (x_last[first + number - 1] + 1 - left)
     offset = np.concatenate(([0], np.cumsum(cells)))
-    rows, moved = np.repeat(bottom - top, number), np.repeat(offset[:-1] - left * (bottom - top) - top, number)
+    rows, moved = (
+        np.repeat(bottom - top, number),
+        np.repeat(offset[:-1] - left * (bottom - top) - top, number),
+    )
     changes = np.stack([x * rows + y + moved, x_last * rows + y_last + 1 + moved], axis=1).reshape(-1)
     values = np.zeros(changes.size + 1, np.uint8)
     values[1::2] = 1

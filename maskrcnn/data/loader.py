@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskrcnn.data.dataset import Dataset, Example
-from maskrcnn.data.images import CorruptImageError, Pixels
+from maskrcnn.data.images import CorruptImageError
 from maskrcnn.data.order import Ticket, TrainOrder
+from maskrcnn.data.picture import Picture
 from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
@@ -51,16 +52,17 @@ class Canvas(NamedTuple):
     size: tuple[int, int] = (1, 1)
 
 
-def batch_images(pixels: Sequence[Pixels], canvas: Canvas) -> Images:
-    """Images ``[H_i, W_i, 3]`` uint8 at the top left of one canvas, padded with zeros to the right and
-    below.
-    """
-    sizes = np.array([image.shape[:2] for image in pixels])
+def batch_images(pictures: Sequence[Picture], canvas: Canvas) -> Images:
+    """Pictures at the top left of one canvas, padded with zeros to the right and below."""
+    sizes = np.array([picture.size for picture in pictures])
     smallest = np.maximum(sizes.max(axis=0), canvas.size)
     height, width = (-(-int(side) // canvas.size_divisor) * canvas.size_divisor for side in smallest)
-    out = np.zeros((len(pixels), height, width, 3), np.uint8)
-    for n, image in enumerate(pixels):
-        out[n, : image.shape[0], : image.shape[1]] = image
+    out = np.empty((len(pictures), height, width, 3), np.uint8)
+    for n, picture in enumerate(pictures):
+        h, w = picture.size
+        picture.draw(out[n, :h, :w])
+        out[n, h:] = 0
+        out[n, :h, w:] = 0
     # A permuted view: channels-last in memory, which is what decoding gives and convolutions like best.
     return Images(torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(sizes).float())
 
@@ -194,7 +196,7 @@ class _TrainFetch(NamedTuple):
 
     def __call__(self, tickets: list[Ticket]) -> TrainBatch:
         samples = [self._one(ticket) for ticket in tickets]
-        images = batch_images([sample.pixels for sample in samples], self.canvas)
+        images = batch_images([sample.picture for sample in samples], self.canvas)
         targets = batch_targets(samples, [ticket.key for ticket in tickets], self.dataset.has_masks)
         proposals = batch_proposals([sample.proposals for sample in samples])
         return TrainBatch(images, targets, [sample.image_id for sample in samples], proposals)
@@ -234,7 +236,7 @@ class _EvalFetch(NamedTuple):
                 warnings.warn(f"not evaluated: {error}", stacklevel=2)
         if not samples:
             return EvalBatch(Images(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, 2)), [], [])
-        images = batch_images([sample.pixels for sample in samples], self.canvas)
+        images = batch_images([sample.picture for sample in samples], self.canvas)
         proposals = batch_proposals([sample.proposals for sample in samples])
         sizes = [sample.original_size for sample in samples]
         return EvalBatch(images, [sample.image_id for sample in samples], sizes, proposals)

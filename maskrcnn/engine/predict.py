@@ -29,7 +29,7 @@ def detect_images(
     """
     model.eval()
     samples = [transform(_bare(image), np.random.default_rng(0)) for image in images]
-    batch = batch_images([sample.pixels for sample in samples], Canvas())
+    batch = batch_images([sample.picture for sample in samples], Canvas())
     detections = model.detect(batch.to(device), trim=True).to("cpu")
     return [
         to_results(detections, row, batch.sizes[row], row, sample.original_size, category_ids)
