@@ -127,6 +127,7 @@ class Train(Common):
     roi_op: dict[str, Any] = field(default_factory=dict)
     box_roi_op: dict[str, Any] | str | None = None
     mask_roi_op: dict[str, Any] | str | None = None
+    mask_targets: str = "exact"
     data: dict[str, Any] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
     proposals: GivenProposals = field(default_factory=GivenProposals)

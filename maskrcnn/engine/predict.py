@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from maskrcnn.data.canvas import Canvas, batch_images
 from maskrcnn.data.dataset import Example
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.loader import Canvas, batch_images
 from maskrcnn.data.transforms import Transform
 from maskrcnn.engine.evaluate import Result, to_results
 from maskrcnn.models.mask_rcnn import MaskRCNN

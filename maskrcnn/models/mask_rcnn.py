@@ -98,7 +98,8 @@ class MaskRCNN(nn.Module):
         if self.mask_head is not None:
             positives = samples.positives()
             regions = self.mask_regions(features, positives.boxes, positives.valid)
-            losses |= self.mask_head.losses(regions, positives, targets)
+            height, width = images.pixels.shape[-2:]
+            losses |= self.mask_head.losses(regions, positives, targets, (height, width))
         return losses
 
     def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:
