@@ -16,6 +16,7 @@ import numpy.typing as npt
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
+from maskrcnn.data.picture import Picture
 from maskrcnn.errors import UserError
 from maskrcnn.masks import MaskBitmap
 
@@ -26,14 +27,14 @@ Doubles = npt.NDArray[np.float64]
 class Sample:
     """An image as the network sees it, with its objects (G of them) in its pixels.
 
-    pixels: ``[H, W, 3]`` uint8 RGB. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
+    picture: the image, ``[H, W, 3]`` when drawn. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
     masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]`` float32, see ``MaskBitmaps``.
     keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) of the
     file's image.
     """
 
     image_id: int
-    pixels: Pixels
+    picture: Picture
     boxes: Floats
     labels: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
@@ -42,6 +43,11 @@ class Sample:
     keypoints: Floats | None
     original_size: tuple[int, int]
     proposals: Floats | None = None
+
+    @property
+    def pixels(self) -> Pixels:
+        """``[H, W, 3]`` uint8 RGB, drawn each time it is asked for."""
+        return self.picture.pixels()
 
     def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
         """The sample with these of its objects only."""
@@ -147,15 +153,13 @@ class Transform:
         place = _placement(original, size, (top, left, height, width), mirror)
         # Colours and mirror come before resizing, which multiplies the pixels to be touched.
         pixels = example.image if self.colour is None else self.colour(example.image, rng)
-        pixels = _resize(_mirror(pixels, *mirror), size)
         top, left = (
             (size[0] - top - height if mirror[1] else top),
             (size[1] - left - width if mirror[0] else left),
         )
-        pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])
         sample = Sample(
             image_id=example.image_id,
-            pixels=pixels,
+            picture=Picture(_mirror(pixels, *mirror), size, (top, left, height, width)),
             boxes=place.boxes(example.boxes),
             labels=example.labels,
             crowd=example.crowd,
@@ -217,17 +221,6 @@ def _placement(
         scale.append(-ratio if mirror[axis] else ratio)
         shift.append(ratio * (begin + length if mirror[axis] else begin))
     return Placement((height, width), (scale[0], scale[1]), (shift[0], shift[1]))
-
-
-def _resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """``[H, W, 3]`` to ``[*size, 3]``; pixel centres map to pixel centres, and shrinking averages what it
-    covers.
-    """
-    if image.shape[:2] == size:
-        return image
-    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
 
 
 def _mirror(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:

@@ -10,14 +10,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.masks import MaskBitmap, decode
+from maskrcnn.masks import MaskBitmap
+from maskrcnn.segmentation import decode
 
 Picture = npt.NDArray[np.uint8]
 Skeletons = dict[int, list[tuple[int, int]]]
 _Rectangle = tuple[int, int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OPACITY = 0.45  # of a mask's colour
-_SURE = 0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
+_SURE = (
+    0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
+)
 
 
 def draw_results(

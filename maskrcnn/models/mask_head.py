@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.masks import has_mask, mask_targets
+from maskrcnn.masks import aligned_mask_targets, has_mask, mask_targets
 from maskrcnn.models.losses import binary, full_precision, multiclass
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Loss, Samples, Targets
+from maskrcnn.structures import Loss, MaskBitmaps, Samples, Targets
 
 MaskLoss = Literal["sigmoid", "class_agnostic", "softmax"]
+MaskTargets = Literal["exact", "bitmap_align"]
 
 
 class ConvTrunk(nn.Module):
@@ -95,6 +96,8 @@ class MaskHead(nn.Module):
     predictor: called with ``num_maps``, gives a module ``[R, C', P', P']`` to ``[R, num_maps, M, M]``.
     loss: ``sigmoid`` (a mask per class, no competition between classes: the paper's), ``class_agnostic`` (one mask),
     ``softmax`` (classes and background compete for every cell: paper, Table 2b).
+    mask_targets: ``exact`` reads the original mask at the cells' centres; ``bitmap_align`` is torchvision's recipe,
+    masks resized with their image and pooled by RoIAlign, for comparing with it (slow: a full-size mask per object).
     """
 
     def __init__(
@@ -104,31 +107,46 @@ class MaskHead(nn.Module):
         predictor: Callable[..., nn.Module],
         num_classes: int,
         loss: MaskLoss = "sigmoid",
+        mask_targets: MaskTargets = "exact",
     ) -> None:
         super().__init__()
         self.pooler = pooler
         self.trunk = trunk
         self.loss = loss
+        self.mask_targets = mask_targets
         self.num_classes = num_classes
         num_maps = {"sigmoid": num_classes, "class_agnostic": 1, "softmax": num_classes + 1}[loss]
         self.predictor = predictor(num_maps=num_maps)
 
-    def losses(self, regions: Tensor, positives: Samples, targets: Targets) -> dict[str, Loss]:
+    def losses(
+        self, regions: Tensor, positives: Samples, targets: Targets, canvas: tuple[int, int] | None = None
+    ) -> dict[str, Loss]:
         """``mask``: cross entropy averaged over the cells of a region, summed over positives (of objects with a mask).
 
-        regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``.
+        regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``. canvas: (H, W) of the
+        network's input, which ``bitmap_align`` needs.
         """
         if targets.masks is None:
             raise ValueError("the mask head needs masks, but the targets have none")
         logits = self.predictor(regions)
         side = logits.shape[-1]
         with torch.no_grad():
-            wanted = mask_targets(targets.masks, positives.boxes, positives.matched, side).flatten(0, 1)
+            wanted = self._targets(targets.masks, positives, side, canvas).flatten(0, 1)
             with_mask = has_mask(targets.masks).gather(1, positives.matched)
         chosen = (positives.positive & with_mask).flatten()
         labels = torch.where(chosen, positives.labels.flatten(), 0)
         total, count = self._cross_entropy(logits, wanted, labels, chosen)
         return {"mask": Loss(total / side**2, count)}
+
+    def _targets(
+        self, masks: MaskBitmaps, positives: Samples, side: int, canvas: tuple[int, int] | None
+    ) -> Tensor:
+        """What each region should show, ``[N, K, side, side]``."""
+        if self.mask_targets == "exact":
+            return mask_targets(masks, positives.boxes, positives.matched, side)
+        if canvas is None:
+            raise ValueError("mask_targets=bitmap_align needs the canvas, (H, W) of the network's input")
+        return aligned_mask_targets(masks, positives.boxes, positives.matched, side, canvas)
 
     def _cross_entropy(self, logits: Tensor, wanted: Tensor, labels: Tensor, chosen: Tensor) -> Loss:
         """Logits ``[R, maps, M, M]`` against masks ``[R, M, M]`` of classes ``labels`` ``[R]``, where ``chosen``."""

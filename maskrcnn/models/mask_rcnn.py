@@ -104,7 +104,8 @@ class MaskRCNN(nn.Module):
         if self.mask_head is not None:
             positives = samples.positives()
             regions = self.mask_regions(features, positives.boxes, positives.valid)
-            losses |= self.mask_head.losses(regions, positives, targets)
+            height, width = images.pixels.shape[-2:]
+            losses |= self.mask_head.losses(regions, positives, targets, (height, width))
         if self.keypoint_head is not None:
             losses |= self.keypoint_head.losses(features, samples.positives(), targets)
         return losses
