@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from maskrcnn.data.dataset import Dataset, Example
+from maskrcnn.data.dataset import Dataset, Example, Floats
 from maskrcnn.data.images import CorruptImageError, Pixels
 from maskrcnn.data.order import Ticket, TrainOrder
 from maskrcnn.data.proposals import batch_proposals
@@ -51,14 +51,12 @@ class Canvas(NamedTuple):
     size: tuple[int, int] = (1, 1)
 
 
-def batch_images(pixels: Sequence[Pixels], canvas: Canvas) -> Images:
-    """Images ``[H_i, W_i, 3]`` uint8 at the top left of one canvas, padded with zeros to the right and
-    below.
-    """
+def batch_images(pixels: Sequence[Pixels | Floats], canvas: Canvas) -> Images:
+    """Images ``[H_i, W_i, 3]``, all uint8 or all float32, at the top left of one canvas, padded with zeros."""
     sizes = np.array([image.shape[:2] for image in pixels])
     smallest = np.maximum(sizes.max(axis=0), canvas.size)
     height, width = (-(-int(side) // canvas.size_divisor) * canvas.size_divisor for side in smallest)
-    out = np.zeros((len(pixels), height, width, 3), np.uint8)
+    out = np.zeros((len(pixels), height, width, pixels[0].shape[2]), pixels[0].dtype)
     for n, image in enumerate(pixels):
         out[n, : image.shape[0], : image.shape[1]] = image
     # A permuted view: channels-last in memory, which is what decoding gives and convolutions like best.

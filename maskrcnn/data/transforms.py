@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn import functional
 
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
 from maskrcnn.errors import UserError
 from maskrcnn.masks import MaskBitmap
+from maskrcnn.structures import Preprocessing, Resampling
 
 Doubles = npt.NDArray[np.float64]
 
@@ -26,14 +29,14 @@ Doubles = npt.NDArray[np.float64]
 class Sample:
     """An image as the network sees it, with its objects (G of them) in its pixels.
 
-    pixels: ``[H, W, 3]`` uint8 RGB. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
-    masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]`` float32, see ``MaskBitmaps``.
-    keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) of the
-    file's image.
+    pixels: ``[H, W, 3]`` RGB, uint8, or float32 by ``resampling=float``. boxes: ``[G, 4]`` float32. labels: ``[G]``
+    int64. crowd: ``[G]`` bool. masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]``
+    float32, see ``MaskBitmaps``. keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size:
+    (height, width) of the file's image.
     """
 
     image_id: int
-    pixels: Pixels
+    pixels: Pixels | Floats
     boxes: Floats
     labels: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
@@ -113,7 +116,8 @@ class Transform:
     fitted into the crop times a factor drawn from this range; replaces short_side. crop: (height, width) of
     a random window cut after resizing; smaller images are left whole. horizontal_flip, vertical_flip:
     probabilities. colour: see ``ColourJitter``. flip_keypoints: for each keypoint the one it becomes in a
-    mirror (left and right exchanged); None takes it from the names of the data set's keypoints.
+    mirror (left and right exchanged); None takes it from the names of the data set's keypoints. resampling:
+    see ``Preprocessing``.
 
     Raises UserError for settings that contradict each other.
     """
@@ -126,6 +130,12 @@ class Transform:
     vertical_flip: float = 0.0
     colour: ColourJitter | None = None
     flip_keypoints: Sequence[int] | None = None
+    resampling: Resampling = "area"
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> Transform:
+        """The transform for testing a model that wants this."""
+        return cls(preprocessing.short_side, preprocessing.max_size, resampling=preprocessing.resampling)
 
     def __post_init__(self) -> None:
         if self.scale_jitter is not None and (self.crop is None or self.short_side is not None):
@@ -146,16 +156,15 @@ class Transform:
         mirror = rng.random() < self.horizontal_flip, rng.random() < self.vertical_flip
         place = _placement(original, size, (top, left, height, width), mirror)
         # Colours and mirror come before resizing, which multiplies the pixels to be touched.
-        pixels = example.image if self.colour is None else self.colour(example.image, rng)
-        pixels = _resize(_mirror(pixels, *mirror), size)
+        recoloured = example.image if self.colour is None else self.colour(example.image, rng)
+        pixels = _resize(_mirror(recoloured, *mirror), size, self.resampling)
         top, left = (
             (size[0] - top - height if mirror[1] else top),
             (size[1] - left - width if mirror[0] else left),
         )
-        pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])
         sample = Sample(
             image_id=example.image_id,
-            pixels=pixels,
+            pixels=_cut(pixels, top, left, height, width),
             boxes=place.boxes(example.boxes),
             labels=example.labels,
             crowd=example.crowd,
@@ -178,7 +187,8 @@ class Transform:
             scale = sides[int(rng.integers(len(sides)))] / min(size)
         if self.max_size is not None:
             scale = min(scale, self.max_size / max(size))
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+        nearest = int if self.resampling == "float" else round
+        return max(nearest(size[0] * scale), 1), max(nearest(size[1] * scale), 1)
 
     def _window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(top, left, height, width) of the part of the resized image that is kept."""
@@ -219,15 +229,24 @@ def _placement(
     return Placement((height, width), (scale[0], scale[1]), (shift[0], shift[1]))
 
 
-def _resize(image: Pixels, size: tuple[int, int]) -> Pixels:
+def _resize(image: Pixels, size: tuple[int, int], resampling: Resampling) -> Pixels | Floats:
     """``[H, W, 3]`` to ``[*size, 3]``; pixel centres map to pixel centres, and shrinking averages what it
-    covers.
+    covers, unless the resampling is ``float``, which gives float32.
     """
+    if resampling == "float":
+        planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+        resized = functional.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+        return np.asarray(resized[0].permute(1, 2, 0).numpy(), np.float32)
     if image.shape[:2] == size:
         return image
     shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
+
+
+def _cut(image: Pixels | Floats, top: int, left: int, height: int, width: int) -> Pixels | Floats:
+    window: Pixels | Floats = np.ascontiguousarray(image[top : top + height, left : left + width])
+    return window
 
 
 def _mirror(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:

@@ -14,7 +14,7 @@ from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.matching import match, take
 from maskrcnn.models.rpn import RPN
 from maskrcnn.sampling import sample
-from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
+from maskrcnn.structures import Detections, Images, Loss, Preprocessing, Proposals, Samples, Targets
 
 SAMPLING_STREAM = 2
 
@@ -23,15 +23,19 @@ class Sampler:
     """Regions that the heads learn from (Fast R-CNN, section 2.3).
 
     num_samples: regions per image. positive_fraction: at most this share of them overlaps an object by ``iou`` or
-    more; the rest overlaps less, and is background. Ground truth joins the proposals.
+    more; the rest overlaps less, and is background. Ground truth joins the proposals. negative_iou: background overlaps
+    less than this, and what lies between is left out; None is ``iou``.
     """
 
-    def __init__(self, num_samples: int = 512, positive_fraction: float = 0.25, iou: float = 0.5) -> None:
-        self.num_samples, self.max_positives, self.iou = (
-            num_samples,
-            int(num_samples * positive_fraction),
-            iou,
-        )
+    def __init__(
+        self,
+        num_samples: int = 512,
+        positive_fraction: float = 0.25,
+        iou: float = 0.5,
+        negative_iou: float | None = None,
+    ) -> None:
+        self.num_samples, self.max_positives = num_samples, int(num_samples * positive_fraction)
+        self.iou, self.negative_iou = iou, iou if negative_iou is None else negative_iou
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
@@ -40,7 +44,7 @@ class Sampler:
         usable = torch.cat([targets.valid, proposals.valid], 1)
         found = match(boxes, targets)
         positive = usable & (found.iou >= self.iou)
-        negative = usable & ~positive & ~found.in_crowd
+        negative = usable & (found.iou < self.negative_iou) & ~positive & ~found.in_crowd
         index, valid, is_positive = sample(
             positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
         )
@@ -55,7 +59,8 @@ class MaskRCNN(nn.Module):
     rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
     box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
     head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
-    pixel_mean, pixel_std: of RGB in 0..255; ImageNet's by default.
+    pixel_mean, pixel_std: of RGB in 0..255; ImageNet's by default. preprocessing: how the model's weights want images
+    to be resized, where they came with such a setting; tools/ take it from the data's config instead.
     """
 
     def __init__(
@@ -68,11 +73,13 @@ class MaskRCNN(nn.Module):
         sampler: Sampler | None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         _check_parts(rpn, box_head, mask_head, sampler)
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
+        self.preprocessing = preprocessing
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -98,7 +105,7 @@ class MaskRCNN(nn.Module):
         if self.mask_head is not None:
             positives = samples.positives()
             regions = self.mask_regions(features, positives.boxes, positives.valid)
-            losses |= self.mask_head.losses(regions, positives, targets)
+            losses |= self.mask_head.losses(regions, positives, targets, images)
         return losses
 
     def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:

@@ -23,9 +23,9 @@ def norm_layer(norm: LayerNorm, eps: float = 1e-5) -> Callable[[int], nn.Module]
     return partial(layers[norm], eps=eps)
 
 
-def normalised(conv: nn.Conv2d, norm: LayerNorm | None) -> nn.Module:
+def normalised(conv: nn.Conv2d, norm: LayerNorm | None, eps: float = 1e-5) -> nn.Module:
     """The convolution by itself, or followed by a norm, in which case its bias has nothing to do and goes."""
     if norm is None:
         return conv
     conv.bias = None
-    return nn.Sequential(conv, norm_layer(norm)(conv.out_channels))
+    return nn.Sequential(conv, norm_layer(norm, eps)(conv.out_channels))
