@@ -265,8 +265,8 @@ def aligned_mask_targets(
 
     Arguments and result as for ``mask_targets``, values in 0..1; canvas: (H, W) of the network's input.
     sizes: ``[N, 2]`` (height, width) of each image in it, beyond which its last row and column go on; None is
-    the whole canvas. Takes memory for one full-size mask per object, and loses what resizing loses: a comparison's setting,
-    not the default.
+    the whole canvas. Takes memory for one full-size mask per object, and loses what resizing loses: a
+    comparison's setting, not the default.
     """
     num_images, num_objects = masks.offset.shape
     sizes = boxes.new_tensor(canvas).expand(num_images, 2) if sizes is None else sizes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -245,8 +246,9 @@ def _resize(image: Pixels, size: tuple[int, int], resampling: Resampling) -> Pix
 
 
 def _cut(image: Pixels | Floats, top: int, left: int, height: int, width: int) -> Pixels | Floats:
-    window: Pixels | Floats = np.ascontiguousarray(image[top : top + height, left : left + width])
-    return window
+    window: Any = np.ascontiguousarray(image[top : top + height, left : left + width])
+    kept: Pixels | Floats = window
+    return kept
 
 
 def _mirror(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:

@@ -1,0 +1,112 @@
+"""torchvision's detectors with random weights that find something, and real images with their objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet50
+from torchvision.models.detection import (
+    MaskRCNN,
+    fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+)
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.ops import FrozenBatchNorm2d
+
+from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.dataset import Example
+
+
+def frozen_maskrcnn(**settings: Any) -> nn.Module:
+    """``maskrcnn_resnet50_fpn`` as it is with its published weights: frozen norms that add nothing to the variance."""
+    body = resnet50(weights=None, norm_layer=partial(FrozenBatchNorm2d, eps=0.0))
+    return MaskRCNN(_resnet_fpn_extractor(body, 3), num_classes=settings.pop("num_classes", 91), **settings)
+
+
+def bare(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    return partial(build, weights=None, weights_backbone=None)
+
+
+FAMILIES: dict[str, Callable[..., nn.Module]] = {
+    "mask_frozen": frozen_maskrcnn,
+    "mask_v1": bare(maskrcnn_resnet50_fpn),
+    "mask_v2": bare(maskrcnn_resnet50_fpn_v2),
+    "faster_v1": bare(fasterrcnn_resnet50_fpn),
+    "faster_v2": bare(fasterrcnn_resnet50_fpn_v2),
+}
+
+
+def lively(module: nn.Module, image: Tensor) -> nn.Module:
+    """Norms that normalise the features of ``image`` ``[3, H, W]`` (0..1), and outputs of some spread, in place."""
+
+    def fit_norm(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        values = inputs[0].double()
+        dims = (0, 2, 3)
+        layer.running_mean.copy_(values.mean(dims) + 0.1 * torch.randn(values.shape[1]))  # type: ignore[operator, union-attr]
+        layer.running_var.copy_(values.var(dims) * (0.8 + 0.4 * torch.rand(values.shape[1])) + 1e-3)  # type: ignore[operator, union-attr]
+
+    def spread(layer: nn.Module, inputs: tuple[Tensor], output: Tensor, wanted: float) -> Tensor:
+        factor = wanted / float(output.std())
+        layer.weight.mul_(factor)  # type: ignore[operator, union-attr]
+        layer.bias.mul_(factor)  # type: ignore[operator, union-attr]
+        return output * factor
+
+    outputs = {"cls_logits": 2.0, "cls_score": 3.0, "bbox_pred": 0.4, "mask_fcn_logits": 3.0}
+    hooks = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, FrozenBatchNorm2d | nn.BatchNorm2d):
+            hooks.append(layer.register_forward_pre_hook(fit_norm))
+        if (last := name.rpartition(".")[2]) in outputs:
+            once = partial(spread, wanted=outputs[last])
+            hooks.append(layer.register_forward_hook(first_time(once)))
+    with torch.no_grad():
+        module.eval()([image])
+    for hook in hooks:
+        hook.remove()
+    return module
+
+
+def first_time(hook: Callable[..., Tensor]) -> Callable[..., Tensor | None]:
+    done: list[bool] = []
+
+    def called(*arguments: Any) -> Tensor | None:
+        return None if done else (done.append(True), hook(*arguments))[1]
+
+    return called
+
+
+def some_examples(root: Path, count: int) -> list[Example]:
+    """The first images of the COCO subset with 2 to 12 objects, all of them with masks and none a crowd."""
+    data = CocoDataset(root / "annotations" / "instances_val2017.json", root / "val2017")
+    found: list[Example] = []
+    for index in range(len(data)):
+        record = data.record(index)
+        if 2 <= len(record.labels) <= 12 and not record.crowd.any():
+            example = data.read(index)
+            if all(mask is not None for mask in example.masks):
+                found.append(example)
+        if len(found) == count:
+            break
+    return found
+
+
+def as_tensor(example: Example) -> Tensor:
+    """What torchvision takes: ``[3, H, W]`` in 0..1."""
+    return torch.from_numpy(example.image).permute(2, 0, 1).float() / 255
+
+
+def as_target(example: Example) -> dict[str, Tensor]:
+    height, width = example.image.shape[:2]
+    masks = [torch.from_numpy(mask.full(height, width)) for mask in example.masks if mask is not None]
+    return {
+        "boxes": torch.from_numpy(example.boxes),
+        "labels": torch.from_numpy(example.labels) + 1,
+        "masks": torch.stack(masks).to(torch.uint8),
+    }
