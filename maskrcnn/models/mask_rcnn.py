@@ -59,8 +59,9 @@ class MaskRCNN(nn.Module):
     rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
     box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
     head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
-    pixel_mean, pixel_std: of RGB in 0..255; ImageNet's by default. preprocessing: how the model's weights want images
-    to be resized, where they came with such a setting; tools/ take it from the data's config instead.
+    pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default.
+    preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
+    take it from the data's config instead.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class MaskRCNN(nn.Module):
     ) -> None:
         super().__init__()
         _check_parts(rpn, box_head, mask_head, sampler)
+        _check_channels(backbone, pixel_mean, pixel_std)
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
         self.preprocessing = preprocessing
@@ -187,6 +189,15 @@ def _as_detections(proposals: Proposals) -> Detections:
     if labels is None:
         labels = torch.zeros_like(proposals.valid, dtype=torch.int64)
     return Detections(proposals.boxes, proposals.scores.sigmoid(), labels, proposals.valid, masks=None)
+
+
+def _check_channels(backbone: nn.Module, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
+    channels = getattr(backbone, "in_channels", len(pixel_mean))
+    if not len(pixel_mean) == len(pixel_std) == channels:
+        raise UserError(
+            f"pixel_mean and pixel_std need a number for each of the backbone's {channels} input channels, "
+            f"but have {len(pixel_mean)} and {len(pixel_std)}"
+        )
 
 
 def _check_parts(

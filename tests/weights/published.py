@@ -53,12 +53,14 @@ def lively(module: nn.Module, image: Tensor) -> nn.Module:
         layer.running_var.copy_(values.var(dims) * (0.8 + 0.4 * torch.rand(values.shape[1])) + 1e-3)  # type: ignore[operator, union-attr]
 
     def spread(layer: nn.Module, inputs: tuple[Tensor], output: Tensor, wanted: float) -> Tensor:
-        factor = wanted / float(output.std())
+        """Each output has mean 0 over places or regions, and all together the deviation that is wanted."""
+        mean = output.mean([dim for dim in range(output.dim()) if dim != 1], keepdim=True)
+        factor = wanted / float((output - mean).std())
+        layer.bias.sub_(mean.flatten()).mul_(factor)  # type: ignore[operator, union-attr]
         layer.weight.mul_(factor)  # type: ignore[operator, union-attr]
-        layer.bias.mul_(factor)  # type: ignore[operator, union-attr]
-        return output * factor
+        return (output - mean) * factor
 
-    outputs = {"cls_logits": 2.0, "cls_score": 3.0, "bbox_pred": 0.4, "mask_fcn_logits": 3.0}
+    outputs = {"cls_logits": 1.5, "cls_score": 2.0, "bbox_pred": 0.3, "mask_fcn_logits": 2.0}
     hooks = []
     for name, layer in module.named_modules():
         if isinstance(layer, FrozenBatchNorm2d | nn.BatchNorm2d):

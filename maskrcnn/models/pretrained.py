@@ -1,0 +1,63 @@
+"""ImageNet weights of torchvision's networks: from a file, or downloaded by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from maskrcnn.errors import UserError
+
+
+def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: str | tuple[str, ...]) -> None:
+    """Fill ``net``, torchvision's network ``arch`` without its classifier, in place.
+
+    weights: ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict. leave_out: how the
+    names of entries begin that the network does not have. Raises UserError where they cannot be had or do not fit.
+    """
+    path = Path(weights)
+    state = _read(path) if path.suffix or path.exists() else _download(arch, weights)
+    state = {key: value for key, value in state.items() if not key.startswith(leave_out)}
+    missing, unexpected = net.load_state_dict(state, strict=False)
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise UserError(
+            f"{weights} does not hold the weights of {arch}: "
+            f"{len(missing)} missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}"
+        )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(
+            f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none"
+        )
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        raise UserError(f"backbone weights {path} cannot be read as a state dict: {error}") from error
+    return state
+
+
+def _download(arch: str, name: str) -> dict[str, Tensor]:
+    known = get_model_weights(arch)
+    name = "IMAGENET1K_V1" if name.lower() == "imagenet" else name
+    if name not in known.__members__:
+        raise UserError(
+            f"{arch} has no weights called {name}; there are: imagenet, {', '.join(known.__members__)}"
+        )
+    url = known[name].url
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"the pretrained weights of {arch} could not be downloaded ({error}).\n"
+            f"Fetch {url} on another machine and put it into {cache}, or pass its path as weights, "
+            "or start from random weights with model.backbone.weights=null"
+        ) from error
