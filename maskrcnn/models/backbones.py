@@ -51,7 +51,8 @@ class ResNet(nn.Module):
             assert isinstance(first, nn.Conv2d)
             first.dilation = first.padding = (2, 2)
         inflate(net.conv1, in_channels)
-        self.in_channels = in_channels
+        self.in_channels, self.stride_in_1x1 = in_channels, stride_in_1x1
+        self.dilate_first = dilate_first if dilated else None  # nothing to dilate
         self.stem = nn.Sequential(net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool)
         stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
         self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
