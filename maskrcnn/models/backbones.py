@@ -130,5 +130,5 @@ def build_resnet(
             assert isinstance(second, nn.Conv2d)
             first.stride, second.stride = second.stride, first.stride
     if weights:
-        load_pretrained(net, arch, weights, leave_out="fc.")
+        load_pretrained(net, arch, weights, leave_out=("fc.",))
     return net

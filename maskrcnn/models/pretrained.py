@@ -13,23 +13,30 @@ from torchvision.models import get_model_weights
 from maskrcnn.errors import UserError
 
 
-def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: str | tuple[str, ...]) -> None:
+def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: tuple[str, ...]) -> None:
     """Fill ``net``, torchvision's network ``arch`` without its classifier, in place.
 
-    weights: ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict. leave_out: how the
-    names of entries begin that the network does not have. Raises UserError where they cannot be had or do not fit.
+    weights: ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict. leave_out: how
+    the names of entries begin that do not matter. Raises UserError where they cannot be had or do not fit.
     """
     path = Path(weights)
     state = _read(path) if path.suffix or path.exists() else _download(arch, weights)
-    state = {key: value for key, value in state.items() if not key.startswith(leave_out)}
-    missing, unexpected = net.load_state_dict(state, strict=False)
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
+    state, own = (
+        {
+            key: value
+            for key, value in entries.items()
+            if not key.startswith(leave_out) and "num_batches" not in key
+        }
+        for entries in (state, net.state_dict())
+    )
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if missing or unexpected or other:
         raise UserError(
-            f"{weights} does not hold the weights of {arch}: "
-            f"{len(missing)} missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}"
+            f"{weights} does not hold the weights of {arch}: {len(missing)} missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(other)} of another shape {sorted(other)[:3]}"
         )
+    net.load_state_dict(state, strict=False)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

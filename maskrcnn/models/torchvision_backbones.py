@@ -64,7 +64,7 @@ class TorchvisionBackbone(nn.Module):
             raise UserError(f"arch={arch!r} is none of {', '.join(get_args(TorchvisionArch))}")
         net: nn.Module = getattr(torchvision.models, arch)()
         if weights:
-            load_pretrained(net, arch, weights, leave_out="nothing")
+            load_pretrained(net, arch, weights, leave_out=("classifier.", "head."))
         _set_norm(net, arch, norm, weights)
         features = net.get_submodule("features")
         inflate(next(m for m in features.modules() if isinstance(m, nn.Conv2d)), in_channels)

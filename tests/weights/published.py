@@ -43,8 +43,8 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def lively(module: nn.Module, image: Tensor) -> nn.Module:
-    """Norms that normalise the features of ``image`` ``[3, H, W]`` (0..1), and outputs of some spread, in place."""
+def lively(module: Any, images: list[Tensor]) -> Any:
+    """Norms that normalise the features of ``images`` ``[3, H, W]`` (0..1), and outputs of some spread, in place."""
 
     def fit_norm(layer: nn.Module, inputs: tuple[Tensor]) -> None:
         values = inputs[0].double()
@@ -68,8 +68,11 @@ def lively(module: nn.Module, image: Tensor) -> nn.Module:
         if (last := name.rpartition(".")[2]) in outputs:
             once = partial(spread, wanted=outputs[last])
             hooks.append(layer.register_forward_hook(first_time(once)))
+    sizes = module.transform.min_size, module.transform.max_size
+    module.transform.min_size, module.transform.max_size = (320,), 480
     with torch.no_grad():
-        module.eval()([image])
+        module.eval()(images)
+    module.transform.min_size, module.transform.max_size = sizes
     for hook in hooks:
         hook.remove()
     return module

@@ -67,7 +67,7 @@ def test_detections_on_real_images(
     examples = some_examples(real_data("coco_subset"), 5)
     monkeypatch.setattr(transform, "paste_masks_in_image", lambda masks, boxes, size: masks)
     torch.manual_seed(0)
-    module = lively(FAMILIES[family](), as_tensor(examples[0])[:, :320, :320])
+    module = lively(FAMILIES[family](), [as_tensor(example) for example in examples])
     model = from_torchvision(module)
     for batch in (examples[:2], examples[2:4], examples[4:]):
         with torch.no_grad():
@@ -106,7 +106,7 @@ def test_losses_on_real_images(family: str, real_data: Callable[[str], Path]) ->
     """So many are sampled that all are, in both: nothing is left to chance."""
     examples = some_examples(real_data("coco_subset"), 5)
     torch.manual_seed(0)
-    module = lively(FAMILIES[family](**ALL_SAMPLED), as_tensor(examples[0])[:, :320, :320]).train()
+    module = lively(FAMILIES[family](**ALL_SAMPLED), [as_tensor(example) for example in examples]).train()
     model = from_torchvision(module)
     for batch in (examples[:2], examples[2:4], examples[4:]):
         with torch.no_grad():
