@@ -165,6 +165,7 @@ class Detections(_Record):
 
     boxes: ``[N, D, 4]`` in pixels of the network's input. scores: ``[N, D]`` in 0..1. labels: ``[N, D]`` int64.
     valid: ``[N, D]`` bool. masks: ``[N, D, M, M]`` probabilities inside the box, or None without a mask head.
+    keypoints: ``[N, D, J, 3]`` (x, y, score), in pixels of the network's input, or None without a keypoint head.
     """
 
     boxes: Tensor
@@ -172,6 +173,7 @@ class Detections(_Record):
     labels: Tensor
     valid: Tensor
     masks: Tensor | None
+    keypoints: Tensor | None = None
 
 
 class Loss(NamedTuple):

@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
 
 # name: (IoU threshold or None for the mean over .50:.05:.95, range of object areas)
 _FIGURES: dict[str, tuple[float | None, str]] = {
@@ -159,7 +160,8 @@ def load_ground_truth(annotations: Truth) -> COCO:
 def _complete(entry: dict[str, Any]) -> dict[str, Any]:
     """An annotation with the optional keys that scoring reads."""
     box = entry.get("bbox", [0, 0, 0, 0])
-    return {"iscrowd": 0, "area": box[2] * box[3], **entry}
+    labelled = sum(visibility > 0 for visibility in entry.get("keypoints", ())[2::3])
+    return {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": labelled, **entry}
 
 
 def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> None:
@@ -212,6 +214,9 @@ def accumulate(
         evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)
         parameters = evaluation.params
         parameters.imgIds = list(image_ids)
+        if kind == "keypoints":
+            parameters.kpt_oks_sigmas = oks_sigmas(truth.dataset["categories"])
+            parameters.catIds = with_keypoints(truth.dataset["categories"])
         parameters.maxDets = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
         if areas is not None:
             parameters.areaRngLbl = ["all", *areas]

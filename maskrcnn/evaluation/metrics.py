@@ -22,10 +22,11 @@ def evaluate(
     kinds: Sequence[str] | None = None,
     fast: bool = False,
 ) -> Figures:
-    """What goes into metrics.json: ``{"bbox": .., "segm": ..}`` for COCO, ``{"voc": ..}`` for VOC.
+    """What goes into metrics.json: ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO, ``{"voc": ..}`` for VOC.
 
     predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object).
-    max_dets, kinds and fast are COCO's; kinds None scores boxes, and masks when every prediction has a segmentation.
+    max_dets, kinds and fast are COCO's; kinds None scores boxes, and masks and keypoints when every prediction has
+    them.
     """
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)
@@ -34,9 +35,12 @@ def evaluate(
 
 
 def kinds_of(predictions: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """What COCO results can be scored for: boxes, and masks where all of them have one."""
-    masks = bool(predictions) and all("segmentation" in prediction for prediction in predictions)
-    return ("bbox", "segm") if masks else ("bbox",)
+    """What COCO results can be scored for: boxes, and masks and keypoints where all of them have some."""
+    kinds = {"segm": "segmentation", "keypoints": "keypoints"}
+    return (
+        "bbox",
+        *(kind for kind, key in kinds.items() if predictions and all(key in p for p in predictions)),
+    )
 
 
 def write_details(
@@ -47,8 +51,8 @@ def write_details(
     cell: float,
     folder: Path,
 ) -> None:
-    """``details.json`` (AP of every class, by object size in feature cells, of outlines) and, for the last of
-    ``kinds``, ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``, into ``folder``.
+    """``details.json`` (AP of every class, by object size in feature cells, of outlines) and, for the masks or else the
+    boxes, ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``, into ``folder``.
 
     cell: side of a feature cell in pixels of the original image.
     """
@@ -63,4 +67,5 @@ def write_details(
         content["boundary"] = coco.evaluate(predictions, truth, ("boundary",), max_dets)["boundary"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "details.json").write_text(json.dumps(content, indent=1))
-    errors.write(errors.analyse(predictions, truth, kinds[-1], max_dets=max_dets), folder)
+    kind = "segm" if "segm" in kinds else "bbox"
+    errors.write(errors.analyse(predictions, truth, kind, max_dets=max_dets), folder)

@@ -1,4 +1,4 @@
-"""The detector, its six steps in order: backbone, pyramid, RPN, RoI operator, box head, mask head."""
+"""The detector, its steps in order: backbone, pyramid, RPN, RoI operator, box head, mask head, keypoint head."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.box_head import BoxHead
+from maskrcnn.models.keypoint_head import KeypointHead
 from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.matching import match, take
 from maskrcnn.models.rpn import RPN
@@ -59,6 +60,7 @@ class MaskRCNN(nn.Module):
     rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
     box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
     head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
+    keypoint_head: None means no keypoints; it needs a box head.
     pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default.
     preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
     take it from the data's config instead.
@@ -75,13 +77,16 @@ class MaskRCNN(nn.Module):
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         preprocessing: Preprocessing | None = None,
+        keypoint_head: KeypointHead | None = None,
     ) -> None:
         super().__init__()
         _check_parts(rpn, box_head, mask_head, sampler)
+        if keypoint_head is not None and box_head is None:
+            raise UserError("a keypoint head looks into the boxes of a box head, but box_head is null")
         _check_channels(backbone, pixel_mean, pixel_std)
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
-        self.preprocessing = preprocessing
+        self.keypoint_head, self.preprocessing = keypoint_head, preprocessing
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -94,7 +99,7 @@ class MaskRCNN(nn.Module):
         return self.losses(images, targets, proposals)
 
     def losses(self, images: Images, targets: Targets, proposals: Proposals | None = None) -> dict[str, Loss]:
-        """The terms of ``L = L_rpn + L_cls + L_box + L_mask``. ``proposals`` replace the RPN's."""
+        """The terms of ``L = L_rpn + L_cls + L_box + L_mask + L_keypoint``. ``proposals`` replace the RPN's."""
         features = self.features(images)
         losses: dict[str, Loss] = {}
         if proposals is None:
@@ -108,6 +113,8 @@ class MaskRCNN(nn.Module):
             positives = samples.positives()
             regions = self.mask_regions(features, positives.boxes, positives.valid)
             losses |= self.mask_head.losses(regions, positives, targets, images)
+        if self.keypoint_head is not None:
+            losses |= self.keypoint_head.losses(features, samples.positives(), targets)
         return losses
 
     def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:
@@ -117,14 +124,25 @@ class MaskRCNN(nn.Module):
         mask head the rest; leave it off where shapes must not depend on values.
         """
         features = self.features(images)
+        detections = self.detect_boxes(features, images, proposals)
+        if trim:
+            detections = _trim(detections)
+        return self.detect_within(features, detections)
+
+    def detect_boxes(
+        self, features: dict[int, Tensor], images: Images, proposals: Proposals | None = None
+    ) -> Detections:
+        """The first half of `detect`: boxes ``[N, D, 4]``, scores and labels, from `features`."""
         if proposals is None:
             proposals = self._rpn().propose(features, images.sizes)
         if self.box_head is None:
-            detections = _as_detections(proposals)
-        else:
-            detections = self.box_head.detect(features, proposals, images)
-        if trim:
-            detections = _trim(detections)
+            return _as_detections(proposals)
+        return self.box_head.detect(features, proposals, images)
+
+    def detect_within(self, features: dict[int, Tensor], detections: Detections) -> Detections:
+        """The second half: ``detections`` with masks and keypoints of their boxes, whoever gave these."""
+        if self.keypoint_head is not None:
+            detections = replace(detections, keypoints=self.keypoint_head.detect(features, detections))
         if self.mask_head is None:
             return detections
         regions = self.mask_regions(features, detections.boxes, detections.valid)

@@ -17,6 +17,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.backbones import Arch, ResNet
 from maskrcnn.models.box_head import BoxHead, TwoFCTrunk
+from maskrcnn.models.keypoint_head import KeypointHead
 from maskrcnn.models.mask_head import ConvTrunk, FCNPredictor, MaskHead
 from maskrcnn.models.mask_rcnn import MaskRCNN, Sampler
 from maskrcnn.models.norms import LayerNorm
@@ -44,17 +45,14 @@ class _Norm(NamedTuple):
 
 
 def from_torchvision(module: nn.Module) -> MaskRCNN:
-    """Our model of torchvision's ``fasterrcnn_resnet*_fpn`` or ``maskrcnn_resnet*_fpn`` (v1, v2), weights included.
+    """Our model of torchvision's ``fasterrcnn_resnet*_fpn``, ``maskrcnn_...`` (v1, v2) or ``keypointrcnn_...``.
 
-    Thresholds, limits, anchors, norm epsilon, operators, the recipe of mask targets and `Preprocessing` come along. Our
-    label k is torchvision's k + 1. The weights are copied; mode (training or not) and device are the module's.
+    Weights, thresholds, limits, anchors, norm epsilon, operators, the recipe of mask targets and `Preprocessing` come
+    along. Our label k is torchvision's k + 1. The weights are copied; mode (training or not) and device are the
+    module's.
 
     Raises UserError for a module of another kind, and for parts of it that are not torchvision's own.
     """
-    if isinstance(module, keypoint_rcnn.KeypointRCNN):
-        raise UserError(
-            "keypointrcnn_resnet50_fpn has a keypoint head, which from_torchvision does not convert"
-        )
     if not isinstance(module, faster_rcnn.FasterRCNN):
         raise UserError(
             f"from_torchvision takes torchvision's Faster or Mask R-CNN, not {type(module).__name__}"
@@ -69,6 +67,7 @@ def from_torchvision(module: nn.Module) -> MaskRCNN:
         _sampler(module.roi_heads),
         *_pixel_statistics(module.transform),
         _preprocessing(module.transform),
+        _keypoint_head(module.roi_heads) if isinstance(module, keypoint_rcnn.KeypointRCNN) else None,
     )
     state = torchvision_names.to_ours(module.state_dict(), model.state_dict())
     model.load_state_dict({name: value.detach().clone() for name, value in state.items()})
@@ -217,6 +216,17 @@ def _mask_head(heads: Any) -> MaskHead:
         logits.out_channels - 1,
         mask_targets="bitmap_align",
         background_map=True,
+    )
+
+
+def _keypoint_head(heads: Any) -> KeypointHead:
+    head = _expect(heads.keypoint_head, keypoint_rcnn.KeypointRCNNHeads, "keypoint head")
+    predictor = _expect(heads.keypoint_predictor, keypoint_rcnn.KeypointRCNNPredictor, "keypoint predictor")
+    convs = [layer for layer in head if isinstance(layer, nn.Conv2d)]
+    return KeypointHead(
+        _pooler(heads.keypoint_roi_pool),
+        ConvTrunk(convs[0].in_channels, convs[0].out_channels, len(convs)),
+        predictor.kps_score_lowres.out_channels,
     )
 
 

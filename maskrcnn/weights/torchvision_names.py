@@ -34,6 +34,8 @@ _NAMES = [
     (r"mask_head\.trunk\.convs\.(\d)\.", r"roi_heads.mask_head.\1."),
     (r"mask_head\.predictor\.upsample\.", "roi_heads.mask_predictor.conv5_mask."),
     (r"mask_head\.predictor\.logits\.", "roi_heads.mask_predictor.mask_fcn_logits."),
+    *((rf"keypoint_head\.trunk\.convs\.{i}\.", f"roi_heads.keypoint_head.{2 * i}.") for i in range(16)),
+    (r"keypoint_head\.upsample\.", "roi_heads.keypoint_predictor.kps_score_lowres."),
 ]
 # As the first published files have it -> as torchvision saves it today.
 _FORMER = [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
@@ -14,6 +16,7 @@ from torchvision.models.detection import (
     MaskRCNN,
     fasterrcnn_resnet50_fpn,
     fasterrcnn_resnet50_fpn_v2,
+    keypointrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
 )
@@ -40,6 +43,7 @@ FAMILIES: dict[str, Callable[..., nn.Module]] = {
     "mask_v2": bare(maskrcnn_resnet50_fpn_v2),
     "faster_v1": bare(fasterrcnn_resnet50_fpn),
     "faster_v2": bare(fasterrcnn_resnet50_fpn_v2),
+    "keypoint": bare(keypointrcnn_resnet50_fpn),
 }
 
 
@@ -60,7 +64,13 @@ def lively(module: Any, images: list[Tensor]) -> Any:
         layer.weight.mul_(factor)  # type: ignore[operator, union-attr]
         return (output - mean) * factor
 
-    outputs = {"cls_logits": 1.5, "cls_score": 2.0, "bbox_pred": 0.3, "mask_fcn_logits": 2.0}
+    outputs = {
+        "cls_logits": 1.5,
+        "cls_score": 2.0,
+        "bbox_pred": 0.3,
+        "mask_fcn_logits": 2.0,
+        "kps_score_lowres": 2.0,
+    }
     hooks = []
     for name, layer in module.named_modules():
         if isinstance(layer, FrozenBatchNorm2d | nn.BatchNorm2d):
@@ -107,11 +117,22 @@ def as_tensor(example: Example) -> Tensor:
     return torch.from_numpy(example.image).permute(2, 0, 1).float() / 255
 
 
-def as_target(example: Example) -> dict[str, Tensor]:
+def as_target(example: Example, with_keypoints: bool) -> dict[str, Tensor]:
     height, width = example.image.shape[:2]
     masks = [torch.from_numpy(mask.full(height, width)) for mask in example.masks if mask is not None]
-    return {
-        "boxes": torch.from_numpy(example.boxes),
-        "labels": torch.from_numpy(example.labels) + 1,
-        "masks": torch.stack(masks).to(torch.uint8),
-    }
+    target = {"boxes": torch.from_numpy(example.boxes), "masks": torch.stack(masks).to(torch.uint8)}
+    labels = torch.from_numpy(example.labels) + 1
+    if not with_keypoints:
+        return target | {"labels": labels}
+    assert example.keypoints is not None
+    return target | {"labels": torch.ones_like(labels), "keypoints": torch.from_numpy(example.keypoints)}
+
+
+def as_persons(example: Example) -> Example:
+    """Every object a person with 17 keypoints somewhere in its box, the last of them not labelled."""
+    rng = np.random.default_rng(example.image_id)
+    corner, far = example.boxes[:, None, :2], example.boxes[:, None, 2:]
+    points = corner + rng.random((len(example.boxes), 17, 2)) * (far - corner)
+    points = np.concatenate([points, np.full((*points.shape[:2], 1), 2)], 2).astype(np.float32)
+    points[:, -1] = 0
+    return replace(example, labels=np.zeros_like(example.labels), keypoints=points)
