@@ -60,11 +60,16 @@ def encode(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0,
     return deltas * deltas.new_tensor(weights)
 
 
-def decode(deltas: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """Boxes ``[..., 4]`` from ``deltas`` and ``anchors``: the inverse of `encode`, dw and dh capped."""
+def decode(
+    deltas: Tensor,
+    anchors: Tensor,
+    weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    max_log_scale: float = MAX_LOG_SCALE,
+) -> Tensor:
+    """Boxes ``[..., 4]`` from ``deltas`` and ``anchors``: the inverse of `encode`; dw, dh at most ``max_log_scale``."""
     anchor_size = anchors[..., 2:] - anchors[..., :2]
     anchor_centre = (anchors[..., 2:] + anchors[..., :2]) / 2
     deltas = deltas / deltas.new_tensor(weights)
     centre = deltas[..., :2] * anchor_size + anchor_centre
-    half = deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() * anchor_size / 2
+    half = deltas[..., 2:].clamp(max=max_log_scale).exp() * anchor_size / 2
     return torch.cat([centre - half, centre + half], dim=-1)

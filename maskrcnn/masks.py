@@ -128,19 +128,31 @@ def mask_targets(masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int) 
 
 
 def aligned_mask_targets(
-    masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int, canvas: tuple[int, int]
+    masks: MaskBitmaps,
+    boxes: Tensor,
+    matched: Tensor,
+    size: int,
+    canvas: tuple[int, int],
+    sizes: Tensor | None = None,
 ) -> Tensor:
     """torchvision's mask targets, for comparing with it: masks resized to the input by nearest neighbour,
     then pooled.
 
     Arguments and result as for ``mask_targets``, values in 0..1; canvas: (H, W) of the network's input.
-    Takes memory for one full-size mask per object, and loses what resizing loses: a comparison's setting,
-    not the default.
+    sizes: ``[N, 2]`` (height, width) of each image in it, beyond which its last row and column go on; None is
+    the whole canvas. Takes memory for one full-size mask per object, and loses what resizing loses: a
+    comparison's setting, not the default.
     """
     num_images, num_objects = masks.offset.shape
-    pixels = [torch.arange(side, device=boxes.device, dtype=torch.float64) for side in (canvas[1], canvas[0])]
-    x, y = (
-        _nearest(pixels[axis], masks.to_bitmap[..., axis], masks.to_bitmap[..., axis + 2]) for axis in (0, 1)
+    sizes = boxes.new_tensor(canvas).expand(num_images, 2) if sizes is None else sizes
+    pixels = [torch.arange(side, device=boxes.device, dtype=torch.float32) for side in canvas]
+    y, x = (
+        _nearest(
+            torch.minimum(pixels[axis], sizes[:, axis, None] - 1).unsqueeze(1),
+            masks.to_bitmap[..., 1 - axis],
+            masks.to_bitmap[..., 3 - axis],
+        )
+        for axis in (0, 1)
     )
     height, width = (side.unsqueeze(-1) for side in masks.size.unbind(-1))
     inside = ((y >= 0) & (y < height)).unsqueeze(-1) & ((x >= 0) & (x < width)).unsqueeze(-2)  # [N, G, H, W]
@@ -153,11 +165,12 @@ def aligned_mask_targets(
 
 
 def _nearest(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The bitmap's row or column that torch's "nearest" resizing takes for each pixel, ``[N, G, side]``.
+    """The bitmap's row or column that torch's "nearest" resizing takes for pixels ``[N, 1, side]``: ``[N, G, side]``.
 
-    It looks at a pixel's low edge; of a mirrored image that edge is the high one in the bitmap.
+    It looks at a pixel's low edge; of a mirrored image that edge is the high one in the bitmap. The product is in
+    float32, as torch's: where it is a whole number but for rounding, the pixel depends on it.
     """
-    places = pixels * scale.double().unsqueeze(-1) + shift.double().unsqueeze(-1)
+    places = (pixels * scale.float().unsqueeze(-1)).double() + shift.double().unsqueeze(-1)
     return torch.where(scale.unsqueeze(-1) < 0, places.ceil() - 1, places.floor()).long()
 
 

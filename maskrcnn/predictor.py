@@ -31,7 +31,8 @@ class Predictor:
     """Finds objects in pictures, in batches of pictures of one padded shape.
 
     model: a detector, or the path of a checkpoint of tools/train.py, which brings transform, categories and precision
-    of its own. transform: what the network was tested with; for a model in memory the paper's sizes by default.
+    of its own. transform: what the network was tested with; for a model in memory its own
+    ``preprocessing``, or the paper's sizes.
     max_size: the network never sees a longer side than this many pixels, so that memory is bounded; None: no limit.
     augmentation: test-time augmentation. categories: dictionaries with ``id`` and ``name``, by label.
     overrides: changes of a checkpoint's config (``model.box_head.score_threshold=0.3``). trust_checkpoint: call also
@@ -66,6 +67,8 @@ class Predictor:
             transform, categories = transform or loaded.transform, categories or loaded.categories
         elif overrides:
             raise UserError("overrides change a checkpoint's config; a model in memory has none")
+        elif model.preprocessing is not None and transform is None:
+            transform, size_divisor = Transform.of(model.preprocessing), model.preprocessing.size_divisor
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)

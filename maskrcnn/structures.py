@@ -13,12 +13,13 @@ Conventions, obeyed everywhere:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 Record = TypeVar("Record", bound="_Record")
+Resampling = Literal["area", "float"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,29 @@ class _Record:
 class Images(_Record):
     """A batch of images, placed at the top left of a common canvas and padded with zeros.
 
-    pixels: ``[N, 3, H, W]`` uint8, RGB 0..255, unnormalised (the model normalises);
-    H and W are multiples of the loader's ``size_divisor``.
+    pixels: ``[N, 3, H, W]`` uint8, or float32 where resizing does not round, RGB 0..255, unnormalised (the model
+    normalises); H and W are multiples of the loader's ``size_divisor``.
     sizes: ``[N, 2]`` float32, (height, width) of each image before padding.
     """
 
     pixels: Tensor
     sizes: Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are resized before the network sees them.
+
+    short_side, max_size: pixels of the shorter side, and at most of the longer one; None for no such rule.
+    resampling: ``area`` averages what a shrunk pixel covers, rounds to uint8 and the size to the nearest; ``float`` is
+    torchvision's: bilinear without smoothing, not rounded, the size rounded down.
+    size_divisor: the canvas's sides are multiples of it.
+    """
+
+    short_side: int | None = 800
+    max_size: int | None = 1333
+    resampling: Resampling = "area"
+    size_divisor: int = 32
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.matching import match, take
 from maskrcnn.models.rpn import RPN
 from maskrcnn.sampling import sample
-from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
+from maskrcnn.structures import Detections, Images, Loss, Preprocessing, Proposals, Samples, Targets
 
 SAMPLING_STREAM = 2
 
@@ -24,15 +24,19 @@ class Sampler:
     """Regions that the heads learn from (Fast R-CNN, section 2.3).
 
     num_samples: regions per image. positive_fraction: at most this share of them overlaps an object by ``iou`` or
-    more; the rest overlaps less, and is background. Ground truth joins the proposals.
+    more; the rest overlaps less, and is background. Ground truth joins the proposals. negative_iou: background overlaps
+    less than this, and what lies between is left out; None is ``iou``.
     """
 
-    def __init__(self, num_samples: int = 512, positive_fraction: float = 0.25, iou: float = 0.5) -> None:
-        self.num_samples, self.max_positives, self.iou = (
-            num_samples,
-            int(num_samples * positive_fraction),
-            iou,
-        )
+    def __init__(
+        self,
+        num_samples: int = 512,
+        positive_fraction: float = 0.25,
+        iou: float = 0.5,
+        negative_iou: float | None = None,
+    ) -> None:
+        self.num_samples, self.max_positives = num_samples, int(num_samples * positive_fraction)
+        self.iou, self.negative_iou = iou, iou if negative_iou is None else negative_iou
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
@@ -41,7 +45,7 @@ class Sampler:
         usable = torch.cat([targets.valid, proposals.valid], 1)
         found = match(boxes, targets)
         positive = usable & (found.iou >= self.iou)
-        negative = usable & ~positive & ~found.in_crowd
+        negative = usable & (found.iou < self.negative_iou) & ~positive & ~found.in_crowd
         index, valid, is_positive = sample(
             positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
         )
@@ -57,7 +61,9 @@ class MaskRCNN(nn.Module):
     box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
     head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
     keypoint_head: None means no keypoints; it needs a box head.
-    pixel_mean, pixel_std: of RGB in 0..255; ImageNet's by default.
+    pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default.
+    preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
+    take it from the data's config instead.
     """
 
     def __init__(
@@ -70,15 +76,17 @@ class MaskRCNN(nn.Module):
         sampler: Sampler | None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        preprocessing: Preprocessing | None = None,
         keypoint_head: KeypointHead | None = None,
     ) -> None:
         super().__init__()
         _check_parts(rpn, box_head, mask_head, sampler)
         if keypoint_head is not None and box_head is None:
             raise UserError("a keypoint head looks into the boxes of a box head, but box_head is null")
+        _check_channels(backbone, pixel_mean, pixel_std)
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
-        self.keypoint_head = keypoint_head
+        self.keypoint_head, self.preprocessing = keypoint_head, preprocessing
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -104,8 +112,7 @@ class MaskRCNN(nn.Module):
         if self.mask_head is not None:
             positives = samples.positives()
             regions = self.mask_regions(features, positives.boxes, positives.valid)
-            height, width = images.pixels.shape[-2:]
-            losses |= self.mask_head.losses(regions, positives, targets, (height, width))
+            losses |= self.mask_head.losses(regions, positives, targets, images)
         if self.keypoint_head is not None:
             losses |= self.keypoint_head.losses(features, samples.positives(), targets)
         return losses
@@ -200,6 +207,15 @@ def _as_detections(proposals: Proposals) -> Detections:
     if labels is None:
         labels = torch.zeros_like(proposals.valid, dtype=torch.int64)
     return Detections(proposals.boxes, proposals.scores.sigmoid(), labels, proposals.valid, masks=None)
+
+
+def _check_channels(backbone: nn.Module, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
+    channels = getattr(backbone, "in_channels", len(pixel_mean))
+    if not len(pixel_mean) == len(pixel_std) == channels:
+        raise UserError(
+            f"pixel_mean and pixel_std need a number for each of the backbone's {channels} input channels, "
+            f"but have {len(pixel_mean)} and {len(pixel_std)}"
+        )
 
 
 def _check_parts(

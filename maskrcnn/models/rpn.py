@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -56,7 +57,9 @@ class RPN(nn.Module):
     in_channels: of every map. positive_iou, negative_iou: an anchor is positive at or above the first (or when it is
     the best of an object), negative below the second. num_samples, positive_fraction: anchors per image that enter the
     loss. pre_nms_*: proposals kept per level before, post_nms_*: per image after suppression at ``nms_iou``.
-    min_size: proposals narrower or lower than this (pixels) are dropped. beta: smooth L1's.
+    min_size: proposals narrower or lower than this (pixels) are dropped, score_threshold: and those of a lower
+    objectness (0..1). beta: smooth L1's. box_weights: scale the deltas (dx, dy, dw, dh). max_log_scale: dw and dh are
+    at most this.
     """
 
     def __init__(
@@ -75,6 +78,9 @@ class RPN(nn.Module):
         nms_iou: float = 0.7,
         min_size: float = 1e-3,
         beta: float = 1 / 9,
+        score_threshold: float = 0.0,
+        box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        max_log_scale: float = box_ops.MAX_LOG_SCALE,
     ) -> None:
         super().__init__()
         self.head = RPNHead(in_channels, anchors.per_place, num_convs)
@@ -84,6 +90,8 @@ class RPN(nn.Module):
         self.pre_nms = {True: pre_nms_train, False: pre_nms_test}
         self.post_nms = {True: post_nms_train, False: post_nms_test}
         self.nms_iou, self.min_size, self.beta = nms_iou, min_size, beta
+        self.score_threshold = score_threshold
+        self.box_weights, self.max_log_scale = tuple(box_weights), max_log_scale
 
     def propose(self, features: dict[int, Tensor], sizes: Tensor) -> Proposals:
         """Proposals of images of ``sizes`` ``[N, 2]`` from maps ``[N, C, H, W]`` by stride."""
@@ -108,13 +116,17 @@ class RPN(nn.Module):
         scores, boxes, groups = [], [], []
         for level, (logits, deltas, anchors) in enumerate(zip(*levels, strict=True)):
             top, index = full_precision(logits).topk(min(self.pre_nms[self.training], logits.shape[1]))
-            decoded = box_ops.decode(full_precision(take(deltas, index)), anchors[index])
+            decoded = box_ops.decode(
+                full_precision(take(deltas, index)), anchors[index], self.box_weights, self.max_log_scale
+            )
             boxes.append(box_ops.clip(decoded, sizes))
             scores.append(top)
             groups.append(torch.full_like(index, level))
         all_boxes, all_scores = torch.cat(boxes, 1), torch.cat(scores, 1)
-        large = (all_boxes[..., 2:] - all_boxes[..., :2] >= self.min_size).all(-1)
-        all_scores = all_scores.masked_fill(~large, -torch.inf)
+        usable = (all_boxes[..., 2:] - all_boxes[..., :2] >= self.min_size).all(-1)
+        if self.score_threshold > 0:
+            usable &= all_scores.sigmoid() >= self.score_threshold
+        all_scores = all_scores.masked_fill(~usable, -torch.inf)
         keep = batched_nms(all_boxes, all_scores, torch.cat(groups, 1), self.nms_iou)
         all_scores = all_scores.masked_fill(~keep, -torch.inf)
         scores_kept, index = all_scores.topk(min(self.post_nms[self.training], all_scores.shape[1]))
@@ -132,7 +144,7 @@ class RPN(nn.Module):
                 positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
             )
             objects = take(targets.boxes, found.object.gather(1, index))
-            wanted = box_ops.encode(objects, anchors[index])
+            wanted = box_ops.encode(objects, anchors[index], self.box_weights)
             count = valid.sum()
         return {
             "rpn_objectness": binary(logits.gather(1, index), is_positive, valid, count),
