@@ -254,6 +254,7 @@ def test_patience_ends_training_after_evaluations_that_are_no_better(
     arguments = [
         *tiny,
         "schedule.lr=0.0",
+        "model.backbone.norm=gn",  # batch norm's statistics would change without any learning
         "evaluation.every=1",
         "evaluation.patience=2",
         f"run_dir={tmp_path}",
