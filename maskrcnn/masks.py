@@ -113,18 +113,17 @@ def mask_targets(masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int) 
     lost to resizing a mask first (Mask R-CNN, section 3: "the intersection between an RoI and its
     ground-truth mask").
     """
-    to_bitmap = _gather(masks.to_bitmap, matched).unsqueeze(-1)  # [N, K, 4, 1]
-    scale, shift = to_bitmap[:, :, :2], to_bitmap[:, :, 2:]
-    height, width = _gather(masks.size, matched).unsqueeze(-1).unbind(dim=2)  # [N, K, 1]
+    own = torch.arange(len(matched), device=matched.device).unsqueeze(1), matched
+    scale, shift = masks.to_bitmap[own].unsqueeze(-1).split(2, 2)  # [N, K, 2, 1]
+    height, width = masks.size[own].unsqueeze(-1).unbind(dim=2)  # [N, K, 1]
     centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size
-    corner, far = boxes[..., :2, None], boxes[..., 2:, None]  # [N, K, 2, 1]
+    corner, far = boxes.unsqueeze(-1).split(2, 2)  # [N, K, 2, 1]
     places = ((corner + centres * (far - corner)) * scale + shift).floor().long()  # [N, K, 2, M]
     x, y = places.unbind(dim=2)  # [N, K, M]
     inside = ((y >= 0) & (y < height)).unsqueeze(-1) & ((x >= 0) & (x < width)).unsqueeze(-2)  # [N, K, M, M]
-    offset = _gather(masks.offset, matched)[:, :, None, None]
-    index = offset + y.unsqueeze(-1) * width.unsqueeze(-1) + x.unsqueeze(-2)
-    bits: Tensor = masks.bits[torch.where(inside, index, 0)]
-    return (bits * inside).float()
+    row = masks.offset[own].unsqueeze(-1) + y * width
+    index = (row.unsqueeze(-1) + x.unsqueeze(-2)).mul_(inside)
+    return masks.bits[index].float().mul_(inside)
 
 
 def aligned_mask_targets(
@@ -172,9 +171,3 @@ def _nearest(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """
     places = (pixels * scale.float().unsqueeze(-1)).double() + shift.double().unsqueeze(-1)
     return torch.where(scale.unsqueeze(-1) < 0, places.ceil() - 1, places.floor()).long()
-
-
-def _gather(values: Tensor, matched: Tensor) -> Tensor:
-    """``values[n, matched[n, k]]``: ``[N, G, ...]`` and ``[N, K]`` to ``[N, K, ...]``."""
-    images = torch.arange(len(matched), device=matched.device).unsqueeze(1)
-    return values[images, matched]

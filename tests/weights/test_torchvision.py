@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, transform
 
-from maskrcnn.data.dataset import Example
 from maskrcnn.data.canvas import Canvas, batch_images
+from maskrcnn.data.dataset import Example
 from maskrcnn.data.loader import batch_targets
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
