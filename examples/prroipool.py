@@ -1,4 +1,4 @@
-"""PrRoIPool (Jiang et al., 2018): the exact mean of the interpolated map over each bin, differentiable by the box too."""
+"""PrRoIPool (Jiang et al., 2018): the exact mean of the interpolated map over each bin; the box has a gradient too."""
 
 from __future__ import annotations
 
