@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -12,12 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile
+from maskrcnn.data.transforms import Transform
 from maskrcnn.engine import checkpoint
 from maskrcnn.engine.distributed import local_rank
+from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.keypoints import oks_sigmas
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
+# What a category says of its keypoints, kept so that predictions can be drawn and mirrored.
+_DRAWN = ("keypoints", "skeleton")
 # Changing these does not change what a run computes, so a resumed run may.
 _FREE = (
     "run_dir",
@@ -86,14 +92,30 @@ def open_data(config: DictConfig, split: str) -> Dataset:
 
 
 def set_categories(config: DictConfig, dataset: Dataset) -> None:
-    """The data set's classes become the model's, unless the config says how many there are and they differ."""
+    """The data set's classes and keypoints become the model's, unless the config says how many and they differ."""
     if config.num_classes is not None and config.num_classes != len(dataset.categories):
         raise UserError(
             f"num_classes={config.num_classes}, but the data set has {len(dataset.categories)} categories; "
             "leave num_classes out, it is read from the data"
         )
     config.num_classes = len(dataset.categories)
-    config.categories = [{"id": int(c["id"]), "name": str(c["name"])} for c in dataset.categories]
+    config.categories = [
+        {"id": int(c["id"]), "name": str(c["name"])} | {k: c[k] for k in _DRAWN if k in c}
+        for c in dataset.categories
+    ]
+    config.num_keypoints = dataset.num_keypoints or None
+    if config.model.keypoint_head is not None:
+        check_keypoints(dataset)
+
+
+def check_keypoints(dataset: Dataset) -> None:
+    """Raise UserError where a keypoint head could not learn from ``dataset``, or could not be scored on it."""
+    if not dataset.num_keypoints:
+        raise UserError(
+            "model.keypoint_head needs keypoints, but the categories of the data set list none; set "
+            "model.keypoint_head=null, or give annotations whose categories have a list 'keypoints'"
+        )
+    oks_sigmas(dataset.categories)
 
 
 def check_categories(config: DictConfig, dataset: Dataset) -> None:
@@ -137,6 +159,28 @@ def load_trained(
     except RuntimeError as error:
         raise UserError(f"checkpoint {path} does not fit the model of its config: {error}") from error
     return config, model, content["step"]
+
+
+class ForPrediction(NamedTuple):
+    """What a checkpoint says of how its model is to be shown pictures. categories: by label, ``id`` and ``name``."""
+
+    model: MaskRCNN
+    transform: Transform
+    categories: list[dict[str, Any]]
+    precision: Precision
+    size_divisor: int
+
+
+def load_for_prediction(path: str, overrides: Sequence[str] = (), trust: bool = False) -> ForPrediction:
+    """The model of a checkpoint of tools/train.py, arguments as in `load_trained`, and what it was tested with."""
+    config, model, _ = load_trained(path, list(overrides), configs.Train, trust)
+    return ForPrediction(
+        model,
+        configs.build(config.data.test_transform),
+        configs.plain_list(config.categories),
+        config.get("precision", "fp32"),
+        config.data.test_loader.size_divisor,
+    )
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

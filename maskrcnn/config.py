@@ -122,11 +122,13 @@ class Train(Common):
     accumulate: int = 1
     compile: bool = False
     num_classes: int | None = None
+    num_keypoints: int | None = None
     categories: list[dict[str, Any]] | None = None
     model: dict[str, Any] = field(default_factory=dict)
     roi_op: dict[str, Any] = field(default_factory=dict)
     box_roi_op: dict[str, Any] | str | None = None
     mask_roi_op: dict[str, Any] | str | None = None
+    keypoint_roi_op: dict[str, Any] | str | None = None
     mask_targets: str = "exact"
     data: dict[str, Any] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
@@ -244,9 +246,10 @@ def drop_pretrained(config: DictConfig) -> None:
 
 def check(config: DictConfig, schema: type) -> None:
     """Raise UserError for the first key or value that does not fit ``schema`` or its ``_target_``'s signature."""
-    if "num_classes" in config and config.num_classes is None:
-        config = config.copy()
-        config.num_classes = 1  # not known before the data set is read
+    config = config.copy()
+    for name in ("num_classes", "num_keypoints"):
+        if name in config and config[name] is None:
+            config[name] = 1  # not known before the data set is read
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -310,7 +313,7 @@ def _compose(name: str, lines: list[str]) -> DictConfig:
 
 def _fill_operators(config: DictConfig) -> None:
     """A head's operator by a preset's name, or the shared one where it has none of its own."""
-    for head in ("box_roi_op", "mask_roi_op"):
+    for head in ("box_roi_op", "mask_roi_op", "keypoint_roi_op"):
         name = config.get(head)
         if isinstance(name, str):
             options = sorted(path.stem for path in (CONFIG_DIR / "roi_op").glob("*.yaml"))

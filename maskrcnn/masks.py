@@ -113,34 +113,45 @@ def mask_targets(masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int) 
     lost to resizing a mask first (Mask R-CNN, section 3: "the intersection between an RoI and its
     ground-truth mask").
     """
-    to_bitmap = _gather(masks.to_bitmap, matched).unsqueeze(-1)  # [N, K, 4, 1]
-    scale, shift = to_bitmap[:, :, :2], to_bitmap[:, :, 2:]
-    height, width = _gather(masks.size, matched).unsqueeze(-1).unbind(dim=2)  # [N, K, 1]
+    own = torch.arange(len(matched), device=matched.device).unsqueeze(1), matched
+    scale, shift = masks.to_bitmap[own].unsqueeze(-1).split(2, 2)  # [N, K, 2, 1]
+    height, width = masks.size[own].unsqueeze(-1).unbind(dim=2)  # [N, K, 1]
     centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size
-    corner, far = boxes[..., :2, None], boxes[..., 2:, None]  # [N, K, 2, 1]
+    corner, far = boxes.unsqueeze(-1).split(2, 2)  # [N, K, 2, 1]
     places = ((corner + centres * (far - corner)) * scale + shift).floor().long()  # [N, K, 2, M]
     x, y = places.unbind(dim=2)  # [N, K, M]
     inside = ((y >= 0) & (y < height)).unsqueeze(-1) & ((x >= 0) & (x < width)).unsqueeze(-2)  # [N, K, M, M]
-    offset = _gather(masks.offset, matched)[:, :, None, None]
-    index = offset + y.unsqueeze(-1) * width.unsqueeze(-1) + x.unsqueeze(-2)
-    bits: Tensor = masks.bits[torch.where(inside, index, 0)]
-    return (bits * inside).float()
+    row = masks.offset[own].unsqueeze(-1) + y * width
+    index = (row.unsqueeze(-1) + x.unsqueeze(-2)).mul_(inside)
+    return masks.bits[index].float().mul_(inside)
 
 
 def aligned_mask_targets(
-    masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int, canvas: tuple[int, int]
+    masks: MaskBitmaps,
+    boxes: Tensor,
+    matched: Tensor,
+    size: int,
+    canvas: tuple[int, int],
+    sizes: Tensor | None = None,
 ) -> Tensor:
     """torchvision's mask targets, for comparing with it: masks resized to the input by nearest neighbour,
     then pooled.
 
     Arguments and result as for ``mask_targets``, values in 0..1; canvas: (H, W) of the network's input.
-    Takes memory for one full-size mask per object, and loses what resizing loses: a comparison's setting,
-    not the default.
+    sizes: ``[N, 2]`` (height, width) of each image in it, beyond which its last row and column go on; None is
+    the whole canvas. Takes memory for one full-size mask per object, and loses what resizing loses: a
+    comparison's setting, not the default.
     """
     num_images, num_objects = masks.offset.shape
-    pixels = [torch.arange(side, device=boxes.device, dtype=torch.float64) for side in (canvas[1], canvas[0])]
-    x, y = (
-        _nearest(pixels[axis], masks.to_bitmap[..., axis], masks.to_bitmap[..., axis + 2]) for axis in (0, 1)
+    sizes = boxes.new_tensor(canvas).expand(num_images, 2) if sizes is None else sizes
+    pixels = [torch.arange(side, device=boxes.device, dtype=torch.float32) for side in canvas]
+    y, x = (
+        _nearest(
+            torch.minimum(pixels[axis], sizes[:, axis, None] - 1).unsqueeze(1),
+            masks.to_bitmap[..., 1 - axis],
+            masks.to_bitmap[..., 3 - axis],
+        )
+        for axis in (0, 1)
     )
     height, width = (side.unsqueeze(-1) for side in masks.size.unbind(-1))
     inside = ((y >= 0) & (y < height)).unsqueeze(-1) & ((x >= 0) & (x < width)).unsqueeze(-2)  # [N, G, H, W]
@@ -153,15 +164,10 @@ def aligned_mask_targets(
 
 
 def _nearest(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The bitmap's row or column that torch's "nearest" resizing takes for each pixel, ``[N, G, side]``.
+    """The bitmap's row or column that torch's "nearest" resizing takes for pixels ``[N, 1, side]``: ``[N, G, side]``.
 
-    It looks at a pixel's low edge; of a mirrored image that edge is the high one in the bitmap.
+    It looks at a pixel's low edge; of a mirrored image that edge is the high one in the bitmap. The product is in
+    float32, as torch's: where it is a whole number but for rounding, the pixel depends on it.
     """
-    places = pixels * scale.double().unsqueeze(-1) + shift.double().unsqueeze(-1)
+    places = (pixels * scale.float().unsqueeze(-1)).double() + shift.double().unsqueeze(-1)
     return torch.where(scale.unsqueeze(-1) < 0, places.ceil() - 1, places.floor()).long()
-
-
-def _gather(values: Tensor, matched: Tensor) -> Tensor:
-    """``values[n, matched[n, k]]``: ``[N, G, ...]`` and ``[N, K]`` to ``[N, K, ...]``."""
-    images = torch.arange(len(matched), device=matched.device).unsqueeze(1)
-    return values[images, matched]

@@ -12,13 +12,14 @@ Conventions, obeyed everywhere:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 Record = TypeVar("Record", bound="_Record")
+Resampling = Literal["area", "float"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,29 @@ class _Record:
 class Images(_Record):
     """A batch of images, placed at the top left of a common canvas and padded with zeros.
 
-    pixels: ``[N, 3, H, W]`` uint8, RGB 0..255, unnormalised (the model normalises);
-    H and W are multiples of the loader's ``size_divisor``.
+    pixels: ``[N, 3, H, W]`` uint8, or float32 where resizing does not round, RGB 0..255, unnormalised (the model
+    normalises); H and W are multiples of the loader's ``size_divisor``.
     sizes: ``[N, 2]`` float32, (height, width) of each image before padding.
     """
 
     pixels: Tensor
     sizes: Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are resized before the network sees them.
+
+    short_side, max_size: pixels of the shorter side, and at most of the longer one; None for no such rule.
+    resampling: ``area`` averages what a shrunk pixel covers, rounds to uint8 and the size to the nearest; ``float`` is
+    torchvision's: bilinear without smoothing, not rounded, the size rounded down.
+    size_divisor: the canvas's sides are multiples of it.
+    """
+
+    short_side: int | None = 800
+    max_size: int | None = 1333
+    resampling: Resampling = "area"
+    size_divisor: int = 32
 
 
 @dataclass(frozen=True)
@@ -130,16 +147,30 @@ class Samples(_Record):
     max_positives: int
 
     def positives(self) -> Samples:
-        """The slots that can hold positives, ``[N, max_positives]``; valid where they do."""
-        first = slice(self.max_positives)
-        return Samples(
-            self.boxes[:, first],
-            self.labels[:, first],
-            self.matched[:, first],
-            self.positive[:, first],
-            self.positive[:, first],
-            self.max_positives,
-        )
+        """The slots that can hold positives, ``[N, max_positives]`` (on a CPU: those that do); valid where they do."""
+        held = self._first(_used(self.positive[:, : self.max_positives]))
+        return replace(held, valid=held.positive)
+
+    def trimmed(self) -> Samples:
+        """On a CPU without the slots at the end that no image uses."""
+        return self._first(_used(self.valid))
+
+    def _first(self, count: int) -> Samples:
+        rows: dict[str, Any] = {
+            f.name: value[:, :count] if isinstance(value := getattr(self, f.name), Tensor) else value
+            for f in fields(self)
+        }
+        return Samples(**rows)
+
+
+def _used(taken: Tensor) -> int:
+    """How many slots of ``[N, K]`` bool, taken from the front, are used by some image, at least 1.
+
+    All of them but on a CPU: a GPU would have to be waited for, and wants the same shapes in every step.
+    """
+    if taken.device.type != "cpu" or torch.compiler.is_compiling():
+        return taken.shape[1]
+    return max(1, int(taken.sum(1).max()))
 
 
 @dataclass(frozen=True)
@@ -148,6 +179,7 @@ class Detections(_Record):
 
     boxes: ``[N, D, 4]`` in pixels of the network's input. scores: ``[N, D]`` in 0..1. labels: ``[N, D]`` int64.
     valid: ``[N, D]`` bool. masks: ``[N, D, M, M]`` probabilities inside the box, or None without a mask head.
+    keypoints: ``[N, D, J, 3]`` (x, y, score), in pixels of the network's input, or None without a keypoint head.
     """
 
     boxes: Tensor
@@ -155,6 +187,7 @@ class Detections(_Record):
     labels: Tensor
     valid: Tensor
     masks: Tensor | None
+    keypoints: Tensor | None = None
 
 
 class Loss(NamedTuple):

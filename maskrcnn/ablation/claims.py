@@ -8,7 +8,12 @@ from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, paired_by_seed
 from maskrcnn.ablation.summary import Row, common_seeds
 
-_METRICS = {"segm_AP": "mask AP", "segm_AP75": "mask AP75", "bbox_AP": "box AP"}
+_METRICS = {
+    "segm_AP": "mask AP",
+    "segm_AP75": "mask AP75",
+    "bbox_AP": "box AP",
+    "keypoints_AP": "keypoint AP",
+}
 
 
 def claims(table: Table, rows: Sequence[Row]) -> list[str]:

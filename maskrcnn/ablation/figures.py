@@ -36,9 +36,9 @@ def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
         for label, row in members.items():
             mean = row.mean_of(lambda record: record["by_iou"][kind]["all"])
             panel.plot(_THRESHOLDS, mean, label=label, color=_COLOURS.get(label), marker=".")
-        panel.set(title=name, xlabel="IoU threshold", ylabel=f"{_KINDS[kind]} AP", ylim=(0, None))
+        panel.set(title=name, xlabel="IoU threshold", ylabel=f"{KINDS[kind]} AP", ylim=(0, None))
         panel.legend()
-    caption = f"{_KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds."
+    caption = f"{KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds."
     return Figure(f"iou_{kind}", caption, _svg(canvas))
 
 
@@ -57,7 +57,7 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
         return None
     panel.axhline(0, color="#888", lw=0.8)
     panel.set(xscale="log", xlabel="object size in feature cells (square root of its area / stride)")
-    panel.set(ylabel=f"gain in {_KINDS[kind]} AP")
+    panel.set(ylabel=f"gain in {KINDS[kind]} AP")
     ticks = [
         t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if panel.get_xlim()[0] <= t <= panel.get_xlim()[1]
     ]
@@ -65,7 +65,7 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
     panel.minorticks_off()
     panel.legend()
     of = table.compare.of
-    caption = f"Gain of {of} in {_KINDS[kind]} AP, by the size of objects in cells of the map that the head pools from."
+    caption = f"Gain of {of} in {KINDS[kind]} AP, by the size of objects in cells of the map that the head pools from."
     return Figure(f"size_{kind}", caption, _svg(canvas))
 
 
@@ -91,7 +91,10 @@ def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Figure | None
     cells = sorted({cell for *_, cell in pairs})
     panel.set_xticks(np.log2(cells), [f"{cell:g}" for cell in cells])
     panel.axhline(0, color="#888", lw=0.8)
-    panel.set(xlabel="stride in pixels of the original image", ylabel=f"gain in {_KINDS[metric[:4]]} AP")
+    panel.set(
+        xlabel="stride in pixels of the original image",
+        ylabel=f"gain in {KINDS[metric.rpartition('_')[0]]} AP",
+    )
     panel.legend()
     return Figure("stride_gain", "Gain against stride: the seeds (dots) and their mean.", _svg(canvas))
 
@@ -132,7 +135,7 @@ def example_images(table: Table, rows: Sequence[Row], images: Path | None) -> Fi
     )
 
 
-_KINDS = {"bbox": "box", "segm": "mask"}
+KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 
 
 def _rgb(bgr: Any) -> Pixels:

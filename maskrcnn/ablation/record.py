@@ -36,7 +36,7 @@ def figures(
 ) -> Record:
     """AP of ``predictions`` (COCO results) in percent: the usual six, by IoU threshold, by size and by image.
 
-    kinds: of "bbox" and "segm". edges: of sizes, square roots of areas in pixels of the original image.
+    kinds: of "bbox", "segm" and "keypoints". edges: of sizes, square roots of areas in pixels of the original image.
     """
     truth = load_ground_truth(annotations)
     ids = sorted(truth.getImgIds())

@@ -41,8 +41,11 @@ from maskrcnn.ablation.summary import (
     value,
 )
 
-_MAIN = ("segm_AP", "segm_AP50", "segm_AP75", "bbox_AP", "bbox_AP50", "bbox_AP75")
-_CSV = (*_MAIN[3:], *_MAIN[:3], "segm_APs", "segm_APm", "segm_APl")
+_MAIN = (
+    *("segm_AP", "segm_AP50", "segm_AP75", "bbox_AP", "bbox_AP50", "bbox_AP75"),
+    *("keypoints_AP", "keypoints_AP50", "keypoints_AP75", "keypoints_APm", "keypoints_APl"),
+)
+_CSV = (*_MAIN[3:6], *_MAIN[:3], "segm_APs", "segm_APm", "segm_APl")
 
 
 def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Path]:
@@ -78,7 +81,7 @@ def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Pat
 
 def report(table: Table, rows: Sequence[Row], images: Path) -> list[Block]:
     """The report's blocks, in the order they are read. images: the folder of the pictures to be shown."""
-    kinds = [k for k in ("segm", "bbox") if all(k in row.records[0]["by_iou"] for row in rows)]
+    kinds = [k for k in ("keypoints", "segm", "bbox") if all(k in row.records[0]["by_iou"] for row in rows)]
     plots = [figures.iou_curves(table, rows, kind) for kind in kinds]
     plots += [figures.size_gain(table, rows, kind) for kind in kinds]
     plots += [figures.stride_gain(table, rows, f"{kinds[0]}_AP") if kinds and table.compare else None]
@@ -291,7 +294,7 @@ def show(
 
 def _name(metric: str) -> str:
     kind, name = METRICS[metric]
-    return f"{'mask' if kind == 'segm' else 'box'} {name}"
+    return f"{figures.KINDS[kind]} {name}"
 
 
 def _write_csv(path: Path, records: Sequence[Record]) -> None:
@@ -301,9 +304,10 @@ def _write_csv(path: Path, records: Sequence[Record]) -> None:
     axes = [axis for axis in records[0]["axes"] if axis not in ("roi_op", "stride")]
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["roi_op", "stride", "seed", *axes, *varied, *_CSV, "seconds"])
+        points = [m for m in _MAIN[6:] if any(value(record, m) is not None for record in records)]
+        writer.writerow(["roi_op", "stride", "seed", *axes, *varied, *_CSV, *points, "seconds"])
         for record, settings in sorted(zip(records, switches, strict=True), key=lambda pair: pair[0]["id"]):
-            numbers = ["" if (v := value(record, m)) is None else f"{v:.3f}" for m in _CSV]
+            numbers = ["" if (v := value(record, m)) is None else f"{v:.3f}" for m in (*_CSV, *points)]
             operator = record["axes"].get("roi_op", record["axes"].get("variant", ""))
             own = [record["axes"][axis] for axis in axes] + [settings.get(key) for key in varied]
             head = [operator, stride_of(record), record["seed"]]

@@ -16,8 +16,9 @@ from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, pa
 
 METRICS = {
     f"{kind}_{name}": (kind, name)
-    for kind in ("segm", "bbox")
+    for kind in ("segm", "bbox", "keypoints")
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    if (kind, name) != ("keypoints", "APs")
 }
 Floats = npt.NDArray[np.float64]
 

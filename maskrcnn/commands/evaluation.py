@@ -14,9 +14,10 @@ from rich.progress import track
 
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
+from maskrcnn.engine.detections import Result
 from maskrcnn.engine.distributed import World
-from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side
-from maskrcnn.engine.evaluate import Result, detect_all
+from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side, skeletons
+from maskrcnn.engine.evaluate import detect_all
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.coco import Truth, load_ground_truth
@@ -80,6 +81,7 @@ class Evaluator:
     ) -> None:
         self.settings, self.dataset, self.model, self.device = config.evaluation, dataset, model, device
         self.names = {c["id"]: c["name"] for c in config.categories}
+        self.skeletons = skeletons(dataset.categories)
         self.precision, self.world = config.get("precision", "fp32"), world or World()
         make_loader = configs.build(config.data.test_loader)
         self.loader = make_loader(
@@ -143,7 +145,11 @@ class Evaluator:
         settings = self.settings
         if self.model.box_head is None and self.model.mask_head is None:
             return {"proposals": average_recall(predictions, truth, settings.max_dets, image_ids)}
-        heads = {"bbox": self.model.box_head, "segm": self.model.mask_head}
+        heads = {
+            "bbox": self.model.box_head,
+            "segm": self.model.mask_head,
+            "keypoints": self.model.keypoint_head,
+        }
         kinds = [kind for kind, head in heads.items() if head is not None]
         seen = _of_images(truth, set(image_ids))
         return score(predictions, seen, self.metric, kinds, settings, self.details_dir)
@@ -161,6 +167,9 @@ class Evaluator:
             if len(rows) == most or image_id not in by_image:
                 break
             image = self.dataset.read(index).image
-            left = draw_results(image, truth.get(image_id, []), self.names)
-            rows.append(side_by_side(left, draw_results(image, by_image[image_id], self.names)))
+            left, right = (
+                draw_results(image, side, self.names, skeletons=self.skeletons)
+                for side in (truth.get(image_id, []), by_image[image_id])
+            )
+            rows.append(side_by_side(left, right))
         return sheet(rows) if rows else None

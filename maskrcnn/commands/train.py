@@ -14,10 +14,10 @@ from maskrcnn import config as configs
 from maskrcnn.commands.evaluation import Evaluator
 from maskrcnn.data.dataset import Dataset, check_same_categories
 from maskrcnn.data.loader import TrainBatch
-from maskrcnn.engine import checkpoint
 from maskrcnn.engine.distributed import World, joined, lost_peer
 from maskrcnn.engine.failure import describe, save_failed_step
 from maskrcnn.engine.guard import LossError, LossGuard, Report
+from maskrcnn.engine.initialise import initialise
 from maskrcnn.engine.interruption import Interruption
 from maskrcnn.engine.learner import (
     Learner,
@@ -154,11 +154,13 @@ class Run:
             return
         source = self.config.init.weights
         if source is not None and source != "imagenet":
-            skipped = checkpoint.initialise(self.learner.model, source, self.config.init.reset_heads)
+            start = initialise(self.learner.model, source, self.config.init.reset_heads)
             if self.learner.ema is not None:
                 self.learner.ema.model.load_state_dict(self.learner.model.state_dict())
-            console.print(f"started from {source}; {len(skipped)} entries not taken over")
-            for name, reason in skipped:
+            console.print(f"started from {source}; {len(start.skipped)} entries not taken over")
+            for line in start.words:
+                console.print(line)
+            for name, reason in start.skipped:
                 console.print(f"  {name}: {reason}")
 
     def _train(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from maskrcnn.data.picture import Picture
+from maskrcnn.data.picture import Drawn, Picture
 from maskrcnn.errors import UserError
 from maskrcnn.structures import Images
 
@@ -54,10 +54,10 @@ class Canvas:
 
 
 def batch_images(pictures: Sequence[Picture], canvas: Canvas) -> Images:
-    """Pictures at the top left of one canvas, padded with zeros to the right and below."""
+    """Pictures, all uint8 or all float32, at the top left of one canvas, padded with zeros to the right and below."""
     sizes = np.array([picture.size for picture in pictures])
     height, width = canvas.size(*sizes.max(axis=0).tolist())
-    out = np.empty((len(pictures), height, width, 3), np.uint8)
+    out: Drawn = np.empty((len(pictures), height, width, pictures[0].image.shape[2]), pictures[0].dtype)
     for n, picture in enumerate(pictures):
         h, w = picture.size
         picture.draw(out[n, :h, :w])

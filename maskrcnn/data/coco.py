@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from maskrcnn.data.coco_json import load_annotations, select, summarise
 from maskrcnn.data.dataset import Dataset, OnCorruptImage
@@ -16,6 +16,7 @@ class CocoDataset(Dataset):
 
     annotations: path of the json. images: folder that the json's file names are relative to.
     on_corrupt_image: what the loaders do about an image that cannot be decoded, "stop" or "skip".
+    only_with_keypoints: leave out images without a labelled keypoint.
 
     Classes come from the file. Images without objects are kept; boxes of no size, boxes outside of their
     image and unreadable polygons are passed over and counted in ``report``. Raises UserError, naming file,
@@ -24,7 +25,11 @@ class CocoDataset(Dataset):
     """
 
     def __init__(
-        self, annotations: str | Path, images: str | Path, on_corrupt_image: OnCorruptImage = "stop"
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        on_corrupt_image: OnCorruptImage = "stop",
+        only_with_keypoints: bool = False,
     ) -> None:
         self.annotations = Path(annotations)
         folder = Path(images)
@@ -37,7 +42,10 @@ class CocoDataset(Dataset):
         if not sound.images:
             raise UserError(f"{self.annotations} lists no image")
         report = summarise(self.annotations, sound.defects)
-        super().__init__(sound.records(), sound.categories, folder, on_corrupt_image, report)
+        records = sound.records()
+        if only_with_keypoints:
+            records = [r for r in records if r.keypoints is not None and (r.keypoints[..., 2] > 0).any()]
+        super().__init__(records, sound.categories, folder, on_corrupt_image, report)
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's content, for scoring."""
@@ -47,32 +55,35 @@ class CocoDataset(Dataset):
 @dataclass(frozen=True)
 class CocoLayout:
     """COCO 2017 as published: ``root/{train2017,val2017}`` and
-    ``root/annotations/instances_{train,val}2017.json``.
+    ``root/annotations/{instances,person_keypoints}_{train,val}2017.json``.
+
+    annotations: which of the files. With the keypoints, training is on the images that show some.
     """
 
     root: str | None
     on_corrupt_image: OnCorruptImage = "stop"
+    annotations: Literal["instances", "person_keypoints"] = "instances"
 
     def train(self) -> CocoDataset:
-        return self._split("train2017")
+        return self._split("train2017", self.annotations == "person_keypoints")
 
     def val(self) -> CocoDataset:
         return self._split("val2017")
 
-    def _split(self, split: str) -> CocoDataset:
+    def _split(self, split: str, only_with_keypoints: bool = False) -> CocoDataset:
         if self.root is None:
             raise UserError(
                 "data=coco needs data.root=DIR, the folder with train2017/, val2017/ and "
-                "annotations/instances_{train,val}2017.json"
+                f"annotations/{self.annotations}_{{train,val}}2017.json"
             )
         root = Path(self.root)
-        annotations = root / "annotations" / f"instances_{split}.json"
+        annotations = root / "annotations" / f"{self.annotations}_{split}.json"
         if not annotations.is_file() or not (root / split).is_dir():
             raise UserError(
                 f"data.root={root} is not COCO's layout: expected the file {annotations} and the folder "
                 f"{root / split}; data=custom takes any other json and folder"
             )
-        return CocoDataset(annotations, root / split, self.on_corrupt_image)
+        return CocoDataset(annotations, root / split, self.on_corrupt_image, only_with_keypoints)
 
 
 @dataclass(frozen=True)

@@ -111,13 +111,28 @@ def _pattern(rng: Generator, height: int, width: int, contrast: float) -> Floats
     return np.asarray(waves[..., None] * tint + grain, np.float32)
 
 
+def landmarks(shape: Shape) -> npt.NDArray[np.float64]:
+    """The keypoints ``[5, 2]`` of a shape, x and y in pixels: its centre, and its corners (points, of a circle) that
+    lie furthest to the left, the top, the right and the bottom."""
+    name = NAMES[shape.label]
+    count = _CORNERS.get(name, 4)
+    turns = (
+        shape.angle + 2 * np.pi / count * np.arange(count) if name != "circle" else np.pi / 2 * np.arange(4)
+    )
+    corners = np.array([shape.x, shape.y]) + shape.radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    left, top = corners.argmin(axis=0)
+    right, bottom = corners.argmax(axis=0)
+    return np.vstack([[shape.x, shape.y], corners[[left, top, right, bottom]]])
+
+
 @dataclass(frozen=True)
 class Picture:
-    """pixels ``[S, S, 3]`` uint8 RGB; for each object its label and its visible mask ``[S, S]`` bool."""
+    """pixels ``[S, S, 3]`` uint8 RGB; for each object its label, its visible mask ``[S, S]`` bool, and the shape."""
 
     pixels: npt.NDArray[np.uint8]
     labels: list[int]
     masks: list[npt.NDArray[np.bool_]]
+    shapes: list[Shape]
 
 
 def draw(
@@ -132,12 +147,13 @@ def draw(
     labels: list[int] = []
     masks: list[npt.NDArray[np.bool_]] = []
     areas: list[int] = []
+    shapes: list[Shape] = []
     for _ in range(num_objects):
         label, radius = int(rng.integers(num_classes)), rng.uniform(*radii)
         placed = _place(rng, label, radius, image_size, masks, areas)
         if placed is None:
             continue
-        x0, y0, alpha = placed
+        shape, x0, y0, alpha = placed
         h, w = alpha.shape
         patch = canvas[y0 : y0 + h, x0 : x0 + w]
         surface = fill(rng, h, w, patch.mean(axis=(0, 1)))
@@ -146,8 +162,9 @@ def draw(
         mask[y0 : y0 + h, x0 : x0 + w] = alpha >= 0.5
         masks = [below & ~mask for below in masks] + [mask]
         labels.append(label)
+        shapes.append(shape)
         areas.append(int(mask.sum()))
-    return Picture(np.rint(canvas).clip(0, 255).astype(np.uint8), labels, masks)
+    return Picture(np.rint(canvas).clip(0, 255).astype(np.uint8), labels, masks, shapes)
 
 
 def _place(
@@ -157,15 +174,16 @@ def _place(
     image_size: int,
     masks: list[npt.NDArray[np.bool_]],
     areas: list[int],
-) -> tuple[int, int, Floats] | None:
-    """Coverage of a shape at a random place where it hides no other too far; None when twenty tries find
+) -> tuple[Shape, int, int, Floats] | None:
+    """A shape and its coverage at a random place where it hides no other too far; None when twenty tries find
     none.
     """
     for _ in range(20):
         x, y = rng.uniform(radius, image_size - radius, 2)
-        x0, y0, alpha = coverage(Shape(label, x, y, radius, rng.uniform(0, 2 * np.pi)), image_size)
+        shape = Shape(label, x, y, radius, rng.uniform(0, 2 * np.pi))
+        x0, y0, alpha = coverage(shape, image_size)
         solid, (h, w) = alpha >= 0.5, alpha.shape
         left = [mask.sum() - (mask[y0 : y0 + h, x0 : x0 + w] & solid).sum() for mask in masks]
         if all(visible >= _MIN_VISIBLE * area for visible, area in zip(left, areas, strict=True)):
-            return x0, y0, alpha
+            return shape, x0, y0, alpha
     return None

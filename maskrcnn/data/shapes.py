@@ -20,13 +20,21 @@ import numpy.typing as npt
 
 from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.dataset import OnCorruptImage
-from maskrcnn.data.drawing import NAMES, Picture, draw
+from maskrcnn.data.drawing import NAMES, Picture, draw, landmarks
 from maskrcnn.errors import UserError
+from maskrcnn.keypoints import to_coco
 from maskrcnn.masks import encode
 
 # Part of every folder's name: a change of the drawing must not be read from pictures of before it.
 DRAWING_VERSION = 1
 _SPLITS = ("train", "val")
+# What a category of the keypoint set says of them. The sigmas (of object keypoint similarity, in units of the square
+# root of the object's area) are the mean of those of COCO's person: what is hard there is as hard here.
+_KEYPOINTS: dict[str, Any] = {
+    "keypoints": ["centre", "left", "top", "right", "bottom"],
+    "skeleton": [[1, 2], [1, 3], [1, 4], [1, 5]],
+    "sigmas": [0.06] * 5,
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,9 @@ class Shapes:
     root: folder for the generated data; every set of arguments gets a folder of its own in it. num_train,
     num_val: images. image_size: side of the square images in pixels. min_objects, max_objects: objects per
     image, uniformly. min_radius, max_radius: circumradius in pixels, uniformly. num_classes: 1..6 of
-    circle, square, triangle, star, hexagon, cross, in this order. seed: of everything random.
+    circle, square, triangle, star, hexagon, cross, in this order. seed: of everything random. keypoints:
+    every object has its centre and its leftmost, topmost, rightmost and lowest corner as COCO keypoints,
+    hidden ones (visibility 1) where another object lies before them.
     """
 
     root: str | None
@@ -50,6 +60,7 @@ class Shapes:
     max_radius: float = 36.0
     num_classes: int = 4
     seed: int = 0
+    keypoints: bool = False
     on_corrupt_image: OnCorruptImage = "stop"
 
     def __post_init__(self) -> None:
@@ -79,6 +90,8 @@ class Shapes:
     def parameters(self) -> dict[str, Any]:
         """What the pictures depend on."""
         drawn = {k: v for k, v in asdict(self).items() if k not in ("root", "on_corrupt_image")}
+        if not self.keypoints:
+            del drawn["keypoints"]  # sets from before there were keypoints keep their folders
         return {**drawn, "drawing_version": DRAWING_VERSION}
 
     @property
@@ -126,9 +139,14 @@ class Shapes:
             images.append(
                 {"id": image_id, "file_name": name, "height": self.image_size, "width": self.image_size}
             )
-            for label, mask in zip(picture.labels, picture.masks, strict=True):
+            for place, (label, mask) in enumerate(zip(picture.labels, picture.masks, strict=True)):
                 annotations.append(_annotation(len(annotations) + 1, image_id, label + 1, mask))
-        categories = [{"id": label + 1, "name": name} for label, name in enumerate(NAMES[: self.num_classes])]
+                if self.keypoints:
+                    annotations[-1] |= _keypoints(picture, place)
+        known = _KEYPOINTS if self.keypoints else {}
+        categories = [
+            {"id": label + 1, "name": name, **known} for label, name in enumerate(NAMES[: self.num_classes])
+        ]
         data = {
             "info": self.parameters,
             "images": images,
@@ -144,6 +162,19 @@ class Shapes:
             rng = np.random.Generator(np.random.PCG64([self.seed, _SPLITS.index(split), index]))
             number = int(rng.integers(self.min_objects, self.max_objects + 1))
             yield draw(rng, self.image_size, number, (self.min_radius, self.max_radius), self.num_classes)
+
+
+def _keypoints(picture: Picture, place: int) -> dict[str, Any]:
+    """COCO's keypoints of one object: 2 is seen, 1 hidden behind a later object."""
+    size = len(picture.pixels)
+    before = np.zeros((size, size), bool)
+    for mask in picture.masks[place + 1 :]:
+        before |= mask
+    points = landmarks(picture.shapes[place])
+    x, y = points.astype(int).clip(0, size - 1).T
+    visibility = np.where(before[y, x], 1, 2)
+    numbers = to_coco(np.concatenate([points, visibility[:, None]], axis=1))
+    return {"keypoints": [round(number, 3) for number in numbers], "num_keypoints": len(points)}
 
 
 def _annotation(number: int, image_id: int, category_id: int, mask: npt.NDArray[np.bool_]) -> dict[str, Any]:

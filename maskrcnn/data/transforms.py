@@ -16,9 +16,10 @@ import numpy.typing as npt
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.picture import Picture
+from maskrcnn.data.picture import Drawn, Picture
 from maskrcnn.errors import UserError
 from maskrcnn.masks import MaskBitmap
+from maskrcnn.structures import Preprocessing, Resampling
 
 Doubles = npt.NDArray[np.float64]
 
@@ -45,8 +46,8 @@ class Sample:
     proposals: Floats | None = None
 
     @property
-    def pixels(self) -> Pixels:
-        """``[H, W, 3]`` uint8 RGB, drawn each time it is asked for."""
+    def pixels(self) -> Drawn:
+        """``[H, W, 3]`` RGB, uint8, or float32 by ``resampling=float``; drawn each time it is asked for."""
         return self.picture.pixels()
 
     def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
@@ -119,7 +120,8 @@ class Transform:
     fitted into the crop times a factor drawn from this range; replaces short_side. crop: (height, width) of
     a random window cut after resizing; smaller images are left whole. horizontal_flip, vertical_flip:
     probabilities. colour: see ``ColourJitter``. flip_keypoints: for each keypoint the one it becomes in a
-    mirror (left and right exchanged); None takes it from the names of the data set's keypoints.
+    mirror (left and right exchanged); None takes it from the names of the data set's keypoints. resampling:
+    see ``Preprocessing``.
 
     Raises UserError for settings that contradict each other.
     """
@@ -132,6 +134,12 @@ class Transform:
     vertical_flip: float = 0.0
     colour: ColourJitter | None = None
     flip_keypoints: Sequence[int] | None = None
+    resampling: Resampling = "area"
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> Transform:
+        """The transform for testing a model that wants this."""
+        return cls(preprocessing.short_side, preprocessing.max_size, resampling=preprocessing.resampling)
 
     def __post_init__(self) -> None:
         if self.scale_jitter is not None and (self.crop is None or self.short_side is not None):
@@ -159,7 +167,7 @@ class Transform:
         )
         sample = Sample(
             image_id=example.image_id,
-            picture=Picture(_mirror(pixels, *mirror), size, (top, left, height, width)),
+            picture=Picture(_mirror(pixels, *mirror), size, (top, left, height, width), self.resampling),
             boxes=place.boxes(example.boxes),
             labels=example.labels,
             crowd=example.crowd,
@@ -182,7 +190,8 @@ class Transform:
             scale = sides[int(rng.integers(len(sides)))] / min(size)
         if self.max_size is not None:
             scale = min(scale, self.max_size / max(size))
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+        nearest = int if self.resampling == "float" else round
+        return max(nearest(size[0] * scale), 1), max(nearest(size[1] * scale), 1)
 
     def _window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(top, left, height, width) of the part of the resized image that is kept."""

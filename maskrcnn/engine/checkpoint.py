@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 
@@ -104,41 +103,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> list[tuple[str, str]]:
-    """Start ``model`` from the weights in ``source`` (a checkpoint, or a state dict).
-
-    Layers that ``source`` lacks or holds in another shape keep their random values if ``reset_heads``.
-    Returns those: (name, reason). Raises UserError for them otherwise, or where nothing at all fits.
-    """
-    content = load(source)
-    state: Mapping[str, Tensor] = content.get("model", content)
-    own = model.state_dict()
-    skipped = [(name, reason) for name, value in own.items() if (reason := _mismatch(name, value, state))]
-    skipped += [(name, "not in this model") for name in state if name not in own]
-    if len([name for name, _ in skipped if name in own]) == len(own):
-        raise UserError(
-            f"init={source}: none of its {len(state)} entries fits this model; is it of another model?"
-        )
-    if skipped and not reset_heads:
-        raise UserError(
-            f"init={source} does not fit this model:\n{_table(skipped)}\n"
-            "set init.reset_heads=true to start these layers anew and keep the others"
-        )
-    dropped = {name for name, _ in skipped}
-    model.load_state_dict({k: v for k, v in state.items() if k not in dropped}, strict=False)
-    return skipped
-
-
-def _mismatch(name: str, value: Tensor, state: Mapping[str, Tensor]) -> str | None:
-    if name not in state:
-        return "not in the file"
-    if state[name].shape != value.shape:
-        return f"{list(state[name].shape)} in the file, {list(value.shape)} here"
-    return None
-
-
-def _table(rows: list[tuple[str, str]], most: int = 12) -> str:
-    lines = [f"  {name}: {reason}" for name, reason in rows[:most]]
-    return "\n".join([*lines, f"  and {len(rows) - most} more"] if len(rows) > most else lines)

@@ -75,6 +75,8 @@ def compile_static_parts(model: MaskRCNN) -> None:
     parts += [None if model.box_head is None else model.box_head.trunk]
     if model.mask_head is not None:
         parts += [model.mask_head.trunk, model.mask_head.predictor]
+    if model.keypoint_head is not None:
+        parts += [model.keypoint_head.trunk]
     for part in parts:
         if part is not None:
             part.compile()

@@ -1,8 +1,8 @@
-"""Detections of images in memory."""
+"""Detections of images in memory, many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,35 +10,46 @@ import torch
 from maskrcnn.data.canvas import Canvas, batch_images
 from maskrcnn.data.dataset import Example
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.transforms import Transform
-from maskrcnn.engine.evaluate import Result, to_results
+from maskrcnn.data.transforms import Sample, Transform
+from maskrcnn.engine.detections import ImageDetections, image_detections
+from maskrcnn.engine.learner import Precision, autocast
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 
 @torch.no_grad()
-def detect_images(
+def detect_batch(
     model: MaskRCNN,
-    images: Sequence[Pixels],
-    transform: Transform,
-    category_ids: Sequence[int],
+    samples: Sequence[Sample],
     device: torch.device,
-) -> list[list[Result]]:
-    """COCO results for each RGB uint8 image ``[H, W, 3]``, in its own pixels, all images as one batch.
-
-    transform: the one the model was tested with. category_ids: COCO id of each label.
-    """
+    precision: Precision = "fp32",
+    size_divisor: int = 32,
+) -> list[ImageDetections]:
+    """What is found in each of ``samples``, which go through the network together; masks and boxes of their files."""
     model.eval()
-    samples = [transform(_bare(image), np.random.default_rng(0)) for image in images]
-    batch = batch_images([sample.picture for sample in samples], Canvas())
-    detections = model.detect(batch.to(device), trim=True).to("cpu")
+    batch = batch_images([sample.picture for sample in samples], Canvas(size_divisor))
+    with autocast(precision, device):
+        detections = model.detect(batch.to(device), trim=True).to("cpu")
     return [
-        to_results(detections, row, batch.sizes[row], row, sample.original_size, category_ids)
+        image_detections(detections, row, batch.sizes[row], sample.original_size)
         for row, sample in enumerate(samples)
     ]
 
 
-def _bare(image: Pixels) -> Example:
-    """An image of which nothing is known."""
-    return Example(
-        image, 0, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_), masks=[]
-    )
+def prepared(image: Pixels, transform: Transform) -> Sample:
+    """An image ``[H, W, 3]``, of which nothing is known, as the network sees it."""
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    return transform(Example(image, 0, *nothing, masks=[]), np.random.default_rng(0))
+
+
+def by_padded_shape(
+    samples: Iterable[Sample], batch_size: int, size_divisor: int
+) -> Iterator[list[tuple[int, Sample]]]:
+    """Batches of at most ``batch_size`` samples, with their places, that fill one canvas without further padding."""
+    waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
+    for place, sample in enumerate(samples):
+        height, width = (-(-side // size_divisor) for side in sample.picture.size)
+        group = waiting.setdefault((height, width), [])
+        group.append((place, sample))
+        if len(group) == batch_size:
+            yield waiting.pop((height, width))
+    yield from waiting.values()

@@ -20,6 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
+from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO
@@ -164,7 +165,8 @@ def load_ground_truth(annotations: Truth) -> COCO:
 def _complete(entry: dict[str, Any]) -> dict[str, Any]:
     """An annotation with the optional keys that scoring reads."""
     box = entry.get("bbox", [0, 0, 0, 0])
-    return {"iscrowd": 0, "area": box[2] * box[3], **entry}
+    labelled = sum(visibility > 0 for visibility in entry.get("keypoints", ())[2::3])
+    return {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": labelled, **entry}
 
 
 def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> None:
@@ -217,6 +219,9 @@ def accumulate(
         evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)
         parameters = evaluation.params
         parameters.imgIds = list(image_ids)
+        if kind == "keypoints":
+            parameters.kpt_oks_sigmas = oks_sigmas(truth.dataset["categories"])
+            parameters.catIds = with_keypoints(truth.dataset["categories"])
         parameters.maxDets = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
         if areas is not None:
             parameters.areaRngLbl = ["all", *areas]

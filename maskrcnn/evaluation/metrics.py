@@ -24,7 +24,7 @@ def evaluate(
     fast: bool = False,
     area_ranges: Ranges | None = None,
 ) -> Figures:
-    """What goes into metrics.json: ``{"bbox": .., "segm": ..}`` for COCO, ``{"voc": ..}`` for VOC.
+    """What goes into metrics.json: ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO, ``{"voc": ..}`` for VOC.
 
     predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object).
     max_dets, kinds, fast and area_ranges are COCO's (of keypoints no more than its 20 detections count); kinds None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Spacing = Literal["stride", "map"]
 
 
 class Anchors:
@@ -14,7 +17,9 @@ class Anchors:
 
     sizes: for each stride, smallest first, the square roots of the anchors' areas in pixels.
     aspect_ratios: height / width. offset: where in its cell an anchor is centred, in cells: 0.5 is the middle;
-    0 is what torchvision and Detectron2 do.
+    0 is what torchvision and Detectron2 do. rounded: the corners of an anchor centred at 0 are whole numbers
+    (torchvision's). spacing: of the cells; ``stride`` pixels, or by ``map`` the input's side over the map's, rounded
+    down, which is less where the side is no multiple of the stride (torchvision's, on P6).
     """
 
     def __init__(
@@ -22,6 +27,8 @@ class Anchors:
         sizes: Sequence[Sequence[float]],
         aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
         offset: float = 0.5,
+        rounded: bool = False,
+        spacing: Spacing = "stride",
     ) -> None:
         if len({len(level) for level in sizes}) != 1:
             raise ValueError(
@@ -29,7 +36,7 @@ class Anchors:
             )
         self.sizes = tuple(tuple(float(size) for size in level) for level in sizes)
         self.aspect_ratios = tuple(float(ratio) for ratio in aspect_ratios)
-        self.offset = offset
+        self.offset, self.rounded, self.spacing = offset, rounded, spacing
 
     @property
     def per_place(self) -> int:
@@ -44,21 +51,42 @@ class Anchors:
             )
         return [
             _grid(
-                shape[-2], shape[-1], stride, sizes, self.aspect_ratios, self.offset, features[stride].device
+                _Cells(_sides(features[stride]), self._steps(features, stride), self.offset),
+                sizes,
+                self.aspect_ratios,
+                self.rounded,
+                features[stride].device,
             )
             for (stride, sizes) in zip(sorted(features), self.sizes, strict=True)
-            for shape in [features[stride].shape]
         ]
+
+    def _steps(self, features: dict[int, Tensor], stride: int) -> tuple[int, int]:
+        """Pixels from cell to cell, downwards and to the right."""
+        if self.spacing == "stride":
+            return stride, stride
+        finest = min(features)
+        (height, width), (rows, columns) = _sides(features[finest]), _sides(features[stride])
+        return height * finest // rows, width * finest // columns
+
+
+def _sides(feature: Tensor) -> tuple[int, int]:
+    return feature.shape[-2], feature.shape[-1]
+
+
+class _Cells(NamedTuple):
+    """Places of a map: rows and columns, pixels between them, and where in a cell (0..1) its anchors are centred."""
+
+    shape: tuple[int, int]
+    steps: tuple[int, int]
+    offset: float
 
 
 @lru_cache(maxsize=256)
 def _grid(
-    height: int,
-    width: int,
-    stride: int,
+    cells: _Cells,
     sizes: tuple[float, ...],
     ratios: tuple[float, ...],
-    offset: float,
+    rounded: bool,
     device: torch.device,
 ) -> Tensor:
     size = torch.tensor(sizes, device=device)
@@ -66,7 +94,8 @@ def _grid(
     half_height = (root[:, None] * size / 2).flatten()
     half_width = (size / root[:, None] / 2).flatten()
     base = torch.stack([-half_width, -half_height, half_width, half_height], dim=1)  # [per_place, 4]
-    y = (torch.arange(height, device=device) + offset) * stride
-    x = (torch.arange(width, device=device) + offset) * stride
+    base = base.round() if rounded else base
+    y = (torch.arange(cells.shape[0], device=device) + cells.offset) * cells.steps[0]
+    x = (torch.arange(cells.shape[1], device=device) + cells.offset) * cells.steps[1]
     centre = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).repeat(1, 1, 2)  # [H, W, 4]
     return (centre[:, :, None] + base).reshape(-1, 4)

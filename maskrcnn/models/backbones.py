@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal
-from urllib.error import URLError
 
-import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
 from maskrcnn.errors import UserError
+from maskrcnn.models.channels import inflate
+from maskrcnn.models.frozen import stem, with_folded_norms
 from maskrcnn.models.norms import norm_layer
+from maskrcnn.models.pretrained import load_pretrained
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"]
 Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
@@ -28,7 +26,8 @@ class ResNet(nn.Module):
     frozen_stages: how many of (stem, res2, res3, ...) do not learn; None is 2 with pretrained weights, else 0.
     norm_eps: added to the variance; torchvision's first published detectors have 0. stride_in_1x1: a stage shrinks in
     its first 1x1 convolution, not in the 3x3 one (the original networks, and Detectron2's). dilate_first: also the
-    first block of a dilated res5 is dilated (Detectron2's).
+    first block of a dilated res5 is dilated (Detectron2's). in_channels: of the images; other than 3 channels start
+    from the mean of the RGB filters.
 
     Raises UserError where the weights cannot be had, or do not suit ``arch`` and ``norm``.
     """
@@ -44,6 +43,7 @@ class ResNet(nn.Module):
         norm_eps: float = 1e-5,
         stride_in_1x1: bool = False,
         dilate_first: bool = False,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         net = build_resnet(arch, norm, weights, dilated, norm_eps, stride_in_1x1)
@@ -51,8 +51,12 @@ class ResNet(nn.Module):
             first = net.layer4[0].get_submodule("conv2")
             assert isinstance(first, nn.Conv2d)
             first.dilation = first.padding = (2, 2)
-        self.stem = nn.Sequential(net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool)
+        inflate(net.conv1, in_channels)
+        self.in_channels, self.stride_in_1x1 = in_channels, stride_in_1x1
+        self.dilate_first = dilate_first if dilated else None  # nothing to dilate
+        self.stem = stem(net)
         stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
+        stages = {name: with_folded_norms(stage) for name, stage in stages.items()}
         self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
@@ -60,7 +64,7 @@ class ResNet(nn.Module):
             stage.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> dict[int, Tensor]:
-        """``[N, 3, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l (the last of a stride)."""
+        """``[N, in_channels, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l (the last of a stride)."""
         x = self.stem(pixels)
         maps: dict[int, Tensor] = {}
         for stride, stage in zip(self.strides, self.stages.values(), strict=True):
@@ -90,6 +94,7 @@ class Res5Trunk(nn.Module):
             for conv in self.res5[0].modules():
                 if isinstance(conv, nn.Conv2d):
                     conv.stride = (1, 1)
+        self.res5 = with_folded_norms(self.res5)
         self.out_channels = 512 if arch in ("resnet18", "resnet34") else 2048
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -128,50 +133,5 @@ def build_resnet(
             assert isinstance(second, nn.Conv2d)
             first.stride, second.stride = second.stride, first.stride
     if weights:
-        _load(net, arch, weights)
+        load_pretrained(net, arch, weights, leave_out=("fc.",))
     return net
-
-
-def _load(net: nn.Module, arch: str, weights: str) -> None:
-    path = Path(weights)
-    state = _read(path) if path.suffix or path.exists() else _download(arch, weights)
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    missing, unexpected = net.load_state_dict(state, strict=False)
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in unexpected if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise UserError(
-            f"{weights} does not hold the weights of {arch}: "
-            f"{len(missing)} missing {missing[:3]}, {len(unexpected)} unexpected {unexpected[:3]}"
-        )
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(
-            f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none"
-        )
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
-        raise UserError(f"backbone weights {path} cannot be read as a state dict: {error}") from error
-    return state
-
-
-def _download(arch: str, name: str) -> dict[str, Tensor]:
-    known = get_model_weights(arch)
-    name = "IMAGENET1K_V1" if name.lower() == "imagenet" else name
-    if name not in known.__members__:
-        raise UserError(
-            f"{arch} has no weights called {name}; there are: imagenet, {', '.join(known.__members__)}"
-        )
-    url = known[name].url
-    try:
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        raise UserError(
-            f"the pretrained weights of {arch} could not be downloaded ({error}).\n"
-            f"Fetch {url} on another machine and put it into {cache}, or pass its path as weights, "
-            "or start from random weights with model.backbone.weights=null"
-        ) from error

@@ -43,8 +43,10 @@ class BoxHead(nn.Module):
 
     trunk: ``[R, C, P, P]`` to ``[R, D]`` or ``[R, D, h, w]`` (averaged over h, w); has ``out_channels`` D.
     class_agnostic: one box for all classes. score_threshold, nms_iou, num_detections: of `detect`;
-    num_candidates: (box, class) pairs above the threshold that enter suppression, the best ones.
-    beta: of the box loss's smooth L1. box_weights: scale the deltas (dx, dy, dw, dh).
+    num_candidates: (box, class) pairs above the threshold that enter suppression, the best ones; None is all.
+    beta: of the box loss's smooth L1. box_weights: scale the deltas (dx, dy, dw, dh). max_log_scale: dw and dh are at
+    most this. min_size: detections narrower or lower than this (pixels) are dropped. background_box: predict a box for
+    background too, which nothing uses (torchvision's layer has it).
     """
 
     def __init__(
@@ -58,7 +60,10 @@ class BoxHead(nn.Module):
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         num_detections: int = 100,
-        num_candidates: int = 4000,
+        num_candidates: int | None = 4000,
+        max_log_scale: float = box_ops.MAX_LOG_SCALE,
+        min_size: float = 0.0,
+        background_box: bool = False,
     ) -> None:
         super().__init__()
         self.pooler = pooler
@@ -66,11 +71,13 @@ class BoxHead(nn.Module):
         self.num_classes = num_classes
         dim: int = trunk.out_channels  # type: ignore[assignment]
         self.logits = nn.Linear(dim, num_classes + 1)
-        self.deltas = nn.Linear(dim, 4 if class_agnostic else 4 * num_classes)
+        self.num_boxes = 1 if class_agnostic else num_classes
+        self.deltas = nn.Linear(dim, 4 * (self.num_boxes + background_box))
         for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
-        self.box_weights, self.beta = tuple(box_weights), beta
+        self.box_weights, self.max_log_scale = tuple(box_weights), max_log_scale
+        self.beta, self.min_size = beta, min_size
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.num_detections, self.num_candidates = num_detections, num_candidates
 
@@ -81,7 +88,7 @@ class BoxHead(nn.Module):
             x = x.mean(dim=(2, 3))
         shape = boxes.shape[:2]
         logits, deltas = full_precision(self.logits(x)), full_precision(self.deltas(x))
-        return logits.reshape(*shape, -1), deltas.reshape(*shape, -1, 4)
+        return logits.reshape(*shape, -1), deltas.reshape(*shape, -1, 4)[:, :, : self.num_boxes]
 
     def losses(self, features: dict[int, Tensor], samples: Samples, targets: Targets) -> dict[str, Loss]:
         """``box_class``: softmax over all samples. ``box_regression``: smooth L1 over positives.
@@ -107,11 +114,12 @@ class BoxHead(nn.Module):
         """Detections ``[N, D]``: scored, decoded for every class, suppressed within a class, the best D."""
         logits, deltas = self.predict(features, proposals.boxes, proposals.valid)
         scores = logits.softmax(-1)[..., :-1]  # [N, K, num_classes]
-        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None], self.box_weights)
+        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None], self.box_weights, self.max_log_scale)
         boxes = box_ops.clip(boxes, images.sizes).expand(*scores.shape, 4)
-        usable = (scores > self.score_threshold) & proposals.valid[..., None] & (box_ops.area(boxes) > 0)
+        large = (box_ops.area(boxes) > 0) & (boxes[..., 2:] - boxes[..., :2] >= self.min_size).all(-1)
+        usable = (scores > self.score_threshold) & proposals.valid[..., None] & large
         flat = scores.masked_fill(~usable, -torch.inf).flatten(1)
-        best, index = flat.topk(min(self.num_candidates, flat.shape[1]))  # [N, T]
+        best, index = flat.topk(min(self.num_candidates or flat.shape[1], flat.shape[1]))  # [N, T]
         boxes, labels = take(boxes.flatten(1, 2), index), index % self.num_classes
         keep = batched_nms(boxes, best, labels, self.nms_iou)
         best = best.masked_fill(~keep, -torch.inf)

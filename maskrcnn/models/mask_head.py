@@ -10,25 +10,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskrcnn.errors import UserError
 from maskrcnn.masks import aligned_mask_targets, has_mask, mask_targets
 from maskrcnn.models.losses import binary, full_precision, multiclass
+from maskrcnn.models.norms import LayerNorm, normalised
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Loss, MaskBitmaps, Samples, Targets
+from maskrcnn.structures import Images, Loss, MaskBitmaps, Samples, Targets
 
 MaskLoss = Literal["sigmoid", "class_agnostic", "softmax"]
 MaskTargets = Literal["exact", "bitmap_align"]
 
 
 class ConvTrunk(nn.Module):
-    """``num_convs`` 3x3 convolutions with ReLU: ``[R, C, P, P]`` to ``[R, dim, P, P]``."""
+    """``num_convs`` 3x3 convolutions with ReLU: ``[R, C, P, P]`` to ``[R, dim, P, P]``.
 
-    def __init__(self, in_channels: int, dim: int = 256, num_convs: int = 4) -> None:
+    norm: after each convolution, None is none; norm_eps: what it adds to the variance.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        dim: int = 256,
+        num_convs: int = 4,
+        norm: LayerNorm | None = None,
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__()
         sizes = [in_channels] + [dim] * num_convs
         convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes)]
         for conv in convs:
             _initialise(conv)
-        self.convs = nn.ModuleList(convs)
+        self.convs = nn.ModuleList(normalised(conv, norm, norm_eps) for conv in convs)
         self.out_channels = sizes[-1]
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -96,8 +108,9 @@ class MaskHead(nn.Module):
     predictor: called with ``num_maps``, gives a module ``[R, C', P', P']`` to ``[R, num_maps, M, M]``.
     loss: ``sigmoid`` (a mask per class, no competition between classes: the paper's), ``class_agnostic`` (one mask),
     ``softmax`` (classes and background compete for every cell: paper, Table 2b).
-    mask_targets: ``exact`` reads the original mask at the cells' centres; ``bitmap_align`` is torchvision's recipe,
-    masks resized with their image and pooled by RoIAlign, for comparing with it (slow: a full-size mask per object).
+    mask_targets: ``exact`` reads the original mask at the centres of the M x M cells; ``bitmap_align`` resizes it to
+    the network's input first and pools that (torchvision's; takes memory for a mask of full size per object).
+    background_map: predict a map for background too, which nothing uses (torchvision's layer has it).
     """
 
     def __init__(
@@ -108,45 +121,46 @@ class MaskHead(nn.Module):
         num_classes: int,
         loss: MaskLoss = "sigmoid",
         mask_targets: MaskTargets = "exact",
+        background_map: bool = False,
     ) -> None:
         super().__init__()
         self.pooler = pooler
         self.trunk = trunk
-        self.loss = loss
-        self.mask_targets = mask_targets
+        self.loss, self.mask_targets = loss, mask_targets
         self.num_classes = num_classes
+        if background_map and loss != "sigmoid":
+            raise UserError(f"background_map belongs to loss=sigmoid, not to loss={loss}; set it to false")
         num_maps = {"sigmoid": num_classes, "class_agnostic": 1, "softmax": num_classes + 1}[loss]
-        self.predictor = predictor(num_maps=num_maps)
+        self.predictor = predictor(num_maps=num_maps + background_map)
 
     def losses(
-        self, regions: Tensor, positives: Samples, targets: Targets, canvas: tuple[int, int] | None = None
+        self, regions: Tensor, positives: Samples, targets: Targets, images: Images | None = None
     ) -> dict[str, Loss]:
         """``mask``: cross entropy averaged over the cells of a region, summed over positives (of objects with a mask).
 
-        regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``. canvas: (H, W) of the
-        network's input, which ``bitmap_align`` needs.
+        regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``. images: their sizes are
+        what ``mask_targets=bitmap_align`` needs.
         """
         if targets.masks is None:
             raise ValueError("the mask head needs masks, but the targets have none")
         logits = self.predictor(regions)
         side = logits.shape[-1]
         with torch.no_grad():
-            wanted = self._targets(targets.masks, positives, side, canvas).flatten(0, 1)
+            wanted = self._targets(targets.masks, positives, side, images).flatten(0, 1)
             with_mask = has_mask(targets.masks).gather(1, positives.matched)
         chosen = (positives.positive & with_mask).flatten()
         labels = torch.where(chosen, positives.labels.flatten(), 0)
         total, count = self._cross_entropy(logits, wanted, labels, chosen)
         return {"mask": Loss(total / side**2, count)}
 
-    def _targets(
-        self, masks: MaskBitmaps, positives: Samples, side: int, canvas: tuple[int, int] | None
-    ) -> Tensor:
-        """What each region should show, ``[N, K, side, side]``."""
+    def _targets(self, masks: MaskBitmaps, positives: Samples, side: int, images: Images | None) -> Tensor:
+        """``[N, K, M, M]`` in 0..1, M being ``side``."""
         if self.mask_targets == "exact":
             return mask_targets(masks, positives.boxes, positives.matched, side)
-        if canvas is None:
-            raise ValueError("mask_targets=bitmap_align needs the canvas, (H, W) of the network's input")
-        return aligned_mask_targets(masks, positives.boxes, positives.matched, side, canvas)
+        if images is None:
+            raise ValueError("mask_targets=bitmap_align needs the images")
+        canvas = (images.pixels.shape[-2], images.pixels.shape[-1])
+        return aligned_mask_targets(masks, positives.boxes, positives.matched, side, canvas, images.sizes)
 
     def _cross_entropy(self, logits: Tensor, wanted: Tensor, labels: Tensor, chosen: Tensor) -> Loss:
         """Logits ``[R, maps, M, M]`` against masks ``[R, M, M]`` of classes ``labels`` ``[R]``, where ``chosen``."""

@@ -1,4 +1,4 @@
-"""The detector, its six steps in order: backbone, pyramid, RPN, RoI operator, box head, mask head."""
+"""The detector, its steps in order: backbone, pyramid, RPN, RoI operator, box head, mask head, keypoint head."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.box_head import BoxHead
+from maskrcnn.models.keypoint_head import KeypointHead
 from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.matching import match, take
 from maskrcnn.models.rpn import RPN
 from maskrcnn.sampling import sample
-from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
+from maskrcnn.structures import Detections, Images, Loss, Preprocessing, Proposals, Samples, Targets
 
 SAMPLING_STREAM = 2
 
@@ -23,15 +24,19 @@ class Sampler:
     """Regions that the heads learn from (Fast R-CNN, section 2.3).
 
     num_samples: regions per image. positive_fraction: at most this share of them overlaps an object by ``iou`` or
-    more; the rest overlaps less, and is background. Ground truth joins the proposals.
+    more; the rest overlaps less, and is background. Ground truth joins the proposals. negative_iou: background overlaps
+    less than this, and what lies between is left out; None is ``iou``.
     """
 
-    def __init__(self, num_samples: int = 512, positive_fraction: float = 0.25, iou: float = 0.5) -> None:
-        self.num_samples, self.max_positives, self.iou = (
-            num_samples,
-            int(num_samples * positive_fraction),
-            iou,
-        )
+    def __init__(
+        self,
+        num_samples: int = 512,
+        positive_fraction: float = 0.25,
+        iou: float = 0.5,
+        negative_iou: float | None = None,
+    ) -> None:
+        self.num_samples, self.max_positives = num_samples, int(num_samples * positive_fraction)
+        self.iou, self.negative_iou = iou, iou if negative_iou is None else negative_iou
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
@@ -40,13 +45,14 @@ class Sampler:
         usable = torch.cat([targets.valid, proposals.valid], 1)
         found = match(boxes, targets)
         positive = usable & (found.iou >= self.iou)
-        negative = usable & ~positive & ~found.in_crowd
+        negative = usable & (found.iou < self.negative_iou) & ~positive & ~found.in_crowd
         index, valid, is_positive = sample(
             positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
         )
         matched = torch.where(is_positive, found.object.gather(1, index), 0)
         labels = torch.where(is_positive, targets.labels.gather(1, matched), num_classes)
-        return Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
+        samples = Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
+        return samples.trimmed()
 
 
 class MaskRCNN(nn.Module):
@@ -55,7 +61,10 @@ class MaskRCNN(nn.Module):
     rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
     box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
     head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
-    pixel_mean, pixel_std: of RGB in 0..255; ImageNet's by default.
+    keypoint_head: None means no keypoints; it needs a box head.
+    pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default.
+    preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
+    take it from the data's config instead.
     """
 
     def __init__(
@@ -68,11 +77,17 @@ class MaskRCNN(nn.Module):
         sampler: Sampler | None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        preprocessing: Preprocessing | None = None,
+        keypoint_head: KeypointHead | None = None,
     ) -> None:
         super().__init__()
         _check_parts(rpn, box_head, mask_head, sampler)
+        if keypoint_head is not None and box_head is None:
+            raise UserError("a keypoint head looks into the boxes of a box head, but box_head is null")
+        _check_channels(backbone, pixel_mean, pixel_std)
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
+        self.keypoint_head, self.preprocessing = keypoint_head, preprocessing
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -85,7 +100,7 @@ class MaskRCNN(nn.Module):
         return self.losses(images, targets, proposals)
 
     def losses(self, images: Images, targets: Targets, proposals: Proposals | None = None) -> dict[str, Loss]:
-        """The terms of ``L = L_rpn + L_cls + L_box + L_mask``. ``proposals`` replace the RPN's."""
+        """The terms of ``L = L_rpn + L_cls + L_box + L_mask + L_keypoint``. ``proposals`` replace the RPN's."""
         features = self.features(images)
         losses: dict[str, Loss] = {}
         if proposals is None:
@@ -98,8 +113,9 @@ class MaskRCNN(nn.Module):
         if self.mask_head is not None:
             positives = samples.positives()
             regions = self.mask_regions(features, positives.boxes, positives.valid)
-            height, width = images.pixels.shape[-2:]
-            losses |= self.mask_head.losses(regions, positives, targets, (height, width))
+            losses |= self.mask_head.losses(regions, positives, targets, images)
+        if self.keypoint_head is not None:
+            losses |= self.keypoint_head.losses(features, samples.positives(), targets)
         return losses
 
     def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:
@@ -109,14 +125,25 @@ class MaskRCNN(nn.Module):
         mask head the rest; leave it off where shapes must not depend on values.
         """
         features = self.features(images)
+        detections = self.detect_boxes(features, images, proposals)
+        if trim:
+            detections = _trim(detections)
+        return self.detect_within(features, detections)
+
+    def detect_boxes(
+        self, features: dict[int, Tensor], images: Images, proposals: Proposals | None = None
+    ) -> Detections:
+        """The first half of `detect`: boxes ``[N, D, 4]``, scores and labels, from `features`."""
         if proposals is None:
             proposals = self._rpn().propose(features, images.sizes)
         if self.box_head is None:
-            detections = _as_detections(proposals)
-        else:
-            detections = self.box_head.detect(features, proposals, images)
-        if trim:
-            detections = _trim(detections)
+            return _as_detections(proposals)
+        return self.box_head.detect(features, proposals, images)
+
+    def detect_within(self, features: dict[int, Tensor], detections: Detections) -> Detections:
+        """The second half: ``detections`` with masks and keypoints of their boxes, whoever gave these."""
+        if self.keypoint_head is not None:
+            detections = replace(detections, keypoints=self.keypoint_head.detect(features, detections))
         if self.mask_head is None:
             return detections
         regions = self.mask_regions(features, detections.boxes, detections.valid)
@@ -132,11 +159,11 @@ class MaskRCNN(nn.Module):
 
     def _normalise(self, images: Images) -> Tensor:
         """Zero mean and unit variance; the padding is zero, which is the mean colour."""
-        pixels = (images.pixels.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        pixels = (images.pixels - self.pixel_mean).div_(self.pixel_std)  # float, whatever the pixels are
         y, x = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
-        height, width = images.sizes[:, 0, None], images.sizes[:, 1, None]
-        inside = (y < height)[:, None, :, None] & (x < width)[:, None, None, :]
-        return (pixels * inside).contiguous(memory_format=torch.channels_last)
+        height, width = images.sizes.view(-1, 2, 1, 1).unbind(1)  # [N, 1, 1]
+        inside = (y.unsqueeze(-1) < height) & (x < width)  # [N, H, W]
+        return pixels.mul_(inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
 
     def mask_regions(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""
@@ -181,6 +208,15 @@ def _as_detections(proposals: Proposals) -> Detections:
     if labels is None:
         labels = torch.zeros_like(proposals.valid, dtype=torch.int64)
     return Detections(proposals.boxes, proposals.scores.sigmoid(), labels, proposals.valid, masks=None)
+
+
+def _check_channels(backbone: nn.Module, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
+    channels = getattr(backbone, "in_channels", len(pixel_mean))
+    if not len(pixel_mean) == len(pixel_std) == channels:
+        raise UserError(
+            f"pixel_mean and pixel_std need a number for each of the backbone's {channels} input channels, "
+            f"but have {len(pixel_mean)} and {len(pixel_std)}"
+        )
 
 
 def _check_parts(

@@ -14,6 +14,7 @@ class FPN(nn.Module):
     """Feature pyramid network (Lin et al., 2017): strides 4, 8, 16, 32 and, for the RPN, 64.
 
     in_channels: of C2, C3, C4, C5. extra_level: add P6 by subsampling P5. norm: after each convolution; None is none.
+    norm_eps: what the norm adds to the variance.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class FPN(nn.Module):
         out_channels: int = 256,
         extra_level: bool = True,
         norm: LayerNorm | None = None,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         lateral = [nn.Conv2d(channels, out_channels, 1) for channels in in_channels]
@@ -30,8 +32,8 @@ class FPN(nn.Module):
             nn.init.kaiming_uniform_(conv.weight, a=1)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
-        self.lateral = nn.ModuleList(normalised(conv, norm) for conv in lateral)
-        self.output = nn.ModuleList(normalised(conv, norm) for conv in output)
+        self.lateral = nn.ModuleList(normalised(conv, norm, norm_eps) for conv in lateral)
+        self.output = nn.ModuleList(normalised(conv, norm, norm_eps) for conv in output)
         self.extra_level = extra_level
         self.out_channels = out_channels
 

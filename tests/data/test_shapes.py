@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskrcnn.data.drawing import Shape, coverage
+from maskrcnn.data.drawing import NAMES, Shape, coverage, landmarks
 from maskrcnn.data.shapes import Shapes
 from maskrcnn.errors import UserError
 
@@ -127,3 +127,43 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"data\.root=.*file: cannot write"):
         small(tmp_path / "file").train()
+
+
+@pytest.mark.parametrize("label", range(len(NAMES)))
+def test_landmarks_are_the_ends_of_what_is_drawn(label: int) -> None:
+    for angle in (0.3, 1.1, 2.9, 4.4):
+        shape = Shape(label, 50.3, 47.9, 40.0, angle)
+        x0, y0, alpha = coverage(shape, 100)
+        rows, columns = np.nonzero(alpha > 0.03)
+        points = landmarks(shape)
+        np.testing.assert_allclose(points[0], [50.3, 47.9])
+        ends = [columns.min() + x0, rows.min() + y0, columns.max() + 1 + x0, rows.max() + 1 + y0]
+        np.testing.assert_allclose([points[1, 0], points[2, 1], points[3, 0], points[4, 1]], ends, atol=1.6)
+        for x, y in points[1:] + 0.08 * (points[0] - points[1:]):
+            assert alpha[int(y) - y0, int(x) - x0] > 0.4  # a little further in lies the object
+
+
+def test_keypoints_are_cocos_and_hidden_ones_say_so(tmp_path: Path) -> None:
+    plain, shapes = small(tmp_path), small(tmp_path, num_train=30, keypoints=True)
+    assert plain.folder != shapes.folder
+    assert "keypoints" not in plain.train().categories[0]
+    dataset = shapes.train()
+    assert dataset.num_keypoints == 5
+    assert dataset.mirror_keypoints == [0, 3, 2, 1, 4]
+    assert {len(c["sigmas"]) for c in dataset.categories} == {5}
+    np.testing.assert_array_equal(dataset.read(0).image, plain.train().read(0).image)
+    hidden = 0
+    for index in range(len(dataset)):
+        example = dataset.read(index)
+        assert example.keypoints is not None
+        for g, (box, points) in enumerate(zip(example.boxes, example.keypoints, strict=True)):
+            seen = points[:, 2] == 2
+            x, y = points[:, :2].T
+            assert (x[seen] > box[0] - 2).all()  # a thin tip covers no half of any pixel
+            assert (y[seen] < box[3] + 2).all()
+            later = [mask for mask in example.masks[g + 1 :] if mask is not None]
+            for (px, py), visible in zip(points[:, :2].astype(int), seen, strict=True):
+                px, py = min(px, 95), min(py, 95)
+                assert visible != any(mask.full(96, 96)[py, px] for mask in later)
+                hidden += not visible
+    assert hidden > 0

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from maskrcnn.engine import checkpoint
+from maskrcnn.engine.initialise import initialise
 from maskrcnn.errors import UserError
 
 
@@ -75,13 +76,19 @@ def test_initialise_takes_what_fits_and_lists_the_rest(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"(?s)1\.weight: \[5, 4\] in the file, \[6, 4\] here.*reset_heads=true"
     ):
-        checkpoint.initialise(target, tmp_path / "a.pt", reset_heads=False)
-    skipped = checkpoint.initialise(target, tmp_path / "a.pt", reset_heads=True)
+        initialise(target, tmp_path / "a.pt", reset_heads=False)
+    skipped, words = initialise(target, tmp_path / "a.pt", reset_heads=True)
+    assert [line.split() for line in words] == [
+        ["0.weight", "1", "of", "1", "kept"],
+        ["0.bias", "1", "of", "1", "kept"],
+        ["1.weight", "0", "of", "1", "kept,", "the", "rest", "starts", "anew"],
+        ["1.bias", "0", "of", "1", "kept,", "the", "rest", "starts", "anew"],
+    ]
     assert [name for name, _ in skipped] == ["1.weight", "1.bias"]
     assert torch.equal(target[0].weight, source[0].weight)
     assert torch.equal(target[1].weight, before)
     with pytest.raises(UserError, match="none of its 4 entries fits"):
-        checkpoint.initialise(nn.Conv2d(1, 1, 1), tmp_path / "a.pt", reset_heads=True)
+        initialise(nn.Conv2d(1, 1, 1), tmp_path / "a.pt", reset_heads=True)
 
 
 def damaged_copies(whole: bytes, number: int) -> Iterator[tuple[str, bytes]]:

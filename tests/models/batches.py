@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,16 @@ def box_targets(boxes: list[list[list[float]]], labels: list[list[int]], padded:
     return Targets(
         out, classes, valid, torch.zeros_like(valid), full_masks(out, valid), torch.arange(n) * 1000 + 17
     )
+
+
+def with_keypoints(targets: Targets, count: int, seed: int = 0) -> Targets:
+    """The same, each object with ``count`` keypoints somewhere in its box, some of them not labelled."""
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.rand(*targets.labels.shape, count, 2, generator=generator)
+    corner, far = targets.boxes[:, :, None, :2], targets.boxes[:, :, None, 2:]
+    visibility = torch.randint(0, 3, (*targets.labels.shape, count, 1), generator=generator)
+    points = torch.cat([corner + place * (far - corner), visibility], -1)
+    return replace(targets, keypoints=points * (visibility > 0) * targets.valid[..., None, None])
 
 
 def full_masks(boxes: Tensor, valid: Tensor) -> MaskBitmaps:

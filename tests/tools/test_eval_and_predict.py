@@ -179,3 +179,72 @@ def test_a_checkpoint_cannot_call_what_it_likes(run: Path, tmp_path: Path, targe
     with pytest.raises(UserError, match=f"would call {target}"):
         eval_command.main([f"checkpoint={tmp_path / 'a.pt'}", f"run_dir={tmp_path / 'out'}"])
     assert not (tmp_path / "was_here").exists()
+
+
+def test_predict_on_a_folder_of_folders_keeps_names_apart(run: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    for name in ("one/a.png", "two/a.png", "two/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    out = tmp_path / "out"
+    arguments = [f"checkpoint={run / 'last.pt'}", f"run_dir={out}", "threads=1", "score_threshold=0"]
+    predict.main([*arguments, f"input='{tmp_path}/*/a.*'", "masks=true", "batch_size=2"])
+    assert {p.relative_to(out).as_posix() for p in out.glob("???/*.png")} == {
+        "one/a.png",
+        "two/a.png",
+        "two/a.png.png",
+    }
+    results = json.loads((out / "predictions.json").read_text())
+    assert [i["file_name"] for i in json.loads((out / "annotations.json").read_text())["images"]] == [
+        "one/a.png",
+        "two/a.jpg",
+        "two/a.png",
+    ]
+    first = [r for r in results if r["image_id"] == 1]
+    pngs = sorted((out / "masks" / "one" / "a").iterdir())
+    assert len(pngs) == len(first) > 0
+    for path, result in zip(pngs, first, strict=True):
+        mask = coco_mask.decode(result["segmentation"])
+        np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), mask * 255)
+
+
+def test_predict_on_a_video(run: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for level in range(7):
+        writer.write(np.full((64, 96, 3), 30 * level, np.uint8))
+    writer.release()
+    arguments = [f"checkpoint={run / 'last.pt'}", f"input={clip}", "threads=1", "batch_size=4"]
+    predict.main([*arguments, f"run_dir={tmp_path / 'out'}"])
+    written = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 7
+    assert written.get(cv2.CAP_PROP_FPS) == 10
+    levels = [written.read()[1].mean() for _ in range(7)]
+    assert levels == sorted(levels)
+    images = json.loads((tmp_path / "out" / "annotations.json").read_text())["images"]
+    assert [(i["file_name"], i["frame"], i["height"], i["width"]) for i in images] == [
+        ("clip.avi", n, 64, 96) for n in range(7)
+    ]
+    predict.main([*arguments, "max_frames=2", f"run_dir={tmp_path / 'short'}"])
+    assert len(json.loads((tmp_path / "short" / "annotations.json").read_text())["images"]) == 2
+
+
+def test_predict_says_what_cannot_be_opened(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    with pytest.raises(UserError, match=r"the video .*broken\.mp4 cannot be opened"):
+        predict.main([f"checkpoint={run / 'last.pt'}", f"input={tmp_path / 'broken.mp4'}"])
+    with pytest.raises(UserError, match="camera 97 cannot be opened"):
+        predict.main([f"checkpoint={run / 'last.pt'}", "input=97"])
+
+
+def test_predict_with_several_views(run: Path, tmp_path: Path) -> None:
+    cv2.imwrite(
+        str(tmp_path / "a.png"), np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    )
+    arguments = [f"checkpoint={run / 'last.pt'}", f"input={tmp_path / 'a.png'}", "threads=1"]
+    for name, more in (("one", []), ("many", ["flip=true", "scales=[1.0,1.5]"])):
+        predict.main([*arguments, *more, f"run_dir={tmp_path / name}"])
+    one, many = (json.loads((tmp_path / n / "predictions.json").read_text()) for n in ("one", "many"))
+    assert len(one) > 0
+    assert one != many
+    assert sum(r["score"] for r in many[:10]) >= sum(r["score"] for r in one[:10])

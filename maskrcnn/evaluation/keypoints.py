@@ -1,0 +1,54 @@
+"""What scoring keypoints needs to know of a data set: how exactly people place each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.errors import UserError
+
+# Of COCO's person, in its order of keypoints (cocodataset.org, keypoint evaluation).
+PERSON = (
+    *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
+    *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
+
+
+def oks_sigmas(categories: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
+    """Standard deviations ``[J]`` of the keypoints, in units of the object's scale, for object keypoint similarity.
+
+    categories: of a data set; their ``sigmas`` where they have some, else COCO's for 17 keypoints. Raises UserError for
+    other keypoints without sigmas, and for categories that differ, which COCO's metric has no place for.
+    """
+    found = {_of(category) for category in categories if category.get("keypoints")}
+    if len(found) != 1:
+        raise UserError(
+            f"COCO's keypoint metric takes one set of sigmas, but the categories have {len(found)}; "
+            "give all categories the same keypoints and 'sigmas'"
+        )
+    return np.array(found.pop())
+
+
+def with_keypoints(categories: Sequence[dict[str, Any]]) -> list[int]:
+    """Ids of the categories that list keypoints."""
+    return [int(category["id"]) for category in categories if category.get("keypoints")]
+
+
+def _of(category: dict[str, Any]) -> tuple[float, ...]:
+    count, sigmas = len(category["keypoints"]), category.get("sigmas")
+    if sigmas is None and count == len(PERSON):
+        return PERSON
+    if not isinstance(sigmas, list) or len(sigmas) != count or not all(_positive(s) for s in sigmas):
+        raise UserError(
+            f"category {category['id']} has {count} keypoints and sigmas={sigmas!r}; object keypoint similarity needs "
+            "one positive number for each in 'sigmas' of the category (COCO's 17 have published ones: 0.025 for an "
+            "eye to 0.107 for a hip)"
+        )
+    return tuple(float(s) for s in sigmas)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

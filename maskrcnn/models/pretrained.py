@@ -1,0 +1,70 @@
+"""ImageNet weights of torchvision's networks: from a file, or downloaded by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from maskrcnn.errors import UserError
+
+
+def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: tuple[str, ...]) -> None:
+    """Fill ``net``, torchvision's network ``arch`` without its classifier, in place.
+
+    weights: ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict. leave_out: how
+    the names of entries begin that do not matter. Raises UserError where they cannot be had or do not fit.
+    """
+    path = Path(weights)
+    state = _read(path) if path.suffix or path.exists() else _download(arch, weights)
+    state, own = (
+        {
+            key: value
+            for key, value in entries.items()
+            if not key.startswith(leave_out) and "num_batches" not in key
+        }
+        for entries in (state, net.state_dict())
+    )
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    if missing or unexpected or other:
+        raise UserError(
+            f"{weights} does not hold the weights of {arch}: {len(missing)} missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(other)} of another shape {sorted(other)[:3]}"
+        )
+    net.load_state_dict(state, strict=False)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(
+            f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none"
+        )
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        raise UserError(f"backbone weights {path} cannot be read as a state dict: {error}") from error
+    return state
+
+
+def _download(arch: str, name: str) -> dict[str, Tensor]:
+    known = get_model_weights(arch)
+    name = "IMAGENET1K_V1" if name.lower() == "imagenet" else name
+    if name not in known.__members__:
+        raise UserError(
+            f"{arch} has no weights called {name}; there are: imagenet, {', '.join(known.__members__)}"
+        )
+    url = known[name].url
+    try:
+        return torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"the pretrained weights of {arch} could not be downloaded ({error}).\n"
+            f"Fetch {url} on another machine and put it into {cache}, or pass its path as weights, "
+            "or start from random weights with model.backbone.weights=null"
+        ) from error

@@ -1,0 +1,167 @@
+"""Weight files of other programs, read without executing what is in them."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.errors import UserError
+
+# Formats of numbers that a weight file may hold, as NumPy writes them: kind and bytes.
+_NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"}
+_ZIP = b"PK\x03\x04"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in ``path``: of torch, or a pickle of NumPy arrays (Detectron2's model zoo), on the CPU.
+
+    Of a dictionary with the entry ``model`` that entry is taken. Names that hold no array or tensor are left out. No
+    code in the file is executed: pickles may hold arrays, numbers, strings, lists and dictionaries, and nothing else.
+
+    Raises UserError where there is no file, it cannot be read, or it holds no state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"weights {path}: no such file")
+    try:
+        content = read_pickle(path.read_bytes()) if _is_plain_pickle(path) else _read_torch(path)
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"weights {path} cannot be read: {reason}") from error
+    inner = content.get("model") if isinstance(content, Mapping) else None
+    content = inner if isinstance(inner, Mapping) else content
+    if not isinstance(content, Mapping):
+        raise UserError(f"weights {path} hold a {type(content).__name__}, expected a dictionary")
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"weights {path}: none of the {len(content)} entries is an array or a tensor")
+    return state
+
+
+def read_pickle(data: bytes) -> Any:
+    """What a pickle of plain values and NumPy arrays holds, arrays as tensors.
+
+    Raises pickle.UnpicklingError for anything else in it, before it is called.
+    """
+    return _Reader(io.BytesIO(data), encoding="latin1").load_plain()
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether this is a pickle, and not one of torch's files, whose older kind is a row of pickles."""
+    with path.open("rb") as file:
+        return path.suffix == ".pkl" and file.read(4) != _ZIP
+
+
+def _read_torch(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _Reader(pickle.Unpickler):
+    """Puts inert stand-ins where a pickle names NumPy's functions and refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        stand_in = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
+        if stand_in is None:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no file of weights needs")
+        return stand_in
+
+    def load_plain(self) -> Any:
+        return _finished(self.load())
+
+
+class _DType:
+    """What a pickle says of an array's numbers; ``text`` is kind and bytes, like "f4"."""
+
+    def __init__(self, text: str, align: bool = False, copy: bool = False) -> None:
+        self.text, self.order = text, "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+    def read(self, data: Any, count: int = -1) -> np.ndarray[Any, Any]:
+        if self.text not in _NUMBERS or self.order not in "<>|=":
+            raise pickle.UnpicklingError(
+                f"an array of {self.order}{self.text}, which no file of weights needs"
+            )
+        order = "" if self.text[1] == "1" else self.order
+        return np.frombuffer(_as_bytes(data), np.dtype(order + self.text), count)
+
+
+class _Array:
+    """What a pickle says of an array, to be made a tensor when all has been read."""
+
+    def __init__(self, *reconstruction: Any) -> None:
+        self.state: tuple[Any, ...] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def finished(self) -> Tensor:
+        if self.state is None or len(self.state) != 5 or not isinstance(self.state[2], _DType):
+            raise pickle.UnpicklingError("an array without its values")
+        _, shape, dtype, fortran, data = self.state
+        values = dtype.read(data, math.prod(shape)).reshape(shape, order="F" if fortran else "C")
+        values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
+        return torch.from_numpy(values.reshape(shape).copy())
+
+
+class _Number:
+    """A NumPy scalar."""
+
+    def __init__(self, dtype: _DType, data: Any) -> None:
+        self.value = dtype.read(data).item()
+
+
+def _from_buffer(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
+    """Arrays in protocol 5."""
+    array = _Array()
+    array.state = (1, shape, dtype, order == "F", data)
+    return array
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    """Bytes in protocol 2."""
+    return text.encode("latin1")
+
+
+def _empty() -> bytes:
+    """No bytes in protocols 0 to 2."""
+    return b""
+
+
+def _as_bytes(data: Any) -> bytes:
+    return data.encode("latin1") if isinstance(data, str) else bytes(data)
+
+
+def _finished(value: Any) -> Any:
+    """``value`` with tensors and numbers for the stand-ins in it."""
+    if isinstance(value, _Array):
+        return value.finished()
+    if isinstance(value, _Number):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: _finished(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finished(item) for item in value]
+    return value
+
+
+_STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.multiarray", "scalar"): _Number,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+    ("_codecs", "encode"): _encoded,
+    ("__builtin__", "bytes"): _empty,
+    ("collections", "OrderedDict"): OrderedDict,
+}

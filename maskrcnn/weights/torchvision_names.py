@@ -1,0 +1,110 @@
+"""torchvision's state dicts under our names and class order, and back.
+
+torchvision counts background first, we count it last; its box and mask layers have a row for background that nothing
+uses, ours only where the model asks for it (``background_box``, ``background_map``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+# Ours -> torchvision's, the first that matches.
+_NAMES = [
+    (r"backbone\.stem\.0\.", "backbone.body.conv1."),
+    (r"backbone\.stem\.1\.", "backbone.body.bn1."),
+    *((rf"backbone\.stages\.res{n}\.", f"backbone.body.layer{n - 1}.") for n in (2, 3, 4, 5)),
+    (r"pyramid\.lateral\.(\d)\.(?=\D)", r"backbone.fpn.inner_blocks.\1.0."),
+    (r"pyramid\.lateral\.(\d)\.", r"backbone.fpn.inner_blocks.\1."),
+    (r"pyramid\.output\.(\d)\.(?=\D)", r"backbone.fpn.layer_blocks.\1.0."),
+    (r"pyramid\.output\.(\d)\.", r"backbone.fpn.layer_blocks.\1."),
+    (r"rpn\.head\.convs\.(\d)\.", r"rpn.head.conv.\1.0."),
+    (r"rpn\.head\.logits\.", "rpn.head.cls_logits."),
+    (r"rpn\.head\.deltas\.", "rpn.head.bbox_pred."),
+    (r"box_head\.trunk\.layers\.0\.", "roi_heads.box_head.fc6."),
+    (r"box_head\.trunk\.layers\.1\.", "roi_heads.box_head.fc7."),
+    (r"box_head\.trunk\.convs\.convs\.(\d)\.(?=\D)", r"roi_heads.box_head.\1.0."),
+    (r"box_head\.trunk\.convs\.convs\.(\d)\.", r"roi_heads.box_head.\1."),
+    (r"box_head\.logits\.", "roi_heads.box_predictor.cls_score."),
+    (r"box_head\.deltas\.", "roi_heads.box_predictor.bbox_pred."),
+    (r"mask_head\.trunk\.convs\.(\d)\.(?=\D)", r"roi_heads.mask_head.\1.0."),
+    (r"mask_head\.trunk\.convs\.(\d)\.", r"roi_heads.mask_head.\1."),
+    (r"mask_head\.predictor\.upsample\.", "roi_heads.mask_predictor.conv5_mask."),
+    (r"mask_head\.predictor\.logits\.", "roi_heads.mask_predictor.mask_fcn_logits."),
+    *((rf"keypoint_head\.trunk\.convs\.{i}\.", f"roi_heads.keypoint_head.{2 * i}.") for i in range(16)),
+    (r"keypoint_head\.upsample\.", "roi_heads.keypoint_predictor.kps_score_lowres."),
+]
+# As the first published files have it -> as torchvision saves it today.
+_FORMER = [
+    (r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?=\D)", r"backbone.fpn.\1_blocks.\2.0."),
+    (r"rpn\.head\.conv\.(?=\D)", "rpn.head.conv.0.0."),
+    *((rf"roi_heads\.mask_head\.mask_fcn{n}\.", f"roi_heads.mask_head.{n - 1}.0.") for n in range(1, 9)),
+]
+_BY_CLASS = {"box_head.logits": 1, "box_head.deltas": 4, "mask_head.predictor.logits": 1}  # rows of a class
+
+
+def theirs(name: str, names: Iterable[str]) -> str | None:
+    """torchvision's name of our entry ``name``, or None. names: all of our model's entries."""
+    if match := re.match(r"box_head\.trunk\.fc\.layers\.(\d)\.", name):
+        convs = {text.split(".")[4] for text in names if text.startswith("box_head.trunk.convs.convs.")}
+        place = len(convs) + 1 + 2 * int(match[1])  # after the flattening, every other one a ReLU
+        return f"roi_heads.box_head.{place}.{name[match.end() :]}"
+    return _renamed(name, _NAMES)
+
+
+def to_ours(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` of torchvision's under our names, for a model whose entries are ``own``; unknown ones keep their name.
+
+    Classes are put into our order; a background row that the model lacks is left out.
+    """
+    former = {_renamed(name, _FORMER) or name: value for name, value in state.items()}
+    ours = {theirs(name, own): name for name in own}
+    out: dict[str, Tensor] = {}
+    for their_name, value in former.items():
+        name = ours.get(their_name, their_name)
+        rows = _rows(name)
+        if rows is not None:
+            value = _rolled(value, -rows)
+            unused = not name.startswith("box_head.logits")
+            if unused and len(value) == len(own[name]) + rows:
+                value = value[:-rows]
+        out[name] = value
+    return out
+
+
+def from_ours(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our entries under torchvision's names, a missing background row filled with zeros. Raises KeyError for a name
+    that torchvision has no counterpart of.
+    """
+    out: dict[str, Tensor] = {}
+    classes = len(own["box_head.logits.bias"])
+    for name, value in own.items():
+        their_name = theirs(name, own)
+        if their_name is None:
+            raise KeyError(name)
+        rows = _rows(name)
+        if rows is not None:
+            absent = classes * rows - len(value)
+            value = _rolled(torch.cat([value, value.new_zeros(absent, *value.shape[1:])]), rows)
+        out[their_name] = value
+    return out
+
+
+def _renamed(name: str, table: list[tuple[str, str]]) -> str | None:
+    for pattern, replacement in table:
+        if re.match(pattern, name):
+            return re.sub(f"^{pattern}", replacement, name)
+    return None
+
+
+def _rows(name: str) -> int | None:
+    """How many rows of an entry belong to each class; None where classes have none of their own."""
+    return _BY_CLASS.get(name.rpartition(".")[0])
+
+
+def _rolled(value: Tensor, rows: int) -> Tensor:
+    """The first ``-rows`` rows to the end, or the last ``rows`` to the front."""
+    return torch.roll(value, rows, 0)
