@@ -39,7 +39,9 @@ def rows(images: int, detections: int, repeats: int) -> Iterator[tuple[Row, floa
             figures["theirs"] = pycocotools_figures(truth, predictions, kind)
 
         setting = f"{images} images x {detections} detections, {kind}"
-        row = compare("scoring, evaluation.fast", "pycocotools", setting, ours, theirs, repeats, goal)
+        row = compare(
+            "scoring, evaluation.fast", "pycocotools", setting, ours, theirs, repeats, goal, warm_up=False
+        )
         yield row, float(np.abs(np.subtract(figures["ours"], figures["theirs"])).max())
 
 

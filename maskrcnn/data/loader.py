@@ -101,7 +101,8 @@ class TrainLoader:
         portrait = dataset.sizes[:, 0] > dataset.sizes[:, 1]
         self.order = TrainOrder(portrait & group_by_aspect, batch_size, seed, rank, world_size, accumulate)
         crop = (1, 1) if transform.crop is None else (transform.crop[0], transform.crop[1])
-        self._fetch = _TrainFetch(dataset, transform, Canvas(size_divisor, crop, buckets), max_objects)
+        self.canvas = Canvas(size_divisor, crop, buckets)
+        self._fetch = _TrainFetch(dataset, transform, self.canvas, max_objects)
         self._num_workers = num_workers
         self._pin_memory = pin_memory
 

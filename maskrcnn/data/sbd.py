@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
-from scipy.io.matlab import MatReadError
+from scipy.io.matlab import MatReadError, loadmat
 
 from maskrcnn.data.dataset import ImageRecord, OnCorruptImage
 from maskrcnn.data.voc import CLASSES, VocClasses, categories, image_number
@@ -137,7 +136,7 @@ def read_instances(path: Path) -> tuple[npt.NDArray[np.uint16], list[int]]:
     if not path.is_file():
         raise UserError(f"the annotation {path} is missing, but a split lists its image")
     try:
-        content: Any = scipy.io.loadmat(path, variable_names=["GTinst"])["GTinst"][0, 0]  # type: ignore[attr-defined, no-untyped-call]
+        content: Any = loadmat(path, variable_names=["GTinst"])["GTinst"][0, 0]
         numbers = np.asarray(content["Segmentation"])
         classes = [int(number) for number in np.asarray(content["Categories"]).reshape(-1)]
     except (*_DAMAGED, IndexError) as error:

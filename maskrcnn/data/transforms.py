@@ -155,7 +155,7 @@ class Transform:
     def __call__(self, example: Example, rng: np.random.Generator) -> Sample:
         """The example as the network sees it; objects that a crop leaves nothing of are left out."""
         original: tuple[int, int] = example.image.shape[:2]
-        size = self._resized(original, rng)
+        size = self.resized(original, rng)
         top, left, height, width = self._window(size, rng)
         mirror = rng.random() < self.horizontal_flip, rng.random() < self.vertical_flip
         place = _placement(original, size, (top, left, height, width), mirror)
@@ -179,8 +179,8 @@ class Transform:
         )
         return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
 
-    def _resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-        """(height, width) after resizing."""
+    def resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """(height, width) of an image after resizing, before a crop."""
         scale = 1.0
         if self.scale_jitter is not None and self.crop is not None:
             low, high = self.scale_jitter

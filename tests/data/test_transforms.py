@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskrcnn.config import build, compose_config
 from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example
@@ -327,3 +328,20 @@ def test_all_masks_of_real_images_equal_pycocotools(
             assert seen.sum() == expected.sum()  # nothing of the object lies elsewhere
             count += 1
     assert count == 1786
+
+
+def test_every_transform_is_a_key_of_the_configs() -> None:
+    colour = "{_target_: maskrcnn.data.colour.ColourJitter, brightness: 0.2, hue: 0.1}"
+    keys = ("short_side=null", "scale_jitter=[0.5,2.0]", "crop=[64,96]", f"colour={colour}")
+    more = ("vertical_flip=0.25", "flip_keypoints=[1,0]", "max_size=90", "horizontal_flip=0")
+    config = compose_config("train", [f"data.train_transform.{key}" for key in keys + more])
+    assert build(config.data.train_transform) == Transform(
+        short_side=None,
+        max_size=90,
+        scale_jitter=[0.5, 2.0],
+        crop=[64, 96],
+        horizontal_flip=0,
+        vertical_flip=0.25,
+        colour=ColourJitter(brightness=0.2, hue=0.1),
+        flip_keypoints=[1, 0],
+    )
