@@ -42,8 +42,10 @@ class Anchors:
             raise ValueError(
                 f"anchor sizes for {len(self.sizes)} levels, but the pyramid has strides {sorted(features)}"
             )
+        # In a graph made for images of any size a map's height is no number to remember a grid by.
+        grid = _grid.__wrapped__ if torch.compiler.is_exporting() else _grid
         return [
-            _grid(
+            grid(
                 shape[-2], shape[-1], stride, sizes, self.aspect_ratios, self.offset, features[stride].device
             )
             for (stride, sizes) in zip(sorted(features), self.sizes, strict=True)

@@ -50,6 +50,18 @@ class RPNHead(nn.Module):
         return logits, deltas
 
 
+def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The ``most`` highest ``scores`` ``[N, A]`` (or all) and their places, by falling score.
+
+    In a graph made for images of any size it is always ``most``: places beyond the last are 0, of score -inf.
+    """
+    if not torch.compiler.is_exporting():
+        return scores.topk(min(most, scores.shape[1]))
+    padding = scores.new_full((scores.shape[0], most), -torch.inf)
+    top, index = torch.cat([scores, padding], 1).topk(most)
+    return top, torch.where(top > -torch.inf, index, 0)
+
+
 class RPN(nn.Module):
     """Proposals from anchors, with the released code's sampling and suppression.
 
@@ -107,7 +119,7 @@ class RPN(nn.Module):
         """The best of each level, decoded, clipped and suppressed level by level; the best of all that remain."""
         scores, boxes, groups = [], [], []
         for level, (logits, deltas, anchors) in enumerate(zip(*levels, strict=True)):
-            top, index = full_precision(logits).topk(min(self.pre_nms[self.training], logits.shape[1]))
+            top, index = best(full_precision(logits), self.pre_nms[self.training])
             decoded = box_ops.decode(full_precision(take(deltas, index)), anchors[index])
             boxes.append(box_ops.clip(decoded, sizes))
             scores.append(top)
