@@ -17,7 +17,9 @@ Skeletons = dict[int, list[tuple[int, int]]]
 _Rectangle = tuple[int, int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OPACITY = 0.45  # of a mask's colour
-_SURE = 0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
+_SURE = (
+    0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
+)
 
 
 def draw_results(

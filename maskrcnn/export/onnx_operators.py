@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from onnxscript import opset18 as op
+from onnxscript import opset18
 
+op: Any = opset18  # its types are those of tensors in Python, not of places in a graph
 _INT64, _FLOAT = 7, 1
 _NEVER = -1e30  # a score that suppression leaves out
 
@@ -26,8 +27,8 @@ def sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = Fal
 def nms(boxes: Any, order: Any, groups: Any, valid: Any, threshold: float) -> Any:
     """Suppression by NonMaxSuppression with one ONNX class per group.
 
-    boxes ``[N, K, 4]``, order, groups, valid ``[N, K]``: as of ``maskrcnn_ops::nms``. A box's rank stands for its score,
-    so that equal scores are told apart as they are here. Returns keep ``[N, K]``.
+    boxes ``[N, K, 4]``, order, groups, valid ``[N, K]``: as of ``maskrcnn_ops::nms``. A box's rank stands for its
+    score, so that equal scores are told apart as they are here. Returns keep ``[N, K]``.
     """
     shape = op.Shape(order)
     images, count = op.Gather(shape, [0]), op.Gather(shape, [1])  # [1] each

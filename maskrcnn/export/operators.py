@@ -72,7 +72,9 @@ def _same_pooling(one: Switches, other: Switches) -> bool:
     """Whether two operators differ at most in how they choose levels and in samples that they do not take."""
     whole = one.bin_rounding and other.bin_rounding
     samples = (5, 6, 7) if whole else ()
-    numbers = [(a, b) for i, (a, b) in enumerate(zip(one.packed(), other.packed(), strict=True)) if i not in samples]
+    numbers = [
+        (a, b) for i, (a, b) in enumerate(zip(one.packed(), other.packed(), strict=True)) if i not in samples
+    ]
     return one.reduction == other.reduction and all(a == b for a, b in numbers[: -2 or None])
 
 

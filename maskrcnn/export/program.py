@@ -52,7 +52,9 @@ def exportable(model: MaskRCNN) -> Graph:
     Raises UserError for a model without an RPN or a box head, and for operators that no graph holds.
     """
     if model.rpn is None or model.box_head is None:
-        raise UserError("only a model with an RPN and a box head can be exported: it finds its boxes by itself")
+        raise UserError(
+            "only a model with an RPN and a box head can be exported: it finds its boxes by itself"
+        )
     model = copy.deepcopy(model).cpu().float().eval()
     for module in model.modules():
         if isinstance(module, RoIPooler):
@@ -89,7 +91,9 @@ def save_onnx(model: MaskRCNN, path: Path, divisor: int = 32) -> None:
     try:
         from maskrcnn.export.onnx_operators import translations
     except ImportError as error:
-        raise UserError(f"format=onnx needs onnx and onnxscript: pip install 'maskrcnn[export]' ({error})") from error
+        raise UserError(
+            f"format=onnx needs onnx and onnxscript: pip install 'maskrcnn[export]' ({error})"
+        ) from error
     names = exportable(model).names
     table: dict[Callable[..., Any], Callable[..., Any]] = translations()
     program = torch.onnx.export(
