@@ -10,7 +10,7 @@
 #SBATCH --time=12:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=TERM@120
+#SBATCH --signal=B:TERM@120
 set -u
 
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
@@ -21,7 +21,7 @@ srun --kill-on-bad-exit=1 torchrun \
     tools/train.py "$@" &
 step=$!
 stopping=0
-trap 'stopping=1' TERM
+trap 'stopping=1; kill -TERM "$step"' TERM # srun passes it on to torchrun, and that to its workers
 wait "$step"
 status=$?
 while kill -0 "$step" 2>/dev/null; do # a signal ends `wait` early
