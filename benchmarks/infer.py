@@ -35,7 +35,9 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2) -> dict[str, Any]:
     @torch.no_grad()
     def ours() -> list[Result]:
         found = own.detect(image.images, trim=True)
-        return to_results(found, 0, image.images.sizes[0], 1, (side, side), list(range(detectors.NUM_CLASSES)))
+        return to_results(
+            found, 0, image.images.sizes[0], 1, (side, side), list(range(detectors.NUM_CLASSES))
+        )
 
     @torch.no_grad()
     def theirs() -> list[dict[str, Tensor]]:
@@ -48,7 +50,14 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2) -> dict[str, Any]:
     setting = f"R50-FPN, 1 x {side}x{side}, float32, {threads} threads"
     rows = [
         compare(
-            "evaluation (wall time)", f"torchvision, {words}", setting, ours, side_, repeats, goal, time.perf_counter
+            "evaluation (wall time)",
+            f"torchvision, {words}",
+            setting,
+            ours,
+            side_,
+            repeats,
+            goal,
+            time.perf_counter,
         )
         for words, side_, goal in (
             ("full masks as probabilities", theirs, "2.5x"),

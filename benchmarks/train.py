@@ -32,7 +32,7 @@ def run(
 ) -> dict[str, Any]:
     """Steps of ``batch`` images of ``side`` x ``side``; the peer always computes in float32.
 
-    On a GPU also its automatic mixed precision, and 8 images of 800 x 1344 in bf16 (give batch=8 side=1024 for a square).
+    On a GPU also its automatic mixed precision, and 8 images of 800 x 1344 in bf16 (batch=8 side=1024 for a square).
     """
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
@@ -43,7 +43,10 @@ def run(
     rows, losses = [], {}
     for precision in precisions.split(","):
         own, peer = detectors.pair(images, side)
-        ours, theirs = our_step(own.to(device), images, device, precision), their_step(peer.to(device), images, device)
+        ours, theirs = (
+            our_step(own.to(device), images, device, precision),
+            their_step(peer.to(device), images, device),
+        )
         setting = f"{SETTING}, {batch} x {side}x{side}, ours in {precision}, {device.type}, {threads} threads"
         goal = {"fp32": "1.5x", "bf16": "2.5x"}[precision] if device.type == "cpu" else "2.5x"
         rows.append(_row(setting, ours, theirs, repeats, goal, device))
@@ -74,7 +77,9 @@ def _row(
         return call
 
     sides = finished(ours), finished(theirs)
-    return compare("training step (wall time)", "torchvision", setting, *sides, repeats, goal, time.perf_counter)
+    return compare(
+        "training step (wall time)", "torchvision", setting, *sides, repeats, goal, time.perf_counter
+    )
 
 
 def counts(batch: TrainBatch, device: torch.device) -> dict[str, Any]:
