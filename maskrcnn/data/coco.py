@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from maskrcnn.data.coco_json import load_annotations, select, summarise
 from maskrcnn.data.dataset import Dataset, OnCorruptImage
@@ -16,7 +19,7 @@ class CocoDataset(Dataset):
 
     annotations: path of the json. images: folder that the json's file names are relative to.
     on_corrupt_image: what the loaders do about an image that cannot be decoded, "stop" or "skip".
-    only_with_keypoints: leave out images without a labelled keypoint.
+    only_with_keypoints: leave out images without a labelled keypoint. image_ids: read these images alone.
 
     Classes come from the file. Images without objects are kept; boxes of no size, boxes outside of their
     image and unreadable polygons are passed over and counted in ``report``. Raises UserError, naming file,
@@ -30,8 +33,10 @@ class CocoDataset(Dataset):
         images: str | Path,
         on_corrupt_image: OnCorruptImage = "stop",
         only_with_keypoints: bool = False,
+        image_ids: Collection[int] | None = None,
     ) -> None:
         self.annotations = Path(annotations)
+        self.chosen = None if image_ids is None else frozenset(image_ids)
         folder = Path(images)
         data = load_annotations(self.annotations)
         if not folder.is_dir():
@@ -42,14 +47,19 @@ class CocoDataset(Dataset):
         if not sound.images:
             raise UserError(f"{self.annotations} lists no image")
         report = summarise(self.annotations, sound.defects)
-        records = sound.records()
+        records = [r for r in sound.records() if self.chosen is None or r.image_id in self.chosen]
         if only_with_keypoints:
             records = [r for r in records if r.keypoints is not None and (r.keypoints[..., 2] > 0).any()]
         super().__init__(records, sound.categories, folder, on_corrupt_image, report)
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's content, for scoring."""
-        return load_annotations(self.annotations)
+        content = load_annotations(self.annotations)
+        if self.chosen is None:
+            return content
+        images = [image for image in content["images"] if image["id"] in self.chosen]
+        annotations = [a for a in content["annotations"] if a["image_id"] in self.chosen]
+        return {**content, "images": images, "annotations": annotations}
 
 
 @dataclass(frozen=True)
@@ -112,3 +122,40 @@ class CustomCoco:
             if value is None:
                 raise UserError(f"data=custom needs data.{split}_{key}={what}")
         return CocoDataset(str(annotations), str(images), self.on_corrupt_image)
+
+
+@dataclass(frozen=True)
+class CocoFolds:
+    """One json cut into ``folds`` parts by image: part ``fold`` is validated on, the others are trained on.
+
+    For few images without a split of their own, and for cross-validation. Which images make a part depends on their ids
+    alone.
+    """
+
+    annotations: str | None
+    images: str | None
+    folds: int = 5
+    fold: int = 0
+    on_corrupt_image: OnCorruptImage = "stop"
+
+    def train(self) -> CocoDataset:
+        return self._part(validated=False)
+
+    def val(self) -> CocoDataset:
+        return self._part(validated=True)
+
+    def _part(self, validated: bool) -> CocoDataset:
+        if self.annotations is None or self.images is None:
+            raise UserError("data=folds needs data.annotations=FILE, a COCO-format json, and data.images=DIR")
+        if not 0 <= self.fold < self.folds:
+            raise UserError(
+                f"data.fold={self.fold}: with data.folds={self.folds} it is 0 to {self.folds - 1}"
+            )
+        images = load_annotations(self.annotations)["images"]
+        ids = sorted(image["id"] for image in images if isinstance(image, dict) and "id" in image)
+        if not 2 <= self.folds <= len(ids):
+            raise UserError(f"data.folds={self.folds}: expected 2 to {len(ids)}, the number of images")
+        order = np.random.default_rng(0).permutation(len(ids))
+        mine = {ids[place] for place in order[self.fold :: self.folds]}
+        chosen = mine if validated else set(ids) - mine
+        return CocoDataset(self.annotations, self.images, self.on_corrupt_image, image_ids=chosen)
