@@ -56,7 +56,7 @@ def encode(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0,
     size, anchor_size = (far - corner).clamp(min=1e-3), (anchor_far - anchor_corner).clamp(min=1e-3)
     shift = ((far + corner) / 2 - (anchor_far + anchor_corner) / 2) / anchor_size
     deltas = torch.cat([shift, (size / anchor_size).log()], dim=-1)
-    return deltas * _row(tuple(weights), deltas.dtype, deltas.device) if set(weights) != {1.0} else deltas
+    return deltas * _row_like(deltas, weights) if set(weights) != {1.0} else deltas
 
 
 def decode(
@@ -69,11 +69,17 @@ def decode(
     corner, far = anchors.split(2, -1)
     anchor_size = far - corner
     if set(weights) != {1.0}:
-        deltas = deltas / _row(tuple(weights), deltas.dtype, deltas.device)
+        deltas = deltas / _row_like(deltas, weights)
     shift, scale = deltas.split(2, -1)
     centre = shift * anchor_size + (corner + far) / 2
     half = scale.clamp(max=max_log_scale).exp() * anchor_size / 2
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def _row_like(deltas: Tensor, values: Sequence[float]) -> Tensor:
+    """``values`` as a tensor; a graph's tensors (torch.export) must not be kept."""
+    make = _row.__wrapped__ if torch.compiler.is_exporting() else _row
+    return make(tuple(values), deltas.dtype, deltas.device)
 
 
 @lru_cache(maxsize=32)

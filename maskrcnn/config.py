@@ -37,7 +37,8 @@ _SHORTHAND = {"init": "init.weights"}
 
 @dataclass
 class Init:
-    """weights: a checkpoint or state dict to start from, ``imagenet`` (the backbone alone), or None.
+    """weights: a checkpoint or state dict to start from (ours, torchvision's or Detectron2's), ``imagenet`` (the
+    backbone alone), or None.
     reset_heads: layers of another shape start anew instead of stopping the run."""
 
     weights: str | None = None

@@ -230,3 +230,8 @@ def test_aligned_targets_are_torchvisions(shape: tuple[int, int], mirrored: bool
     packed = pack([bitmaps], [maps], 3)
     targets = aligned_mask_targets(packed, boxes[None], matched[None], 14, shape)[0]
     torch.testing.assert_close(targets, expected)
+    canvas = (shape[0] + 9, shape[1] + 20)  # padded to a common size: what is seen at the image's edge stays
+    size = torch.tensor([shape], dtype=torch.float32)
+    torch.testing.assert_close(
+        aligned_mask_targets(packed, boxes[None], matched[None], 14, canvas, size)[0], expected
+    )

@@ -66,6 +66,18 @@ class RPNHead(nn.Module):
         return torch.cat([logits.view(-1, 1, *rest), deltas.view(-1, 4, *rest)], 1).flatten(0, 1)
 
 
+def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The ``most`` highest ``scores`` ``[N, A]`` (or all) and their places, by falling score.
+
+    In a graph made for images of any size it is always ``most``: places beyond the last are 0, of score -inf.
+    """
+    if not torch.compiler.is_exporting():
+        return scores.topk(min(most, scores.shape[1]))
+    padding = scores.new_full((scores.shape[0], most), -torch.inf)
+    top, index = torch.cat([scores, padding], 1).topk(most)
+    return top, torch.where(top > -torch.inf, index, 0)
+
+
 class RPN(nn.Module):
     """Proposals from anchors, with the released code's sampling and suppression.
 
@@ -130,7 +142,7 @@ class RPN(nn.Module):
         first, most = 0, self.pre_nms[self.training]
         scores, indices = [], []
         for logits in found.logits.split(found.sizes, 1):
-            top, index = logits.topk(min(most, logits.shape[1]))
+            top, index = best(logits, most)
             scores.append(top)
             indices.append(index + first if first else index)
             first += logits.shape[1]
@@ -143,12 +155,15 @@ class RPN(nn.Module):
         unusable = (far - corner < self.min_size).any(-1)
         if self.score_threshold > 0:
             unusable |= score.sigmoid() < self.score_threshold
-        groups = _levels(tuple(top.shape[1] for top in scores), index.device).expand_as(index)
+        levels = (
+            _levels.__wrapped__ if torch.compiler.is_exporting() else _levels
+        )  # a graph's tensors are not kept
+        groups = levels(tuple(top.shape[1] for top in scores), index.device).expand_as(index)
         keep = batched_nms(boxes, score.masked_fill(unusable, -torch.inf), groups, self.nms_iou)
         score = score.masked_fill(~keep, -torch.inf)
-        best, index = score.topk(min(self.post_nms[self.training], score.shape[1]))
-        valid = best > -torch.inf
-        return Proposals(take(boxes, index), best.masked_fill(~valid, 0.0), valid)
+        kept, index = score.topk(min(self.post_nms[self.training], score.shape[1]))
+        valid = kept > -torch.inf
+        return Proposals(take(boxes, index), kept.masked_fill(~valid, 0.0), valid)
 
     def _losses(self, found: _Anchored, targets: Targets) -> dict[str, Loss]:
         with torch.no_grad():

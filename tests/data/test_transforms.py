@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from maskrcnn.config import build, compose_config
 from maskrcnn.data.coco import CocoDataset
@@ -22,6 +23,7 @@ from maskrcnn.data.dataset import Example
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
 from maskrcnn.masks import crop_to_object, mask_targets, pack
+from maskrcnn.structures import Preprocessing
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -345,3 +347,18 @@ def test_every_transform_is_a_key_of_the_configs() -> None:
         colour=ColourJitter(brightness=0.2, hue=0.1),
         flip_keypoints=[1, 0],
     )
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (97, 31), (50, 50), (333, 500)])
+def test_float_resampling_is_torchvisions(height: int, width: int) -> None:
+    """Sizes too: torchvision rounds them down, here of sides that do not divide."""
+    image = rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    example = replace(example_of([np.ones((height, width))]), image=image)
+    resize = GeneralizedRCNNTransform(77, 113, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]).eval()
+    planes = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    expected, targets = resize.resize(planes, {"boxes": torch.from_numpy(example.boxes)})
+    sample = Transform.of(Preprocessing(77, 113, "float"))(example, rng())
+    assert sample.pixels.dtype == np.float32
+    np.testing.assert_allclose(sample.pixels / 255, expected.permute(1, 2, 0), atol=1e-6)
+    assert targets is not None
+    np.testing.assert_allclose(sample.boxes, targets["boxes"], rtol=1e-6)

@@ -108,3 +108,38 @@ def test_invalid_proposals_are_never_detected() -> None:
     found = head.detect({}, proposals, Images(torch.zeros(1, 3, 100, 100), torch.full((1, 2), 100.0)))
     assert not found.valid.any()
     assert (found.scores == 0).all()
+
+
+def test_small_detections_are_dropped_and_all_candidates_may_be_kept() -> None:
+    head = make_head(score_threshold=0.0, nms_iou=1.0, num_detections=1000)
+    boxes = random_boxes(30, 5)[None]
+    proposals = Proposals(boxes, torch.zeros(1, 30), torch.ones(1, 30, dtype=torch.bool))
+    images = Images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.tensor([[100.0, 100.0]]))
+    with torch.no_grad():
+        head.num_candidates = None
+        every = head.detect({}, proposals, images)
+        sides = (every.boxes[..., 2:] - every.boxes[..., :2]).amin(-1)
+        head.min_size = sides[every.valid].median().item()
+        large = head.detect({}, proposals, images)
+        head.min_size, head.num_candidates = 0.0, 10
+        few = head.detect({}, proposals, images)
+    assert every.valid.sum() > 80
+    assert large.valid.sum() == (every.valid & (sides >= sides[every.valid].median())).sum()
+    assert torch.equal(few.scores[0], every.scores[0, :10])
+
+
+def test_a_box_for_background_changes_nothing() -> None:
+    with_row, without = make_head(background_box=True), make_head()
+    assert with_row.deltas.out_features == without.deltas.out_features + 4
+    with torch.no_grad():
+        for name in ("logits", "deltas"):
+            ours, theirs = getattr(without, name), getattr(with_row, name)
+            ours.weight.copy_(theirs.weight[: len(ours.weight)])
+        without.trunk.load_state_dict(with_row.trunk.state_dict())
+    boxes = random_boxes(9, 1)[None]
+    for found, expected in zip(
+        with_row.predict({}, boxes, torch.ones(1, 9, dtype=torch.bool)),
+        without.predict({}, boxes, torch.ones(1, 9, dtype=torch.bool)),
+        strict=True,
+    ):
+        assert torch.equal(found, expected)

@@ -81,3 +81,14 @@ def test_samples_carry_their_objects_class() -> None:
     assert samples.positive.sum(1).tolist() == [4, 0]
     assert samples.valid.sum(1).tolist() == [5, 2]
     assert (samples.labels[1][samples.valid[1]] == NUM_CLASSES).all()
+
+
+def test_between_the_thresholds_nothing_is_sampled() -> None:
+    targets = box_targets([[[0, 0, 40, 40]]], [[2]])
+    boxes = torch.tensor([[[0.0, 0, 40, 30], [0, 0, 40, 18], [0, 0, 40, 10]]])  # overlap by 0.75, 0.45, 0.25
+    proposals = Proposals(boxes, torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool))
+    for negative_iou, negatives in ((None, [18.0, 10.0]), (0.3, [10.0])):
+        samples = Sampler(8, 0.5, iou=0.5, negative_iou=negative_iou)(proposals, targets, NUM_CLASSES)
+        drawn = samples.boxes[0][samples.valid[0] & ~samples.positive[0]]
+        assert sorted(drawn[:, 3].tolist(), reverse=True) == negatives
+        assert samples.positive.sum() == 2

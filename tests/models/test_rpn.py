@@ -103,3 +103,31 @@ def test_a_level_smaller_than_the_quota_and_an_image_without_objects() -> None:
     assert losses["rpn_box"].total == 0
     assert losses["rpn_objectness"].total > 0
     assert proposals.boxes.isfinite().all()
+
+
+def test_a_score_threshold_drops_proposals_and_no_others() -> None:
+    rpn = make_rpn().eval()
+    with torch.no_grad():
+        every = rpn.propose(features(), SIZES)
+        rpn.score_threshold = every.scores[0].sigmoid().median().item()
+        found = rpn.propose(features(), SIZES)
+    kept = every.valid & (every.scores.sigmoid() >= rpn.score_threshold)
+    assert 0 < kept.sum() < every.valid.sum()
+    for n in range(2):
+        assert torch.equal(found.boxes[n][found.valid[n]], every.boxes[n][kept[n]])
+
+
+def test_deltas_are_scaled_by_the_weights_and_cut_at_the_largest_size() -> None:
+    """Weights of 2 and outputs twice as large are the same proposals; the cut is at the largest logarithm."""
+    rpn = make_rpn().eval()
+    with torch.no_grad():
+        before = rpn.propose(features(), SIZES)
+        rpn.box_weights = (2.0, 2.0, 2.0, 2.0)
+        rpn.head.deltas.weight *= 2
+        rpn.head.deltas.bias *= 2
+        torch.testing.assert_close(rpn.propose(features(), SIZES).boxes, before.boxes)
+        rpn.max_log_scale = 0.0
+        sides = rpn.propose(features(), SIZES)
+    size = (sides.boxes[..., 2:] - sides.boxes[..., :2])[sides.valid]
+    assert size.max() <= 32 * 2**0.5 + 1e-3  # no proposal is larger than its anchor
+    assert (before.boxes[..., 2:] - before.boxes[..., :2]).max() > 46
