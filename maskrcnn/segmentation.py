@@ -36,7 +36,9 @@ def decode_all(segmentations: Sequence[Any], height: int, width: int) -> list[Ma
     places = [place for place, value in enumerate(counts) if isinstance(value, bytes)]
     for place, parsed in zip(places, parse_rle_strings([counts[place] for place in places]), strict=True):
         counts[place] = parsed
-    for runs in counts:
+    for runs, segmentation in zip(counts, segmentations, strict=True):
+        if isinstance(segmentation, list):  # rasterised above
+            continue
         if runs.size and (int(runs.sum()) != height * width or runs.min() < 0):
             raise UserError(
                 f"its RLE describes {int(runs.sum())} pixels, but the image has {height} x {width} = "

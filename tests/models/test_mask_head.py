@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from maskrcnn.models.mask_head import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Samples
+from maskrcnn.structures import Images, Samples
 from tests.models.batches import NUM_CLASSES, box_targets
 from tests.models.test_box_head import CornerOp
 
@@ -122,10 +122,11 @@ def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
         for g, (x1, y1, x2, y2) in enumerate(of_image[:2].int().tolist()):
             masks[n, g, y1:y2, x1:x2] = 1
     wanted = [project_masks_on_boxes(masks[n], given.boxes[n], given.matched[n], SIDE) for n in (0, 1)]
+    images = Images(torch.zeros(2, 3, 50, 60, dtype=torch.uint8), torch.tensor([[50.0, 60], [50, 60]]))
     losses = []
     for recipe in ("exact", "bitmap_align"):
         head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES, "class_agnostic", recipe)  # type: ignore[arg-type]
-        found = head.losses(torch.zeros(4, 1, 2, 2), given, targets, (50, 60))["mask"]
+        found = head.losses(torch.zeros(4, 1, 2, 2), given, targets, images)["mask"]
         losses.append(found.total.item())
     expected = sum(
         torch.nn.functional.binary_cross_entropy_with_logits(maps[0], mask, reduction="sum")
@@ -134,5 +135,5 @@ def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
     )
     assert losses[1] == pytest.approx(expected.item() / SIDE**2, rel=1e-5)
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
-    with pytest.raises(ValueError, match="needs the canvas"):
+    with pytest.raises(ValueError, match="needs the images"):
         head.losses(torch.zeros(4, 1, 2, 2), given, targets)
