@@ -1,17 +1,17 @@
-"""Data loading, measured: time per COCO image beside torchvision's reference pipeline, and memory over
-workers.
+"""Data, measured: time per COCO image beside torchvision's reference pipeline, memory over workers, sizes of canvas,
+and scoring beside pycocotools.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,54 +24,61 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2 import functional
 
+from benchmarks import scoring
+from benchmarks.timing import Row, compare, machine
 from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 
-ROUNDS = 5
+PACKAGES = ("torch", "torchvision", "pycocotools", "faster-coco-eval", "opencv-python-headless", "pillow")
+TRANSFORM = Transform(short_side=800, max_size=1333, horizontal_flip=0.5)
 
 
-def run(out: Path, root: Path, images: int = 40) -> dict[str, Any]:
-    """Measures on the COCO images of ``root`` (val2017, annotations/); writes ``out``/data.json and returns
-    it.
+def run(
+    root: Path, images: int = 40, repeats: int = 7, scored_images: int = 5000, detections: int = 36
+) -> dict[str, Any]:
+    """All comparisons; times are CPU time of the process, which for loading has one thread.
 
-    Times are process CPU time of one thread, milliseconds per image, medians of interleaved rounds.
+    root: COCO's val2017/ and annotations/. images: read in each turn. repeats: turns of the loading; scoring takes
+    two. scored_images, detections: of scoring.
     """
     annotations = root / "annotations" / "instances_val2017.json"
     if not annotations.is_file():
         raise UserError(f"the data benchmark reads COCO images; there is no {annotations}")
+    before, threads = machine(), torch.get_num_threads()
     torch.set_num_threads(1)
     dataset = CocoDataset(annotations, root / "val2017")
-    sides: dict[str, Callable[[], None]] = {
-        "ours": lambda: _ours(dataset, images),
-        "torchvision": lambda: _torchvision(dataset, images),
-        "decoding alone": lambda: _decoding(dataset, images),
-    }
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(ROUNDS):
-        for name, side in sides.items():
-            begun = time.process_time()
-            side()
-            times[name].append((time.process_time() - begun) * 1e3 / images)
-    ratios = [theirs / own for own, theirs in zip(times["ours"], times["torchvision"], strict=True)]
-    result = {
-        "milliseconds_per_image": {
-            name: round(statistics.median(values), 2) for name, values in times.items()
-        },
-        "ratio": {
-            "median": round(statistics.median(ratios), 2),
-            "spread": [round(min(ratios), 2), round(max(ratios), 2)],
-        },
+    loading = _loading(dataset, images, repeats)
+    torch.set_num_threads(threads)
+    scored = list(scoring.rows(scored_images, detections, 2))
+    return {
+        "machine": before,
+        "versions": {name: version(name) for name in PACKAGES},
         "memory": memory(),
+        "canvases": canvases(dataset),
+        "largest_difference_of_scores": max(difference for _, difference in scored),
+        "rows": [row.as_json() for row in [*loading, *(row for row, _ in scored)]],
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "data.json").write_text(json.dumps(result, indent=1))
-    return result
+
+
+def _loading(dataset: CocoDataset, images: int, repeats: int) -> list[Row]:
+    """Milliseconds per image of the whole pipeline, and of decoding alone, which is most of it."""
+    setting = "one COCO image: decode, resize to 800, flip, targets; one core"
+    sides = (lambda: _ours(dataset, images)), (lambda: _torchvision(dataset, images))
+    whole = compare(
+        "loading", "torchvision's reference pipeline", setting, *sides, repeats, "3x, 5 ms an image"
+    )
+    alone = compare(
+        "loading", "decoding alone", setting, sides[0], lambda: _decoding(dataset, images), repeats
+    )
+    return [
+        replace(row, ours_ms=row.ours_ms / images, peer_ms=row.peer_ms / images) for row in (whole, alone)
+    ]
 
 
 def _ours(dataset: CocoDataset, images: int) -> None:
-    loader = TrainLoader(dataset, Transform(short_side=800, max_size=1333, horizontal_flip=0.5), 2)
+    loader = TrainLoader(dataset, TRANSFORM, 2)
     for _ in islice(loader.batches(), images // 2):
         pass
 
@@ -131,6 +138,25 @@ def memory() -> dict[str, float]:
     return {**added, "ratio": round(added["8 workers"] / added["1 workers"], 3)}
 
 
+def canvases(dataset: CocoDataset, batch_size: int = 2) -> dict[str, dict[str, float]]:
+    """How many sizes of canvas an epoch has, and the share of its pixels that is padding, by bucket setting."""
+    listed = [[800, 1088], [800, 1344], [1088, 800], [1344, 800], [1344, 1344]]
+    found = {}
+    for name, buckets in (("32", None), ("128", 128), (str(listed), listed)):
+        loader = TrainLoader(dataset, TRANSFORM, batch_size, buckets=buckets)
+        tickets = [loader.order.batch(step) for step in range(loader.steps_per_epoch)]
+        sizes = [[_resized(dataset.sizes[ticket.place]) for ticket in batch] for batch in tickets]
+        shapes = [loader.canvas.size(*np.max(batch, axis=0).tolist()) for batch in sizes]
+        covered = sum(h * w for batch in sizes for h, w in batch)
+        area = sum(len(batch) * h * w for batch, (h, w) in zip(sizes, shapes, strict=True))
+        found[name] = {"sizes": len(set(shapes)), "padding": round(1 - covered / area, 3)}
+    return found
+
+
+def _resized(size: Sequence[int]) -> tuple[int, int]:
+    return TRANSFORM.resized((int(size[0]), int(size[1])), np.random.default_rng(0))
+
+
 def _measured(workers: int, number: int) -> float:
     """A process of its own for each measurement, so that none sees the memory of another."""
     command = [sys.executable, "-c", f"from benchmarks.data import report; report({workers}, {number})"]
@@ -175,7 +201,3 @@ def _many_annotations(folder: Path, number: int) -> CocoDataset:
     path = folder / "annotations.json"
     path.write_text(json.dumps(content))
     return CocoDataset(path, folder / "images")
-
-
-if __name__ == "__main__":
-    print(json.dumps(run(Path(sys.argv[1]), Path(sys.argv[2])), indent=1))

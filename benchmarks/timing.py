@@ -50,10 +50,13 @@ def compare(
     repeats: int,
     goal: str = "",
     clock: Callable[[], float] = time.process_time,
+    warm_up: bool = True,
 ) -> Row:
-    """Run both once unmeasured, then ``repeats`` times in turns. ``clock`` counts CPU time of the whole process."""
+    """Run both once unmeasured (``warm_up``), then ``repeats`` times in turns. ``clock`` counts CPU time of the whole
+    process.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(repeats + 1):
+    for turn in range(0 if warm_up else 1, repeats + 1):
         for side, kept in zip((ours, theirs), times, strict=True):
             begun = clock()
             side()

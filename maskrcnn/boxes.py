@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,29 +15,27 @@ MAX_LOG_SCALE = math.log(1000.0 / 16)
 
 def area(boxes: Tensor) -> Tensor:
     """``[..., 4]`` to ``[...]``, square pixels; 0 for boxes of negative width or height."""
-    size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
-    return size[..., 0] * size[..., 1]
+    corner, far = boxes.split(2, -1)
+    size: Tensor = far - corner
+    return size.clamp(min=0).prod(-1)
 
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Pairwise intersection areas: ``[..., K, 4]`` and ``[..., G, 4]`` to ``[..., K, G]``."""
-    top_left = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    bottom_right = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    size = (bottom_right - top_left).clamp(min=0)
-    return size[..., 0] * size[..., 1]
+    ax1, ay1, ax2, ay2 = a.unsqueeze(-2).unbind(-1)  # [..., K, 1]
+    bx1, by1, bx2, by2 = b.unsqueeze(-3).unbind(-1)  # [..., 1, G]
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp_(min=0)
+    return width * (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp_(min=0)
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Pairwise intersection over union: ``[..., K, 4]`` and ``[..., G, 4]`` to ``[..., K, G]`` in 0..1."""
-    shared = intersection(a, b)
-    union = area(a)[..., :, None] + area(b)[..., None, :] - shared
+def iou(a: Tensor, b: Tensor, shared: Tensor | None = None) -> Tensor:
+    """Pairwise intersection over union: ``[..., K, 4]`` and ``[..., G, 4]`` to ``[..., K, G]`` in 0..1.
+
+    shared: their `intersection`, where it is known already.
+    """
+    shared = intersection(a, b) if shared is None else shared
+    union = area(a).unsqueeze(-1) + area(b).unsqueeze(-2) - shared
     return shared / union.clamp(min=torch.finfo(shared.dtype).tiny)
-
-
-def covered(a: Tensor, b: Tensor) -> Tensor:
-    """The share of each ``a`` that lies inside each ``b``: ``[..., K, 4]``, ``[..., G, 4]`` to ``[..., K, G]``."""
-    own = area(a)[..., :, None]
-    return intersection(a, b) / own.clamp(min=torch.finfo(own.dtype).tiny)
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
@@ -52,12 +51,12 @@ def encode(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1.0, 1.0,
     ``dx = wx (x - xa) / wa``, ``dw = ww log(w / wa)``; x is the centre. A box or anchor narrower than
     1e-3 pixel counts as that wide, so that the result is finite.
     """
-    size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3)
-    anchor_size = (anchors[..., 2:] - anchors[..., :2]).clamp(min=1e-3)
-    centre = (boxes[..., 2:] + boxes[..., :2]) / 2
-    anchor_centre = (anchors[..., 2:] + anchors[..., :2]) / 2
-    deltas = torch.cat([(centre - anchor_centre) / anchor_size, (size / anchor_size).log()], dim=-1)
-    return deltas * deltas.new_tensor(weights)
+    corner, far = boxes.split(2, -1)
+    anchor_corner, anchor_far = anchors.split(2, -1)
+    size, anchor_size = (far - corner).clamp(min=1e-3), (anchor_far - anchor_corner).clamp(min=1e-3)
+    shift = ((far + corner) / 2 - (anchor_far + anchor_corner) / 2) / anchor_size
+    deltas = torch.cat([shift, (size / anchor_size).log()], dim=-1)
+    return deltas * _row_like(deltas, weights) if set(weights) != {1.0} else deltas
 
 
 def decode(
@@ -67,9 +66,23 @@ def decode(
     max_log_scale: float = MAX_LOG_SCALE,
 ) -> Tensor:
     """Boxes ``[..., 4]`` from ``deltas`` and ``anchors``: the inverse of `encode`; dw, dh at most ``max_log_scale``."""
-    anchor_size = anchors[..., 2:] - anchors[..., :2]
-    anchor_centre = (anchors[..., 2:] + anchors[..., :2]) / 2
-    deltas = deltas / deltas.new_tensor(weights)
-    centre = deltas[..., :2] * anchor_size + anchor_centre
-    half = deltas[..., 2:].clamp(max=max_log_scale).exp() * anchor_size / 2
+    corner, far = anchors.split(2, -1)
+    anchor_size = far - corner
+    if set(weights) != {1.0}:
+        deltas = deltas / _row_like(deltas, weights)
+    shift, scale = deltas.split(2, -1)
+    centre = shift * anchor_size + (corner + far) / 2
+    half = scale.clamp(max=max_log_scale).exp() * anchor_size / 2
     return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def _row_like(deltas: Tensor, values: Sequence[float]) -> Tensor:
+    """``values`` as a tensor; a graph's tensors (torch.export) must not be kept."""
+    make = _row.__wrapped__ if torch.compiler.is_exporting() else _row
+    return make(tuple(values), deltas.dtype, deltas.device)
+
+
+@lru_cache(maxsize=32)
+def _row(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept, because a copy of numbers to a GPU makes the host wait."""
+    return torch.tensor(values, dtype=dtype, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,8 +15,10 @@ INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command goes on where 
 def run_tool(main: Callable[[Sequence[str]], None], description: str | None) -> None:
     """Call ``main`` with the command line's arguments and exit.
 
-    A UserError is printed on stderr and ends with status 2; ``debug=true`` lets its traceback through.
+    A UserError is printed on stderr and ends with status 2; ``debug=true`` lets its traceback through. Modules of the
+    working directory can be named in configs (``_target_: my_operator.MyOperator``).
     """
+    sys.path.append(os.getcwd())
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(description)

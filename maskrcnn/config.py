@@ -67,15 +67,19 @@ class Checkpoints:
 @dataclass
 class Evaluation:
     """every: steps between evaluations; 0 is at the end alone. max_dets: detections per image that count.
+    area_ranges: sizes that COCO's AP is reported for, ``{name: [least, most]}`` in square pixels; None is its s, m, l.
     batch_size: images at once. num_images: of the validation set, the first ones; None is all.
+    per_class: print the figures of every class too, and write them to per_class.json.
     fast: count COCO's figures with the package faster-coco-eval. details: also write the figures of every class, by
     object size in cells of ``cell`` pixels, of outlines, and the kinds of errors. patience: evaluations without a
     better one after which training ends; None is no such end."""
 
     every: int = 0
     max_dets: int = 100
+    area_ranges: dict[str, Any] | None = None
     batch_size: int = 8
     num_images: int | None = None
+    per_class: bool = False
     fast: bool = False
     details: bool = False
     cell: float = 16.0
@@ -126,6 +130,7 @@ class Train(Common):
     box_roi_op: dict[str, Any] | str | None = None
     mask_roi_op: dict[str, Any] | str | None = None
     keypoint_roi_op: dict[str, Any] | str | None = None
+    mask_targets: str = "exact"
     data: dict[str, Any] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=Schedule)
     proposals: GivenProposals = field(default_factory=GivenProposals)

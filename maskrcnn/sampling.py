@@ -6,6 +6,8 @@ A generator's state would have to be saved, shared between processes and kept in
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -15,12 +17,17 @@ def keyed_uniform(keys: Tensor, count: int, stream: int) -> Tensor:
 
     stream: tells independent uses of one key apart. The mixing is SplitMix64's (Steele et al., 2014).
     """
-    position = torch.arange(count, device=keys.device, dtype=torch.int64) + (stream << 32)
-    x = keys[:, None] * -7046029254386353131 + position * -4417276706812531889  # wraps modulo 2^64
+    x = keys[:, None] * -7046029254386353131 + _positions(count, stream, keys.device)  # wraps modulo 2^64
     x = (x ^ _shift(x, 30)) * -4658895280553007687
     x = (x ^ _shift(x, 27)) * -7723592293110705685
     x = x ^ _shift(x, 31)
     return _shift(x, 40).to(torch.float32) * 2.0**-24
+
+
+@lru_cache(maxsize=64)
+def _positions(count: int, stream: int, device: torch.device) -> Tensor:
+    position = torch.arange(count, device=device, dtype=torch.int64) + (stream << 32)
+    return position * -4417276706812531889
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
@@ -38,13 +45,12 @@ def sample(
     """
     slots = min(num, positive.shape[1])
     uniform = keyed_uniform(keys, positive.shape[1], stream)
-    pos_key, pos_index = torch.where(positive, uniform, -1.0).topk(min(max_positives, slots))
-    neg_key, neg_index = torch.where(negative, uniform, -1.0).topk(slots)
+    pos_key, pos_index = uniform.masked_fill(~positive, -1.0).topk(min(max_positives, slots))
+    neg_key, neg_index = uniform.masked_fill(~negative, -1.0).topk(slots)
     pos_valid = pos_key >= 0
-    room = slots - pos_valid.sum(1, keepdim=True)
-    neg_valid = (neg_key >= 0) & (torch.arange(slots, device=keys.device) < room)
+    num_positive, slot = pos_valid.sum(1, keepdim=True), torch.arange(slots, device=keys.device)
+    neg_valid = (neg_key >= 0) & (slot < slots - num_positive)
     valid = torch.cat([pos_valid, neg_valid], dim=1)
-    first = torch.sort(valid.to(torch.uint8), dim=1, descending=True, stable=True).indices[:, :slots]
-    is_positive = torch.cat([pos_valid, torch.zeros_like(neg_valid)], dim=1)
-    indices = torch.cat([pos_index, neg_index], dim=1)
-    return indices.gather(1, first), valid.gather(1, first), is_positive.gather(1, first)
+    valid, first = torch.sort(valid.to(torch.uint8), dim=1, descending=True, stable=True)
+    indices = torch.cat([pos_index, neg_index], dim=1).gather(1, first[:, :slots])
+    return indices, valid[:, :slots].bool(), slot < num_positive

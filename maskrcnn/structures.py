@@ -12,8 +12,8 @@ Conventions, obeyed everywhere:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -147,16 +147,30 @@ class Samples(_Record):
     max_positives: int
 
     def positives(self) -> Samples:
-        """The slots that can hold positives, ``[N, max_positives]``; valid where they do."""
-        first = slice(self.max_positives)
-        return Samples(
-            self.boxes[:, first],
-            self.labels[:, first],
-            self.matched[:, first],
-            self.positive[:, first],
-            self.positive[:, first],
-            self.max_positives,
-        )
+        """The slots that can hold positives, ``[N, max_positives]`` (on a CPU: those that do); valid where they do."""
+        held = self._first(_used(self.positive[:, : self.max_positives]))
+        return replace(held, valid=held.positive)
+
+    def trimmed(self) -> Samples:
+        """On a CPU without the slots at the end that no image uses."""
+        return self._first(_used(self.valid))
+
+    def _first(self, count: int) -> Samples:
+        rows: dict[str, Any] = {
+            f.name: value[:, :count] if isinstance(value := getattr(self, f.name), Tensor) else value
+            for f in fields(self)
+        }
+        return Samples(**rows)
+
+
+def _used(taken: Tensor) -> int:
+    """How many slots of ``[N, K]`` bool, taken from the front, are used by some image, at least 1.
+
+    All of them but on a CPU: a GPU would have to be waited for, and wants the same shapes in every step.
+    """
+    if taken.device.type != "cpu" or torch.compiler.is_compiling():
+        return taken.shape[1]
+    return max(1, int(taken.sum(1).max()))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
@@ -32,12 +31,6 @@ def test_iou_of_batches_is_that_of_each() -> None:
 def test_iou_of_nothing_is_zero() -> None:
     empty = torch.zeros(1, 4)
     assert box_ops.iou(empty, empty).item() == 0.0
-
-
-def test_covered_is_the_share_of_the_first() -> None:
-    small, large = torch.tensor([[2.0, 2, 4, 4]]), torch.tensor([[3.0, 0, 10, 10]])
-    assert box_ops.covered(small, large).item() == pytest.approx(0.5)
-    assert box_ops.covered(large, small).item() == pytest.approx(2 / 70)
 
 
 def test_clip_uses_each_images_own_size() -> None:

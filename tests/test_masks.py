@@ -14,13 +14,12 @@ from maskrcnn.masks import (
     MaskBitmap,
     aligned_mask_targets,
     crop_to_object,
-    decode,
     encode,
     has_mask,
     mask_targets,
     pack,
-    parse_rle_string,
 )
+from maskrcnn.segmentation import decode, decode_all, parse_rle_strings
 
 HEIGHT, WIDTH = 37, 53
 
@@ -74,12 +73,30 @@ def test_both_kinds_of_rle_are_read_as_by_pycocotools(density: float) -> None:
             np.testing.assert_array_equal(full(decode(segmentation, HEIGHT, WIDTH)), mask)
 
 
+@given(st.lists(polygons, max_size=5), st.integers(0, 1000))
+@settings(max_examples=100, deadline=None)
+def test_all_objects_of_an_image_are_read_as_one_by_one(several: list[list[list[float]]], seed: int) -> None:
+    flat = {"size": [HEIGHT, WIDTH], "counts": [5, 7, HEIGHT * WIDTH - 12]}
+    whole = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
+    segmentations = [*several, encode(random_mask(seed, 0.2)), flat, encode(random_mask(0, 0.0)), whole, flat]
+    expected = [oracle(s) if s else np.zeros((HEIGHT, WIDTH), np.uint8) for s in segmentations]
+    found = decode_all(segmentations, HEIGHT, WIDTH)
+    for mask, bitmap in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(full(bitmap), mask)
+        assert (bitmap is None) == (not mask.any())
+        if bitmap is not None:  # no empty row or column at the edges
+            edges = (bitmap.bits[0], bitmap.bits[-1], bitmap.bits[:, 0], bitmap.bits[:, -1])
+            assert all(edge.any() for edge in edges)
+            assert bitmap.bits.flags.c_contiguous
+
+
 def test_long_runs_and_large_differences_survive_the_string() -> None:
     runs = [0, 1, 100_000, 7, 3, 250_000, 2_000_000, 1, 40]
     rle = coco_mask.frPyObjects(
         {"size": [1000, sum(runs) // 1000 + 1], "counts": runs}, 1000, sum(runs) // 1000 + 1
     )
-    assert parse_rle_string(rle["counts"]).tolist() == runs
+    both = parse_rle_strings([rle["counts"], b"", rle["counts"]])
+    assert [of_one.tolist() for of_one in both] == [runs, [], runs]
 
 
 def test_bitmaps_are_tight() -> None:

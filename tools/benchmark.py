@@ -5,7 +5,8 @@ goes to the suite (benchmarks/<suite>.py).
 
 Examples:
   tools/benchmark.py suite=ops out=benchmarks/ops.json
-  tools/benchmark.py suite=data root=DIR              DIR holds val2017/ and annotations/instances_val2017.json
+  tools/benchmark.py suite=data root=DIR out=benchmarks/data.json
+  DIR holds COCO's val2017/ and annotations/instances_val2017.json
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Read a data set whole:  python tools/check_data.py annotations=A.json images=DIR | voc=VOCdevkit/VOC2007
+"""Read a data set whole:  python tools/check_data.py annotations=A.json images=DIR | voc=VOCdevkit/VOC2007 | sbd=DIR
 
 Prints counts, classes, sizes and every defect with its file, id and remedy. Exit status 1 when there are
 defects.

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from omegaconf import DictConfig
 
 from maskrcnn import config as configs
 from maskrcnn.ablation.cell import Runner
@@ -40,32 +42,49 @@ class Ablate:
     debug: bool = False
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run what is missing of the table, retry what failed, and report what is there."""
+class Plan(NamedTuple):
+    """What a call has to do: the table, its runner, and the cells without a record."""
+
+    settings: DictConfig
+    table: Table
+    runner: Runner
+    jobs: int
+    missing: list[Cell]
+
+
+def plan(arguments: Sequence[str]) -> Plan:
+    """The work that ``arguments`` ask for, every missing cell's config checked: mistakes show before hours of work."""
     own, rest = configs.split([a for a in arguments if not a.startswith("hydra.")], Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
     table = read_table(TABLES, settings.table, settings.scale)
     if settings.seeds < 1:
         raise UserError(f"seeds={settings.seeds}: a table needs at least one")
     out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
-    cells = table.cells(settings.seeds)
     jobs, threads = _shares(settings.jobs, settings.threads)
     runner = Runner(table, out, tuple(rest), threads, settings.nproc)
-    missing = [cell for cell in cells if not runner.is_done(cell)]
+    missing = [cell for cell in table.cells(settings.seeds) if not runner.is_done(cell)]
+    if not settings.report_only:
+        for cell in (c for c in missing if c.seed == missing[0].seed):
+            configs.compose_config("train", runner.overrides(cell))
+    return Plan(settings, table, runner, jobs, missing)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what is missing of the table, retry what failed, and report what is there."""
+    settings, table, runner, jobs, missing = plan(arguments)
+    number = len(table.cells(settings.seeds))
     console.print(
-        f"{table.name}-{table.scale}: {len(cells)} cells, {len(cells) - len(missing)} finished in {out}"
+        f"{table.name}-{table.scale}: {number} cells, {number - len(missing)} finished in {runner.out}"
     )
     failed: list[str] = []
     if missing and not settings.report_only:
-        for cell in (c for c in missing if c.seed == missing[0].seed):
-            configs.compose_config("train", runner.overrides(cell))  # mistakes show before hours of work
         runner.prepare()
         if settings.launcher is not None:
             _launch(arguments, missing, settings.launcher)
             failed = [cell.id for cell in missing if not runner.is_done(cell)]
         else:
             failed = _run_all(runner, missing, jobs)
-    _report(table, out)
+    _report(table, runner.out)
     if failed:
         logs = "\n".join(f"  {name}: {runner.log(name)}" for name in failed)
         raise UserError(f"{len(failed)} cells failed twice; what they printed is in\n{logs}")

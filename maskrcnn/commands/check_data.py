@@ -10,11 +10,11 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 
-from maskrcnn.data.check import Findings, check_coco, check_voc, cleaned
+from maskrcnn.data.check import Findings, check_coco, check_sbd, check_voc, cleaned
 from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
 
-KEYS = ("annotations", "images", "voc", "figure", "debug")
+KEYS = ("annotations", "images", "voc", "sbd", "figure", "debug")
 DEFECTS_FOUND = 1
 
 
@@ -22,12 +22,15 @@ def main(arguments: Sequence[str]) -> None:
     """Prints counts and defects; exits with 1 when there are defects."""
     fix = "--fix" in arguments
     values = read_arguments([argument for argument in arguments if argument != "--fix"], KEYS)
-    if ("voc" in values) == ("annotations" in values):
-        raise UserError("give either annotations=A.json images=DIR, or voc=.../VOC2007")
-    if "voc" in values:
-        if fix:
-            raise UserError("--fix cleans COCO-format json; VOC's files must be unpacked anew")
+    given = [key for key in ("annotations", "voc", "sbd") if key in values]
+    if len(given) != 1:
+        raise UserError("give either annotations=A.json images=DIR, or voc=.../VOC2007, or sbd=DIR")
+    if fix and given != ["annotations"]:
+        raise UserError("--fix cleans COCO-format json; VOC's and SBD's files must be unpacked anew")
+    if given == ["voc"]:
         findings = check_voc(Path(values["voc"]))
+    elif given == ["sbd"]:
+        findings = check_sbd(Path(values["sbd"]))
     else:
         findings = _coco(values, fix)
     for line in findings.lines():

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from maskrcnn import assembly
 from maskrcnn import config as configs
-from maskrcnn.commands.evaluation import Evaluator, chosen_metric
+from maskrcnn.commands.evaluation import Evaluator, chosen_metric, score
 from maskrcnn.data.coco_json import load_json
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.metrics import evaluate, kinds_of, write_details
+from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
+from maskrcnn.evaluation.metrics import kinds_of
 
 
 @dataclass
@@ -50,11 +51,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def _score_file(predictions: str, annotations: str, run_dir: str | None, rest: Sequence[str]) -> None:
     config = configs.compose_config("train", rest)
-    truth, found = load_json(Path(annotations)), load_json(Path(predictions))
-    metric, evaluation = chosen_metric(config.metric, "coco"), config.evaluation
-    metrics = evaluate(found, truth, metric, evaluation.max_dets, fast=evaluation.fast)
-    directory = assembly.open_run_dir(run_dir)
-    if evaluation.details:
-        write_details(found, truth, kinds_of(found), evaluation.max_dets, evaluation.cell, directory)
+    truth, found = load_ground_truth(annotations), load_json(Path(predictions))
+    metric, directory = chosen_metric(config.metric, "coco"), assembly.open_run_dir(run_dir)
+    check_predictions(found, truth)
+    metrics = score(found, truth, metric, kinds_of(found), config.evaluation, directory)
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=1))
     console.print(metrics_table(metrics, f"{predictions}: {len(found)} detections"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side, ske
 from maskrcnn.engine.evaluate import detect_all
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.errors import Interrupted, UserError
-from maskrcnn.evaluation.metrics import Metric, evaluate, write_details
+from maskrcnn.evaluation.coco import Truth, load_ground_truth
+from maskrcnn.evaluation.metrics import Metric, evaluate, per_class, write_details
 from maskrcnn.evaluation.recall import average_recall
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
@@ -42,6 +43,29 @@ def chosen_metric(wanted: str | None, default: str) -> Metric:
     if name == "voc":
         return "voc"
     raise UserError(f"metric={name}: there are coco and voc")
+
+
+def score(
+    predictions: list[Result],
+    annotations: Truth,
+    metric: Metric,
+    kinds: Sequence[str],
+    settings: DictConfig,
+    folder: Path,
+) -> Metrics:
+    """The figures of ``predictions`` by the config's group ``evaluation``; tables and details that it asks for are
+    printed and written into ``folder``.
+    """
+    truth, given = load_ground_truth(annotations), settings.get("area_ranges")
+    areas = None if given is None else configs.plain_dict(given)
+    if settings.get("per_class"):
+        tables = per_class(predictions, truth, metric, settings.max_dets, kinds, settings.fast, areas)
+        for kind, table in tables.items():
+            console.print(metrics_table(table, f"{kind}, every class"))
+        (folder / "per_class.json").write_text(json.dumps(tables, indent=1))
+    if settings.details:
+        write_details(predictions, truth, kinds, settings.max_dets, settings.cell, folder, areas)
+    return evaluate(predictions, truth, metric, settings.max_dets, None, kinds, settings.fast, areas)
 
 
 class Evaluator:
@@ -127,10 +151,8 @@ class Evaluator:
             "keypoints": self.model.keypoint_head,
         }
         kinds = [kind for kind, head in heads.items() if head is not None]
-        if settings.details:
-            seen = _of_images(truth, set(image_ids))
-            write_details(predictions, seen, kinds, settings.max_dets, settings.cell, self.details_dir)
-        return evaluate(predictions, truth, self.metric, settings.max_dets, image_ids, kinds, settings.fast)
+        seen = _of_images(truth, set(image_ids))
+        return score(predictions, seen, self.metric, kinds, settings, self.details_dir)
 
     def _draw(
         self, by_image: dict[int, list[Result]], annotations: list[dict[str, Any]], most: int

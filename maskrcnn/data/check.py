@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maskrcnn.data import sbd
 from maskrcnn.data.coco_json import FIX, Defect, Selection, keypoints_defect, readable_segmentation, select
+from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.images import read_image
 from maskrcnn.data.voc import CLASSES, read_record, record_masks, split_names
 from maskrcnn.errors import UserError
-from maskrcnn.masks import MaskBitmap, decode
+from maskrcnn.masks import MaskBitmap
+from maskrcnn.segmentation import decode
 
 SIZES = {
     "small": (0, 32),
@@ -92,20 +97,47 @@ def check_voc(root: Path) -> Findings:
     names = {name for split in splits or ["trainval"] for name in split_names(root, "Segmentation", split)}
     findings = Findings()
     for name in sorted(names):
-        findings.num_images += 1
-        try:
-            _check_voc_image(findings, root, name)
-        except UserError as error:
-            findings.defects.append(Defect(str(error), f"image {name}", "unpack or download it anew", True))
+        with _defects_of(findings, name):
+            record = read_record(root, name)
+            _check_record(findings, record, root / "JPEGImages", partial(record_masks, root, record))
     return findings
 
 
-def _check_voc_image(findings: Findings, root: Path, name: str) -> None:
-    record = read_record(root, name)
+def check_sbd(root: Path) -> Findings:
+    """Reads the images of SBD's train.txt and val.txt, those that there are."""
+    root = sbd.find_root(root)
+    splits = [name for name in ("train", "val") if (root / f"{name}.txt").is_file()]
+    names = {name for split in splits or ["train"] for name in sbd.split_names(root, split)}
+    findings = Findings()
+    for name in sorted(names):
+        with _defects_of(findings, name):
+            record, empty = sbd.read_record(root, name)
+            for number in empty:
+                where = f"image {name}, object {number}"
+                findings.defects.append(
+                    Defect("an object without a pixel", where, "it is passed over", False)
+                )
+            _check_record(findings, record, root / "img", partial(sbd.record_masks, root, record))
+    return findings
+
+
+@contextmanager
+def _defects_of(findings: Findings, name: str) -> Iterator[None]:
+    """Counts an image; what stops its reading is a defect of it."""
+    findings.num_images += 1
+    try:
+        yield
+    except UserError as error:
+        findings.defects.append(Defect(str(error), f"image {name}", "unpack or download it anew", True))
+
+
+def _check_record(
+    findings: Findings, record: ImageRecord, images: Path, read_masks: Callable[[], list[MaskBitmap | None]]
+) -> None:
     findings.num_annotations += len(record.labels)
     findings.num_empty_images += not len(record.labels)
-    read_image(root / "JPEGImages" / record.file_name, (record.height, record.width))
-    masks = record_masks(root, record)
+    read_image(images / record.file_name, (record.height, record.width))
+    masks = read_masks()
     findings.num_images_with_masks += any(mask is not None for mask in masks)
     for g, mask in enumerate(masks):
         x1, y1, x2, y2 = record.boxes[g].tolist()

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.errors import UserError
 from maskrcnn.keypoints import from_coco
-from maskrcnn.masks import polygon_defect
+from maskrcnn.segmentation import polygon_defect
 
 FIX = "tools/check_data.py --fix writes a cleaned json"
 

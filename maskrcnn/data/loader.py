@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from maskrcnn.data.dataset import Dataset, Example, Floats
-from maskrcnn.data.images import CorruptImageError, Pixels
+from maskrcnn.data.canvas import Buckets, Canvas, batch_images
+from maskrcnn.data.dataset import Dataset, Example
+from maskrcnn.data.images import CorruptImageError
 from maskrcnn.data.order import Ticket, TrainOrder
 from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.transforms import Sample, Transform
@@ -38,29 +39,6 @@ class EvalBatch(NamedTuple):
     image_ids: list[int]
     original_sizes: list[tuple[int, int]]
     proposals: Proposals | None = None
-
-
-class Canvas(NamedTuple):
-    """How batches are padded: few distinct shapes let compiled code and captured graphs be used again.
-
-    size_divisor: H and W are multiples of it. size: (H, W) at least; with a fixed crop, the crop, so that
-    there is one shape.
-    """
-
-    size_divisor: int = 32
-    size: tuple[int, int] = (1, 1)
-
-
-def batch_images(pixels: Sequence[Pixels | Floats], canvas: Canvas) -> Images:
-    """Images ``[H_i, W_i, 3]``, all uint8 or all float32, at the top left of one canvas, padded with zeros."""
-    sizes = np.array([image.shape[:2] for image in pixels])
-    smallest = np.maximum(sizes.max(axis=0), canvas.size)
-    height, width = (-(-int(side) // canvas.size_divisor) * canvas.size_divisor for side in smallest)
-    out = np.zeros((len(pixels), height, width, pixels[0].shape[2]), pixels[0].dtype)
-    for n, image in enumerate(pixels):
-        out[n, : image.shape[0], : image.shape[1]] = image
-    # A permuted view: channels-last in memory, which is what decoding gives and convolutions like best.
-    return Images(torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(sizes).float())
 
 
 def batch_targets(samples: Sequence[Sample], keys: Sequence[int], with_masks: bool) -> Targets:
@@ -98,8 +76,9 @@ class TrainLoader:
     dataset, transform: what to read and what to do with it. batch_size: images of a batch; each step has
     ``accumulate`` batches in each of ``world_size`` processes, ``rank`` being this one. seed: of order and
     augmentation. num_workers: processes that read ahead, 0 reads in this one. size_divisor: the canvas's
-    sides are multiples of it. max_objects: of an image with more objects, a random choice of this many is
-    learned from. group_by_aspect: batch wide with wide and high with high images. pin_memory: into
+    sides are multiples of it. buckets: few sizes of canvas, see ``Canvas``. max_objects: of an image with
+    more objects, a random choice of this many is learned from. group_by_aspect: batch wide with wide and
+    high with high images. pin_memory: into
     page-locked memory (by default where CUDA is).
     """
 
@@ -111,6 +90,7 @@ class TrainLoader:
         seed: int = 0,
         num_workers: int = 0,
         size_divisor: int = 32,
+        buckets: Buckets | None = None,
         max_objects: int | None = None,
         group_by_aspect: bool = True,
         rank: int = 0,
@@ -121,7 +101,8 @@ class TrainLoader:
         portrait = dataset.sizes[:, 0] > dataset.sizes[:, 1]
         self.order = TrainOrder(portrait & group_by_aspect, batch_size, seed, rank, world_size, accumulate)
         crop = (1, 1) if transform.crop is None else (transform.crop[0], transform.crop[1])
-        self._fetch = _TrainFetch(dataset, transform, Canvas(size_divisor, crop), max_objects)
+        self.canvas = Canvas(size_divisor, crop, buckets)
+        self._fetch = _TrainFetch(dataset, transform, self.canvas, max_objects)
         self._num_workers = num_workers
         self._pin_memory = pin_memory
 
@@ -158,13 +139,14 @@ class EvalLoader:
         world_size: int = 1,
         pin_memory: bool | None = None,
         num_images: int | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         tested = range(len(dataset))[:num_images]
         self._tickets = [
             [Ticket(index, index) for index in tested[begin : begin + batch_size]]
             for begin in range(rank * batch_size, len(tested), world_size * batch_size)
         ]
-        self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor))
+        self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor, buckets=buckets))
         self._num_workers = num_workers
         self._pin_memory = pin_memory
 
@@ -192,7 +174,7 @@ class _TrainFetch(NamedTuple):
 
     def __call__(self, tickets: list[Ticket]) -> TrainBatch:
         samples = [self._one(ticket) for ticket in tickets]
-        images = batch_images([sample.pixels for sample in samples], self.canvas)
+        images = batch_images([sample.picture for sample in samples], self.canvas)
         targets = batch_targets(samples, [ticket.key for ticket in tickets], self.dataset.has_masks)
         proposals = batch_proposals([sample.proposals for sample in samples])
         return TrainBatch(images, targets, [sample.image_id for sample in samples], proposals)
@@ -232,7 +214,7 @@ class _EvalFetch(NamedTuple):
                 warnings.warn(f"not evaluated: {error}", stacklevel=2)
         if not samples:
             return EvalBatch(Images(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, 2)), [], [])
-        images = batch_images([sample.pixels for sample in samples], self.canvas)
+        images = batch_images([sample.picture for sample in samples], self.canvas)
         proposals = batch_proposals([sample.proposals for sample in samples])
         sizes = [sample.original_size for sample in samples]
         return EvalBatch(images, [sample.image_id for sample in samples], sizes, proposals)

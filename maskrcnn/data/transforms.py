@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
+from maskrcnn.data.picture import Drawn, Picture
 from maskrcnn.errors import UserError
 from maskrcnn.masks import MaskBitmap
 from maskrcnn.structures import Preprocessing, Resampling
@@ -30,14 +28,14 @@ Doubles = npt.NDArray[np.float64]
 class Sample:
     """An image as the network sees it, with its objects (G of them) in its pixels.
 
-    pixels: ``[H, W, 3]`` RGB, uint8, or float32 by ``resampling=float``. boxes: ``[G, 4]`` float32. labels: ``[G]``
-    int64. crowd: ``[G]`` bool. masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]``
-    float32, see ``MaskBitmaps``. keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size:
-    (height, width) of the file's image.
+    picture: the image, ``[H, W, 3]`` when drawn. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
+    masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]`` float32, see ``MaskBitmaps``.
+    keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) of the
+    file's image.
     """
 
     image_id: int
-    pixels: Pixels | Floats
+    picture: Picture
     boxes: Floats
     labels: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
@@ -46,6 +44,11 @@ class Sample:
     keypoints: Floats | None
     original_size: tuple[int, int]
     proposals: Floats | None = None
+
+    @property
+    def pixels(self) -> Drawn:
+        """``[H, W, 3]`` RGB, uint8, or float32 by ``resampling=float``; drawn each time it is asked for."""
+        return self.picture.pixels()
 
     def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
         """The sample with these of its objects only."""
@@ -152,20 +155,19 @@ class Transform:
     def __call__(self, example: Example, rng: np.random.Generator) -> Sample:
         """The example as the network sees it; objects that a crop leaves nothing of are left out."""
         original: tuple[int, int] = example.image.shape[:2]
-        size = self._resized(original, rng)
+        size = self.resized(original, rng)
         top, left, height, width = self._window(size, rng)
         mirror = rng.random() < self.horizontal_flip, rng.random() < self.vertical_flip
         place = _placement(original, size, (top, left, height, width), mirror)
         # Colours and mirror come before resizing, which multiplies the pixels to be touched.
-        recoloured = example.image if self.colour is None else self.colour(example.image, rng)
-        pixels = _resize(_mirror(recoloured, *mirror), size, self.resampling)
+        pixels = example.image if self.colour is None else self.colour(example.image, rng)
         top, left = (
             (size[0] - top - height if mirror[1] else top),
             (size[1] - left - width if mirror[0] else left),
         )
         sample = Sample(
             image_id=example.image_id,
-            pixels=_cut(pixels, top, left, height, width),
+            picture=Picture(_mirror(pixels, *mirror), size, (top, left, height, width), self.resampling),
             boxes=place.boxes(example.boxes),
             labels=example.labels,
             crowd=example.crowd,
@@ -177,8 +179,8 @@ class Transform:
         )
         return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
 
-    def _resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-        """(height, width) after resizing."""
+    def resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+        """(height, width) of an image after resizing, before a crop."""
         scale = 1.0
         if self.scale_jitter is not None and self.crop is not None:
             low, high = self.scale_jitter
@@ -228,27 +230,6 @@ def _placement(
         scale.append(-ratio if mirror[axis] else ratio)
         shift.append(ratio * (begin + length if mirror[axis] else begin))
     return Placement((height, width), (scale[0], scale[1]), (shift[0], shift[1]))
-
-
-def _resize(image: Pixels, size: tuple[int, int], resampling: Resampling) -> Pixels | Floats:
-    """``[H, W, 3]`` to ``[*size, 3]``; pixel centres map to pixel centres, and shrinking averages what it
-    covers, unless the resampling is ``float``, which gives float32.
-    """
-    if resampling == "float":
-        planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-        resized = functional.interpolate(planes, size=size, mode="bilinear", align_corners=False)
-        return np.asarray(resized[0].permute(1, 2, 0).numpy(), np.float32)
-    if image.shape[:2] == size:
-        return image
-    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
-
-
-def _cut(image: Pixels | Floats, top: int, left: int, height: int, width: int) -> Pixels | Floats:
-    window: Any = np.ascontiguousarray(image[top : top + height, left : left + width])
-    kept: Pixels | Floats = window
-    return kept
 
 
 def _mirror(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:

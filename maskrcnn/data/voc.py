@@ -23,34 +23,10 @@ VOID = 255
 ImageSets = Literal["Segmentation", "Main"]
 
 
-class VocDataset(Dataset):
-    """One split of a VOC folder (the one with JPEGImages, Annotations and ImageSets).
-
-    split: a name in ImageSets: train, val, trainval, test. image_sets: "Segmentation" for the images with
-    masks, "Main" for all images with boxes; an image without a file in SegmentationObject has boxes alone.
-    ``difficult`` objects are neither learned nor counted (``crowd``).
-
-    Boxes are the xml's, 1-based and inclusive, made continuous: ``xmin - 1, ymin - 1, xmax, ymax``. Object
-    k's mask is where SegmentationObject says k; void (255) belongs to nobody. Raises UserError, naming file
-    and remedy.
-    """
+class VocClasses(Dataset):
+    """Images of VOC's twenty classes with objects whose masks lie in files beside them, scored by VOC's metric."""
 
     metric = "voc"
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        image_sets: ImageSets = "Segmentation",
-        on_corrupt_image: OnCorruptImage = "stop",
-    ) -> None:
-        self.root = Path(root)
-        records = [read_record(self.root, name) for name in split_names(self.root, image_sets, split)]
-        categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
-        super().__init__(records, categories, self.root / "JPEGImages", on_corrupt_image)
-
-    def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
-        return record_masks(self.root, record)
 
     def ground_truth(self) -> dict[str, Any]:
         """The split in COCO's format, for scoring; difficult objects are crowd (and say ``difficult``)."""
@@ -68,6 +44,33 @@ class VocDataset(Dataset):
             for g, mask in enumerate(self.masks(record)):
                 annotations.append(_coco_annotation(record, g, mask))
         return {"images": images, "annotations": annotations, "categories": self.categories}
+
+
+class VocDataset(VocClasses):
+    """One split of a VOC folder (the one with JPEGImages, Annotations and ImageSets).
+
+    split: a name in ImageSets: train, val, trainval, test. image_sets: "Segmentation" for the images with
+    masks, "Main" for all images with boxes; an image without a file in SegmentationObject has boxes alone.
+    ``difficult`` objects are neither learned nor counted (``crowd``).
+
+    Boxes are the xml's, 1-based and inclusive, made continuous: ``xmin - 1, ymin - 1, xmax, ymax``. Object
+    k's mask is where SegmentationObject says k; void (255) belongs to nobody. Raises UserError, naming file
+    and remedy.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        image_sets: ImageSets = "Segmentation",
+        on_corrupt_image: OnCorruptImage = "stop",
+    ) -> None:
+        self.root = Path(root)
+        records = [read_record(self.root, name) for name in split_names(self.root, image_sets, split)]
+        super().__init__(records, categories(), self.root / "JPEGImages", on_corrupt_image)
+
+    def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
+        return record_masks(self.root, record)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ class VocAnnotation:
     boxes: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     difficult: npt.NDArray[np.bool_]
+
+
+def categories() -> list[dict[str, Any]]:
+    """VOC's classes in COCO's form, numbered from 1 on."""
+    return [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
 
 
 def split_names(root: Path, image_sets: str, split: str) -> list[str]:

@@ -10,8 +10,8 @@ from maskrcnn_ops import batched_nms
 from torch import Tensor
 
 from maskrcnn import boxes as box_ops
+from maskrcnn.data.canvas import Canvas, batch_images
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.loader import Canvas, batch_images
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.engine.detections import ImageDetections, image_detections
 from maskrcnn.engine.learner import Precision, autocast
@@ -125,7 +125,7 @@ def _samples(
                 prepared(
                     image,
                     Transform(
-                        short_side=max(round(min(sample.pixels.shape[:2]) * scale), 1),
+                        short_side=max(round(min(sample.picture.size) * scale), 1),
                         horizontal_flip=float(mirrored),
                     ),
                 )
@@ -136,7 +136,7 @@ def _samples(
 
 
 def _view(samples: Sequence[Sample], mirrored: bool, size_divisor: int, device: torch.device) -> _View:
-    batch = batch_images([sample.pixels for sample in samples], Canvas(size_divisor)).to(device)
+    batch = batch_images([sample.picture for sample in samples], Canvas(size_divisor)).to(device)
     files = torch.tensor([sample.original_size for sample in samples], dtype=torch.float32, device=device)
     factor = (batch.sizes / files).flip(-1).repeat(1, 2)  # [N, 4]: x, y, x, y
     return _View(batch, factor[:, None], batch.sizes[:, 1:], mirrored)

@@ -13,7 +13,7 @@ from maskrcnn_ops import masks_to_rle
 from torch import Tensor
 
 from maskrcnn.keypoints import to_coco
-from maskrcnn.masks import decode
+from maskrcnn.segmentation import decode
 from maskrcnn.structures import Detections
 
 Result = dict[str, Any]

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.masks import MaskBitmap, decode
+from maskrcnn.masks import MaskBitmap
+from maskrcnn.segmentation import decode
 
 Picture = npt.NDArray[np.uint8]
 Skeletons = dict[int, list[tuple[int, int]]]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
+from maskrcnn.data.canvas import Canvas, batch_images
 from maskrcnn.data.dataset import Example
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.loader import Canvas, batch_images
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.engine.detections import ImageDetections, image_detections
 from maskrcnn.engine.learner import Precision, autocast
@@ -26,7 +26,7 @@ def detect_batch(
 ) -> list[ImageDetections]:
     """What is found in each of ``samples``, which go through the network together; masks and boxes of their files."""
     model.eval()
-    batch = batch_images([sample.pixels for sample in samples], Canvas(size_divisor))
+    batch = batch_images([sample.picture for sample in samples], Canvas(size_divisor))
     with autocast(precision, device):
         detections = model.detect(batch.to(device), trim=True).to("cpu")
     return [
@@ -47,7 +47,7 @@ def by_padded_shape(
     """Batches of at most ``batch_size`` samples, with their places, that fill one canvas without further padding."""
     waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
     for place, sample in enumerate(samples):
-        height, width = (-(-side // size_divisor) for side in sample.pixels.shape[:2])
+        height, width = (-(-side // size_divisor) for side in sample.picture.size)
         group = waiting.setdefault((height, width), [])
         group.append((place, sample))
         if len(group) == batch_size:

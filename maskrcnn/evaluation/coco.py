@@ -19,18 +19,8 @@ from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
 from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
-
-# name: (IoU threshold or None for the mean over .50:.05:.95, range of object areas)
-_FIGURES: dict[str, tuple[float | None, str]] = {
-    "AP": (None, "all"),
-    "AP50": (0.5, "all"),
-    "AP75": (0.75, "all"),
-    "APs": (None, "small"),
-    "APm": (None, "medium"),
-    "APl": (None, "large"),
-}
-_LIMIT = 1e10  # of an object's area, where COCO means none
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO
@@ -71,6 +61,7 @@ def evaluate(
     max_dets: int = 100,
     image_ids: Iterable[int] | None = None,
     fast: bool = False,
+    area_ranges: Ranges | None = None,
 ) -> dict[str, Metrics]:
     """AP, AP50, AP75, APs, APm, APl in percent, unrounded, for each of ``iou_types``; None where undefined.
 
@@ -78,7 +69,7 @@ def evaluate(
     for "segm" and "boundary", ``segmentation`` (RLE), for "keypoints" ``keypoints``. annotations: path of a
     COCO-format json, its content, or a loaded COCO object. max_dets: detections counted per image and class
     (the highest scores). image_ids: score these images only. fast: count with the package faster-coco-eval;
-    the figures are the same.
+    the figures are the same. area_ranges: sizes in place of APs, APm and APl, see ``chosen_areas``.
 
     With max_dets=100 (20 for keypoints) the figures are those of pycocotools' own summary. For "segm" sizes
     are areas of masks, not of boxes. Raises UserError for predictions that do not belong to the
@@ -89,27 +80,41 @@ def evaluate(
     check_predictions(predictions, truth)
     metrics = {}
     for kind in iou_types:
-        names = [name for name in _FIGURES if not (kind == "keypoints" and name == "APs")]
-        evaluation = accumulate(predictions, truth, kind, max_dets, ids, fast=fast)
-        metrics[kind] = {name: average_precision(evaluation, *_FIGURES[name]) for name in names}
+        areas = chosen_areas(area_ranges, kind)
+        evaluation = accumulate(predictions, truth, kind, max_dets, ids, areas, fast)
+        metrics[kind] = figures(evaluation, areas)
     return metrics
 
 
 def per_class(
-    predictions: Sequence[dict[str, Any]], annotations: Truth, iou_type: str, max_dets: int = 100
+    predictions: Sequence[dict[str, Any]],
+    annotations: Truth,
+    iou_type: str,
+    max_dets: int = 100,
+    area_ranges: Ranges | None = None,
+    fast: bool = False,
 ) -> dict[str, Metrics]:
-    """The figures of ``evaluate`` for each class by itself."""
+    """The figures of ``evaluate`` for each class by itself, by the class's name."""
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
-    evaluation = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds()))
+    areas = chosen_areas(area_ranges, iou_type)
+    ids = sorted(truth.getImgIds())
+    evaluation = accumulate(predictions, truth, iou_type, max_dets, ids, areas, fast)
     return {
-        truth.cats[category]["name"]: {
-            name: average_precision(evaluation, *of, place)
-            for name, of in _FIGURES.items()
-            if name != "APs" or iou_type != "keypoints"
-        }
+        truth.cats[category]["name"]: figures(evaluation, areas, place)
         for place, category in enumerate(evaluation.params.catIds)
     }
+
+
+def figures(evaluation: COCOeval, areas: Areas, place: int | None = None) -> Metrics:
+    """AP, AP50, AP75 and "AP" + name for each of ``areas``; of the class at ``place``, or of all."""
+    asked: dict[str, tuple[float | None, str]] = {
+        "AP": (None, "all"),
+        "AP50": (0.5, "all"),
+        "AP75": (0.75, "all"),
+        **{f"AP{name}": (None, name) for name in areas},
+    }
+    return {name: average_precision(evaluation, *of, place) for name, of in asked.items()}
 
 
 def by_cells(
@@ -133,7 +138,7 @@ def by_cells(
         f"{low:g}-{'' if high == math.inf else f'{high:g}'}" for low, high in zip(edges, ends, strict=True)
     ]
     areas = {
-        name: ((low * stride) ** 2, min((high * stride) ** 2, _LIMIT))
+        name: ((low * stride) ** 2, min((high * stride) ** 2, NO_LIMIT))
         for name, low, high in zip(names, edges, ends, strict=True)
     }
     evaluation = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds()), areas)
@@ -220,7 +225,7 @@ def accumulate(
         parameters.maxDets = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
         if areas is not None:
             parameters.areaRngLbl = ["all", *areas]
-            parameters.areaRng = [[0, _LIMIT], *map(list, areas.values())]
+            parameters.areaRng = [[0, NO_LIMIT], *map(list, areas.values())]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation

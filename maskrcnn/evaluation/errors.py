@@ -56,23 +56,53 @@ def analyse(
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
     categories = sorted(truth.getCatIds())
-    labels = {category: label for label, category in enumerate(categories)}
     errors: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
-    confusion = np.zeros((len(labels) + 1, len(labels) + 1), np.int64)
-    by_image: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in truth.getImgIds()}
-    for prediction in predictions:
-        if prediction["score"] >= min_score:
-            by_image[prediction["image_id"]].append(prediction)
-    for image_id, found in by_image.items():
-        objects = [truth.anns[number] for number in truth.getAnnIds(imgIds=[image_id])]
-        found.sort(key=lambda p: -p["score"])
-        overlaps = _overlaps(found, objects, truth, iou_type)
-        for kind, actual, guessed in _sorted_out(found, objects, overlaps, labels, min_iou, near_iou):
+    confusion = np.zeros((len(categories) + 1, len(categories) + 1), np.int64)
+    for _, sorted_out in _each_image(predictions, truth, iou_type, min_score, min_iou, near_iou):
+        for kind, actual, guessed in sorted_out:
             errors[kind] += 1
             confusion[actual, guessed] += 1
     curve = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds())).eval["precision"]
     precision = np.where(curve[0, :, :, 0, -1] < 0, np.nan, curve[0, :, :, 0, -1]).T
     return Analysis(dict(errors), confusion, [truth.cats[c]["name"] for c in categories], precision)
+
+
+def by_image(
+    predictions: Sequence[dict[str, Any]],
+    annotations: Truth,
+    iou_type: str = "bbox",
+    min_score: float = 0.3,
+    min_iou: float = 0.5,
+    near_iou: float = 0.1,
+) -> dict[int, dict[str, int]]:
+    """How many of ``KINDS`` each image has, by its id; arguments as of ``analyse``."""
+    truth = load_ground_truth(annotations)
+    check_predictions(predictions, truth)
+    return {
+        image_id: dict.fromkeys(KINDS, 0) | Counter(kind for kind, _, _ in sorted_out)
+        for image_id, sorted_out in _each_image(predictions, truth, iou_type, min_score, min_iou, near_iou)
+    }
+
+
+def _each_image(
+    predictions: Sequence[dict[str, Any]],
+    truth: COCO,
+    iou_type: str,
+    min_score: float,
+    min_iou: float,
+    near_iou: float,
+) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
+    """Every image's id, and its detections and missed objects as ``_sorted_out`` gives them."""
+    labels = {category: label for label, category in enumerate(sorted(truth.getCatIds()))}
+    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in truth.getImgIds()}
+    for prediction in predictions:
+        if prediction["score"] >= min_score:
+            found[prediction["image_id"]].append(prediction)
+    for image_id, detections in found.items():
+        objects = [truth.anns[number] for number in truth.getAnnIds(imgIds=[image_id])]
+        detections.sort(key=lambda p: -p["score"])
+        overlaps = _overlaps(detections, objects, truth, iou_type)
+        yield image_id, list(_sorted_out(detections, objects, overlaps, labels, min_iou, near_iou))
 
 
 def _overlaps(

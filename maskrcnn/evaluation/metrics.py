@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskrcnn.evaluation import coco, errors, voc
+from maskrcnn.evaluation.areas import Ranges
 
 Metric = Literal["coco", "voc"]
 Figures = dict[str, dict[str, float | None]]
@@ -21,26 +22,52 @@ def evaluate(
     image_ids: Iterable[int] | None = None,
     kinds: Sequence[str] | None = None,
     fast: bool = False,
+    area_ranges: Ranges | None = None,
 ) -> Figures:
     """What goes into metrics.json: ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO, ``{"voc": ..}`` for VOC.
 
     predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object).
-    max_dets, kinds and fast are COCO's; kinds None scores boxes, and masks and keypoints when every prediction has
-    them.
+    max_dets, kinds, fast and area_ranges are COCO's (of keypoints no more than its 20 detections count); kinds None
+    scores whatever every prediction has.
     """
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)
-    kinds = kinds_of(predictions) if kinds is None else kinds
-    return coco.evaluate(predictions, annotations, kinds, max_dets, image_ids, fast)
+    truth = coco.load_ground_truth(annotations)
+    figures: Figures = {}
+    for kind in kinds_of(predictions) if kinds is None else kinds:
+        most = _most(kind, max_dets)
+        figures |= coco.evaluate(predictions, truth, (kind,), most, image_ids, fast, area_ranges)
+    return figures
+
+
+def per_class(
+    predictions: Sequence[dict[str, Any]],
+    annotations: Any,
+    metric: Metric = "coco",
+    max_dets: int = 100,
+    kinds: Sequence[str] | None = None,
+    fast: bool = False,
+    area_ranges: Ranges | None = None,
+) -> dict[str, Figures]:
+    """The figures of ``evaluate`` for each class by itself: ``{kind: {class: figures}}``, arguments as there."""
+    if metric == "voc":
+        return {"voc": voc.per_class(predictions, annotations)}
+    truth = coco.load_ground_truth(annotations)
+    return {
+        kind: coco.per_class(predictions, truth, kind, _most(kind, max_dets), area_ranges, fast)
+        for kind in (kinds_of(predictions) if kinds is None else kinds)
+    }
+
+
+def _most(kind: str, max_dets: int) -> int:
+    return min(max_dets, 20) if kind == "keypoints" else max_dets
 
 
 def kinds_of(predictions: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """What COCO results can be scored for: boxes, and masks and keypoints where all of them have some."""
-    kinds = {"segm": "segmentation", "keypoints": "keypoints"}
-    return (
-        "bbox",
-        *(kind for kind, key in kinds.items() if predictions and all(key in p for p in predictions)),
-    )
+    """What COCO results can be scored for: whatever all of them have of boxes, masks and keypoints."""
+    keys = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
+    kinds = (kind for kind, key in keys.items() if all(key in prediction for prediction in predictions))
+    return (tuple(kinds) or ("bbox",)) if predictions else ("bbox",)
 
 
 def write_details(
@@ -50,9 +77,10 @@ def write_details(
     max_dets: int,
     cell: float,
     folder: Path,
+    area_ranges: Ranges | None = None,
 ) -> None:
-    """``details.json`` (AP of every class, by object size in feature cells, of outlines) and, for the masks or else the
-    boxes, ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``, into ``folder``.
+    """``details.json`` (AP of every class, by object size in feature cells, of outlines) and, for masks, else boxes,
+    ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``, into ``folder``.
 
     cell: side of a feature cell in pixels of the original image.
     """
@@ -60,12 +88,13 @@ def write_details(
     content: dict[str, Any] = {}
     for kind in kinds:
         content[kind] = {
-            "per_class": coco.per_class(predictions, truth, kind, max_dets),
-            "by_size_in_cells": coco.by_cells(predictions, truth, kind, cell, max_dets=max_dets),
+            "per_class": coco.per_class(predictions, truth, kind, _most(kind, max_dets), area_ranges),
+            "by_size_in_cells": coco.by_cells(predictions, truth, kind, cell, max_dets=_most(kind, max_dets)),
         }
     if "segm" in kinds:
-        content["boundary"] = coco.evaluate(predictions, truth, ("boundary",), max_dets)["boundary"]
+        content |= coco.evaluate(predictions, truth, ("boundary",), max_dets, area_ranges=area_ranges)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "details.json").write_text(json.dumps(content, indent=1))
-    kind = "segm" if "segm" in kinds else "bbox"
-    errors.write(errors.analyse(predictions, truth, kind, max_dets=max_dets), folder)
+    regions = [kind for kind in kinds if kind != "keypoints"]
+    if regions:
+        errors.write(errors.analyse(predictions, truth, regions[-1], max_dets=max_dets), folder)

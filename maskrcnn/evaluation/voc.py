@@ -13,6 +13,7 @@ from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
 
 Doubles = npt.NDArray[np.float64]
 Overlap = Callable[[dict[str, Any], Sequence[dict[str, Any]]], Doubles]
+FIGURES = ("AP", "AP07", "APr50", "APr70")
 
 
 class Curve(NamedTuple):
@@ -34,6 +35,14 @@ def evaluate(
     APr50 and APr70 are areas for masks at IoU 0.5 and 0.7, None when no object, or not every prediction,
     has a mask. image_ids: score these images only.
     """
+    table = per_class(predictions, annotations, image_ids).values()
+    return {"voc": {name: _mean([figures[name] for figures in table]) for name in FIGURES}}
+
+
+def per_class(
+    predictions: Sequence[dict[str, Any]], annotations: Any, image_ids: Iterable[int] | None = None
+) -> dict[str, dict[str, float | None]]:
+    """The figures of ``evaluate`` for each class by itself, by its name; None for one without objects to find."""
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
     chosen = set(truth.getImgIds() if image_ids is None else image_ids)
@@ -41,18 +50,27 @@ def evaluate(
     objects = [entry for entry in truth.dataset["annotations"] if entry["image_id"] in chosen]
     masks = [entry for entry in objects if entry.get("segmentation")]
     with_masks = bool(masks) and all("segmentation" in p for p in predictions)
-    box_curves = curves(predictions, objects, box_overlap, 0.5)
-    figures = {"AP": mean_ap(box_curves, area_ap), "AP07": mean_ap(box_curves, eleven_point_ap)}
-    for name, threshold in (("APr50", 0.5), ("APr70", 0.7)):
-        found = _mask_overlap(truth) if with_masks else None
-        figures[name] = mean_ap(curves(predictions, masks, found, threshold), area_ap) if found else None
-    return {"voc": figures}
+    boxes = curves(predictions, objects, box_overlap, 0.5)
+    overlap = _mask_overlap(truth)
+    at50, at70 = (curves(predictions, masks, overlap, t) if with_masks else {} for t in (0.5, 0.7))
+    found = {"AP": (boxes, area_ap), "AP07": (boxes, eleven_point_ap)}
+    found |= {"APr50": (at50, area_ap), "APr70": (at70, area_ap)}
+    return {
+        truth.cats[category]["name"]: {
+            name: _percent(of.get(category), ap) for name, (of, ap) in found.items()
+        }
+        for category in sorted(truth.getCatIds())
+    }
 
 
-def mean_ap(of_classes: dict[int, Curve], ap: Callable[[Curve], float]) -> float | None:
-    """The mean of ``ap`` over classes with objects to find, in percent; None without any."""
-    values = [ap(curve) for curve in of_classes.values() if curve.num_objects]
-    return 100 * float(np.mean(values)) if values else None
+def _percent(curve: Curve | None, ap: Callable[[Curve], float]) -> float | None:
+    return 100 * ap(curve) if curve is not None and curve.num_objects else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Over classes with objects to find; None without any."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 def area_ap(curve: Curve) -> float:

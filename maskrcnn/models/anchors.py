@@ -49,8 +49,10 @@ class Anchors:
             raise ValueError(
                 f"anchor sizes for {len(self.sizes)} levels, but the pyramid has strides {sorted(features)}"
             )
+        # In a graph made for images of any size a map's height is no number to remember a grid by.
+        grid = _grid.__wrapped__ if torch.compiler.is_exporting() else _grid
         return [
-            _grid(
+            grid(
                 _Cells(_sides(features[stride]), self._steps(features, stride), self.offset),
                 sizes,
                 self.aspect_ratios,

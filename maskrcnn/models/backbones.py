@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.channels import inflate
+from maskrcnn.models.frozen import stem, with_folded_norms
 from maskrcnn.models.norms import norm_layer
 from maskrcnn.models.pretrained import load_pretrained
 
@@ -53,8 +54,9 @@ class ResNet(nn.Module):
         inflate(net.conv1, in_channels)
         self.in_channels, self.stride_in_1x1 = in_channels, stride_in_1x1
         self.dilate_first = dilate_first if dilated else None  # nothing to dilate
-        self.stem = nn.Sequential(net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool)
+        self.stem = stem(net)
         stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
+        stages = {name: with_folded_norms(stage) for name, stage in stages.items()}
         self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
@@ -92,6 +94,7 @@ class Res5Trunk(nn.Module):
             for conv in self.res5[0].modules():
                 if isinstance(conv, nn.Conv2d):
                     conv.stride = (1, 1)
+        self.res5 = with_folded_norms(self.res5)
         self.out_channels = 512 if arch in ("resnet18", "resnet34") else 2048
 
     def forward(self, pooled: Tensor) -> Tensor:

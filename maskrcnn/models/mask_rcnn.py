@@ -51,7 +51,8 @@ class Sampler:
         )
         matched = torch.where(is_positive, found.object.gather(1, index), 0)
         labels = torch.where(is_positive, targets.labels.gather(1, matched), num_classes)
-        return Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
+        samples = Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
+        return samples.trimmed()
 
 
 class MaskRCNN(nn.Module):
@@ -158,11 +159,11 @@ class MaskRCNN(nn.Module):
 
     def _normalise(self, images: Images) -> Tensor:
         """Zero mean and unit variance; the padding is zero, which is the mean colour."""
-        pixels = (images.pixels.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        pixels = (images.pixels - self.pixel_mean).div_(self.pixel_std)  # float, whatever the pixels are
         y, x = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
-        height, width = images.sizes[:, 0, None], images.sizes[:, 1, None]
-        inside = (y < height)[:, None, :, None] & (x < width)[:, None, None, :]
-        return (pixels * inside).contiguous(memory_format=torch.channels_last)
+        height, width = images.sizes.view(-1, 2, 1, 1).unbind(1)  # [N, 1, 1]
+        inside = (y.unsqueeze(-1) < height) & (x < width)  # [N, H, W]
+        return pixels.mul_(inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
 
     def mask_regions(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""

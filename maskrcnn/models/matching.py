@@ -28,13 +28,15 @@ class Match(NamedTuple):
 
 def match(boxes: Tensor, targets: Targets) -> Match:
     """Match boxes ``[N, K, 4]`` or ``[1, K, 4]`` (shared by all images) with the objects of ``targets``."""
-    overlap = box_ops.iou(boxes, targets.boxes)  # [N, K, G]
-    overlap = overlap.masked_fill(~targets.valid[:, None], -1.0)
+    shared = box_ops.intersection(boxes, targets.boxes)  # [N, K, G]
+    overlap = box_ops.iou(boxes, targets.boxes, shared)
+    overlap = overlap.masked_fill_(~targets.valid.unsqueeze(1), -1.0)
     iou, index = overlap.max(dim=2)
-    best = overlap.max(dim=1, keepdim=True).values  # [N, 1, G]
-    best_of_object = ((overlap == best) & (best > 0)).any(dim=2)
-    in_crowd = box_ops.covered(boxes, targets.boxes).masked_fill(~targets.crowd[:, None], 0.0)
-    return Match(iou, index, best_of_object, in_crowd.amax(dim=2) > CROWD_COVERAGE)
+    best = overlap.amax(dim=1, keepdim=True)  # [N, 1, G]
+    # An object that nothing overlaps has no best box: it is compared with a value that no overlap takes.
+    best_of_object = (overlap == torch.where(best > 0, best, torch.inf)).any(dim=2)
+    in_crowd = shared.masked_fill_(~targets.crowd.unsqueeze(1), 0.0).amax(dim=2)
+    return Match(iou, index, best_of_object, in_crowd > CROWD_COVERAGE * box_ops.area(boxes))
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -20,12 +21,16 @@ from maskrcnn.structures import Loss, Proposals, Targets
 SAMPLING_STREAM = 1
 
 
-class _Levels(NamedTuple):
-    """By level, smallest stride first: logits ``[N, A_l]``, deltas ``[N, A_l, 4]``, anchors ``[A_l, 4]``."""
+class _Anchored(NamedTuple):
+    """Of all levels, smallest stride first: logits ``[N, A]``, deltas ``[N, A, 4]``, anchors ``[A, 4]``.
 
-    logits: list[Tensor]
-    deltas: list[Tensor]
-    anchors: list[Tensor]
+    sizes: how many of them each level has.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    sizes: list[int]
 
 
 class RPNHead(nn.Module):
@@ -42,13 +47,35 @@ class RPNHead(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
 
-    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """``[N, C, H, W]`` to logits ``[N, H*W*A]`` and deltas ``[N, H*W*A, 4]``, ordered (y, x, anchor)."""
-        for conv in self.convs:
-            feature = F.relu(conv(feature), inplace=True)
-        logits = self.logits(feature).permute(0, 2, 3, 1).flatten(1)
-        deltas = self.deltas(feature).permute(0, 2, 3, 1).reshape(logits.shape[0], -1, 4)
-        return logits, deltas
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Each ``[N, C, H, W]`` to ``[N, H*W*A, 5]``: logit and deltas of its anchors, ordered (y, x, anchor)."""
+        assert self.logits.bias is not None
+        assert self.deltas.bias is not None
+        weight = self._both(self.logits.weight, self.deltas.weight)
+        bias = self._both(self.logits.bias, self.deltas.bias)
+        outputs = []
+        for x in features:
+            for conv in self.convs:
+                x = F.relu(conv(x), inplace=True)
+            outputs.append(F.conv2d(x, weight, bias).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 5))
+        return outputs
+
+    def _both(self, logits: Tensor, deltas: Tensor) -> Tensor:
+        """Weights of both layers as those of one: each anchor's logit, then its four deltas."""
+        rest = logits.shape[1:]
+        return torch.cat([logits.view(-1, 1, *rest), deltas.view(-1, 4, *rest)], 1).flatten(0, 1)
+
+
+def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The ``most`` highest ``scores`` ``[N, A]`` (or all) and their places, by falling score.
+
+    In a graph made for images of any size it is always ``most``: places beyond the last are 0, of score -inf.
+    """
+    if not torch.compiler.is_exporting():
+        return scores.topk(min(most, scores.shape[1]))
+    padding = scores.new_full((scores.shape[0], most), -torch.inf)
+    top, index = torch.cat([scores, padding], 1).topk(most)
+    return top, torch.where(top > -torch.inf, index, 0)
 
 
 class RPN(nn.Module):
@@ -101,52 +128,61 @@ class RPN(nn.Module):
         self, features: dict[int, Tensor], sizes: Tensor, targets: Targets
     ) -> tuple[Proposals, dict[str, Loss]]:
         """`propose`, and the losses ``rpn_objectness`` and ``rpn_box``."""
-        levels = self._predict(features)
-        return self._select(levels, sizes), self._losses(levels, targets)
+        found = self._predict(features)
+        return self._select(found, sizes), self._losses(found, targets)
 
-    def _predict(self, features: dict[int, Tensor]) -> _Levels:
-        outputs = [self.head(features[stride]) for stride in sorted(features)]
-        return _Levels(
-            [logits for logits, _ in outputs], [deltas for _, deltas in outputs], self.anchors(features)
-        )
+    def _predict(self, features: dict[int, Tensor]) -> _Anchored:
+        levels = self.head([features[stride] for stride in sorted(features)])
+        outputs, anchors = full_precision(torch.cat(levels, 1)), torch.cat(self.anchors(features))
+        return _Anchored(outputs[..., 0], outputs[..., 1:], anchors, [level.shape[1] for level in levels])
 
     @torch.no_grad()
-    def _select(self, levels: _Levels, sizes: Tensor) -> Proposals:
+    def _select(self, found: _Anchored, sizes: Tensor) -> Proposals:
         """The best of each level, decoded, clipped and suppressed level by level; the best of all that remain."""
-        scores, boxes, groups = [], [], []
-        for level, (logits, deltas, anchors) in enumerate(zip(*levels, strict=True)):
-            top, index = full_precision(logits).topk(min(self.pre_nms[self.training], logits.shape[1]))
-            decoded = box_ops.decode(
-                full_precision(take(deltas, index)), anchors[index], self.box_weights, self.max_log_scale
-            )
-            boxes.append(box_ops.clip(decoded, sizes))
+        first, most = 0, self.pre_nms[self.training]
+        scores, indices = [], []
+        for logits in found.logits.split(found.sizes, 1):
+            top, index = best(logits, most)
             scores.append(top)
-            groups.append(torch.full_like(index, level))
-        all_boxes, all_scores = torch.cat(boxes, 1), torch.cat(scores, 1)
-        usable = (all_boxes[..., 2:] - all_boxes[..., :2] >= self.min_size).all(-1)
+            indices.append(index + first if first else index)
+            first += logits.shape[1]
+        score, index = torch.cat(scores, 1), torch.cat(indices, 1)
+        decoded = box_ops.decode(
+            take(found.deltas, index), found.anchors[index], self.box_weights, self.max_log_scale
+        )
+        boxes = box_ops.clip(decoded, sizes)
+        corner, far = boxes.split(2, -1)
+        unusable = (far - corner < self.min_size).any(-1)
         if self.score_threshold > 0:
-            usable &= all_scores.sigmoid() >= self.score_threshold
-        all_scores = all_scores.masked_fill(~usable, -torch.inf)
-        keep = batched_nms(all_boxes, all_scores, torch.cat(groups, 1), self.nms_iou)
-        all_scores = all_scores.masked_fill(~keep, -torch.inf)
-        scores_kept, index = all_scores.topk(min(self.post_nms[self.training], all_scores.shape[1]))
-        valid = scores_kept > -torch.inf
-        return Proposals(take(all_boxes, index), scores_kept.masked_fill(~valid, 0.0), valid)
+            unusable |= score.sigmoid() < self.score_threshold
+        levels = (
+            _levels.__wrapped__ if torch.compiler.is_exporting() else _levels
+        )  # a graph's tensors are not kept
+        groups = levels(tuple(top.shape[1] for top in scores), index.device).expand_as(index)
+        keep = batched_nms(boxes, score.masked_fill(unusable, -torch.inf), groups, self.nms_iou)
+        score = score.masked_fill(~keep, -torch.inf)
+        kept, index = score.topk(min(self.post_nms[self.training], score.shape[1]))
+        valid = kept > -torch.inf
+        return Proposals(take(boxes, index), kept.masked_fill(~valid, 0.0), valid)
 
-    def _losses(self, levels: _Levels, targets: Targets) -> dict[str, Loss]:
-        logits, deltas = torch.cat(levels.logits, 1), torch.cat(levels.deltas, 1)
-        anchors = torch.cat(levels.anchors)
+    def _losses(self, found: _Anchored, targets: Targets) -> dict[str, Loss]:
         with torch.no_grad():
-            found = match(anchors[None], targets)
-            positive = (found.iou >= self.positive_iou) | found.best_of_object
-            negative = (found.iou < self.negative_iou) & ~positive & ~found.in_crowd
+            match_ = match(found.anchors[None], targets)
+            positive = (match_.iou >= self.positive_iou) | match_.best_of_object
+            negative = (match_.iou < self.negative_iou) & ~(positive | match_.in_crowd)
             index, valid, is_positive = sample(
                 positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
             )
-            objects = take(targets.boxes, found.object.gather(1, index))
-            wanted = box_ops.encode(objects, anchors[index], self.box_weights)
+            objects = take(targets.boxes, match_.object.gather(1, index))
+            wanted = box_ops.encode(objects, found.anchors[index], self.box_weights)
             count = valid.sum()
         return {
-            "rpn_objectness": binary(logits.gather(1, index), is_positive, valid, count),
-            "rpn_box": smooth_l1(take(deltas, index), wanted, is_positive, self.beta, count),
+            "rpn_objectness": binary(found.logits.gather(1, index), is_positive, valid, count),
+            "rpn_box": smooth_l1(take(found.deltas, index), wanted, is_positive, self.beta, count),
         }
+
+
+@lru_cache(maxsize=64)
+def _levels(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """0 for the first ``sizes[0]`` entries, 1 for the next ``sizes[1]``, ..."""
+    return torch.cat([torch.full((size,), level, device=device) for level, size in enumerate(sizes)])

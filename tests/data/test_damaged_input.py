@@ -17,6 +17,7 @@ from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.data.voc import VocDataset
 from maskrcnn.errors import UserError
 
+from . import test_download, test_sbd
 from .conftest import annotation
 
 Content = dict[str, Any]
@@ -274,6 +275,47 @@ def test_a_damaged_image_is_named(write_coco: Write, kind: str) -> None:
     assert sorted(selection.images) == [2, 3]
 
 
+def spliced(marker: bytes, begin: int, end: int, new: bytes = b"") -> Callable[[Path], Any]:
+    """Bytes ``begin .. end`` after the first ``marker`` of a file replaced by ``new``."""
+
+    def damage(path: Path) -> None:
+        data = path.read_bytes()
+        place = data.index(marker)
+        path.write_bytes(data[: place + begin] + new + data[place + end :])
+
+    return damage
+
+
+FRAME, SCAN, TABLE = b"\xff\xc0", b"\xff\xda", b"\xff\xdb"  # JPEG's markers
+JPEGS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "jpeg cut off": (lambda p: p.write_bytes(p.read_bytes()[:-300]), "damaged, incomplete"),
+    "jpeg without its first bytes": (lambda p: p.write_bytes(p.read_bytes()[2:]), "damaged, incomplete"),
+    "jpeg of headers alone": (lambda p: p.write_bytes(p.read_bytes().split(SCAN)[0]), "damaged, incomplete"),
+    "jpeg of height 0": (spliced(FRAME, 5, 7, b"\0\0"), "damaged, incomplete"),
+    "jpeg that claims 65535 x 65535": (spliced(FRAME, 5, 9, b"\xff" * 4), "damaged, incomplete"),
+    "jpeg of 12 bits": (spliced(FRAME, 4, 5, b"\x0c"), "of an unsupported kind"),
+    "jpeg without its tables": (spliced(TABLE, 0, 80), "damaged, incomplete"),
+    "jpeg of another size": (other_size, "is 10 x 10 .* annotations say 40 x 60"),
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_damaged_jpeg_is_named(write_coco: Write, kind: str) -> None:
+    damage, words = JPEGS[kind]
+    path, folder = write_coco(sound())
+    Image.open(folder / "1.png").save(folder / "1.jpg")
+    data = json.loads(path.read_text())
+    data["images"][0]["file_name"] = "1.jpg"
+    path.write_text(json.dumps(data))
+    assert CocoDataset(path, folder).read(0).image.shape == (40, 60, 3)
+    damage(folder / "1.jpg")
+    with pytest.raises(UserError, match=rf"1\.jpg.*{words}"):
+        CocoDataset(path, folder).read(0)
+    findings, selection = check_coco(load_annotations(path), folder)
+    assert [defect.where for defect in findings.defects] == ["image 1"]
+    assert sorted(selection.images) == [2, 3]
+
+
 def rewrite(old: str, new: str) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         path = root / "Annotations" / "000007.xml"
@@ -327,3 +369,19 @@ def test_damaged_voc_files_stop_in_words_and_are_found_by_the_check(write_voc: W
         VocDataset(root, "train").read(0)
     if kind != "empty split":
         assert len(check_voc(root).defects) == 1
+
+
+def test_the_tables_hold_every_kind_of_file() -> None:
+    """What is damaged, by kind of file; each entry of the tables is a test above or in the modules named."""
+    xml = [kind for kind in VOC if kind.startswith(("xml", "width", "size", "unknown", "box"))]
+    png = [*PICTURES, *(kind for kind in VOC if kind.startswith("mask"))]
+    kinds = {
+        "json": [*STOPS, *SKIPS, *TEXTS],
+        "xml": xml,
+        "png": png,
+        "jpeg": [*JPEGS],
+        "archive": [*test_download.EVIL],
+        "mat": [*test_sbd.DAMAGE],
+    }
+    assert all(len(set(of_kind)) == len(of_kind) >= 7 for of_kind in kinds.values())
+    assert sum(map(len, kinds.values())) >= 90

@@ -150,3 +150,34 @@ def test_no_readable_image_at_all_is_said(dataset: CocoDataset) -> None:
     dataset.on_corrupt_image = "skip"
     with pytest.warns(UserWarning, match="passed over"), pytest.raises(UserError, match="not one image"):
         next(TrainLoader(dataset, Transform(), 2).batches())
+
+
+def shapes_of(dataset: CocoDataset, **settings: Any) -> set[tuple[int, ...]]:
+    """The canvases of an epoch of batches of one image."""
+    transform = Transform(short_side=[200, 230, 260], max_size=400)
+    loader = TrainLoader(dataset, transform, 1, **settings)
+    batches = [batch for _, batch in zip(range(3 * loader.steps_per_epoch), loader.batches(), strict=False)]
+    for batch in batches:
+        assert (batch.images.sizes[0] <= torch.tensor(batch.images.pixels.shape[2:])).all()
+    return {tuple(batch.images.pixels.shape[2:]) for batch in batches}
+
+
+def test_buckets_make_few_canvases(write_coco: Write) -> None:
+    rng = np.random.default_rng(0)
+    sizes = tuple((int(h), int(w)) for h, w in rng.integers(40, 80, (30, 2)))
+    dataset = CocoDataset(*write_coco(some_annotations(), sizes))
+    every = shapes_of(dataset)
+    assert len(every) > 15
+    coarse = shapes_of(dataset, buckets=128)
+    assert coarse <= {(h, w) for h in (256, 384, 512) for w in (256, 384, 512)}
+    assert len(coarse) <= len(every) / 3
+    assert shapes_of(dataset, buckets=[[288, 416], [416, 288], [416, 416]]) <= {(288, 416), (416, 288)}
+    # One that fits in none has a canvas of its own.
+    assert (288, 416) in (some := shapes_of(dataset, buckets=[[288, 416]]))
+    assert len(some) > 1
+
+
+@pytest.mark.parametrize("buckets", [100, 0, [[64, 100]], [[64]], [[64, 64, 64]]])
+def test_buckets_that_are_no_canvases_are_refused(dataset: CocoDataset, buckets: Any) -> None:
+    with pytest.raises(UserError, match="expected a multiple of size_divisor=32, or a list of sizes"):
+        TrainLoader(dataset, Transform(), 1, buckets=buckets)

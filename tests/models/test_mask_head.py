@@ -110,3 +110,29 @@ def test_objects_without_a_mask_teach_nothing() -> None:
     assert loss.count == 2
     loss.total.backward()
     assert (head.predictor.maps.grad[1] == 0).all()
+
+
+def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
+    from torchvision.models.detection.roi_heads import project_masks_on_boxes
+
+    targets = box_targets([[[4, 2, 20, 34], [10, 10, 18, 18]], [[0, 0, 16, 16]]], [[2, 0], [1]])
+    given = positives()
+    masks = torch.zeros(2, 2, 50, 60)
+    for n, of_image in enumerate(targets.boxes):
+        for g, (x1, y1, x2, y2) in enumerate(of_image[:2].int().tolist()):
+            masks[n, g, y1:y2, x1:x2] = 1
+    wanted = [project_masks_on_boxes(masks[n], given.boxes[n], given.matched[n], SIDE) for n in (0, 1)]
+    losses = []
+    for recipe in ("exact", "bitmap_align"):
+        head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES, "class_agnostic", recipe)  # type: ignore[arg-type]
+        found = head.losses(torch.zeros(4, 1, 2, 2), given, targets, (50, 60))["mask"]
+        losses.append(found.total.item())
+    expected = sum(
+        torch.nn.functional.binary_cross_entropy_with_logits(maps[0], mask, reduction="sum")
+        for maps, mask, used in zip(head.predictor.maps, torch.cat(wanted), (1, 1, 1, 0), strict=True)
+        if used
+    )
+    assert losses[1] == pytest.approx(expected.item() / SIDE**2, rel=1e-5)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+    with pytest.raises(ValueError, match="needs the canvas"):
+        head.losses(torch.zeros(4, 1, 2, 2), given, targets)

@@ -49,6 +49,8 @@ def crowded() -> Targets:
 def test_regions_in_a_crowd_are_neither_positive_nor_negative() -> None:
     boxes = torch.tensor([[[5.0, 5, 30, 30], [60, 60, 100, 100], [30, 30, 90, 90]]])
     assert match(boxes, crowded()).in_crowd.tolist() == [[True, False, False]]
+    partly = torch.tensor([[[20.0, 0, 62, 10], [20.0, 0, 64, 10]]])  # 30/42 and 30/44 of them inside
+    assert match(partly, crowded()).in_crowd.tolist() == [[True, False]]
     proposals = Proposals(boxes, torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool))
     samples = Sampler(16, 0.5)(proposals, crowded(), NUM_CLASSES)
     drawn = samples.boxes[0][samples.valid[0]].tolist()

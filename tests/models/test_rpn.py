@@ -69,8 +69,8 @@ def test_losses_equal_the_loop_over_the_same_anchors() -> None:
     rpn = make_rpn()
     targets = random_targets(2, 96, seed=1)
     _, losses = rpn.propose_and_learn(features(), SIZES, targets)
-    outputs = [rpn.head(features()[stride]) for stride in (8, 16)]
-    logits, deltas = torch.cat([o[0] for o in outputs], 1), torch.cat([o[1] for o in outputs], 1)
+    outputs = torch.cat(rpn.head([features()[stride] for stride in (8, 16)]), 1)
+    logits, deltas = outputs[..., 0], outputs[..., 1:]
     anchors = torch.cat(rpn.anchors(features()))
     found = match(anchors[None], targets)
     positive = (found.iou >= 0.7) | found.best_of_object

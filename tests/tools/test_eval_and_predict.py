@@ -65,6 +65,24 @@ def test_the_fast_evaluation_gives_the_same_metrics(run: Path, tiny: Sequence[st
         assert fast[kind] == pytest.approx(values, abs=1e-9)
 
 
+def test_eval_with_area_ranges_and_a_table_of_classes(
+    run: Path, tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [f"predictions={run / 'predictions.json'}", f"annotations={annotations_of(tiny)}"]
+    ranges = "evaluation.area_ranges={low:[0,500],high:[500,null]}"
+    eval_command.main([*files, ranges, "evaluation.per_class=true", f"run_dir={tmp_path}"])
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(metrics["segm"]) == ["AP", "AP50", "AP75", "APlow", "APhigh"]
+    table = json.loads((tmp_path / "per_class.json").read_text())
+    assert set(table["bbox"]) == {"circle", "square", "triangle", "star"}
+    assert set(table["segm"]["star"]) == set(metrics["segm"])
+    printed = capsys.readouterr().out
+    assert "segm, every class" in printed
+    assert "triangle" in printed
+    with pytest.raises(UserError, match=r"evaluation\.area_ranges\.low=\[5, 2\]: expected \[least, most\]"):
+        eval_command.main([*files, "evaluation.area_ranges={low:[5,2]}", f"run_dir={tmp_path}"])
+
+
 def test_eval_on_other_data_and_with_another_operator(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
     annotations = annotations_of(tiny)
     images = annotations.parent / "images"

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, transform
 
+from maskrcnn.data.canvas import Canvas, batch_images
 from maskrcnn.data.dataset import Example
-from maskrcnn.data.loader import Canvas, batch_images, batch_targets
+from maskrcnn.data.loader import batch_targets
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -30,13 +31,13 @@ def samples_of(model: MaskRCNN, examples: Sequence[Example]) -> tuple[list[Sampl
     resize = Transform.of(model.preprocessing)
     samples = [resize(example, np.random.default_rng(0)) for example in examples]
     canvas = Canvas(model.preprocessing.size_divisor)
-    return samples, batch_images([sample.pixels for sample in samples], canvas)
+    return samples, batch_images([sample.picture for sample in samples], canvas)
 
 
 def found_in(detections: Detections, row: int, sample: Sample) -> dict[str, Tensor]:
     """One image's detections in its own pixels, in torchvision's terms."""
     kept = detections.valid[row]
-    height, width = sample.pixels.shape[:2]
+    height, width = sample.picture.size
     scale = torch.tensor(sample.original_size[::-1]) / torch.tensor([width, height])
     found = {
         "boxes": detections.boxes[row][kept] * scale.repeat(2),

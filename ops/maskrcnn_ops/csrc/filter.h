@@ -25,13 +25,7 @@ struct Filter {
     first = axis.size;
     last = 0;
     for (int64_t p = 0; p < bins; ++p) {
-      const Span span = points_of_bin(axis, p, s);
-      const G share = G(1) / static_cast<G>(divisor_of_bin(axis, span, s));
-      for (int64_t i = 0; i < span.count; ++i) {
-        const Tap<G> tap = tap_of_point(axis, p, span.first + i, s);
-        add(tap.low, tap.weight_low * share);
-        if (tap.weight_high != G(0)) add(tap.high, tap.weight_high * share);
-      }
+      taps_of_bin(axis, p, s, [this](int64_t c, G w) { add(c, w); });
       begin.push_back(static_cast<int64_t>(cell.size()));
     }
     offset.resize(cell.size());

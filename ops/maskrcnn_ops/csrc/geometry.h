@@ -193,6 +193,18 @@ C10_HOST_DEVICE inline Tap<G> tap_of_point(const Axis<G>& axis, int64_t p, int64
   return tap_at(sample_at(axis, p, i, s.position), axis.size);
 }
 
+// Calls add(cell, weight) for all that bin p reads along its axis; the weights are those of the bin's mean.
+template <typename G, typename Add>
+C10_HOST_DEVICE inline void taps_of_bin(const Axis<G>& axis, int64_t p, const Switches& s, Add&& add) {
+  const Span span = points_of_bin(axis, p, s);
+  const G share = G(1) / static_cast<G>(divisor_of_bin(axis, span, s));
+  for (int64_t i = 0; i < span.count; ++i) {
+    const Tap<G> tap = tap_of_point(axis, p, span.first + i, s);
+    add(tap.low, tap.weight_low * share);
+    if (tap.weight_high != G(0)) add(tap.high, tap.weight_high * share);
+  }
+}
+
 // d x / d x1 and d x / d x2 of a sample in pixels of the box (rounding treated as identity).
 template <typename G>
 C10_HOST_DEVICE inline void edge_derivatives(

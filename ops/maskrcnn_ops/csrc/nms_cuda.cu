@@ -1,41 +1,88 @@
-// Greedy non-maximum suppression on CUDA: a block per image walks its boxes in falling order of score, its threads
-// test the boxes that follow. Nothing waits for the host.
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
+// Greedy non-maximum suppression on CUDA, a block for each image: the next boxes in falling order of score settle which
+// of them stay, then all threads test the rest against those. Nothing waits for the host.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
+#include "cuda_runtime.cuh"
 #include "nms.h"
 
 namespace maskrcnn_ops {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+constexpr int kNmsThreads = 1024;
+constexpr int kRound = 64;  // boxes that are settled at once, a bit each
 
-constexpr int kThreads = 1024;
+// The boxes of a round, in shared memory.
+template <typename G>
+struct Round {
+  G box[4 * kRound];
+  int64_t group[kRound];
+  unsigned long long suppresses[kRound];  // later boxes of the same round
+  unsigned long long stay;
+};
+
+template <typename G>
+__device__ inline void load_round(
+    const G* boxes, const int64_t* order, const int64_t* groups, const bool* keep, int size, Round<G>& round) {
+  if (threadIdx.x < kRound) round.suppresses[threadIdx.x] = 0;
+  if (threadIdx.x == 0) round.stay = 0;
+  __syncthreads();
+  if (static_cast<int>(threadIdx.x) < size) {
+    const int64_t a = order[threadIdx.x];
+    for (int side = 0; side < 4; ++side) round.box[4 * threadIdx.x + side] = boxes[4 * a + side];
+    round.group[threadIdx.x] = groups[a];
+    if (keep[a]) atomicOr(&round.stay, 1ull << threadIdx.x);
+  }
+  __syncthreads();
+}
+
+// Which boxes of the round stay, left in `round.stay`.
+template <typename G>
+__device__ inline void settle_round(int size, double threshold, Round<G>& round) {
+  for (int pair = threadIdx.x; pair < kRound * size; pair += kNmsThreads) {
+    const int i = pair / kRound;
+    const int j = pair % kRound;
+    if (j <= i || j >= size || round.group[i] != round.group[j]) continue;
+    if (overlaps(round.box + 4 * i, round.box + 4 * j, threshold)) atomicOr(&round.suppresses[i], 1ull << j);
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    unsigned long long stay = round.stay;
+    for (int i = 0; i < size; ++i)
+      if (stay >> i & 1) stay &= ~round.suppresses[i];
+    round.stay = stay;
+  }
+  __syncthreads();
+}
+
+template <typename G>
+__device__ inline bool is_suppressed(const G* box, int64_t group, double threshold, const Round<G>& round) {
+  for (unsigned long long left = round.stay; left; left &= left - 1) {
+    const int i = __ffsll(left) - 1;
+    if (round.group[i] == group && overlaps(round.box + 4 * i, box, threshold)) return true;
+  }
+  return false;
+}
 
 template <typename G>
 __global__ void suppress_kernel(
     const G* boxes, const int64_t* order, const int64_t* groups, const bool* valid, int64_t count, double threshold,
     bool* keep) {
+  __shared__ Round<G> round;
   const int64_t image = static_cast<int64_t>(blockIdx.x) * count;
   boxes += 4 * image;
   order += image;
   groups += image;
-  valid += image;
   keep += image;
-  for (int64_t k = threadIdx.x; k < count; k += kThreads) keep[k] = valid[k];
+  for (int64_t k = threadIdx.x; k < count; k += kNmsThreads) keep[k] = valid[image + k];
   __syncthreads();
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t a = order[i];
-    if (keep[a]) {  // the same for all threads: what precedes a in the order is settled
-      for (int64_t j = i + 1 + threadIdx.x; j < count; j += kThreads) {
-        const int64_t b = order[j];
-        if (keep[b] && groups[a] == groups[b] && overlaps(boxes + 4 * a, boxes + 4 * b, threshold)) keep[b] = false;
-      }
+  for (int64_t begin = 0; begin < count; begin += kRound) {
+    const int size = count - begin < kRound ? static_cast<int>(count - begin) : kRound;
+    load_round(boxes, order + begin, groups, keep, size, round);
+    settle_round(size, threshold, round);
+    if (static_cast<int>(threadIdx.x) < size) keep[order[begin + threadIdx.x]] = round.stay >> threadIdx.x & 1;
+    for (int64_t j = begin + size + threadIdx.x; j < count; j += kNmsThreads) {
+      const int64_t b = order[j];
+      if (keep[b] && is_suppressed(boxes + 4 * b, groups[b], threshold, round)) keep[b] = false;
     }
     __syncthreads();
   }
@@ -43,11 +90,9 @@ __global__ void suppress_kernel(
 
 template <typename G>
 void launch(const Tensor& boxes, const Tensor& order, const Tensor& groups, const Tensor& valid, double threshold, Tensor& keep) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(boxes.get_device_index(), &stream));
-  suppress_kernel<G><<<static_cast<int>(boxes.size(0)), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-      boxes.const_data_ptr<G>(), order.const_data_ptr<int64_t>(), groups.const_data_ptr<int64_t>(),
-      valid.const_data_ptr<bool>(), boxes.size(1), threshold, keep.mutable_data_ptr<bool>());
+  MASKRCNN_LAUNCH((suppress_kernel<G>), dim3(static_cast<unsigned>(boxes.size(0))), kNmsThreads, 0, stream_of(boxes),
+                  boxes.const_data_ptr<G>(), order.const_data_ptr<int64_t>(), groups.const_data_ptr<int64_t>(),
+                  valid.const_data_ptr<bool>(), boxes.size(1), threshold, keep.mutable_data_ptr<bool>());
 }
 
 Tensor nms(Tensor boxes, Tensor order, Tensor groups, Tensor valid, double threshold) {
@@ -57,16 +102,15 @@ Tensor nms(Tensor boxes, Tensor order, Tensor groups, Tensor valid, double thres
                     "order, groups and valid: expected contiguous [N, K]");
   }
   STD_TORCH_CHECK(boxes.is_contiguous(), "boxes: expected contiguous");
-  const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
+  const DeviceGuard guard(boxes.get_device_index());
   Tensor keep = torch::stable::empty_like(valid);
   if (keep.numel() == 0) return keep;
   if (boxes.scalar_type() == ScalarType::Double) launch<double>(boxes, order, groups, valid, threshold, keep);
   else launch<float>(boxes, order, groups, valid, threshold, keep);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
   return keep;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(maskrcnn_ops, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(maskrcnn_ops, MASKRCNN_DEVICE, m) {
   m.impl("nms", TORCH_BOX(&nms));
 }
 

@@ -1,7 +1,7 @@
 // A region and its points as one CUDA thread sees them: the arithmetic of geometry.h, nothing stored.
 #pragma once
 
-#include "family.h"
+#include "cuda_runtime.cuh"
 
 namespace maskrcnn_ops {
 
@@ -67,24 +67,55 @@ __device__ inline void taps_of_winner(
   *x = tap_of_point(r.x, q, columns.first + winner % columns.count, s);
 }
 
-// Sum of the weights that the points of bin p give to one cell, over the number the mean divides by.
+// What one bin reads along one axis, each cell once: in shared memory, for all channels of a region.
 template <typename G>
-__device__ inline G share_of_cell(const Axis<G>& axis, int64_t p, int64_t cell, const Switches& s) {
-  const Span span = points_of_bin(axis, p, s);
-  G sum = 0;
-  for (int64_t i = span.first; i < span.first + span.count; ++i) sum += weight_of(tap_of_point(axis, p, i, s), cell);
-  return sum / static_cast<G>(divisor_of_bin(axis, span, s));
-}
+struct TapList {
+  static constexpr int kRoom = 12;
+  int count;  // negative: the bin reads more cells than there is room for
+  int cell[kRoom];
+  G weight[kRoom];
 
-// Whether any bin of the region can read this cell: its points lie within a cell of [start, start + bins * bin].
+  __device__ void build(const Axis<G>& axis, int64_t p, const Switches& s) {
+    count = 0;
+    taps_of_bin(axis, p, s, [this](int64_t c, G w) { add(static_cast<int>(c), w); });
+  }
+
+ private:
+  // Coordinates rise or fall steadily, so a cell already listed is one of the last two.
+  __device__ void add(int c, G w) {
+    if (count < 0) return;
+    for (int back = 1; back <= 2 && back <= count; ++back) {
+      if (cell[count - back] == c) {
+        weight[count - back] += w;
+        return;
+      }
+    }
+    if (count == kRoom) {
+      count = -1;
+      return;
+    }
+    cell[count] = c;
+    weight[count++] = w;
+  }
+};
+
+// Cells first .. last of one axis hold all that a region reads of it.
+struct Reach {
+  int first;
+  int last;
+};
+
+// Points lie within a cell of [start, start + bins * bin]; those beyond the map are clamped to its outermost cells.
 template <typename G>
-__device__ inline bool may_read(const Axis<G>& axis, int64_t bins, int64_t cell) {
+__device__ inline Reach reach_of(const Axis<G>& axis, int64_t bins) {
   const G end = axis.start + static_cast<G>(bins) * axis.bin;
+  const int last = static_cast<int>(axis.size) - 1;
+  if (!is_finite(end)) return {0, last};
   const G low = axis.start < end ? axis.start : end;
   const G high = axis.start < end ? end : axis.start;
-  // Points beyond the map are clamped to its first and last cell.
-  const G at = static_cast<G>(cell);
-  return (at >= low - G(2) || cell == axis.size - 1) && (at <= high + G(2) || cell == 0);
+  const int from = static_cast<int>(clip_to_map(low - G(2), axis.size));
+  const int to = static_cast<int>(clip_to_map(high + G(2), axis.size));
+  return {from < last ? from : last, to < last ? to : last};
 }
 
 }  // namespace maskrcnn_ops

@@ -1,0 +1,86 @@
+"""What a piece of code asks of torch: how many operators it dispatches, and which of them make the host wait for a GPU.
+
+Counted are the operators themselves, so that a CPU shows what would wait on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# The size of their result, or a number, depends on values: the host waits until the device has computed them.
+WAITING = {
+    "aten::_local_scalar_dense": "item",
+    "aten::equal": "equal",
+    "aten::is_nonzero": "item",
+    "aten::nonzero": "nonzero",
+    "aten::nonzero_numpy": "nonzero",
+    "aten::argwhere": "nonzero",
+    "aten::masked_select": "masked_select",
+    "aten::_unique": "unique",
+    "aten::_unique2": "unique",
+    "aten::unique_dim": "unique",
+    "aten::unique_consecutive": "unique",
+    "aten::unique_dim_consecutive": "unique",
+    "aten::bincount": "bincount",
+    "torchvision::nms": "nms",
+}
+_INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
+
+
+class Counted(TorchDispatchMode):
+    """Within it every operator is counted, forward and backward.
+
+    dispatches: their number, views included. syncs: those that make the host wait, by kind: ``item``, ``nonzero``,
+    ``masked index``, ``unique``, ``nms``, ``device to host`` copies (but for asynchronous ones), ``literal``, a tensor
+    made from Python numbers, which a GPU gets by a blocking copy.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+        self.syncs: Counter[str] = Counter()
+
+    @property
+    def dispatches(self) -> int:
+        return self.names.total()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = func._schema.name
+        self.names[name] += 1
+        kind = waits_for(name, args, kwargs or {})
+        if kind is not None:
+            self.syncs[kind] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def waits_for(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """Why an operator makes the host wait, or None."""
+    if name in WAITING:
+        return WAITING[name]
+    if name == "aten::repeat_interleave" and kwargs.get("output_size") is None:
+        return "repeat_interleave"
+    if name in _INDEXED and any(_is_mask(index) for index in args[1]):
+        return "masked index"
+    if name == "aten::lift_fresh":
+        return "literal"
+    if name == "aten::_to_copy" and _to_host(args[0].device, kwargs.get("device")):
+        return None if kwargs.get("non_blocking") else "device to host"
+    if name == "aten::copy_" and _to_host(args[1].device, args[0].device):
+        return None if kwargs.get("non_blocking", len(args) > 2 and args[2]) else "device to host"
+    return None
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+
+
+def _to_host(source: torch.device, target: torch.device | None) -> bool:
+    return target is not None and target.type == "cpu" and source.type != "cpu"

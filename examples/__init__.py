@@ -1,0 +1,1 @@
+"""Worked examples; docs/operator.md reads them line by line."""

@@ -1,0 +1,149 @@
+"""The RoI operators in operations that other runtimes have: standard ones where there are some, else plain arithmetic.
+
+Every box is pooled from every level and the right one is chosen: shapes do not depend on values, at the price of as
+many times the work as there are levels.
+"""
+
+from __future__ import annotations
+
+import torch
+from maskrcnn_ops import PRESETS, RoIOp, Switches
+from maskrcnn_ops.reference import choose_levels, edges_of
+from torch import Tensor
+from torchvision.ops import roi_align, roi_pool
+
+from maskrcnn.errors import UserError
+
+
+class ExportedRoIOp:
+    """``operator`` of the family as a graph can hold it; called like it.
+
+    The mean of samples in bins' centres (align, align_legacy, warp, warp_continuous) is ONNX's RoiAlign on boxes whose
+    rounding and least width are computed before; pool is MaxRoiPool. Maxima of samples, samples elsewhere and MNC's
+    border (align max, warp_mnc) are decomposed into gathering and bilinear weights.
+
+    Raises UserError for what has neither: other bins of whole cells than pool's, adaptive numbers of samples where they
+    have to be decomposed, and operators that are not of the family.
+    """
+
+    def __init__(self, operator: object) -> None:
+        if not isinstance(operator, RoIOp):
+            raise UserError(
+                f"a model with the RoI operator {type(operator).__name__} cannot be exported: only those of "
+                "maskrcnn_ops are known as graphs"
+            )
+        self.switches = Switches.unpacked(operator.packed(), operator.reduction)
+        self.pool = _same_pooling(self.switches, PRESETS["pool"])
+        samples = self.switches.sample_position == "centre" and self.switches.border == "align"
+        self.standard = samples and self.switches.reduction == "avg" and not self.switches.bin_rounding
+        if not (self.pool or self.standard):
+            _check_decomposable(self.switches)
+
+    def __call__(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, output_size: int) -> Tensor:
+        """Maps ``[N, C, H, W]`` by stride, boxes ``[N, K, 4]``, valid ``[N, K]`` to ``[N * K, C, P, P]``."""
+        strides = sorted(features)
+        scales = [1.0 / stride for stride in strides]
+        image = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2]).reshape(-1)
+        flat, counts = boxes.reshape(-1, 4), valid.reshape(-1)
+        levels = choose_levels(flat, scales, self.switches)
+        out = None
+        for level, stride in enumerate(strides):
+            chosen = (levels == level) & counts
+            # Boxes of other levels are pooled as an empty one: cheap, and no sample lies outside of memory.
+            own = torch.where(chosen[:, None], flat, 0.0)
+            pooled = self._pool(features[stride], own, image, output_size, scales[level])
+            pooled = torch.where(chosen[:, None, None, None], pooled, 0.0)
+            out = pooled if out is None else out + pooled
+        assert out is not None
+        return out
+
+    def _pool(self, feature: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
+        index = image[:, None].to(boxes.dtype)
+        if self.pool:
+            return roi_pool(feature, torch.cat([index, boxes], 1), size, scale)
+        start, bins = _starts_and_bins(boxes, size, scale, self.switches)  # [R, 2]: x, y
+        if not self.standard:
+            return _decomposed(feature, start, bins, image, size, self.switches)
+        cells = torch.cat([index, start + 0.5, start + bins * size + 0.5], 1)
+        return roi_align(feature, cells, size, 1.0, max(self.switches.sampling_ratio, 0), aligned=True)
+
+
+def _same_pooling(one: Switches, other: Switches) -> bool:
+    """Whether two operators differ at most in how they choose levels and in samples that they do not take."""
+    whole = one.bin_rounding and other.bin_rounding
+    samples = (5, 6, 7) if whole else ()
+    numbers = [
+        (a, b) for i, (a, b) in enumerate(zip(one.packed(), other.packed(), strict=True)) if i not in samples
+    ]
+    return one.reduction == other.reduction and all(a == b for a, b in numbers[: -2 or None])
+
+
+def _check_decomposable(switches: Switches) -> None:
+    if switches.bin_rounding:
+        raise UserError(
+            "of the RoI operators with bins of whole cells (bin_rounding=true) only roi_op=pool can be exported, which "
+            "ONNX knows as MaxRoiPool"
+        )
+    if switches.sampling_ratio <= 0:
+        raise UserError(
+            "sampling_ratio=-1 (adaptive) can be exported with reduction=avg, sample_position=centre and border=align "
+            "alone; give the number of samples"
+        )
+
+
+def _starts_and_bins(boxes: Tensor, size: int, scale: float, switches: Switches) -> tuple[Tensor, Tensor]:
+    """Where the regions ``[R, 4]`` begin and how large their bins are, in cells: ``[R, 2]`` (x, y) each."""
+    starts, bins = [], []
+    for axis in range(2):
+        start, extent, _ = edges_of(boxes[:, axis], boxes[:, axis + 2], scale, size, switches)
+        starts.append(start)
+        bins.append(extent)
+    return torch.stack(starts, 1), torch.stack(bins, 1)
+
+
+def _decomposed(
+    feature: Tensor, start: Tensor, bins: Tensor, image: Tensor, size: int, switches: Switches
+) -> Tensor:
+    """Regions ``[R, 2]`` of ``feature`` ``[N, C, H, W]`` sampled bilinearly and reduced: ``[R, C, P, P]``."""
+    num, channels, height, width = feature.shape
+    x, y = (_Samples(start[:, a], bins[:, a], size, side, switches) for a, side in ((0, width), (1, height)))
+    cells = feature.permute(0, 2, 3, 1).reshape(num * height * width, channels)
+    values = torch.zeros((), dtype=feature.dtype, device=feature.device)
+    for rows, row_weight in y.taps():
+        for columns, column_weight in x.taps():
+            place = (image[:, None, None] * height + rows[:, :, None]) * width + columns[:, None]
+            weight = row_weight[:, :, None] * column_weight[:, None]
+            values = values + cells[place] * weight[..., None].to(feature.dtype)  # [R, P S, P S, C]
+    inside = y.inside[:, :, None] & x.inside[:, None]
+    samples = switches.sampling_ratio
+    values = values.reshape(-1, size, samples, size, samples, channels)
+    inside = inside.reshape(-1, size, samples, size, samples, 1)
+    if switches.reduction == "avg":
+        reduced = torch.where(inside, values, 0.0).sum((2, 4)) / samples**2
+    else:
+        # Samples outside of the map count as 0.
+        reduced = torch.where(inside, values, 0.0).amax((2, 4))
+    return reduced.permute(0, 3, 1, 2)
+
+
+class _Samples:
+    """The S samples of each of P bins along one axis of R regions: ``[R, P S]`` cells, weights, whether inside."""
+
+    def __init__(self, start: Tensor, bins: Tensor, size: int, side: int, switches: Switches) -> None:
+        samples = switches.sampling_ratio
+        offset = {"centre": 0.5, "corner": 0.0, "thirds": 1.0}[switches.sample_position]
+        parts = samples + 1 if switches.sample_position == "thirds" else samples
+        steps = (torch.arange(samples, device=start.device, dtype=start.dtype) + offset) / parts
+        bin_index = torch.arange(size, device=start.device, dtype=start.dtype)
+        at = start[:, None, None] + (bin_index[:, None] + steps) * bins[:, None, None]
+        at = at.reshape(-1, size * samples)
+        margin, last = (1.0, side) if switches.border == "align" else (0.5, side - 0.5)
+        self.inside = (at >= -margin) & (at <= last)
+        at = torch.minimum(at.clamp(min=0), torch.zeros_like(at) + (side - 1))
+        self.low = at.floor().to(torch.int64)
+        self.weight = at - self.low
+        self.high = torch.minimum(self.low + 1, torch.zeros_like(self.low) + (side - 1))
+
+    def taps(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The two cells that every sample reads, and their weights."""
+        return (self.low, 1 - self.weight), (self.high, self.weight)

@@ -1,0 +1,109 @@
+"""A detector as one graph: torch.export's, and ONNX made of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from maskrcnn.errors import UserError
+from maskrcnn.export.operators import ExportedRoIOp
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.roi_pooling import RoIPooler
+from maskrcnn.structures import Images
+
+OPSET = 18
+_EXAMPLE = (256, 320)  # (height, width) of the image that is traced; no size of it stays in the graph
+
+
+class Graph(nn.Module):
+    """What is exported: `MaskRCNN.detect` of one image, tensors in and tensors out.
+
+    Inputs: ``pixels`` ``[1, 3, H, W]`` uint8 RGB, H and W multiples of ``divisor``, padded with zeros to the right and
+    below; ``size`` ``[1, 2]`` float32, the image's (height, width) before padding. Outputs: see `names`.
+    """
+
+    def __init__(self, model: MaskRCNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor, size: Tensor) -> tuple[Tensor, ...]:
+        """The fields of `Detections` that the model has, in the order of `names`."""
+        found = self.model.detect(Images(pixels, size))
+        fields = (found.boxes, found.scores, found.labels, found.valid, found.masks, found.keypoints)
+        return tuple(field for field in fields if field is not None)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the outputs: boxes ``[1, D, 4]``, scores, labels, valid ``[1, D]``, then masks ``[1, D, M, M]``
+        (probabilities within the box) and keypoints ``[1, D, J, 3]`` where there is the head."""
+        heads = {"masks": self.model.mask_head, "keypoints": self.model.keypoint_head}
+        return ["boxes", "scores", "labels", "valid", *(n for n, head in heads.items() if head is not None)]
+
+
+def exportable(model: MaskRCNN) -> Graph:
+    """A copy of ``model`` on the CPU whose RoI operators are made of what graphs can hold.
+
+    Raises UserError for a model without an RPN or a box head, and for operators that no graph holds.
+    """
+    if model.rpn is None or model.box_head is None:
+        raise UserError(
+            "only a model with an RPN and a box head can be exported: it finds its boxes by itself"
+        )
+    model = copy.deepcopy(model).cpu().float().eval()
+    for module in model.modules():
+        if isinstance(module, RoIPooler):
+            module.operator = ExportedRoIOp(module.operator)
+    return Graph(model.requires_grad_(False))
+
+
+@torch.no_grad()
+def to_program(model: MaskRCNN, divisor: int = 32) -> ExportedProgram:
+    """``model`` exported by torch.export, for one image of any height and width that are multiples of ``divisor``.
+
+    The file it is saved to needs torch, torchvision and maskrcnn_ops to be imported where it is loaded.
+    """
+    graph = exportable(model)
+    height, width = (-(-side // divisor) * divisor for side in _EXAMPLE)
+    example = (
+        torch.zeros(1, 3, height, width, dtype=torch.uint8),
+        torch.tensor([[height - 5.0, width - 3.0]]),
+    )
+    sides = {2: divisor * Dim("rows", min=2, max=512), 3: divisor * Dim("columns", min=2, max=512)}
+    return torch.export.export(graph, example, dynamic_shapes=(sides, None), strict=False)
+
+
+def save_program(model: MaskRCNN, path: Path, divisor: int = 32) -> None:
+    """Write ``model`` as a file that `torch.export.load` reads."""
+    torch.export.save(to_program(model, divisor), path)
+
+
+def save_onnx(model: MaskRCNN, path: Path, divisor: int = 32) -> None:
+    """Write ``model`` as ONNX of standard operators alone, weights included.
+
+    Raises UserError where the packages onnx and onnxscript are missing.
+    """
+    try:
+        from maskrcnn.export.onnx_operators import translations
+    except ImportError as error:
+        raise UserError(
+            f"format=onnx needs onnx and onnxscript: pip install 'maskrcnn[export]' ({error})"
+        ) from error
+    names = exportable(model).names
+    table: dict[Callable[..., Any], Callable[..., Any]] = translations()
+    program = torch.onnx.export(
+        to_program(model, divisor),
+        dynamo=True,
+        input_names=["pixels", "size"],
+        output_names=names,
+        opset_version=OPSET,
+        custom_translation_table=table,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(path), external_data=False)

@@ -1,0 +1,198 @@
+// The adjoint without atomics: every cell of a gradient map is summed by one thread over the regions that reach it, in
+// their order, and written once; the sums are bitwise repeatable. Maps, gradients and winners are channels-last.
+#pragma once
+
+#include "roi_kernels.cuh"
+
+namespace maskrcnn_ops {
+
+// A region, and the window of cells that it reads.
+template <typename G>
+struct Footprint {
+  Region<G> region;
+  Reach rows;
+  Reach columns;
+};
+
+template <typename G>
+__global__ void footprint_kernel(Family f, const G* boxes, const int64_t* image, Footprint<G>* footprints) {
+  const int64_t k = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  if (k >= f.regions) return;
+  const Region<G> r = region_of(f, boxes + 4 * k, image[k]);
+  footprints[k] = {r, r.valid ? reach_of(r.y, f.height) : Reach{0, -1}, r.valid ? reach_of(r.x, f.width) : Reach{0, -1}};
+}
+
+// kTile x kTile cells of one image's map at one level; those of all levels are counted through.
+struct Tile {
+  int level;
+  int64_t image;
+  int top;
+  int left;
+};
+
+__host__ __device__ inline int64_t tiles_along(int64_t cells) { return (cells + kTile - 1) / kTile; }
+
+__device__ inline Tile tile_of(const Family& f, int64_t number) {
+  int l = 0;
+  for (;; ++l) {
+    const int64_t tiles = f.images * tiles_along(f.level[l].height) * tiles_along(f.level[l].width);
+    if (number < tiles) break;
+    number -= tiles;
+  }
+  const int64_t across = tiles_along(f.level[l].width);
+  const int64_t down = tiles_along(f.level[l].height);
+  return {l, number / (across * down), static_cast<int>(number / across % down) * kTile,
+          static_cast<int>(number % across) * kTile};
+}
+
+template <typename G>
+__device__ inline bool reaches(const Footprint<G>& p, const Tile& tile) {
+  return p.region.valid && p.region.level == tile.level && p.region.image == tile.image &&
+         p.rows.first < tile.top + kTile && p.rows.last >= tile.top && p.columns.first < tile.left + kTile &&
+         p.columns.last >= tile.left;
+}
+
+// The regions among `base` .. base + kThreads - 1 that reach the tile, in their order; returns how many, to all threads.
+template <typename G>
+__device__ inline int list_regions(const Family& f, const Footprint<G>* footprints, const Tile& tile, int64_t base, int* list) {
+  constexpr int kWarps = kThreads / 32;
+  __shared__ int before[kWarps + 1];
+  const int warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int64_t k = base + threadIdx.x;
+  const bool hit = k < f.regions && reaches(footprints[k], tile);
+  const unsigned hits = __ballot_sync(0xffffffffu, hit);
+  if (lane == 0) before[warp + 1] = __popc(hits);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    before[0] = 0;
+    for (int w = 0; w < kWarps; ++w) before[w + 1] += before[w];
+  }
+  __syncthreads();
+  if (hit) list[before[warp] + __popc(hits & ((1u << lane) - 1))] = static_cast<int>(k - base);
+  const int total = before[kWarps];
+  __syncthreads();
+  return total;
+}
+
+// What the bins of some regions give to the cells of a tile, [regions][bins of y, bins of x][kTile], and which bins
+// give anything to it: first and last + 1 of each axis.
+template <typename G>
+struct Shares {
+  G* weight;
+  int* range;  // [regions][4]
+  int bins_y;
+  int bins_x;
+
+  __device__ const G* rows(int i, int p) const { return weight + (static_cast<int64_t>(i) * (bins_y + bins_x) + p) * kTile; }
+  __device__ const G* columns(int i, int q) const { return rows(i, bins_y + q); }
+
+  __device__ void build(const Family& f, const Footprint<G>* footprints, const int* list, int count, const Tile& tile) {
+    for (int i = threadIdx.x; i < 4 * count; i += kThreads) range[i] = i % 2 ? 0 : bins_y + bins_x;
+    __syncthreads();
+    for (int index = threadIdx.x; index < count * (bins_y + bins_x); index += kThreads) {
+      const int i = index / (bins_y + bins_x);
+      const int b = index % (bins_y + bins_x);
+      const bool vertical = b < bins_y;
+      const Region<G>& r = footprints[list[i]].region;
+      const int bin = vertical ? b : b - bins_y;
+      if (!build_bin(vertical ? r.y : r.x, bin, vertical ? tile.top : tile.left, f.switches, weight + static_cast<int64_t>(index) * kTile))
+        continue;
+      atomicMin(range + 4 * i + (vertical ? 0 : 2), bin);
+      atomicMax(range + 4 * i + (vertical ? 1 : 3), bin + 1);
+    }
+    __syncthreads();
+  }
+
+ private:
+  __device__ static bool build_bin(const Axis<G>& axis, int bin, int begin, const Switches& s, G* share) {
+    bool any = false;
+    for (int t = 0; t < kTile; ++t) share[t] = G(0);
+    taps_of_bin(axis, bin, s, [&](int64_t cell, G w) {
+      const int64_t t = cell - begin;
+      if (t < 0 || t >= kTile) return;
+      share[t] += w;
+      any = true;
+    });
+    return any;
+  }
+};
+
+// One region's gradient of bin (p, q), by the bins' mean, to a row of the tile.
+template <typename T, typename G, int V>
+__device__ inline void add_mean(const T* grad, G by_row, const G* by_column, G (&sums)[kTile][V]) {
+  const Vector<T, V> parts = load<T, V>(grad);
+  MASKRCNN_UNROLL
+  for (int t = 0; t < kTile; ++t) {
+    const G weight = by_row * by_column[t];
+    if (weight == G(0)) continue;
+    MASKRCNN_UNROLL
+    for (int v = 0; v < V; ++v) sums[t][v] = ::fma(weight, static_cast<G>(parts.at[v]), sums[t][v]);
+  }
+}
+
+// The same by the winners of the bins' maxima.
+template <typename T, typename G, int V>
+__device__ inline void add_winners(
+    const Family& f, const Region<G>& r, int p, int q, const Tile& tile, int y, const T* grad, const int32_t* winner,
+    G (&sums)[kTile][V]) {
+  const Vector<T, V> parts = load<T, V>(grad);
+  const Vector<int32_t, V> winners = load<int32_t, V>(winner);
+  MASKRCNN_UNROLL
+  for (int v = 0; v < V; ++v) {
+    if (winners.at[v] < 0) continue;
+    Tap<G> row, column;
+    taps_of_winner(r, p, q, winners.at[v], f.level[r.level], f.switches, &row, &column);
+    const G by_row = weight_of(row, y);
+    if (by_row == G(0)) continue;
+    MASKRCNN_UNROLL
+    for (int t = 0; t < kTile; ++t) {
+      const G weight = by_row * weight_of(column, tile.left + t);
+      if (weight != G(0)) sums[t][v] = ::fma(weight, static_cast<G>(parts.at[v]), sums[t][v]);
+    }
+  }
+}
+
+// Blocks [tiles of all levels, parts of the channels]; threads [kTile rows, kLanes vectors of channels].
+template <typename T, typename G, int V>
+__global__ void gather_kernel(
+    Family f, const Footprint<G>* footprints, int at_once, const T* grad, const int32_t* winner, Maps maps) {
+  MASKRCNN_SHARED(G, memory);
+  __shared__ int list[kThreads];
+  __shared__ int range[4 * kThreads];
+  const Tile tile = tile_of(f, blockIdx.x);
+  const Level& level = f.level[tile.level];
+  const int y = tile.top + static_cast<int>(threadIdx.x) / kLanes;
+  const int64_t c = (static_cast<int64_t>(blockIdx.y) * kLanes + threadIdx.x % kLanes) * V;
+  const bool mine = y < level.height && c < f.channels;
+  const int64_t bins = f.height * f.width;
+  Shares<G> shares{memory, range, static_cast<int>(f.height), static_cast<int>(f.width)};
+  G sums[kTile][V] = {};
+  for (int64_t base = 0; base < f.regions; base += kThreads) {
+    const int found = list_regions(f, footprints, tile, base, list);
+    for (int done = 0; done < found; done += at_once) {
+      const int count = found - done < at_once ? found - done : at_once;
+      shares.build(f, footprints + base, list + done, count, tile);
+      for (int i = 0; mine && i < count; ++i) {
+        const int64_t k = base + list[done + i];
+        for (int p = range[4 * i]; p < range[4 * i + 1]; ++p) {
+          const G by_row = shares.rows(i, p)[y - tile.top];
+          if (by_row == G(0)) continue;
+          for (int q = range[4 * i + 2]; q < range[4 * i + 3]; ++q) {
+            const int64_t at = (k * bins + p * f.width + q) * f.channels + c;
+            if (winner) add_winners<T, G, V>(f, footprints[k].region, p, q, tile, y, grad + at, winner + at, sums);
+            else add_mean<T, G, V>(grad + at, by_row, shares.columns(i, q), sums);
+          }
+        }
+      }
+      __syncthreads();
+    }
+  }
+  if (!mine) return;
+  T* row = static_cast<T*>(maps.data[tile.level]) + tile.image * level.image_stride + y * level.row_stride + c;
+  MASKRCNN_UNROLL
+  for (int t = 0; t < kTile; ++t)
+    if (tile.left + t < level.width) store_sums<T, G, V>(row + (tile.left + t) * level.column_stride, sums[t]);
+}
+
+}  // namespace maskrcnn_ops

@@ -1,0 +1,149 @@
+"""The pages of docs/: every command in them runs, code in them is the code, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from maskrcnn import config as configs
+from maskrcnn.commands import ablate, train
+from tests.tools.conftest import TINY_MODEL
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+# A page's commands, once those of the pages before it have left their files.
+IN_ORDER = ["quickstart", "your_data", "deploy", "operator", "tables"]
+REPLACED = ("model", "init", "threads")
+# Commands that need several processes or machines, or a run that failed, have tests of their own.
+ELSEWHERE = ("torchrun", "sbatch", "python tools/replay.py")
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the page's bash blocks, continued lines joined, without comments."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
+    joined = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.join(shlex.split(line, comments=True)) for line in joined if line.strip()]
+
+
+def parts(command: str) -> tuple[str, list[str]]:
+    """Name of the tool, and its arguments."""
+    found = re.fullmatch(r"(?:uv run|python) tools/(\w+)\.py ?(.*)", command)
+    assert found is not None, f"not a command of this project: {command}"
+    return found[1], shlex.split(found[2])
+
+
+def shortened(arguments: Sequence[str], data: Path) -> list[str]:
+    """A run of ``tools/train.py`` in seconds."""
+    resets = "init.reset_heads=true" in arguments
+    kept = [a for a in arguments if a.partition("=")[0] not in REPLACED]
+    model = [a for a in arguments if a.startswith("model=r18")]
+    own = [
+        f"data.root={data}",
+        "data.source.num_train=8",
+        "data.source.num_val=4",
+        "data.source.image_size=96",
+    ]
+    short = ["schedule.steps=2", "schedule.batch_size=2", "data.num_workers=0", "threads=1", "log.every=1"]
+    init = [a for a in arguments if a.startswith("init=runs/")] if resets else []
+    return [*kept, *model, *init, *short, *TINY_MODEL, *([] if "data=custom" in arguments else own)]
+
+
+def test_pages_are_all_in_the_navigation_and_links_lead_somewhere() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES:
+        assert f": {page.name}\n" in navigation
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_worked_example_is_the_code() -> None:
+    assert (ROOT / "examples" / "prroipool.py").read_text() in (ROOT / "docs" / "operator.md").read_text()
+    assert (ROOT / "configs/roi_op/prroipool.yaml").read_text().split("\n", 1)[1] in (
+        ROOT / "docs" / "operator.md"
+    ).read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_is_one_that_is_run(page: Path) -> None:
+    found = commands(page)
+    assert found or page.stem in ("index", "troubleshooting", "coming_from")
+    if page.stem not in IN_ORDER:
+        assert all(command.startswith((*ELSEWHERE, "uv run")) for command in found)
+    for command in found:
+        if not command.startswith(ELSEWHERE):
+            tool, _ = parts(command)
+            assert (ROOT / "tools" / f"{tool}.py").exists()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in IN_ORDER], ids=lambda page: page.stem)
+def test_training_commands_of_other_pages_compose(page: Path) -> None:
+    text = page.read_text()
+    for line in re.findall(r"tools/train\.py ([^#\n]*)", text):
+        given = [a for a in shlex.split(line) if a not in ("...", "\\")]
+        configs.compose_config("train", given)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the data that the pages speak of."""
+    folder = tmp_path_factory.mktemp("place")
+    drawn = folder / "drawn"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train.main([*shortened([], drawn), "run_dir=first"])
+    source = next(path for path in drawn.rglob("train") if path.is_dir()).parent
+    for split in ("train", "val"):
+        shutil.copytree(source / split / "images", folder / split)
+        content = json.loads((source / split / "annotations.json").read_text())
+        for image in content["images"]:
+            image["file_name"] = Path(image["file_name"]).name
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    (folder / "photos").mkdir()
+    for image in list((folder / "val").iterdir())[:2]:
+        from cv2 import imread, imwrite
+
+        imwrite(str(folder / "photos" / f"{image.stem}.jpg"), imread(str(image)))
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", IN_ORDER)
+def test_the_pages_commands_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(ROOT))
+    for command in commands(ROOT / "docs" / f"{page}.md"):
+        tool, arguments = parts(command)
+        if tool == "ablate":
+            # tests/tools/test_ablate.py runs whole tables; here each cell's config is composed.
+            ablate.plan(arguments)
+            continue
+        if tool == "train":
+            arguments = shortened(arguments, place / "drawn")
+        if tool in ("eval", "predict") and "threads=1" not in arguments:
+            arguments = [*arguments, "threads=1"]
+        importlib.import_module(f"maskrcnn.commands.{tool}").main(arguments)
+    made = {
+        "quickstart": "runs/first_scored/details.json",
+        "your_data": "out/predictions.json",
+        "deploy": "model.onnx",
+    }
+    if page in made:
+        assert (place / made[page]).exists()
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "RoIAlign" in (tmp_path / "index.html").read_text()

@@ -1,0 +1,74 @@
+"""Precisions, compilation, determinism and memory of whole runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskrcnn.commands import train
+from maskrcnn.engine import checkpoint
+from tests.tools.test_survival import ROOT, TOOL, assert_same_bits, environment, weights
+
+
+def short(tiny: Sequence[str], steps: int = 4) -> list[str]:
+    kept = [a for a in tiny if not a.startswith(("schedule.steps", "checkpoint.every"))]
+    return [*kept, f"schedule.steps={steps}", "checkpoint.every=1000"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precisions_train_and_weights_stay_float32(
+    tiny: Sequence[str], run: Path, tmp_path: Path, precision: str
+) -> None:
+    train.main([*short(tiny, 6), f"precision={precision}", f"run_dir={tmp_path}"])
+    content = checkpoint.load_model(tmp_path / "last.pt")
+    model, exact = content["model"], weights(run)
+    assert all(v.isfinite().all() for v in model.values())
+    assert {v.dtype for v in model.values() if v.is_floating_point()} == {torch.float32}
+    moved = [name for name, value in model.items() if not torch.equal(value, exact[name])]
+    assert moved, "computed in float32 after all"
+    assert (content["scaler"] == {}) == (precision == "bf16")
+    for name, value in model.items():  # six steps of rate 1e-3 cannot take them far apart
+        if value.is_floating_point() and "running" not in name:
+            assert (value - exact[name]).abs().max() < 0.02, name
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_what_the_run_without_compiling_learns(
+    tiny: Sequence[str], tmp_path: Path
+) -> None:
+    one, two = tmp_path / "plain", tmp_path / "compiled"
+    arguments = [*short(tiny, 3), "precision=fp64", "model.backbone.norm=frozen_bn"]
+    train.main([*arguments, f"run_dir={one}"])
+    train.main([*arguments, "compile=true", f"run_dir={two}"])
+    plain, compiled = weights(one), weights(two)
+    assert plain.keys() == compiled.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def peak(arguments: Sequence[str]) -> float:
+    """GiB that a run of its own reports at its end."""
+    done = subprocess.run(
+        [sys.executable, *TOOL[1:], *arguments], env=environment(), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return float(re.findall(r"peak memory (\S+) GiB", done.stdout)[0])
+
+
+@pytest.mark.slow
+def test_deterministic_twice_the_same_bits_and_hardly_more_memory(
+    tiny: Sequence[str], tmp_path: Path
+) -> None:
+    arguments = [a for a in short(tiny, 6) if not a.startswith("threads")] + ["threads=2"]
+    usual = peak([*arguments, f"run_dir={tmp_path / 'usual'}"])
+    once, twice = (
+        peak([*arguments, "deterministic=true", f"run_dir={tmp_path / name}"]) for name in ("once", "twice")
+    )
+    assert_same_bits(weights(tmp_path / "once"), weights(tmp_path / "twice"))
+    assert max(once, twice) <= 1.2 * usual

@@ -1,0 +1,38 @@
+#!/bin/bash
+# A training run on two nodes of eight GPUs under SLURM; change the numbers below to your cluster's.
+#   sbatch tools/slurm.sh model=r50_fpn data=coco data.root=/data/coco schedule=1x run_dir=runs/r50
+# Preempted, or out of time, the job saves, leaves with status 75 and is queued again until it has finished.
+#SBATCH --job-name=maskrcnn
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=12:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:TERM@120
+set -u
+
+head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Every node starts torchrun once, which starts a process for every GPU of its node.
+srun --kill-on-bad-exit=1 torchrun \
+    --nnodes="$SLURM_NNODES" --nproc_per_node="${SLURM_GPUS_ON_NODE:-8}" \
+    --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d --rdzv_endpoint="$head_node:29500" \
+    tools/train.py "$@" &
+step=$!
+stopping=0
+trap 'stopping=1; kill -TERM "$step"' TERM # srun passes it on to torchrun, and that to its workers
+wait "$step"
+status=$?
+while kill -0 "$step" 2>/dev/null; do # a signal ends `wait` early
+    wait "$step"
+    status=$?
+done
+
+# torchrun turns its workers' 75 into a status of its own, so that the signal itself tells a stop from a failure.
+if [ "$status" -ne 0 ] && { [ "$stopping" -eq 1 ] || [ "$status" -eq 75 ]; }; then
+    echo "stopped by the cluster and saved; queued again"
+    scontrol requeue "$SLURM_JOB_ID"
+    exit 0
+fi
+exit "$status"
