@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskrcnn.errors import UserError
 from maskrcnn.models.mask_head import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Samples
+from maskrcnn.structures import Images, Samples
 from tests.models.batches import NUM_CLASSES, box_targets
 from tests.models.test_box_head import CornerOp
 
@@ -122,10 +123,11 @@ def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
         for g, (x1, y1, x2, y2) in enumerate(of_image[:2].int().tolist()):
             masks[n, g, y1:y2, x1:x2] = 1
     wanted = [project_masks_on_boxes(masks[n], given.boxes[n], given.matched[n], SIDE) for n in (0, 1)]
+    images = Images(torch.zeros(2, 3, 50, 60, dtype=torch.uint8), torch.tensor([[50.0, 60.0]] * 2))
     losses = []
     for recipe in ("exact", "bitmap_align"):
         head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES, "class_agnostic", recipe)  # type: ignore[arg-type]
-        found = head.losses(torch.zeros(4, 1, 2, 2), given, targets, (50, 60))["mask"]
+        found = head.losses(torch.zeros(4, 1, 2, 2), given, targets, images)["mask"]
         losses.append(found.total.item())
     expected = sum(
         torch.nn.functional.binary_cross_entropy_with_logits(maps[0], mask, reduction="sum")
@@ -134,5 +136,28 @@ def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
     )
     assert losses[1] == pytest.approx(expected.item() / SIDE**2, rel=1e-5)
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
-    with pytest.raises(ValueError, match="needs the canvas"):
+    with pytest.raises(ValueError, match="needs the images"):
         head.losses(torch.zeros(4, 1, 2, 2), given, targets)
+
+
+def test_empty_regions_are_no_part_of_batch_norm() -> None:
+    """Against torch's batch norm of the other regions by themselves: outputs, gradients and running statistics."""
+    torch.manual_seed(0)
+    padded, alone = (ConvTrunk(3, dim=4, num_convs=2, norm="bn").double().train() for _ in range(2))
+    alone.load_state_dict(padded.state_dict())
+    alone.has_batch_norm = False  # so the norms are called as torch's
+    regions = torch.randn(5, 3, 6, 6, dtype=torch.float64)
+    filled = torch.cat([regions[:2], torch.zeros(3, 3, 6, 6), regions[2:]])
+    expected, found = alone(regions), padded(filled)[[0, 1, 5, 6, 7]]
+    torch.testing.assert_close(found, expected)
+    expected.square().sum().backward()
+    found.square().sum().backward()
+    for ours, theirs in zip(padded.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(padded.state_dict()[name], value)
+    before = {name: value.clone() for name, value in padded.state_dict().items()}
+    assert padded(torch.zeros(2, 3, 6, 6, dtype=torch.float64)).isfinite().all()
+    assert all(torch.equal(padded.state_dict()[name], value) for name, value in before.items())
+    with pytest.raises(UserError, match="sync_bn"):
+        ConvTrunk(3, norm="sync_bn")
