@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from maskrcnn.errors import UserError
 from maskrcnn.masks import aligned_mask_targets, has_mask, mask_targets
 from maskrcnn.models.losses import binary, full_precision, multiclass
-from maskrcnn.models.norms import LayerNorm, normalised
+from maskrcnn.models.norms import LayerNorm, batch_norm_of, normalised
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images, Loss, MaskBitmaps, Samples, Targets
 
@@ -24,7 +24,8 @@ MaskTargets = Literal["exact", "bitmap_align"]
 class ConvTrunk(nn.Module):
     """``num_convs`` 3x3 convolutions with ReLU: ``[R, C, P, P]`` to ``[R, dim, P, P]``.
 
-    norm: after each convolution, None is none; norm_eps: what it adds to the variance.
+    norm: after each convolution, None is none; norm_eps: what it adds to the variance. Of batch norm, empty regions
+    (all zero, as a pooler leaves what is not valid) are no part.
     """
 
     def __init__(
@@ -40,14 +41,25 @@ class ConvTrunk(nn.Module):
         convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes)]
         for conv in convs:
             _initialise(conv)
+        if norm == "sync_bn":
+            raise UserError("norm=sync_bn would count empty regions; a trunk's norm is bn, frozen_bn or gn")
         self.convs = nn.ModuleList(normalised(conv, norm, norm_eps) for conv in convs)
+        self.has_batch_norm = norm == "bn"
         self.out_channels = sizes[-1]
 
     def forward(self, pooled: Tensor) -> Tensor:
         """``[R, C, P, P]`` to ``[R, dim, P, P]``."""
+        used = pooled.detach().flatten(1).any(1) if self.has_batch_norm and self.training else None
         for conv in self.convs:
-            pooled = F.relu(conv(pooled), inplace=True)
+            pooled = F.relu(conv(pooled) if used is None else _of_used(conv, pooled, used), inplace=True)
         return pooled
+
+
+def _of_used(layer: nn.Module, pooled: Tensor, used: Tensor) -> Tensor:
+    """A convolution and its batch norm, which sees the regions ``used`` ``[R]`` alone."""
+    conv, norm = layer.children()
+    assert isinstance(norm, nn.BatchNorm2d)
+    return batch_norm_of(norm, conv(pooled), used)
 
 
 class FCNPredictor(nn.Module):

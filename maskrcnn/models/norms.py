@@ -7,8 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
+
+from maskrcnn.models.losses import full_precision
 
 LayerNorm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 
@@ -49,3 +52,30 @@ def normalised(conv: nn.Conv2d, norm: LayerNorm | None, eps: float = 1e-5) -> nn
         return conv
     conv.bias = None
     return nn.Sequential(conv, norm_layer(norm, eps)(conv.out_channels))
+
+
+def batch_norm_of(norm: nn.BatchNorm2d, x: Tensor, used: Tensor) -> Tensor:
+    """Batch norm in training, of regions ``[R, C, P, P]`` of which only those ``used`` ``[R]`` count.
+
+    Padding a batch of regions with empty ones changes neither the others nor the running statistics.
+    """
+    values, weight = full_precision(x), used[:, None, None, None]
+    count = used.sum() * x.shape[2] * x.shape[3]
+    divisor = count.clamp(min=1)
+    mean = (values * weight).sum((0, 2, 3)) / divisor
+    centred = values - mean[:, None, None]
+    var = (centred.square() * weight).sum((0, 2, 3)) / divisor
+    _track(norm, mean.detach(), var.detach() * divisor / (count - 1).clamp(min=1), count > 0)
+    scale = norm.weight * (var + norm.eps).rsqrt()
+    return (centred * scale[:, None, None] + norm.bias[:, None, None]).to(x.dtype)
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, seen: Tensor) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    momentum = seen * (0.1 if norm.momentum is None else norm.momentum)
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum.to(norm.running_mean.dtype))
+    norm.running_var.lerp_(var.to(norm.running_var.dtype), momentum.to(norm.running_var.dtype))
+    norm.num_batches_tracked += seen

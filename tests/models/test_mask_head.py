@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskrcnn.errors import UserError
 from maskrcnn.models.mask_head import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images, Samples
@@ -137,3 +138,26 @@ def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
     with pytest.raises(ValueError, match="needs the images"):
         head.losses(torch.zeros(4, 1, 2, 2), given, targets)
+
+
+def test_empty_regions_are_no_part_of_batch_norm() -> None:
+    """Against torch's batch norm of the other regions by themselves: outputs, gradients and running statistics."""
+    torch.manual_seed(0)
+    padded, alone = (ConvTrunk(3, dim=4, num_convs=2, norm="bn").double().train() for _ in range(2))
+    alone.load_state_dict(padded.state_dict())
+    alone.has_batch_norm = False  # so the norms are called as torch's
+    regions = torch.randn(5, 3, 6, 6, dtype=torch.float64)
+    filled = torch.cat([regions[:2], torch.zeros(3, 3, 6, 6), regions[2:]])
+    expected, found = alone(regions), padded(filled)[[0, 1, 5, 6, 7]]
+    torch.testing.assert_close(found, expected)
+    expected.square().sum().backward()
+    found.square().sum().backward()
+    for ours, theirs in zip(padded.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(padded.state_dict()[name], value)
+    before = {name: value.clone() for name, value in padded.state_dict().items()}
+    assert padded(torch.zeros(2, 3, 6, 6, dtype=torch.float64)).isfinite().all()
+    assert all(torch.equal(padded.state_dict()[name], value) for name, value in before.items())
+    with pytest.raises(UserError, match="sync_bn"):
+        ConvTrunk(3, norm="sync_bn")
