@@ -25,8 +25,8 @@ _LEAST = 96  # pixels: the coarsest map of smaller ones is a single cell wide, w
 class Graph(nn.Module):
     """What is exported: `MaskRCNN.detect` of one image, tensors in and tensors out.
 
-    Inputs: ``pixels`` ``[1, 3, H, W]`` uint8 RGB, H and W multiples of ``divisor`` and at least 96, padded with zeros to
-    the right and below; ``size`` ``[1, 2]`` float32, the image's (height, width) before padding. Outputs: see `names`.
+    Inputs: ``pixels`` ``[1, 3, H, W]`` uint8 RGB, H and W multiples of ``divisor`` and at least 96, padded with zeros
+    to the right and below; ``size`` ``[1, 2]`` float32, the image's (height, width) before padding. Outputs: `names`.
     """
 
     def __init__(self, model: MaskRCNN) -> None:
