@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     description = {
         "format": settings.format,
         "inputs": {
-            "pixels": f"uint8 [1, 3, H, W], RGB, H and W multiples of {loaded.size_divisor}, zeros right and below",
+            "pixels": f"uint8 [1, 3, H, W], RGB, H and W multiples of {loaded.size_divisor} from 96 on, "
+            "zeros right and below",
             "size": "float32 [1, 2], (height, width) of the image before padding",
         },
         "outputs": exportable(loaded.model).names,

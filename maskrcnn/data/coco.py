@@ -151,7 +151,7 @@ class CocoFolds:
             raise UserError(
                 f"data.fold={self.fold}: with data.folds={self.folds} it is 0 to {self.folds - 1}"
             )
-        images = load_annotations(self.annotations)["images"]
+        images = load_annotations(Path(self.annotations))["images"]
         ids = sorted(image["id"] for image in images if isinstance(image, dict) and "id" in image)
         if not 2 <= self.folds <= len(ids):
             raise UserError(f"data.folds={self.folds}: expected 2 to {len(ids)}, the number of images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -23,7 +24,7 @@ _MIN_VISIBLE = 0.5  # of an object's area; objects are placed so that none is hi
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: class, centre (x, y) and circumradius in pixels, rotation in radians."""
+    """One object: which of `NAMES` it is (label), centre (x, y) and circumradius in pixels, rotation in radians."""
 
     label: int
     x: float
@@ -136,9 +137,11 @@ class Picture:
 
 
 def draw(
-    rng: Generator, image_size: int, num_objects: int, radii: tuple[float, float], num_classes: int
+    rng: Generator, image_size: int, num_objects: int, radii: tuple[float, float], kinds: Sequence[int]
 ) -> Picture:
     """A picture of ``num_objects`` shapes (fewer if there is no room), later ones over earlier ones.
+
+    kinds: of `NAMES`, those that are drawn; an object's label is its place in them.
 
     A pixel belongs to an object when the object covers at least half of it and no later object does.
     Every object keeps at least half of its area visible: nothing to be found is left without a label.
@@ -149,8 +152,8 @@ def draw(
     areas: list[int] = []
     shapes: list[Shape] = []
     for _ in range(num_objects):
-        label, radius = int(rng.integers(num_classes)), rng.uniform(*radii)
-        placed = _place(rng, label, radius, image_size, masks, areas)
+        label, radius = int(rng.integers(len(kinds))), rng.uniform(*radii)
+        placed = _place(rng, kinds[label], radius, image_size, masks, areas)
         if placed is None:
             continue
         shape, x0, y0, alpha = placed

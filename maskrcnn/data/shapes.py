@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ from maskrcnn.masks import encode
 DRAWING_VERSION = 1
 _SPLITS = ("train", "val")
 # What a category of the keypoint set says of them. The sigmas (of object keypoint similarity, in units of the square
-# root of the object's area) are the mean of those of COCO's person: what is hard there is as hard here.
+# root of the object's area) are about those of the shoulders of COCO's person.
 _KEYPOINTS: dict[str, Any] = {
     "keypoints": ["centre", "left", "top", "right", "bottom"],
     "skeleton": [[1, 2], [1, 3], [1, 4], [1, 5]],
-    "sigmas": [0.06] * 5,
+    "sigmas": [0.08] * 5,
 }
 
 
@@ -45,7 +45,8 @@ class Shapes:
     root: folder for the generated data; every set of arguments gets a folder of its own in it. num_train,
     num_val: images. image_size: side of the square images in pixels. min_objects, max_objects: objects per
     image, uniformly. min_radius, max_radius: circumradius in pixels, uniformly. num_classes: 1..6 of
-    circle, square, triangle, star, hexagon, cross, in this order. seed: of everything random. keypoints:
+    circle, square, triangle, star, hexagon, cross, in this order; names: these of them instead. seed: of
+    everything random. keypoints:
     every object has its centre and its leftmost, topmost, rightmost and lowest corner as COCO keypoints,
     hidden ones (visibility 1) where another object lies before them.
     """
@@ -61,6 +62,7 @@ class Shapes:
     num_classes: int = 4
     seed: int = 0
     keypoints: bool = False
+    names: Sequence[str] | None = None
     on_corrupt_image: OnCorruptImage = "stop"
 
     def __post_init__(self) -> None:
@@ -71,6 +73,10 @@ class Shapes:
             (
                 1 <= self.num_classes <= len(NAMES),
                 f"num_classes must be 1..{len(NAMES)} ({', '.join(NAMES)})",
+            ),
+            (
+                self.names is None or (bool(self.names) and set(self.names) <= set(NAMES)),
+                f"names must be some of {', '.join(NAMES)}, not {self.names}",
             ),
             (
                 2 <= self.min_radius <= self.max_radius <= self.image_size / 2,
@@ -90,9 +96,15 @@ class Shapes:
     def parameters(self) -> dict[str, Any]:
         """What the pictures depend on."""
         drawn = {k: v for k, v in asdict(self).items() if k not in ("root", "on_corrupt_image")}
-        if not self.keypoints:
-            del drawn["keypoints"]  # sets from before there were keypoints keep their folders
+        for name in ("keypoints", "names"):
+            if not drawn[name]:
+                del drawn[name]  # sets from before there were these keep their folders
         return {**drawn, "drawing_version": DRAWING_VERSION}
+
+    @property
+    def kinds(self) -> list[int]:
+        """Which shapes are drawn, by label: places in `NAMES`."""
+        return list(range(self.num_classes)) if self.names is None else [NAMES.index(n) for n in self.names]
 
     @property
     def folder(self) -> Path:
@@ -145,7 +157,7 @@ class Shapes:
                     annotations[-1] |= _keypoints(picture, place)
         known = _KEYPOINTS if self.keypoints else {}
         categories = [
-            {"id": label + 1, "name": name, **known} for label, name in enumerate(NAMES[: self.num_classes])
+            {"id": label + 1, "name": NAMES[kind], **known} for label, kind in enumerate(self.kinds)
         ]
         data = {
             "info": self.parameters,
@@ -161,7 +173,7 @@ class Shapes:
             # A stream of its own for each image: the first hundred are the same however many follow.
             rng = np.random.Generator(np.random.PCG64([self.seed, _SPLITS.index(split), index]))
             number = int(rng.integers(self.min_objects, self.max_objects + 1))
-            yield draw(rng, self.image_size, number, (self.min_radius, self.max_radius), self.num_classes)
+            yield draw(rng, self.image_size, number, (self.min_radius, self.max_radius), self.kinds)
 
 
 def _keypoints(picture: Picture, place: int) -> dict[str, Any]:

@@ -47,7 +47,9 @@ def _option(name: str, chosen: bool) -> str:
 def _card(card: Card) -> str:
     numbers = html.escape(json.dumps(card.numbers), quote=True)
     classes = html.escape(json.dumps(list(card.classes)), quote=True)
-    shown = " · ".join(f"{html.escape(name)} <b>{value:g}</b>" for name, value in card.numbers.items())
+    shown = " · ".join(
+        f"{html.escape(name)} <b>{value:g}</b>" for name, value in card.numbers.items() if value
+    )
     picture, title = html.escape(card.picture, quote=True), html.escape(card.title)
     return (
         f'<figure data-numbers="{numbers}" data-classes="{classes}" data-title="{html.escape(card.title, quote=True)}">'

@@ -15,7 +15,17 @@ _NEVER = -1e30  # a score that suppression leaves out
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """For each operator of the dispatcher the function that writes it in ONNX."""
-    return {torch.ops.maskrcnn_ops.nms.default: nms, torch.ops.aten.sort.stable: sort}
+    return {
+        torch.ops.maskrcnn_ops.nms.default: nms,
+        torch.ops.aten.sort.stable: sort,
+        torch.ops.torchvision.roi_pool.default: roi_pool,
+    }
+
+
+def roi_pool(features: Any, boxes: Any, scale: float, height: int, width: int) -> tuple[Any, Any]:
+    """torchvision's RoIPool as MaxRoiPool; the places of the maxima, its second output, are asked for by nobody."""
+    pooled = op.MaxRoiPool(features, boxes, pooled_shape=[height, width], spatial_scale=scale)
+    return pooled, pooled
 
 
 def sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:

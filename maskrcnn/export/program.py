@@ -19,13 +19,14 @@ from maskrcnn.structures import Images
 
 OPSET = 18
 _EXAMPLE = (256, 320)  # (height, width) of the image that is traced; no size of it stays in the graph
+_LEAST = 96  # pixels: the coarsest map of smaller ones is a single cell wide, which graphs treat as a case of its own
 
 
 class Graph(nn.Module):
     """What is exported: `MaskRCNN.detect` of one image, tensors in and tensors out.
 
-    Inputs: ``pixels`` ``[1, 3, H, W]`` uint8 RGB, H and W multiples of ``divisor``, padded with zeros to the right and
-    below; ``size`` ``[1, 2]`` float32, the image's (height, width) before padding. Outputs: see `names`.
+    Inputs: ``pixels`` ``[1, 3, H, W]`` uint8 RGB, H and W multiples of ``divisor`` and at least 96, padded with zeros
+    to the right and below; ``size`` ``[1, 2]`` float32, the image's (height, width) before padding. Outputs: `names`.
     """
 
     def __init__(self, model: MaskRCNN) -> None:
@@ -74,7 +75,8 @@ def to_program(model: MaskRCNN, divisor: int = 32) -> ExportedProgram:
         torch.zeros(1, 3, height, width, dtype=torch.uint8),
         torch.tensor([[height - 5.0, width - 3.0]]),
     )
-    sides = {2: divisor * Dim("rows", min=2, max=512), 3: divisor * Dim("columns", min=2, max=512)}
+    least = -(-_LEAST // divisor)
+    sides = {axis: divisor * Dim(name, min=least, max=512) for axis, name in ((2, "rows"), (3, "columns"))}
     return torch.export.export(graph, example, dynamic_shapes=(sides, None), strict=False)
 
 

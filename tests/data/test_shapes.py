@@ -114,6 +114,8 @@ def test_a_half_written_split_is_not_taken_for_one(tmp_path: Path) -> None:
     [
         ({"num_classes": 7}, "num_classes must be 1..6"),
         ({"min_objects": 9}, "min_objects <= max_objects"),
+        ({"names": ["square", "blob"]}, "names must be some of circle, square"),
+        ({"names": []}, "names must be some of"),
         ({"max_radius": 60}, "image_size / 2"),
         ({"num_val": 0}, "at least 1"),
     ],
@@ -141,6 +143,18 @@ def test_landmarks_are_the_ends_of_what_is_drawn(label: int) -> None:
         np.testing.assert_allclose([points[1, 0], points[2, 1], points[3, 0], points[4, 1]], ends, atol=1.6)
         for x, y in points[1:] + 0.08 * (points[0] - points[1:]):
             assert alpha[int(y) - y0, int(x) - x0] > 0.4  # a little further in lies the object
+
+
+def test_chosen_shapes_are_drawn(tmp_path: Path) -> None:
+    dataset = small(tmp_path, names=["star"]).train()
+    assert [c["name"] for c in dataset.categories] == ["star"]
+    stars = [
+        (mask.bits.sum() / mask.bits.size, mask.bits.size)
+        for index in range(len(dataset))
+        for mask in dataset.read(index).masks
+        if mask is not None
+    ]
+    assert max(share for share, _ in stars) < 0.55  # of its box; the other shapes cover more
 
 
 def test_keypoints_are_cocos_and_hidden_ones_say_so(tmp_path: Path) -> None:

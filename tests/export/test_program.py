@@ -27,7 +27,7 @@ SMALL = ["model.rpn.pre_nms_test=100", "model.rpn.post_nms_test=40", "model.box_
 
 def images() -> list[Images]:
     """Three sizes, of which one leaves levels with fewer places than proposals are kept."""
-    made = [random_images(1, side, seed=side) for side in (64, 160, 256)]
+    made = [random_images(1, side, seed=side) for side in (96, 160, 256)]
     made[1].sizes[:] = torch.tensor([[131.0, 150.0]])
     return made
 
