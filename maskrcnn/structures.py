@@ -139,11 +139,14 @@ class Samples(_Record):
         return self._first(_used(self.valid))
 
     def _first(self, count: int) -> Samples:
-        rows = {
-            f.name: value[:, :count] if isinstance(value := getattr(self, f.name), Tensor) else value
-            for f in fields(self)
-        }
-        return Samples(**rows)
+        return replace(
+            self,
+            boxes=self.boxes[:, :count],
+            labels=self.labels[:, :count],
+            matched=self.matched[:, :count],
+            valid=self.valid[:, :count],
+            positive=self.positive[:, :count],
+        )
 
 
 def _used(taken: Tensor) -> int:
@@ -153,7 +156,8 @@ def _used(taken: Tensor) -> int:
     """
     if taken.device.type != "cpu" or torch.compiler.is_compiling():
         return taken.shape[1]
-    return max(1, *taken.sum(1).tolist())
+    most: int = max(1, *taken.sum(1).tolist())
+    return most
 
 
 @dataclass(frozen=True)
