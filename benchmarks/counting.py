@@ -37,8 +37,8 @@ class Counted(TorchDispatchMode):
     """Within it every operator is counted, forward and backward.
 
     dispatches: their number, views included. syncs: those that make the host wait, by kind: ``item``, ``nonzero``,
-    ``masked index``, ``unique``, ``nms``, ``device to host`` copies (but for asynchronous ones), ``literal``, a tensor
-    made from Python numbers, which a GPU gets by a blocking copy.
+    ``masked index``, ``unique``, ``nms``, ``device to host`` copies (but for asynchronous ones) and ``literal``, a
+    tensor made from Python numbers, which a GPU gets by a blocking copy.
     """
 
     def __init__(self) -> None:

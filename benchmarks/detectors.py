@@ -36,18 +36,20 @@ SETTINGS = [
 
 
 def pictures(folder: str, count: int, side: int) -> TrainBatch:
-    """``count`` generated images of ``side`` x ``side`` with 6 to 12 objects each, as a training batch."""
-    source = Shapes(
-        folder, count, 1, side, min_objects=6, max_objects=12, min_radius=side / 24, max_radius=side / 5
-    )
+    """``count`` generated images of ``side`` x ``side`` as a training batch; objects as in configs/data/shapes.yaml."""
+    source = Shapes(folder, count, 1, side, min_radius=side / 24, max_radius=side * 36 / 192)
     return next(islice(TrainLoader(source.train(), Transform(), count).batches(), 1))
 
 
-def pair(batch: TrainBatch, side: int) -> tuple[MaskRCNN, TorchvisionMaskRCNN]:
-    """Ours and torchvision's with the same random weights, frozen norms set to the statistics of ``batch``."""
+def pair(batch: TrainBatch, side: int, regions: int = 512) -> tuple[MaskRCNN, TorchvisionMaskRCNN]:
+    """Ours and torchvision's with the same random weights, frozen norms set to the statistics of ``batch``.
+
+    regions: of an image that the heads learn from.
+    """
     torch.manual_seed(0)
-    own = assembly.build_model(configs.compose_config("train", SETTINGS))
-    peer = _torchvisions(own, side)
+    config = configs.compose_config("train", [*SETTINGS, f"model.sampler.num_samples={regions}"])
+    own = assembly.build_model(config)
+    peer = _torchvisions(own, side, regions)
     with _calibrated(peer), torch.no_grad():
         peer.backbone(peer.transform(for_torchvision(batch)[0])[0].tensors)
     values = own.state_dict()
@@ -76,11 +78,15 @@ def _calibrated(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _torchvisions(model: MaskRCNN, side: int) -> TorchvisionMaskRCNN:
+def _torchvisions(model: MaskRCNN, side: int, regions: int) -> TorchvisionMaskRCNN:
     """What `maskrcnn_resnet50_fpn` builds for fine-tuning (frozen norms, stem and res2), with our weights."""
     net = torchvision.models.resnet50(norm_layer=FrozenBatchNorm2d)
     peer = TorchvisionMaskRCNN(
-        _resnet_fpn_extractor(net, 3), NUM_CLASSES + 1, min_size=side, max_size=side, box_score_thresh=0.0
+        _resnet_fpn_extractor(net, 3),
+        NUM_CLASSES + 1,
+        min_size=side,
+        max_size=side,
+        box_batch_size_per_image=regions,
     )
     own = model.state_dict()
     given = {name: own[_our_name(name)] for name in peer.state_dict()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from benchmarks import detectors
 from benchmarks.counting import Counted
-from benchmarks.timing import compare, keep_freed_memory, machine
+from benchmarks.timing import compare_steps, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.evaluate import Result, to_results
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -48,22 +47,12 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2) -> dict[str, Any]:
         return [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
 
     setting = f"R50-FPN, 1 x {side}x{side}, float32, {threads} threads"
-    rows = [
-        compare(
-            "evaluation (wall time)",
-            f"torchvision, {words}",
-            setting,
-            ours,
-            side_,
-            repeats,
-            goal,
-            time.perf_counter,
-        )
-        for words, side_, goal in (
-            ("full masks as probabilities", theirs, "2.5x"),
-            ("masks as COCO's run lengths, as ours", theirs_encoded, ""),
-        )
-    ]
+    rows = []
+    for words, peer_side, goal in (
+        ("full masks as probabilities", theirs, "2.5x"),
+        ("masks as COCO's run lengths, as ours", theirs_encoded, ""),
+    ):
+        rows += compare_steps("evaluation", f"torchvision, {words}", setting, ours, peer_side, repeats, goal)
     return {
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision
 
 from benchmarks import detectors
 from benchmarks.counting import Counted
-from benchmarks.timing import Row, compare, keep_freed_memory, machine
+from benchmarks.timing import compare, compare_steps, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.distributed import World
 from maskrcnn.engine.guard import LossGuard
@@ -23,6 +24,7 @@ from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
+Step = dict[str, Any]
 SETTING = "R50-FPN, frozen norms, stem and res2 frozen, 512 regions an image, SGD"
 LR = 1e-6  # the weights stay, in effect, those that both sides share
 
@@ -30,9 +32,9 @@ LR = 1e-6  # the weights stay, in effect, those that both sides share
 def run(
     repeats: int = 5, batch: int = 2, side: int = 512, threads: int = 2, precisions: str = "fp32,bf16"
 ) -> dict[str, Any]:
-    """Steps of ``batch`` images of ``side`` x ``side``; the peer always computes in float32.
+    """Steps of ``batch`` images of ``side`` x ``side``, ours in each of ``precisions``, the peer's in float32.
 
-    On a GPU also its automatic mixed precision, and 8 images of 800 x 1344 in bf16 (batch=8 side=1024 for a square).
+    On a GPU: tools/benchmark.py suite=train batch=8 side=1024 precisions=bf16.
     """
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
@@ -43,49 +45,54 @@ def run(
     rows, losses = [], {}
     for precision in precisions.split(","):
         own, peer = detectors.pair(images, side)
-        ours, theirs = (
-            our_step(own.to(device), images, device, precision),
-            their_step(peer.to(device), images, device),
-        )
+        ours = _finished(our_step(own.to(device), images, device, precision), device)
+        theirs = _finished(their_step(peer.to(device), images, device), device)
         setting = f"{SETTING}, {batch} x {side}x{side}, ours in {precision}, {device.type}, {threads} threads"
-        goal = {"fp32": "1.5x", "bf16": "2.5x"}[precision] if device.type == "cpu" else "2.5x"
-        rows.append(_row(setting, ours, theirs, repeats, goal, device))
-        losses[precision] = {"ours": ours(), "torchvision": theirs()}
+        goal = "1.5x" if device.type == "cpu" and precision == "fp32" else "2.5x"
+        rows += compare_steps("training step", "torchvision in fp32", setting, ours, theirs, repeats, goal)
+        losses[precision] = {"ours": _rounded(ours()), "torchvision": _rounded(theirs())}
     return {
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
-        "losses": losses,
+        "bf16_convolution": _bf16_convolution(device),
+        "last_losses": losses,
         "per_step_at_batch_8": counts(eight, device),
         "rows": [row.as_json() for row in rows],
     }
 
 
-def _row(
-    setting: str,
-    ours: Callable[[], object],
-    theirs: Callable[[], object],
-    repeats: int,
-    goal: str,
-    device: torch.device,
-) -> Row:
-    def finished(step: Callable[[], object]) -> Callable[[], None]:
-        def call() -> None:
-            step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+def _rounded(losses: Step) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in losses.items()}
 
-        return call
 
-    sides = finished(ours), finished(theirs)
-    return compare(
-        "training step (wall time)", "torchvision", setting, *sides, repeats, goal, time.perf_counter
+def _finished(step: Callable[[], Step], device: torch.device) -> Callable[[], Step]:
+    """The step with what it left running on a GPU."""
+
+    def call() -> Step:
+        result = step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    return call
+
+
+def _bf16_convolution(device: torch.device) -> str:
+    """What bf16 gives here at all: a 3x3 convolution of 256 channels in float32 against the same in bf16."""
+    x = torch.randn(1, 256, 64, 64, device=device).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3, device=device).contiguous(memory_format=torch.channels_last)
+    half, half_weight = x.bfloat16(), weight.bfloat16()
+    row = compare(
+        "", "", "", lambda: F.conv2d(half, half_weight, padding=1), lambda: F.conv2d(x, weight, padding=1), 3
     )
+    return f"{statistics.median(row.ratios):.2f} times as fast as in float32"
 
 
 def counts(batch: TrainBatch, device: torch.device) -> dict[str, Any]:
-    """Operators dispatched in a step, and those that make the host wait; they do not depend on the images' size."""
+    """Operators dispatched in a step, and those that make the host wait; neither depends on the size of
+    the images or on the number of regions."""
     side = int(batch.images.pixels.shape[-1])
-    own, peer = detectors.pair(batch, side)
+    own, peer = detectors.pair(batch, side, regions=32)
     steps = {
         "ours": our_step(own.to(device), batch, device, "fp32"),
         "torchvision": their_step(peer.to(device), batch, device),
@@ -102,7 +109,7 @@ def counts(batch: TrainBatch, device: torch.device) -> dict[str, Any]:
 
 def our_step(
     model: MaskRCNN, batch: TrainBatch, device: torch.device, precision: Precision | str
-) -> Callable[[], dict[str, float]]:
+) -> Callable[[], Step]:
     """The engine's own training loop, one step at a time; the losses are those of the step before."""
     schedule = Schedule(steps=0, batch_size=len(batch.image_ids), lr=LR, lr_batch_size=len(batch.image_ids))
     learner = Learner(model, schedule, device, precision)  # type: ignore[arg-type]
@@ -113,7 +120,7 @@ def our_step(
         last.update({} if report is None else report.losses)
         return False
 
-    def step() -> dict[str, float]:
+    def step() -> Step:
         start, schedule.steps = schedule.steps, schedule.steps + 1
         train(learner, iter([batch]), World(), guard, log, lambda: False, after, start)
         return dict(last)
@@ -121,7 +128,7 @@ def our_step(
     return step
 
 
-def their_step(model: Any, batch: TrainBatch, device: torch.device) -> Callable[[], dict[str, float]]:
+def their_step(model: Any, batch: TrainBatch, device: torch.device) -> Callable[[], Step]:
     """One step of torchvision's references/detection/engine.py."""
     images, targets = detectors.for_torchvision(batch)
     images = [image.to(device) for image in images]
@@ -130,7 +137,7 @@ def their_step(model: Any, batch: TrainBatch, device: torch.device) -> Callable[
     optimizer = torch.optim.SGD(learning, lr=LR, momentum=0.9, weight_decay=1e-4)
     model.train()
 
-    def step() -> dict[str, float]:
+    def step() -> Step:
         losses = model(images, targets)
         total = sum(losses.values())
         if not torch.isfinite(total.detach()).item():
@@ -138,6 +145,6 @@ def their_step(model: Any, batch: TrainBatch, device: torch.device) -> Callable[
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        return {name: value.detach() for name, value in losses.items()}
+        return dict(losses)
 
     return step

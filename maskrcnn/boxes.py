@@ -16,8 +16,8 @@ MAX_LOG_SCALE = math.log(1000.0 / 16)
 def area(boxes: Tensor) -> Tensor:
     """``[..., 4]`` to ``[...]``, square pixels; 0 for boxes of negative width or height."""
     corner, far = boxes.split(2, -1)
-    size: Tensor = far - corner
-    return size.clamp(min=0).prod(-1)
+    size: Tensor = (far - corner).clamp(min=0)
+    return size[..., 0] * size[..., 1]
 
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Residual stages with frozen norms: each norm is folded into the convolution before it.
 
-A frozen norm is a scale and a shift per channel, ``scale * conv(x, w) + shift = conv(x, scale * w, shift)``. Scaling
-the weights instead of the maps saves two passes over every map, its copy kept for the backward pass, and ten small
+A frozen norm is a scale and a shift per channel: ``y = scale * conv(x, w) + shift = conv(x, scale * w, shift)``.
+Scaling the weights instead of the maps saves two passes over every map, its copy for the backward pass, and ten small
 operators a norm. Names and values of parameters and buffers are those of the network without folding.
 """
 
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
+
+_BUFFERS = ("weight", "bias", "running_mean", "running_var")
 
 
 class FoldedNorms:
@@ -46,17 +48,15 @@ class FoldedNorms:
                 self._scales, self._shifts = self._scales_and_shifts()
                 self._weights = [] if learning else list(torch._foreach_mul(weights, self._scales))
             self._state = state
-        folded = _Scaled.apply(self._scales, *weights) if learning else self._weights
+        folded: Sequence[Tensor] = _Scaled.apply(self._scales, *weights) if learning else self._weights
         return list(zip(folded, self._shifts, strict=True))
 
     def _scales_and_shifts(self) -> tuple[list[Tensor], list[Tensor]]:
-        constants = [
-            [norm.get_buffer(name) for name in ("weight", "bias", "running_mean", "running_var")]
-            for norm in self.norms
-        ]
-        epsilons = [norm.eps for norm in self.norms]
-        scales = [w * (var + eps).rsqrt() for (w, _, _, var), eps in zip(constants, epsilons, strict=True)]
-        shifts = [bias - mean * s for (_, bias, mean, _), s in zip(constants, scales, strict=True)]
+        scales, shifts = [], []
+        for norm in self.norms:
+            weight, bias, mean, variance = (norm.get_buffer(name) for name in _BUFFERS)
+            scales.append(weight * (variance + norm.eps).rsqrt())
+            shifts.append(bias - mean * scales[-1])
         return [scale.view(-1, 1, 1, 1) for scale in scales], shifts
 
 
@@ -116,10 +116,10 @@ class FrozenStage(nn.Sequential):
 
 def stem(net: ResNet) -> nn.Sequential:
     """Convolution, norm, ReLU and pooling of a residual network, the norm folded if it is frozen."""
-    norm, relu = net.bn1, nn.ReLU(inplace=True)
-    if isinstance(norm, FrozenBatchNorm2d):
-        return FrozenStem(net.conv1, norm, relu, net.maxpool)
-    return nn.Sequential(net.conv1, norm, relu, net.maxpool)
+    relu = nn.ReLU(inplace=True)
+    if isinstance(net.bn1, FrozenBatchNorm2d):
+        return FrozenStem(net.conv1, net.bn1, relu, net.maxpool)
+    return nn.Sequential(net.conv1, net.bn1, relu, net.maxpool)
 
 
 def with_folded_norms(stage: nn.Sequential) -> nn.Sequential:

@@ -49,10 +49,10 @@ class RPNHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Each ``[N, C, H, W]`` to ``[N, H*W*A, 5]``: logit and deltas of its anchors, ordered (y, x, anchor)."""
-        assert self.logits.bias is not None
-        assert self.deltas.bias is not None
-        weight = self._both(self.logits.weight, self.deltas.weight)
-        bias = self._both(self.logits.bias, self.deltas.bias)
+        weight, bias = (
+            self._both(self.logits.weight, self.deltas.weight),
+            self._both(self.logits.bias, self.deltas.bias),
+        )
         outputs = []
         for x in features:
             for conv in self.convs:
@@ -60,8 +60,10 @@ class RPNHead(nn.Module):
             outputs.append(F.conv2d(x, weight, bias).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 5))
         return outputs
 
-    def _both(self, logits: Tensor, deltas: Tensor) -> Tensor:
+    def _both(self, logits: Tensor | None, deltas: Tensor | None) -> Tensor:
         """Weights of both layers as those of one: each anchor's logit, then its four deltas."""
+        assert logits is not None
+        assert deltas is not None
         rest = logits.shape[1:]
         return torch.cat([logits.view(-1, 1, *rest), deltas.view(-1, 4, *rest)], 1).flatten(0, 1)
 
