@@ -66,7 +66,7 @@ def lively(module: Any, images: list[Tensor]) -> Any:
 
     outputs = {
         "cls_logits": 1.5,
-        "cls_score": 2.0,
+        "cls_score": 1.0,
         "bbox_pred": 0.3,
         "mask_fcn_logits": 2.0,
         "kps_score_lowres": 2.0,

@@ -73,7 +73,7 @@ def test_detections_on_real_images(
     examples = some_examples(real_data("coco_subset"), 5)
     monkeypatch.setattr(transform, "paste_masks_in_image", lambda masks, boxes, size: masks)
     torch.manual_seed(0)
-    module = lively(FAMILIES[family](), [as_tensor(example) for example in examples])
+    module = lively(FAMILIES[family](box_score_thresh=0.02), [as_tensor(example) for example in examples])
     model = from_torchvision(module)
     for batch in (examples[:2], examples[2:4], examples[4:]):
         with torch.no_grad():
