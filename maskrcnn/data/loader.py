@@ -274,11 +274,13 @@ def _read_ahead(
             if isinstance(batch, _Failure):
                 raise UserError(batch.message)
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A process that dies within a batch also leaves a closed connection behind, which may be met first.
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
             raise
+        reason = str(error) or "its connection is closed"
         raise UserError(
-            f"a process that loads data died ({error}); most often the machine ran out of memory, "
+            f"a process that loads data died ({reason}); most often the machine ran out of memory, "
             f"or of shared memory in /dev/shm: lower the number of workers (now {num_workers}); with 0 the "
             "data is loaded in this process"
         ) from error

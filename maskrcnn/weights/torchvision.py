@@ -97,6 +97,8 @@ def to_torchvision(model: MaskRCNN) -> dict[str, Tensor]:
 
 
 def _backbone(body: nn.Module) -> ResNet:
+    if any(name not in dict(body.named_children()) for name in ("conv1", "bn1", "layer4")):
+        raise UserError("the model's backbone is no residual network; from_torchvision takes ResNet with FPN")
     norm = _norm(body.get_submodule("bn1"))
     assert norm.norm is not None
     stages = [body.get_submodule(f"layer{n}") for n in range(1, 5)]

@@ -146,15 +146,17 @@ def test_landmarks_are_the_ends_of_what_is_drawn(label: int) -> None:
 
 
 def test_chosen_shapes_are_drawn(tmp_path: Path) -> None:
+    """Stars cover 0.39 of their boxes on average, triangles, the next least, 0.47."""
     dataset = small(tmp_path, names=["star"]).train()
     assert [c["name"] for c in dataset.categories] == ["star"]
-    stars = [
-        (mask.bits.sum() / mask.bits.size, mask.bits.size)
+    shares = [
+        mask.bits.sum() / mask.bits.size
         for index in range(len(dataset))
         for mask in dataset.read(index).masks
         if mask is not None
     ]
-    assert max(share for share, _ in stars) < 0.55  # of its box; the other shapes cover more
+    assert len(shares) > 20
+    assert 0.3 < np.mean(shares) < 0.43
 
 
 def test_keypoints_are_cocos_and_hidden_ones_say_so(tmp_path: Path) -> None:

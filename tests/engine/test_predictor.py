@@ -68,7 +68,7 @@ def test_boxes_are_in_pixels_of_the_picture_whatever_the_network_saw() -> None:
     detector, image = model(), pictures([(100, 150)])[0]
     doubled = maskrcnn.Predictor(detector, Transform(short_side=200), device="cpu").predict([image])[0]
     by_hand = maskrcnn.Predictor(detector, Transform(), device="cpu").predict(
-        [Transform(short_side=200)(_example(image), np.random.default_rng(0)).picture]
+        [Transform(short_side=200)(_example(image), np.random.default_rng(0)).pixels]
     )[0]
     assert len(doubled) > 0
     torch.testing.assert_close(doubled.boxes, by_hand.boxes / 2, atol=1e-3, rtol=1e-4)

@@ -181,8 +181,14 @@ def test_backbone_pyramid_and_rpn_equal_a_forward_by_hand(kind: str) -> None:
     for stride, feature in features.items():
         torch.testing.assert_close(found[stride], feature, atol=1e-3, rtol=1e-3)
     seen = 0
-    for level, (logits, deltas, anchors) in enumerate(zip(*outputs, strict=True)):
-        for logit, delta, anchor in zip(logits[0], deltas[0], anchors, strict=True):
+    levels = zip(
+        outputs.logits[0].split(outputs.sizes),
+        outputs.deltas[0].split(outputs.sizes),
+        outputs.anchors.split(outputs.sizes),
+        strict=True,
+    )
+    for level, rows in enumerate(levels):
+        for logit, delta, anchor in zip(*rows, strict=True):
             key = (level, *(round(v, 2) for v in anchor.tolist()))
             assert expected[key] == pytest.approx([logit.item(), *delta.tolist()], rel=1e-3, abs=1e-3)
             seen += 1
