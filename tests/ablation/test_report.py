@@ -191,8 +191,9 @@ def test_a_faulty_table_is_refused_in_words(tmp_path: Path, text: str, words: st
 @pytest.mark.parametrize("name", available(TABLES))
 def test_every_cell_is_a_run_that_can_be_composed(name: str) -> None:
     table = read_table(TABLES, *name.rsplit("-", 1))
-    runner = Runner(table, Path("out"), ("data.root=DIR",), threads=1, nproc=1)
+    places = ["data.annotations=FILE", "data.images=DIR"] if "data=folds" in table.base else ["data.root=DIR"]
+    runner = Runner(table, Path("out"), tuple(places), threads=1, nproc=1)
     for cell in table.cells(1):
         compose_config("train", runner.overrides(cell))
     if isinstance(table.proposals, list):
-        compose_config("train", [*table.proposals, "data.root=DIR"])
+        compose_config("train", [*table.proposals, *places])
