@@ -84,7 +84,7 @@ def test_optimizers_are_one_operator_a_group(name: str) -> None:
     assert counted.dispatches < 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_is_flat_over_2000_steps() -> None:
     """Resident memory after 200 steps and after 2,000."""
     batches = [

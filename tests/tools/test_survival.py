@@ -77,7 +77,7 @@ def uninterrupted(long: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     return directory
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_ten_times_the_weights_are_the_same_bits(
     long: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
