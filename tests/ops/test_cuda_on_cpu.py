@@ -60,19 +60,13 @@ def run(package: Path, order: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        pytest.param("forward", marks=pytest.mark.long),
-        pytest.param("backward", marks=pytest.mark.long),
-        pytest.param("shuffled", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["forward", "backward", "shuffled"])
 def test_the_kernels_pass_their_tests_in_any_order_of_threads(package: Path, order: str) -> None:
     assert " passed" in run(package, order, "tests/ops/test_cuda.py")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_kernels_pass_the_operators_tests(package: Path) -> None:
     """Loops, torchvision, first and second derivatives; what concerns the CPU alone is left out."""
     left_out = "not rle and not threads and not worked and not opcheck"

@@ -38,7 +38,7 @@ def test_half_precisions_train_and_weights_stay_float32(
             assert (value - exact[name]).abs().max() < 0.02, name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_run_learns_what_the_run_without_compiling_learns(
     tiny: Sequence[str], tmp_path: Path
 ) -> None:
