@@ -29,7 +29,7 @@ SETTINGS = [
     "model=r50_fpn",
     "roi_op=align_legacy",
     f"num_classes={NUM_CLASSES}",
-    "+model.rpn.anchors.offset=0.0",
+    "model.rpn.anchors.offset=0.0",
     "model.backbone.norm=frozen_bn",
     "model.backbone.frozen_stages=2",
 ]
