@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class Proposer(Protocol):
     def of(self, image_id: int) -> Floats: ...
 
 
-class Dataset:
+class Dataset(ABC):
     """Images with objects; the annotations lie in one shared buffer, images are opened when read.
 
     categories: dictionaries with ``id`` and ``name`` (and ``keypoints`` where there are some), by rising
@@ -147,9 +148,9 @@ class Dataset:
             self.mirror_keypoints,
         )
 
+    @abstractmethod
     def ground_truth(self) -> dict[str, Any]:
         """The annotations in COCO's format, for scoring."""
-        raise NotImplementedError
 
     def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
         """The masks of an image's objects."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from maskrcnn_ops import PRESETS, RoIOp, Switches
-from maskrcnn_ops.reference import choose_levels, edges_of
+from maskrcnn_ops.geometry import choose_levels, edges_of
 from torch import Tensor
 from torchvision.ops import roi_align, roi_pool
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .reference import cells_of, edges_of, points_of
+from .geometry import cells_of, edges_of, points_of
 from .switches import Switches
 
 

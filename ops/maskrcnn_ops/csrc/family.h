@@ -4,7 +4,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <optional>
 #include <vector>
@@ -13,6 +15,8 @@
 
 namespace maskrcnn_ops {
 
+using torch::headeronly::BFloat16;
+using torch::headeronly::Half;
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -32,6 +36,18 @@ inline Switches unpack(const std::vector<double>& packed) {
   s.canonical_size = packed[8];
   s.canonical_level = packed[9];
   return s;
+}
+
+// Calls f with a value of the features' type and one of the sums' (and the geometry's).
+template <typename F>
+void by_dtype(ScalarType dtype, const F& f) {
+  switch (dtype) {
+    case ScalarType::Double: return f(double{}, double{});
+    case ScalarType::Float: return f(float{}, float{});
+    case ScalarType::BFloat16: return f(BFloat16{}, float{});
+    case ScalarType::Half: return f(Half{}, float{});
+    default: STD_TORCH_CHECK(false, "features: expected float64, float32, bfloat16 or float16");
+  }
 }
 
 // One map of the pyramid: [images, channels, height, width], strides in elements.

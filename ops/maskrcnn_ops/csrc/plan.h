@@ -1,9 +1,6 @@
 // What the CPU operators share: a call's regions in the order that keeps the caches warm, and small tools.
 #pragma once
 
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -16,20 +13,6 @@
 #include "kernels.h"
 
 namespace maskrcnn_ops {
-
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
-
-template <typename F>
-void by_dtype(ScalarType dtype, const F& f) {
-  switch (dtype) {
-    case ScalarType::Double: return f(double{}, double{});
-    case ScalarType::Float: return f(float{}, float{});
-    case ScalarType::BFloat16: return f(BFloat16{}, float{});
-    case ScalarType::Half: return f(Half{}, float{});
-    default: STD_TORCH_CHECK(false, "features: expected float64, float32, bfloat16 or float16");
-  }
-}
 
 inline MemoryFormat format_of(const Family& f) {
   return f.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;

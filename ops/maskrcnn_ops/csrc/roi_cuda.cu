@@ -1,7 +1,5 @@
 // The RoI operators on CUDA: all levels in one launch, and nothing waits for the host.
 #include <torch/csrc/stable/library.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
 #include "cuda_runtime.cuh"
 #include "roi_gather.cuh"
@@ -9,24 +7,10 @@
 namespace maskrcnn_ops {
 namespace {
 
-using torch::headeronly::BFloat16;
-using torch::headeronly::Half;
-
 // What a block asks for at most; every device grants it without being asked specially.
 constexpr int64_t kSharedBytes = 40 * 1024;
 constexpr int kMostBins = 256;  // height + width of the output
 constexpr int64_t kMostBlocks = 65535;
-
-template <typename F>
-void by_dtype(ScalarType dtype, const F& f) {
-  switch (dtype) {
-    case ScalarType::Double: return f(double{}, double{});
-    case ScalarType::Float: return f(float{}, float{});
-    case ScalarType::BFloat16: return f(BFloat16{}, float{});
-    case ScalarType::Half: return f(Half{}, float{});
-    default: STD_TORCH_CHECK(false, "features: expected float64, float32, bfloat16 or float16");
-  }
-}
 
 template <int V>
 struct Lanes {

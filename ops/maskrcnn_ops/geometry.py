@@ -1,0 +1,179 @@
+"""Where a region's points lie, as whole tensors: ``csrc/geometry.h`` operation by operation, so that coordinates in
+float32 are the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .switches import Switches
+
+MAX_SAMPLES = 1 << 20  # per bin and axis, when adaptive: float32 still tells that many apart
+
+
+@dataclass
+class Points:
+    """The points of R regions along one axis, M places for each of P bins (those not ``used`` are padding).
+
+    ``low``, ``high`` [R, P, M] cells read; ``high_weight`` [R, P, M] (``low`` has the rest); ``slope`` [R, P, M]
+    is 0 where the coordinate is clamped; ``along`` [R, P, M] place within the region, 0..1; ``first`` [R, P] index
+    of the first point; ``count`` [R, P] points inside the map; ``divisor`` [R, P] of the mean; ``outside`` [R, P]
+    whether there are samples outside the map.
+    """
+
+    low: Tensor
+    high: Tensor
+    high_weight: Tensor
+    slope: Tensor
+    along: Tensor
+    first: Tensor
+    count: Tensor
+    divisor: Tensor
+    outside: Tensor
+    free: Tensor
+
+    @property
+    def used(self) -> Tensor:
+        places = torch.arange(self.low.shape[2], device=self.low.device)
+        return places < self.count[..., None]
+
+    def low_weight(self) -> Tensor:
+        return 1 - self.high_weight
+
+
+def round_half_away(x: Tensor) -> Tensor:
+    """C's ``round``: torch.round goes to the even neighbour instead."""
+    whole = x.trunc()
+    return torch.where((x - whole).abs() >= 0.5, whole + x.sign(), whole)
+
+
+def choose_levels(boxes: Tensor, scales: list[float], switches: Switches) -> Tensor:
+    """Level index [R] of boxes [R, 4]: the coarsest with log2(stride) at most
+    ``floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6)``, else the finest."""
+    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).double()
+    level = torch.floor(switches.canonical_level + torch.log2(area.sqrt() / switches.canonical_size) + 1e-6)
+    chosen = torch.zeros_like(level, dtype=torch.int64)
+    for index, scale in enumerate(scales[1:], start=1):
+        chosen = torch.where(-math.log2(scale) <= level, index, chosen)
+    return chosen
+
+
+def _clip_to_map(x: Tensor, size: int) -> Tensor:
+    """Whole part of x within 0..size; 0 for NaN."""
+    return torch.nan_to_num(x, nan=0.0).clamp(0, size).to(torch.int64)
+
+
+def _offset_and_divisor(samples: Tensor, switches: Switches) -> tuple[float, Tensor]:
+    if switches.sample_position == "thirds":
+        return 1.0, samples + 1
+    return (0.5 if switches.sample_position == "centre" else 0.0), samples
+
+
+def edges_of(
+    low: Tensor, high: Tensor, scale: float, bins: int, switches: Switches
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Start [R] and bin size [R] in cells, and whether the width follows the box (is not the minimum)."""
+    start, end = low * scale, high * scale
+    if switches.box_rounding == "round":
+        start, end = round_half_away(start), round_half_away(end)
+    if switches.half_pixel:
+        start, end = start - 0.5, end - 0.5
+    width = end - start + (1 if switches.plus_one else 0)
+    free = torch.ones_like(width, dtype=torch.bool)
+    if switches.min_width is not None:
+        free = width > switches.min_width
+        width = torch.where(width >= switches.min_width, width, switches.min_width)
+    return start, width / bins, free
+
+
+def cells_of(
+    start: Tensor, bin_size: Tensor, bins: int, size: int, switches: Switches
+) -> tuple[Tensor, Tensor]:
+    """First cell and number of cells of every bin, [R, P]."""
+    p = torch.arange(bins, device=start.device, dtype=start.dtype)
+    low, high = p * bin_size[:, None], (p + 1) * bin_size[:, None]
+    if switches.box_rounding == "round" and not switches.half_pixel:
+        low, high = low.floor() + start[:, None], high.ceil() + start[:, None]
+    else:
+        low, high = (start[:, None] + low).floor(), (start[:, None] + high).ceil()
+    first = _clip_to_map(low, size)
+    return first, (_clip_to_map(high, size) - first).clamp(min=0)
+
+
+def _sample_at(start: Tensor, bin_size: Tensor, samples: Tensor, index: Tensor, switches: Switches) -> Tensor:
+    """Coordinates of samples ``index`` [R, P, M]; the other arguments are [R]."""
+    offset, divisor = _offset_and_divisor(samples, switches)
+    p = torch.arange(index.shape[1], device=start.device, dtype=start.dtype)
+    bin_start = start[:, None] + p * bin_size[:, None]  # [R, P]
+    within = (
+        (index.to(start.dtype) + offset) * bin_size[:, None, None] / divisor.to(start.dtype)[:, None, None]
+    )
+    return bin_start[..., None] + within
+
+
+def _inside(x: Tensor, size: int, switches: Switches) -> Tensor:
+    margin = 1.0 if switches.border == "align" else 0.5
+    last = float(size) if switches.border == "align" else size - 0.5
+    return (x >= -margin) & (x <= last) if size > 0 else torch.zeros_like(x, dtype=torch.bool)
+
+
+def _search(
+    start: Tensor, bin_size: Tensor, samples: Tensor, bins: int, size: int, switches: Switches
+) -> tuple[Tensor, Tensor]:
+    """Where to look for samples inside the map: first index [R, P] and how many indices (one number)."""
+    if switches.sampling_ratio > 0:
+        first = torch.zeros(len(start), bins, dtype=torch.int64, device=start.device)
+        return first, torch.full_like(first, switches.sampling_ratio)
+    zero = torch.zeros(len(start), bins, 1, dtype=torch.int64, device=start.device)
+    origin = _sample_at(start, bin_size, samples, zero, switches)[..., 0]
+    step = (bin_size / samples.to(start.dtype))[:, None]
+    begin = torch.minimum(_clip_to_map((-1 - origin) / step - 2, MAX_SAMPLES), samples[:, None])
+    end = torch.minimum(_clip_to_map((size - origin) / step + 4, MAX_SAMPLES), samples[:, None])
+    return begin, (end - begin).clamp(min=0)
+
+
+def _samples_per_bin(bin_size: Tensor, switches: Switches) -> Tensor:
+    if switches.sampling_ratio > 0:
+        return torch.full_like(bin_size, switches.sampling_ratio, dtype=torch.int64)
+    return _clip_to_map(bin_size.ceil(), MAX_SAMPLES)
+
+
+def points_of(low: Tensor, high: Tensor, scale: float, bins: int, size: int, switches: Switches) -> Points:
+    """The points of regions between edges ``low`` and ``high`` [R] (pixels) on a map of ``size`` cells."""
+    start, bin_size, free = edges_of(low, high, scale, bins, switches)
+    samples = _samples_per_bin(bin_size, switches)
+    if switches.bin_rounding:
+        first, count = cells_of(start, bin_size, bins, size, switches)
+        x = (first[..., None] + torch.arange(_most(count), device=low.device)).to(start.dtype)
+        outside, divisor = torch.zeros_like(first, dtype=torch.bool), count
+        along = torch.zeros_like(x)
+    else:
+        first, width = _search(start, bin_size, samples, bins, size, switches)
+        index = first[..., None] + torch.arange(_most(width), device=low.device)
+        inside = _inside(_sample_at(start, bin_size, samples, index, switches), size, switches)
+        inside &= index < (first + width)[..., None]
+        count = inside.sum(2)
+        lead = inside.to(torch.int8).argmax(2) if inside.shape[2] else torch.zeros_like(count)
+        first = first + torch.where(count > 0, lead, 0)
+        index = first[..., None] + torch.arange(_most(count), device=low.device)
+        x = _sample_at(start, bin_size, samples, index, switches)
+        outside, divisor = count < samples[:, None], samples[:, None].expand_as(count)
+        offset, steps = _offset_and_divisor(samples, switches)
+        p = torch.arange(bins, device=low.device, dtype=start.dtype)[:, None]
+        along = (p + (index.to(start.dtype) + offset) / steps.to(start.dtype)[:, None, None]) / bins
+    x = torch.nan_to_num(x, nan=0.0).clamp(0, max(size - 1, 0))
+    low_cell = x.to(torch.int64)
+    weight = x - low_cell.to(x.dtype)
+    slope = ((x > 0) & (low_cell < size - 1)).to(x.dtype)
+    high_cell = (low_cell + 1).clamp(max=max(size - 1, 0))
+    return Points(
+        low_cell, high_cell, weight, slope, along, first, count, divisor.clamp(min=1), outside, free
+    )
+
+
+def _most(count: Tensor) -> int:
+    return int(count.max()) if count.numel() else 0
