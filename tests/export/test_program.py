@@ -103,7 +103,7 @@ def test_onnx_finds_the_same_in_twenty_real_images(tmp_path: Path) -> None:
     counts = []
     for path in sorted(folder.glob("*.jpg"))[:20]:
         sample = prepared(read_image(path), Transform(short_side=320, max_size=533))
-        image = batch_images([sample.pixels], Canvas())
+        image = batch_images([sample.picture], Canvas())
         found = running.run(None, {"pixels": image.pixels.numpy(), "size": image.sizes.numpy()})
         counts.append(assert_same_set(detector, found, image))
     assert min(counts) > 0
