@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +19,7 @@ from maskrcnn import assembly
 from maskrcnn.ablation import record
 from maskrcnn.ablation.grid import Cell, Table
 from maskrcnn.engine.logs import console
+from maskrcnn.engine.run_dir import RunDir
 from maskrcnn.errors import UserError
 
 # Keys that say where and on what a cell runs, not what it computes.
@@ -36,12 +39,40 @@ def examples_folder(table: Table, out: Path) -> Path:
     return out / "examples" if table.pictures else out / "runs" / "examples"
 
 
+class Processes:
+    """Commands that several threads run, stopped together."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def call(self, command: Sequence[str], output: IO[str]) -> bool:
+        """Run ``command`` to its end, what it prints into ``output``; whether it ended well."""
+        if self.stopped:
+            return False
+        # Idle threads that spin take the cores from the runs beside them.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+        with subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
+            self._running.add(process)
+            if self.stopped:  # while it was begun
+                process.terminate()
+            code = process.wait()
+            self._running.discard(process)
+        return code == 0
+
+    def stop(self) -> None:
+        """SIGTERM to what runs; nothing runs from now on."""
+        self.stopped = True
+        for process in list(self._running):
+            process.terminate()
+
+
 @dataclass(frozen=True)
 class Runner:
     """Runs cells of ``table`` into ``out/runs/<cell>`` and records them in ``out/cells/<cell>.json``.
 
     extra: overrides from the command line, after the table's own. threads: of each run. nproc: processes of each run
-    (torchrun). The record marks a cell as finished.
+    (torchrun). The record marks a cell as finished. Once `stop` was called, nothing more begins.
     """
 
     table: Table
@@ -49,6 +80,7 @@ class Runner:
     extra: tuple[str, ...]
     threads: int
     nproc: int
+    processes: Processes = field(default_factory=Processes)
 
     def is_done(self, cell: Cell) -> bool:
         """Whether the cell has its record. Raises UserError where the record was made with other settings."""
@@ -85,25 +117,24 @@ class Runner:
             console.print(f"proposals that all cells share: {self.log('proposals')}")
             overrides = [*self.table.proposals, *self.extra, f"run_dir={self._shared}"]
             partial = self._shared / "proposals.partial"
-            for command in (
-                self._train([*overrides, "seed=0"]),
-                [
-                    sys.executable,
-                    str(TOOLS / "propose.py"),
-                    f"checkpoint={self._shared / 'last.pt'}",
-                    f"run_dir={partial}",
-                ],
-            ):
-                if not self._call(command, "proposals"):
-                    raise UserError(
-                        f"the proposal network failed; what it printed is in {self.log('proposals')}"
-                    )
+            propose = [
+                sys.executable,
+                str(TOOLS / "propose.py"),
+                f"checkpoint={self._shared / 'last.pt'}",
+                f"run_dir={partial}",
+            ]
+            if not (self._train([*overrides, "seed=0"], "proposals") and self._call(propose, "proposals")):
+                if self.processes.stopped:
+                    return
+                raise UserError(f"the proposal network failed; what it printed is in {self.log('proposals')}")
             partial.rename(proposals)
 
     def run(self, cell: Cell) -> bool:
         """Train (or resume) and record one cell; whether that ended well."""
+        if self.processes.stopped:
+            return False
         console.print(f"{cell.id} begins")
-        if not self._call(self._train(self.overrides(cell)), cell.id):
+        if not self._train(self.overrides(cell), cell.id):
             return False
         try:
             found = self._describe(cell)
@@ -119,6 +150,10 @@ class Runner:
         )
         console.print(f"{cell.id} done in {found['manifest']['seconds'] / 60:.1f} min: {figures}")
         return True
+
+    def stop(self) -> None:
+        """Ask the runs that are under way to save and leave, and begin no other."""
+        self.processes.stop()
 
     def folder(self, name: str) -> Path:
         """The run directory of a cell by its id."""
@@ -140,22 +175,23 @@ class Runner:
         given = [*cell.overrides, *self.extra]
         return [o for o in given if not o.startswith(_OF_THE_MACHINE)]
 
-    def _train(self, overrides: list[str]) -> list[str]:
+    def _train(self, overrides: list[str], name: str) -> bool:
+        """Call tools/train.py; a run that outlived the ablation that began it is left to end first."""
+        files = RunDir(self.folder(name))
+        if (owner := files.owner()) is not None:
+            console.print(f"{name} is being trained already, by {owner}: waiting for it")
+            while files.owner() is not None and not self.processes.stopped:
+                time.sleep(1)
         python = [sys.executable]
         if self.nproc > 1:
             python += ["-m", "torch.distributed.run", f"--nproc_per_node={self.nproc}"]
-        return [*python, str(TOOLS / "train.py"), *overrides]
+        return self._call([*python, str(TOOLS / "train.py"), *overrides], name)
 
     def _call(self, command: list[str], name: str) -> bool:
         log = self.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        # Idle threads that spin take the cores from the runs beside them.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         with log.open("a") as file:
-            return (
-                subprocess.run(command, stdout=file, stderr=file, env=environment, check=False).returncode
-                == 0
-            )
+            return self.processes.call(command, file)
 
     def _describe(self, cell: Cell) -> record.Record:
         run_dir = self.folder(cell.id)

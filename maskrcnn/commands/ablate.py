@@ -19,8 +19,9 @@ from maskrcnn import config as configs
 from maskrcnn.ablation.cell import Runner
 from maskrcnn.ablation.grid import Cell, Table, read_table
 from maskrcnn.ablation.report import write_report
+from maskrcnn.engine.interruption import Interruption
 from maskrcnn.engine.logs import console
-from maskrcnn.errors import UserError
+from maskrcnn.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = configs.CONFIG_DIR / "tables"
@@ -78,12 +79,17 @@ def main(arguments: Sequence[str]) -> None:
     )
     failed: list[str] = []
     if missing and not settings.report_only:
-        runner.prepare()
-        if settings.launcher is not None:
-            _launch(arguments, missing, settings.launcher)
-            failed = [cell.id for cell in missing if not runner.is_done(cell)]
-        else:
-            failed = _run_all(runner, missing, jobs)
+        interruption = Interruption(runner.stop)
+        with interruption.watched():
+            runner.prepare()
+            if settings.launcher is not None:
+                _launch(arguments, missing, settings.launcher)
+                failed = [cell.id for cell in missing if not runner.is_done(cell)]
+            else:
+                failed = _run_all(runner, missing, jobs)
+        if interruption.requested:
+            left = sum(not runner.is_done(cell) for cell in missing)
+            raise Interrupted(f"{left} of {number} cells are left; the same command goes on with them")
     _report(table, runner.out)
     if failed:
         logs = "\n".join(f"  {name}: {runner.log(name)}" for name in failed)
@@ -104,10 +110,10 @@ def _run_all(runner: Runner, cells: Sequence[Cell], jobs: int) -> list[str]:
         with ThreadPoolExecutor(jobs) as pool:
             results = list(pool.map(runner.run, cells))
         cells = [cell for cell, good in zip(cells, results, strict=True) if not good]
+        if runner.processes.stopped or not cells:
+            break
         for cell in cells:
             console.print(f"{cell.id} {attempt}: {runner.log(cell.id)}")
-        if not cells:
-            break
     return [cell.id for cell in cells]
 
 

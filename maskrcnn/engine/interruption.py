@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -11,10 +11,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """``requested`` turns true when one of the signals arrives."""
+    """``requested`` turns true when one of the signals arrives, and ``then`` is called."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.requested = False
+        self._then = then
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -30,3 +31,4 @@ class Interruption:
         self.requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._then()

@@ -33,18 +33,12 @@ class RunDir:
         The lock belongs to the process, not to the file: it ends with the process, however that ends.
         """
         file = (self.path / "lock").open("a+")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip()
+        owner = self._claim(file)
+        if owner is not None:
             file.close()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"run_dir={self.path} cannot be locked: {error}") from error
             raise UserError(
-                f"run_dir={self.path} is in use by {owner or 'another process'}; wait for it, stop it, or give "
-                "another run_dir"
-            ) from error
+                f"run_dir={self.path} is in use by {owner}; wait for it, stop it, or give another run_dir"
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -55,6 +49,24 @@ class RunDir:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def owner(self) -> str | None:
+        """Which other process is in, in words; None where the directory is free."""
+        if not (self.path / "lock").exists():
+            return None
+        with (self.path / "lock").open("a+") as file:
+            return self._claim(file)
+
+    def _claim(self, file: IO[str]) -> str | None:
+        """Lock an open file until it is closed; in words who has it, where that is another process."""
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"run_dir={self.path} cannot be locked: {error}") from error
+            file.seek(0)
+            return file.read().strip() or "another process"
+        return None
 
     def newest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read, or None where there is none.

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread, Timer
 
 import pytest
 import torch
 
+from maskrcnn.ablation.cell import TOOLS
 from maskrcnn.commands import ablate, explain, propose, train
-from maskrcnn.errors import UserError
+from maskrcnn.engine.run_dir import RunDir
+from maskrcnn.errors import Interrupted, UserError
 
 TABLE = """
 title: two cells
@@ -115,6 +123,73 @@ def test_a_cell_that_fails_twice_is_listed_with_its_log(
     assert "32-pool-seed0 failed and is tried again" in capsys.readouterr().out
     assert (tmp_path / "out" / "cells" / "32-align-seed0.json").exists()
     assert (tmp_path / "out" / "report.html").exists()
+
+
+GIVEN = """
+title: two cells of given boxes
+base: [experiment=ablation_masks_shapes, model=r18_c5, model.box_head=null, model.mask_head.loss=class_agnostic]
+proposals: ground_truth
+axes:
+  roi_op: {align: [roi_op=align], pool: [roi_op=pool]}
+"""
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_sigterm_reaches_the_runs_and_nothing_else_begins(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "given-shapes.yaml").write_text(GIVEN)
+    monkeypatch.setattr(ablate, "TABLES", tmp_path)
+    out = tmp_path / "out"
+    first = RunDir(out / "runs" / "align-seed0")
+
+    def interrupt() -> None:
+        log = out / "runs" / "align-seed0.log"
+        wait_until(lambda: log.exists() and "step 5/" in log.read_text())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Interrupted, match="2 of 2 cells are left; the same command goes on with them"):
+        ablate.main(["table=given", "jobs=1", "threads=1", f"out={out}", *small, "schedule.steps=100000"])
+    thread.join()
+    assert first.owner() is None
+    assert (first.path / "last.pt").exists()
+    assert not (out / "runs" / "pool-seed0").exists()
+    assert "tried again" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_outlived_its_ablation_is_waited_for(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "given-shapes.yaml").write_text(GIVEN)
+    monkeypatch.setattr(ablate, "TABLES", tmp_path)
+    arguments = ["table=given", "jobs=1", "threads=1", f"out={tmp_path / 'out'}", *small]
+    runner, cell = (plan := ablate.plan(arguments)).runner, plan.missing[0]
+    command = [sys.executable, str(TOOLS / "train.py"), *runner.overrides(cell)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as orphan:
+        files = RunDir(runner.folder(cell.id))
+        wait_until(lambda: files.owner() is not None)
+        orphan.send_signal(signal.SIGSTOP)
+        timer = Timer(3, orphan.send_signal, [signal.SIGCONT])
+        timer.start()
+        ablate.main(arguments)
+        assert orphan.wait() == 0
+    printed = capsys.readouterr().out
+    assert f"align-seed0 is being trained already, by process {orphan.pid} on" in printed
+    assert "tried again" not in printed
+    assert sorted(path.stem for path in (tmp_path / "out" / "cells").iterdir()) == [
+        "align-seed0",
+        "pool-seed0",
+    ]
 
 
 def test_proposals_of_a_proposal_network_train_a_fast_rcnn(tiny: Sequence[str], tmp_path: Path) -> None:
