@@ -51,8 +51,8 @@ class _Record:
 class Images(_Record):
     """A batch of images, placed at the top left of a common canvas and padded with zeros.
 
-    pixels: ``[N, 3, H, W]`` uint8, or float32 where resizing does not round, RGB 0..255, unnormalised (the model
-    normalises); H and W are multiples of the loader's ``size_divisor``.
+    pixels: ``[N, 3, H, W]`` RGB, uint8 in 0..255, which the model normalises, or float32, normalised before resizing;
+    H and W are multiples of the loader's ``size_divisor``.
     sizes: ``[N, 2]`` float32, (height, width) of each image before padding.
     """
 
@@ -66,14 +66,16 @@ class Preprocessing:
 
     short_side, max_size: pixels of the shorter side, and at most of the longer one; None for no such rule.
     resampling: ``area`` averages what a shrunk pixel covers, rounds to uint8 and the size to the nearest; ``float`` is
-    torchvision's: bilinear without smoothing, not rounded, the size rounded down.
-    size_divisor: the canvas's sides are multiples of it.
+    torchvision's, to the bit: normalised first, bilinear without smoothing, the size rounded down.
+    size_divisor: the canvas's sides are multiples of it. pixel_mean, pixel_std: of RGB in 0..255, for ``float``.
     """
 
     short_side: int | None = 800
     max_size: int | None = 1333
     resampling: Resampling = "area"
     size_divisor: int = 32
+    pixel_mean: tuple[float, ...] | None = None
+    pixel_std: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ need not be touched: they stay bitmaps of the original image, and the map says w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.picture import Drawn, Picture
+from maskrcnn.data.picture import Drawn, Normalise, Picture
 from maskrcnn.errors import UserError
 from maskrcnn.masks import MaskBitmap
 from maskrcnn.structures import Preprocessing, Resampling
@@ -47,7 +47,7 @@ class Sample:
 
     @property
     def pixels(self) -> Drawn:
-        """``[H, W, 3]`` RGB, uint8, or float32 by ``resampling=float``; drawn each time it is asked for."""
+        """``[H, W, 3]`` RGB, uint8, or normalised float32 by ``resampling=float``; drawn each time it is asked for."""
         return self.picture.pixels()
 
     def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
@@ -121,7 +121,7 @@ class Transform:
     a random window cut after resizing; smaller images are left whole. horizontal_flip, vertical_flip:
     probabilities. colour: see ``ColourJitter``. flip_keypoints: for each keypoint the one it becomes in a
     mirror (left and right exchanged); None takes it from the names of the data set's keypoints. resampling:
-    see ``Preprocessing``.
+    see ``Preprocessing``; ``float`` needs pixel_mean and pixel_std, a number for each channel, of 0..255.
 
     Raises UserError for settings that contradict each other.
     """
@@ -135,13 +135,20 @@ class Transform:
     colour: ColourJitter | None = None
     flip_keypoints: Sequence[int] | None = None
     resampling: Resampling = "area"
+    pixel_mean: Sequence[float] | None = None
+    pixel_std: Sequence[float] | None = None
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Transform:
         """The transform for testing a model that wants this."""
-        return cls(preprocessing.short_side, preprocessing.max_size, resampling=preprocessing.resampling)
+        shared = {
+            f.name: getattr(preprocessing, f.name) for f in fields(Preprocessing) if f.name != "size_divisor"
+        }
+        return cls(**shared)
 
     def __post_init__(self) -> None:
+        if self.resampling == "float" and (self.pixel_mean is None or self.pixel_std is None):
+            raise UserError("resampling=float normalises before it resizes: give pixel_mean and pixel_std")
         if self.scale_jitter is not None and (self.crop is None or self.short_side is not None):
             raise UserError("scale_jitter fits the image into the crop: set crop, and short_side to null")
         for name in ("horizontal_flip", "vertical_flip"):
@@ -167,7 +174,7 @@ class Transform:
         )
         sample = Sample(
             image_id=example.image_id,
-            picture=Picture(_mirror(pixels, *mirror), size, (top, left, height, width), self.resampling),
+            picture=Picture(_mirror(pixels, *mirror), size, (top, left, height, width), self._normalise),
             boxes=place.boxes(example.boxes),
             labels=example.labels,
             crowd=example.crowd,
@@ -178,6 +185,12 @@ class Transform:
             proposals=None if example.proposals is None else place.proposals(example.proposals),
         )
         return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
+
+    @property
+    def _normalise(self) -> Normalise | None:
+        if self.resampling != "float" or self.pixel_mean is None or self.pixel_std is None:
+            return None
+        return Normalise(tuple(self.pixel_mean), tuple(self.pixel_std))
 
     def resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
         """(height, width) of an image after resizing, before a crop."""

@@ -91,13 +91,16 @@ class VocSource:
 
     def _folder(self) -> Path:
         if self.root is None:
-            raise UserError("data=voc needs data.root=DIR, the folder VOC2007 or VOC2012 of VOCdevkit")
-        inside = sorted(p for p in Path(self.root).glob("VOC20*") if p.is_dir())
+            raise UserError(
+                "data=voc needs data.root=DIR, the folder VOC2007 or VOC2012, or the one that VOCdevkit is in"
+            )
+        root = Path(self.root)
+        inside = sorted(p for p in [*root.glob("VOC20*"), *root.glob("VOCdevkit/VOC20*")] if p.is_dir())
         if len(inside) > 1:
             raise UserError(
                 f"data.root={self.root} holds {', '.join(p.name for p in inside)}; name one of them"
             )
-        return inside[0] if inside else Path(self.root)
+        return inside[0] if inside else root
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Loss, Samples, Targets
 
 _COARSE = 2  # places per cell of a heatmap at which its maximum is looked for first
-_FINE = 16  # then this many pixels to either side of the best place
+_PEAKS = 4  # so many of its highest peaks are looked at closely
+_FINE = 16  # places to either side of a peak
 _CUBIC = -0.75  # the coefficient of bicubic resizing that OpenCV and torch use
 
 
@@ -82,33 +83,44 @@ def points_of(logits: Tensor, boxes: Tensor) -> Tensor:
     y are the centre of the best pixel, the score its softmax probability over the M^2 cells.
 
     The resized map is never made: its pixels are looked at twice per cell (all of them in boxes of up to 2 M pixels),
-    and then all around the best of these. So shapes are fixed, and the result is that of resizing wherever the highest
-    pixel is the top of the bump with the best of the pixels looked at first.
+    and then all around the highest peaks of these. So shapes are fixed, and the result is that of resizing wherever the
+    highest pixel belongs to one of these peaks.
     """
     size = logits.shape[-1]
     extent = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1).to(logits.dtype)  # [N, K, 2]: width, height
     pixels = extent.ceil()[..., None, :, None]  # [N, K, 1, 2, 1]
     looked_at = torch.arange(_COARSE * size, device=logits.device, dtype=logits.dtype) + 0.5
-    coarse = (looked_at * (pixels / len(looked_at))).floor().expand(*logits.shape[:2], 1, 2, -1)
-    best, _ = _highest(logits, coarse, pixels)
+    coarse = (looked_at * (pixels / len(looked_at))).floor()
+    values = _resized(logits, coarse, pixels).flatten(0, 2)
+    is_peak = values == F.max_pool2d(values, 3, stride=1, padding=1)
+    _, peaks = values.masked_fill(~is_peak, -torch.inf).flatten(1).topk(_PEAKS)  # [N K J, P]
+    peaks = peaks.unflatten(0, logits.shape[:3])
+    found = _chosen(coarse, peaks)  # [N, K, J, P, 2]
+
     around = torch.arange(-_FINE, _FINE + 1, device=logits.device, dtype=logits.dtype)
+    pixels = pixels.unsqueeze(-3)  # [N, K, 1, 1, 2, 1]
     step = (pixels / (len(looked_at) * _FINE)).ceil()
-    fine = torch.minimum((best[..., None] + around * step).clamp(min=0), pixels - 1)
-    best, peak = _highest(logits, fine, pixels)
-    places = boxes[..., None, :2] + (best + 0.5) * (extent / extent.ceil())[..., None, :]
-    score = (peak - logits.flatten(3).logsumexp(-1)).exp().clamp(max=1)
+    fine = torch.minimum((found[..., None] + around * step).clamp(min=0), pixels - 1)  # [N, K, J, P, 2, S]
+    values, index = _resized(logits.unsqueeze(3), fine, pixels).flatten(-2).max(-1)  # [N, K, J, P]
+    height, which = values.max(-1, keepdim=True)
+    found = _chosen(fine, index[..., None]).squeeze(-2).gather(-2, which[..., None].expand(*which.shape, 2))
+    places = boxes[..., None, :2] + (found.squeeze(-2) + 0.5) * (extent / extent.ceil())[..., None, :]
+    score = (height.squeeze(-1) - logits.flatten(3).logsumexp(-1)).exp().clamp(max=1)
     return torch.cat([places, score[..., None]], -1)
 
 
-def _highest(logits: Tensor, places: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The best (x, y) ``[N, K, J, 2]`` of the pixels ``places`` ``[N, K, 1 or J, 2, S]`` (of ``pixels`` in all), and
-    the resized value there ``[N, K, J]``."""
-    x, y = _bicubic(places, pixels, logits.shape[-1]).unbind(-3)  # [N, K, 1 or J, S, M]
-    values = y @ logits @ x.transpose(-1, -2)  # [N, K, J, S, S]
-    peak, index = values.flatten(-2).max(-1)
+def _resized(logits: Tensor, places: Tensor, pixels: Tensor) -> Tensor:
+    """Values ``[..., S, S]`` of maps ``[..., M, M]``, resized to ``pixels`` ``[..., 2, 1]``, in the columns and rows
+    ``places`` ``[..., 2, S]``."""
+    x, y = _bicubic(places, pixels, logits.shape[-1]).unbind(-3)  # [..., S, M]
+    return y @ logits @ x.transpose(-1, -2)
+
+
+def _chosen(places: Tensor, index: Tensor) -> Tensor:
+    """(x, y) ``[..., P, 2]``: columns and rows ``places`` ``[..., 2, S]`` at ``index`` ``[..., P]``, by rows."""
     count = places.shape[-1]
-    chosen = torch.stack([index % count, index // count], -1)[..., None]  # [N, K, J, 2, 1]
-    return places.expand(*index.shape, 2, count).gather(-1, chosen)[..., 0], peak
+    chosen = torch.stack([index % count, index // count], -2)  # [..., 2, P]
+    return places.expand(*index.shape[:-1], 2, count).gather(-1, chosen).transpose(-1, -2)
 
 
 def _bicubic(places: Tensor, pixels: Tensor, size: int) -> Tensor:

@@ -62,7 +62,8 @@ class MaskRCNN(nn.Module):
     box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
     head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
     keypoint_head: None means no keypoints; it needs a box head.
-    pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default.
+    pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default. Images in floating point
+    have been normalised already.
     preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
     take it from the data's config instead.
     """
@@ -159,11 +160,13 @@ class MaskRCNN(nn.Module):
 
     def _normalise(self, images: Images) -> Tensor:
         """Zero mean and unit variance; the padding is zero, which is the mean colour."""
-        pixels = (images.pixels - self.pixel_mean).div_(self.pixel_std)  # float, whatever the pixels are
+        pixels = images.pixels
+        if not pixels.is_floating_point():
+            pixels = (pixels - self.pixel_mean).div_(self.pixel_std)
         y, x = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
         height, width = images.sizes.view(-1, 2, 1, 1).unbind(1)  # [N, 1, 1]
         inside = (y.unsqueeze(-1) < height) & (x < width)  # [N, H, W]
-        return pixels.mul_(inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
+        return (pixels * inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
 
     def mask_regions(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""

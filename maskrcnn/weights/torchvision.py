@@ -255,7 +255,10 @@ def _pixel_statistics(transform: Any) -> tuple[list[float], list[float]]:
 def _preprocessing(transform: Any) -> Preprocessing:
     if transform.fixed_size is not None:
         raise UserError(f"the transform resizes to fixed_size={transform.fixed_size}, which ours cannot")
-    return Preprocessing(transform.min_size[-1], transform.max_size, "float", transform.size_divisible)
+    mean, std = (tuple(values) for values in _pixel_statistics(transform))
+    return Preprocessing(
+        transform.min_size[-1], transform.max_size, "float", transform.size_divisible, mean, std
+    )
 
 
 def _norm_of(block: Any) -> _Norm:

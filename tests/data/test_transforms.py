@@ -346,19 +346,23 @@ def test_every_transform_is_a_key_of_the_configs() -> None:
         vertical_flip=0.25,
         colour=ColourJitter(brightness=0.2, hue=0.1),
         flip_keypoints=[1, 0],
+        pixel_mean=config.model.pixel_mean,
+        pixel_std=config.model.pixel_std,
     )
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (97, 31), (50, 50), (333, 500)])
 def test_float_resampling_is_torchvisions(height: int, width: int) -> None:
-    """Sizes too: torchvision rounds them down, here of sides that do not divide."""
+    """To the bit, sizes too: torchvision rounds them down, here of sides that do not divide."""
     image = rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     example = replace(example_of([np.ones((height, width))]), image=image)
-    resize = GeneralizedRCNNTransform(77, 113, [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]).eval()
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    transform = GeneralizedRCNNTransform(77, 113, mean, std, size_divisible=1).eval()
     planes = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-    expected, targets = resize.resize(planes, {"boxes": torch.from_numpy(example.boxes)})
-    sample = Transform.of(Preprocessing(77, 113, "float"))(example, rng())
+    expected, targets = transform([planes], [{"boxes": torch.from_numpy(example.boxes)}])
+    scaled = (tuple(255 * v for v in values) for values in (mean, std))
+    sample = Transform.of(Preprocessing(77, 113, "float", 32, *scaled))(example, rng())
     assert sample.pixels.dtype == np.float32
-    np.testing.assert_allclose(sample.pixels / 255, expected.permute(1, 2, 0), atol=1e-6)
+    np.testing.assert_array_equal(sample.pixels, expected.tensors[0].permute(1, 2, 0))
     assert targets is not None
-    np.testing.assert_allclose(sample.boxes, targets["boxes"], rtol=1e-6)
+    np.testing.assert_allclose(sample.boxes, targets[0]["boxes"], rtol=1e-6)

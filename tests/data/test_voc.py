@@ -46,7 +46,11 @@ def test_ground_truth_scored_as_predictions_is_perfect_by_both_metrics(write_voc
 
 def test_the_source_finds_the_year_in_a_devkit(write_voc: Write) -> None:
     root = write_voc()
-    assert len(VocSource(str(root.parent), val_split="train").val()) == 1
+    above = root.parent / "above"
+    (above / "VOCdevkit").mkdir(parents=True)
+    (above / "VOCdevkit" / "VOC2007").symlink_to(root)
+    for folder in (root.parent, above):
+        assert len(VocSource(str(folder), val_split="train").val()) == 1
     (root.parent / "VOC2012").mkdir()
     with pytest.raises(UserError, match="VOC2007, VOC2012; name one"):
         VocSource(str(root.parent)).train()
