@@ -97,12 +97,12 @@ class Runner:
 
     def overrides(self, cell: Cell) -> list[str]:
         """Everything that tools/train.py is called with."""
-        given: list[str] = []
+        given = ["metric=coco"]  # what a record holds, whatever the data's own metric is
         if self.table.proposals == "ground_truth":
-            given = ["model.rpn=null", "proposals.train=ground_truth", "proposals.val=ground_truth"]
+            given += ["model.rpn=null", "proposals.train=ground_truth", "proposals.val=ground_truth"]
         elif self.table.proposals is not None:
             folder = self._shared / "proposals"
-            given = [f"proposals.{split}={folder / split}.json" for split in ("train", "val")]
+            given += [f"proposals.{split}={folder / split}.json" for split in ("train", "val")]
             if self.table.start_from_proposals:
                 given += [f"init.weights={self._shared / 'last.pt'}", "init.reset_heads=true"]
         own = [f"run_dir={self.folder(cell.id)}", f"threads={self.threads}"]
