@@ -59,8 +59,8 @@ class Picture:
         """Write what is seen into ``out``, ``[*size, C]``, which may be a part of a larger array."""
         top, left, height, width = self.window
         if self.normalise is not None:
-            drawn = _interpolated(self.normalise(self.image), self.resized)
-            out[...] = drawn[top : top + height, left : left + width]
+            floats = _interpolated(self.normalise(self.image), self.resized)
+            out[...] = floats[top : top + height, left : left + width]
         elif self.resized == self.image.shape[:2]:
             out[...] = self.image[top : top + height, left : left + width]
         elif (height, width) == self.resized:
