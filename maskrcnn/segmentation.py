@@ -47,6 +47,25 @@ def decode_all(segmentations: Sequence[Any], height: int, width: int) -> list[Ma
     return _bitmaps(counts, height)
 
 
+def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """COCO's compressed RLE, ``{"size": [H, W], "counts": bytes}``, of any of its three kinds of segmentations.
+
+    Raises UserError for what is none of the three or not of an image of this size; a string is not looked into.
+    """
+    counts = _counts(segmentation, height, width)
+    if not isinstance(counts, bytes):
+        if counts.size and (counts.sum() != height * width or counts.min() < 0):
+            raise UserError(f"its RLE describes {counts.sum()} pixels, but the image has {height} x {width}")
+        uncompressed = {"size": [height, width], "counts": counts.tolist() or [height * width]}
+        counts = coco_mask.frPyObjects(uncompressed, height, width)["counts"]
+    return {"size": [height, width], "counts": counts or _empty(height, width)}
+
+
+def _empty(height: int, width: int) -> bytes:
+    counts: bytes = coco_mask.encode(np.zeros((height, width), np.uint8, order="F"))["counts"]
+    return counts
+
+
 def polygon_defect(polygon: Any, height: int, width: int) -> str | None:
     """What is wrong with one polygon ``[x1, y1, x2, y2, ...]`` of an image of this size, or None.
 

@@ -21,6 +21,7 @@ from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
 from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
+from maskrcnn.segmentation import compressed, parse_rle_strings
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO
@@ -265,8 +266,36 @@ def load_results(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: s
         "keypoints": {"bbox", "segmentation"},
     }
     kept = [{k: v for k, v in p.items() if k not in left_out[iou_type]} for p in predictions]
+    if iou_type == "segm":
+        for prediction, rle in zip(kept, _compressed(predictions, truth), strict=True):
+            prediction["segmentation"] = rle
     results: COCO = truth.loadRes(kept)
     return results
+
+
+def _compressed(predictions: Sequence[dict[str, Any]], truth: COCO) -> list[dict[str, Any]]:
+    """The masks as compressed RLE. Raises UserError for one that is damaged or not of its image's size.
+
+    pycocotools counts a mask of another size as a wrong detection, and crashes on what is no compressed RLE.
+    """
+    rles = []
+    for place, prediction in enumerate(predictions):
+        image = truth.imgs[prediction["image_id"]]
+        try:
+            rles.append(compressed(prediction["segmentation"], image["height"], image["width"]))
+        except UserError as error:
+            raise UserError(f"prediction {place}: {error}") from error
+    try:
+        runs = parse_rle_strings([rle["counts"] for rle in rles])
+    except UserError as error:
+        raise UserError(f"a prediction's mask: {error}") from error
+    for place, (rle, lengths) in enumerate(zip(rles, runs, strict=True)):
+        height, width = rle["size"]
+        if lengths.sum() != height * width:
+            raise UserError(
+                f"prediction {place}: its RLE describes {lengths.sum()} pixels, but the image has {height} x {width}"
+            )
+    return rles
 
 
 def average_precision(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,50 @@ def test_predictions_of_another_data_set_are_refused(key: str, value: object) ->
     predictions[3][key] = value
     with pytest.raises(UserError, match=f"prediction 3 has {key}={value}"):
         evaluate(predictions, truth)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        ({"size": [3, 3], "counts": "09"}, "image of size [3, 3] (height, width), but the image is"),
+        (
+            {"size": [SIDE, SIDE], "counts": [1, 2, 3]},
+            f"describes 6 pixels, but the image has {SIDE} x {SIDE}",
+        ),
+        ({"size": [SIDE, SIDE], "counts": "123"}, f"describes 6 pixels, but the image has {SIDE} x {SIDE}"),
+        ({"size": [SIDE, SIDE], "counts": "~~~"}, "RLE string is damaged"),
+        ({"size": [SIDE, SIDE], "counts": None}, "neither a string nor a list of whole numbers"),
+        ([[1, 2, 3]], "a polygon of fewer than six numbers"),
+        ("mask.png", "neither a list of polygons nor an RLE with 'counts' and 'size' (found str)"),
+        (None, "(found NoneType)"),
+    ],
+)
+def test_predicted_masks_that_cannot_be_scored_are_refused(segmentation: object, words: str) -> None:
+    """pycocotools counts some of these as wrong detections, and crashes on others."""
+    truth = random_truth(0)
+    predictions = random_predictions(truth, 0)
+    predictions[3]["segmentation"] = segmentation
+    with pytest.raises(UserError, match=f"mask|prediction 3: .*{re.escape(words)}") as error:
+        evaluate(predictions, truth)
+    assert words in str(error.value)
+
+
+def test_predicted_polygons_and_run_lengths_are_scored_like_compressed_masks() -> None:
+    truth = random_truth(1)
+    predictions = random_predictions(truth, 2)
+    expected = evaluate(predictions, truth, ("segm",))
+    for place, prediction in enumerate(predictions):
+        mask = coco_mask.decode(prediction["segmentation"])
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if place % 2:
+            flat = np.concatenate([[0], mask.reshape(-1, order="F"), [2]])
+            changes = np.flatnonzero(np.diff(flat))
+            lengths = np.diff(np.concatenate([[0], changes])).tolist()
+            prediction["segmentation"] = {"size": [SIDE, SIDE], "counts": lengths}
+        else:
+            x0, x1, y0, y1 = (int(v) for v in (columns[0], columns[-1] + 1, rows[0], rows[-1] + 1))
+            prediction["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
+    assert evaluate(predictions, truth, ("segm",)) == expected
 
 
 def only(truth: dict[str, Any], category: int) -> dict[str, Any]:
