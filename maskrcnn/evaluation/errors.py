@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 
 from maskrcnn.evaluation.coco import Truth, accumulate, check_predictions, load_ground_truth
 
+_NAMED_CURVES = 10  # with more classes than these, their curves are grey and without names
 KINDS = ("correct", "classification", "localisation", "both", "duplicate", "background", "missed")
 
 
@@ -186,7 +187,8 @@ def write(analysis: Analysis, folder: Path) -> None:
     }
     (folder / "errors.json").write_text(json.dumps(content, indent=1))
     for name, draw in (("errors", _bars), ("confusion", _matrix), ("precision_recall", _curves)):
-        figure = matplotlib.figure.Figure(figsize=(7, 5), layout="constrained")
+        side = 1 + 0.11 * len(analysis.names) if name == "confusion" else 0.0  # a line of text for each class
+        figure = matplotlib.figure.Figure(figsize=(max(7, side + 1), max(5, side)), layout="constrained")
         draw(figure.subplots(), analysis)
         figure.savefig(folder / f"{name}.png", dpi=120)
 
@@ -208,9 +210,18 @@ def _matrix(axes: Any, analysis: Analysis) -> None:
 
 def _curves(axes: Any, analysis: Analysis) -> None:
     recall = np.linspace(0, 1, analysis.precision.shape[1])
-    for name, row in zip(analysis.names, analysis.precision, strict=True):
-        axes.plot(recall, row, linewidth=1, label=name)
+    with_objects = np.flatnonzero(~np.isnan(analysis.precision).all(axis=1))
+    names, precision = [analysis.names[k] for k in with_objects], analysis.precision[with_objects]
+    style = {"linewidth": 1} if len(names) <= _NAMED_CURVES else {"linewidth": 0.5, "color": "0.75"}
+    for name, row in zip(names, precision, strict=True):
+        label = f"{name}: {100 * row.mean():.1f}" if len(names) <= _NAMED_CURVES else None
+        axes.plot(recall, row, **style, label=label)
+    if len(names) > 1:
+        mean = precision.mean(axis=0)
+        axes.plot(
+            recall, mean, "k", linewidth=2, label=f"mean of {len(names)} classes: {100 * mean.mean():.1f}"
+        )
     axes.set_xlabel("recall")
     axes.set_ylabel("precision at IoU 0.5")
-    if len(analysis.names) <= 20:
-        axes.legend(fontsize=6)
+    if names:
+        axes.legend(fontsize=6, title="AP50", title_fontsize=6)
