@@ -126,6 +126,7 @@ LOSSES = {
     "loss_keypoint": "keypoint",
 }
 ALL_SAMPLED: dict[str, Any] = {
+    "min_size": 800,  # the keypoint family draws one of six for training
     "rpn_batch_size_per_image": 10**6,
     "rpn_post_nms_top_n_train": 100,
     "box_batch_size_per_image": 128,
