@@ -22,8 +22,6 @@ def picture() -> Image.Image:
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1"])
 @pytest.mark.parametrize("kind", ["png", "tiff"])
 def test_every_mode_is_read_as_pillow_reads_it(tmp_path: Path, mode: str, kind: str) -> None:
-    if (mode, kind) in {("LA", "tiff"), ("P", "tiff")}:
-        pytest.skip("Pillow and OpenCV agree on no file of this kind")
     path = tmp_path / f"image.{kind}"
     picture().convert(mode).save(path)
     image = read_image(path)
