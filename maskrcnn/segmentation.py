@@ -126,6 +126,16 @@ def _polygon_counts(polygons: list[Any], height: int, width: int) -> bytes:
 _DAMAGED = "its RLE string is damaged (it holds characters that COCO's encoding never writes)"
 
 
+def check_rle_strings(strings: Sequence[bytes]) -> None:
+    """Raises UserError where one holds characters that COCO's encoding never writes, or ends within a number."""
+    characters = np.frombuffer(b"".join(strings), np.uint8)
+    ends = np.cumsum([len(string) for string in strings if string], dtype=np.int64) - 1
+    if characters.size and (
+        characters.min() < 48 or characters.max() > 111 or ((characters[ends] - 48) & 32).any()
+    ):
+        raise UserError(_DAMAGED)
+
+
 def parse_rle_strings(strings: Sequence[bytes]) -> list[Runs]:
     """COCO's compressed RLE strings as lengths of the runs of 0 and 1 in turn, column by column.
 

@@ -154,7 +154,7 @@ def test_predictions_of_another_data_set_are_refused(key: str, value: object) ->
             {"size": [SIDE, SIDE], "counts": [1, 2, 3]},
             f"describes 6 pixels, but the image has {SIDE} x {SIDE}",
         ),
-        ({"size": [SIDE, SIDE], "counts": "123"}, f"describes 6 pixels, but the image has {SIDE} x {SIDE}"),
+        ({"size": [SIDE, SIDE], "counts": "12Q"}, "RLE string is damaged"),
         ({"size": [SIDE, SIDE], "counts": "~~~"}, "RLE string is damaged"),
         ({"size": [SIDE, SIDE], "counts": None}, "neither a string nor a list of whole numbers"),
         ([[1, 2, 3]], "a polygon of fewer than six numbers"),
