@@ -61,7 +61,7 @@ class Processes:
         return code == 0
 
     def stop(self) -> None:
-        """SIGTERM to what runs; nothing runs from now on."""
+        """SIGTERM to what runs, so that training saves and leaves; nothing begins from now on."""
         self.stopped = True
         for process in list(self._running):
             process.terminate()
@@ -72,7 +72,7 @@ class Runner:
     """Runs cells of ``table`` into ``out/runs/<cell>`` and records them in ``out/cells/<cell>.json``.
 
     extra: overrides from the command line, after the table's own. threads: of each run. nproc: processes of each run
-    (torchrun). The record marks a cell as finished. Once `stop` was called, nothing more begins.
+    (torchrun). The record marks a cell as finished. processes: once they are stopped, nothing more begins.
     """
 
     table: Table
@@ -150,10 +150,6 @@ class Runner:
         )
         console.print(f"{cell.id} done in {found['manifest']['seconds'] / 60:.1f} min: {figures}")
         return True
-
-    def stop(self) -> None:
-        """Ask the runs that are under way to save and leave, and begin no other."""
-        self.processes.stop()
 
     def folder(self, name: str) -> Path:
         """The run directory of a cell by its id."""

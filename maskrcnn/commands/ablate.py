@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     failed: list[str] = []
     if missing and not settings.report_only:
-        interruption = Interruption(runner.stop)
+        interruption = Interruption(runner.processes.stop)
         with interruption.watched():
             runner.prepare()
             if settings.launcher is not None:

@@ -167,9 +167,8 @@ def test_predicted_masks_that_cannot_be_scored_are_refused(segmentation: object,
     truth = random_truth(0)
     predictions = random_predictions(truth, 0)
     predictions[3]["segmentation"] = segmentation
-    with pytest.raises(UserError, match=f"mask|prediction 3: .*{re.escape(words)}") as error:
+    with pytest.raises(UserError, match=rf"prediction.*{re.escape(words)}"):
         evaluate(predictions, truth)
-    assert words in str(error.value)
 
 
 def test_predicted_polygons_and_run_lengths_are_scored_like_compressed_masks() -> None:

@@ -13,8 +13,12 @@ import pytest
 LIBRARIES = sorted(Path(maskrcnn_ops.__file__).parent.glob("_C_*.so"))
 
 
-@pytest.mark.skipif(not LIBRARIES, reason="no compiled kernels here")
-@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm (binutils) here")
+@pytest.mark.skipif(
+    not LIBRARIES, reason="installed without a compiler, so there is no compiled library to inspect"
+)
+@pytest.mark.skipif(
+    shutil.which("nm") is None, reason="listing a library's symbols needs nm, of the package binutils"
+)
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name)
 def test_needs_no_class_of_torch(library: Path) -> None:
     command = ["nm", "--dynamic", "--undefined-only", "--demangle", str(library)]

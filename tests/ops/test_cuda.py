@@ -20,7 +20,7 @@ DEVICE = os.environ.get("MASKRCNN_TEST_DEVICE", "cuda")
 COMPILED = kernels.CUDA if DEVICE == "cuda" else kernels.CPU
 pytestmark = pytest.mark.skipif(
     DEVICE == "cuda" and not (torch.cuda.is_available() and COMPILED.compiled),
-    reason="no GPU, or no compiled CUDA kernels: nothing to run them on",
+    reason="needs a GPU and CUDA kernels that were compiled on installation (test_cuda_on_cpu.py needs neither)",
 )
 SHAPE = [2, 0, 18, 27, 9, 13]  # images, channels (set by the test), sides of two levels
 OPS = torch.ops.maskrcnn_ops
