@@ -36,6 +36,23 @@ struct Filter {
     }
   }
 
+  // Leaves only the cells low .. high - 1.
+  void keep(int64_t low, int64_t high) {
+    if (low <= first && last <= high) return;
+    size_t kept = 0;
+    size_t k = 0;
+    for (size_t p = 0; p + 1 < begin.size(); ++p) {
+      for (; k < static_cast<size_t>(begin[p + 1]); ++k) {
+        if (cell[k] < low || cell[k] >= high) continue;
+        cell[kept] = cell[k];
+        offset[kept] = offset[k];
+        weight[kept] = weight[k];
+        ++kept;
+      }
+      begin[p + 1] = static_cast<int64_t>(kept);
+    }
+  }
+
   int64_t taps(int64_t p) const { return begin[p + 1] - begin[p]; }
 
  private:

@@ -33,8 +33,9 @@ struct PlaneTaps {
   int64_t padded_bins;
   int64_t width;
   const G* by_column;
+  const int64_t* column_begin;  // [padded bins / lanes]: the columns that a vector of bins reads
+  const int64_t* column_end;
   const G* by_bin;
-  G* scratch;  // [row_bins, width]
 };
 
 // T is the type of the features, G that of the geometry and the sums.
@@ -48,11 +49,15 @@ struct Kernels {
   // Largest cell; winner is `number` + row * row_step + column. NaN wins.
   void (*cell_maximum)(const T* map, const BinTaps<G>& taps, int32_t number, int32_t row_step, T* out, int32_t* winner,
                        int64_t channels);
+  // The adjoint: the cell that won takes the gradient.
+  void (*cell_scatter)(G* map, const BinTaps<G>& taps, int32_t number, int32_t row_step, const T* grad,
+                       const int32_t* winner, int64_t channels);
   // Largest point, four reads each; winner is its place. With `outside`, at least 0, which no point (-1) wins.
   void (*point_maximum)(const T* map, int64_t points, const int64_t* offset, const G* weight, bool outside, T* out,
                         int32_t* winner, int64_t channels);
-  // out [row_bins, bins] of one plane; false where a value is not finite, and then out is to be computed otherwise
-  bool (*plane_gather)(const T* plane, const PlaneTaps<G>& taps, T* out);
+  // out [row_bins, bins] of one plane; false where a value is not finite, and then out is to be computed otherwise.
+  // scratch: row_bins * width values
+  bool (*plane_gather)(const T* plane, const PlaneTaps<G>& taps, G* scratch, T* out);
   // the adjoint; false, with nothing done, where a gradient is not finite
   bool (*plane_scatter)(G* plane, const PlaneTaps<G>& taps, const T* grad);
 };

@@ -13,7 +13,9 @@ struct Single {
   static void store_sum(G* p, Vector v) { *p = v; }
   static Vector splat(G x) { return x; }
   static Integer splat_integer(int32_t x) { return x; }
+  static Integer load_integer(const int32_t* p) { return *p; }
   static void store_integer(int32_t* p, Integer v) { *p = v; }
+  static Vector where_equal(Integer a, Integer b, Vector v) { return a == b ? v : G(0); }
   static void take_larger(Vector v, Integer at, Vector& best, Integer& place) {
     if (v > best || v != v) {
       best = v;
@@ -100,6 +102,36 @@ void cell_maximum(const T* map, const BinTaps<G>& taps, int32_t number, int32_t 
   for (; c < channels; ++c) cell_maximum_block<Single<T, G>, 1>(map + c, taps, number, row_step, out + c, winner + c);
 }
 
+// The adjoint of cell_maximum: every cell of the bin takes the gradients of the channels that it won.
+template <typename L, int B, typename T, typename G>
+inline void cell_scatter_block(G* map, const BinTaps<G>& taps, int32_t number, int32_t row_step, const T* grad, const int32_t* winner) {
+  typename L::Vector part[B];
+  typename L::Integer place[B];
+  for (int b = 0; b < B; ++b) {
+    part[b] = L::load(grad + b * L::width);
+    place[b] = L::load_integer(winner + b * L::width);
+  }
+  for (int64_t i = 0; i < taps.rows; ++i) {
+    for (int64_t j = 0; j < taps.columns; ++j) {
+      G* cell = map + taps.row[i] + taps.column[j];
+      const auto at = L::splat_integer(static_cast<int32_t>(number + i * row_step + j));
+      for (int b = 0; b < B; ++b) {
+        G* to = cell + b * L::width;
+        L::store_sum(to, L::load_sum(to) + L::where_equal(place[b], at, part[b]));
+      }
+    }
+  }
+}
+
+template <typename T, typename G>
+void cell_scatter(G* map, const BinTaps<G>& taps, int32_t number, int32_t row_step, const T* grad, const int32_t* winner, int64_t channels) {
+  using L = Lanes<T, G>;
+  int64_t c = 0;
+  for (; c + 4 * L::width <= channels; c += 4 * L::width)
+    cell_scatter_block<L, 4>(map + c, taps, number, row_step, grad + c, winner + c);
+  for (; c < channels; ++c) cell_scatter_block<Single<T, G>, 1>(map + c, taps, number, row_step, grad + c, winner + c);
+}
+
 template <typename L, typename T, typename G>
 inline typename L::Vector point_value(const T* map, const int64_t* offset, const G* weight) {
   auto value = L::splat(G(0));
@@ -127,62 +159,70 @@ void point_maximum(const T* map, int64_t points, const int64_t* offset, const G*
     point_maximum_block<Single<T, G>>(map + c, points, offset, weight, outside, out + c, winner + c);
 }
 
-// One row of bins before the columns are combined: scratch[x] = sum of weight * plane[row + x].
+// Every row of bins before the columns are combined, B vectors of it: scratch[p, x] = sum of weight * plane[row + x].
 template <typename L, int B, typename T, typename G>
-inline void combine_block(const T* plane, const PlaneTaps<G>& taps, int64_t p, G* scratch) {
-  typename L::Vector sum[B];
-  for (int b = 0; b < B; ++b) sum[b] = L::splat(G(0));
-  for (int64_t k = taps.row_begin[p]; k < taps.row_begin[p + 1]; ++k) {
-    const T* row = plane + taps.row[k];
-    const auto weight = L::splat(taps.row_weight[k]);
-    for (int b = 0; b < B; ++b) sum[b] = madd(L::load(row + b * L::width), weight, sum[b]);
+inline void combine_block(const T* plane, const PlaneTaps<G> taps, G* scratch) {
+  for (int64_t p = 0; p < taps.row_bins; ++p) {
+    typename L::Vector sum[B];
+    for (int b = 0; b < B; ++b) sum[b] = L::splat(G(0));
+    for (int64_t k = taps.row_begin[p]; k < taps.row_begin[p + 1]; ++k) {
+      const T* row = plane + taps.row[k];
+      const auto weight = L::splat(taps.row_weight[k]);
+      for (int b = 0; b < B; ++b) sum[b] = madd(L::load(row + b * L::width), weight, sum[b]);
+    }
+    for (int b = 0; b < B; ++b) L::store_sum(scratch + p * taps.width + b * L::width, sum[b]);
   }
-  for (int b = 0; b < B; ++b) L::store_sum(scratch + b * L::width, sum[b]);
 }
 
 template <typename L, typename T, typename G>
-inline void combine_rows(const T* plane, const PlaneTaps<G>& taps, int64_t p, G* scratch) {
+inline void combine_rows(const T* plane, const PlaneTaps<G> taps, G* scratch) {
   int64_t x = 0;
-  for (; x + 4 * L::width <= taps.width; x += 4 * L::width) combine_block<L, 4>(plane + x, taps, p, scratch + x);
-  for (; x + 2 * L::width <= taps.width; x += 2 * L::width) combine_block<L, 2>(plane + x, taps, p, scratch + x);
-  for (; x < taps.width; x += L::width) combine_block<L, 1>(plane + x, taps, p, scratch + x);
+  for (; x + 6 * L::width < taps.width; x += 4 * L::width) combine_block<L, 4>(plane + x, taps, scratch + x);
+  switch ((taps.width - x) / L::width) {
+    case 1: return combine_block<L, 1>(plane + x, taps, scratch + x);
+    case 2: return combine_block<L, 2>(plane + x, taps, scratch + x);
+    case 3: return combine_block<L, 3>(plane + x, taps, scratch + x);
+    case 4: return combine_block<L, 4>(plane + x, taps, scratch + x);
+    case 5: return combine_block<L, 5>(plane + x, taps, scratch + x);
+    default: return combine_block<L, 6>(plane + x, taps, scratch + x);
+  }
 }
 
-// Rows p .. p + R - 1 of bins, from their combined rows: R sums at once hide the latency of each.
+// Rows p .. p + R - 1 of bins, from their combined rows: R sums at once hide the latency of each. The last vector of a
+// row of bins may write beyond it, into the next row, whose first vector is written after it.
 template <int R, typename T, typename G>
-inline void combine_columns(const PlaneTaps<G>& taps, int64_t p, T* out, typename Lanes<G, G>::Vector& check) {
+inline void combine_columns(const PlaneTaps<G> taps, int64_t p, const G* scratch, T* out, typename Lanes<G, G>::Vector& check) {
   using S = Lanes<G, G>;
-  G row[S::width];
-  const G* combined = taps.scratch + p * taps.width;
-  for (int64_t q = 0; q < taps.padded_bins; q += S::width) {
+  const G* combined = scratch + p * taps.width;
+  for (int64_t v = taps.padded_bins / S::width - 1; v >= 0; --v) {
+    const int64_t q = v * S::width;
     typename S::Vector sum[R];
     for (int r = 0; r < R; ++r) sum[r] = S::splat(G(0));
-    for (int64_t x = 0; x < taps.width; ++x) {
+    for (int64_t x = taps.column_begin[v]; x < taps.column_end[v]; ++x) {
       const auto weight = S::load_sum(taps.by_column + x * taps.padded_bins + q);
       for (int r = 0; r < R; ++r) sum[r] = madd(S::splat(combined[r * taps.width + x]), weight, sum[r]);
     }
-    const int64_t count = taps.bins - q < S::width ? taps.bins - q : S::width;
-    for (int r = 0; r < R; ++r) {
-      check = check + (sum[r] - sum[r]);
-      T* to = out + (p + r) * taps.bins + q;
-      if (p + r + 1 < taps.row_bins && taps.padded_bins <= 2 * taps.bins && taps.padded_bins == S::width) {
-        Lanes<T, G>::store(to, sum[r]);  // what lies beyond this row of bins is the next one's, and written after it
-        continue;
-      }
+    for (int r = 0; r < R; ++r) check = check + (sum[r] - sum[r]);
+    const int64_t beyond = q + S::width - taps.bins;
+    const int whole = beyond <= 0 || (beyond <= taps.bins && p + R < taps.row_bins) ? R : beyond <= taps.bins ? R - 1 : 0;
+    for (int r = 0; r < whole; ++r) Lanes<T, G>::store(out + (p + r) * taps.bins + q, sum[r]);
+    for (int r = whole; r < R; ++r) {
+      G row[S::width];
       S::store_sum(row, sum[r]);
-      for (int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(row[i]);
+      for (int64_t i = 0; i < S::width - beyond; ++i) out[(p + r) * taps.bins + q + i] = static_cast<T>(row[i]);
     }
   }
 }
 
 template <typename T, typename G>
-bool plane_gather(const T* plane, const PlaneTaps<G>& taps, T* out) {
+bool plane_gather(const T* plane, const PlaneTaps<G>& shared, G* scratch, T* out) {
+  const PlaneTaps<G> taps = shared;
   using S = Lanes<G, G>;
   auto check = S::splat(G(0));  // stays 0 unless a value is infinite or NaN
-  for (int64_t p = 0; p < taps.row_bins; ++p) combine_rows<Lanes<T, G>>(plane, taps, p, taps.scratch + p * taps.width);
+  combine_rows<Lanes<T, G>>(plane, taps, scratch);
   int64_t p = 0;
-  for (; p + 7 <= taps.row_bins; p += 7) combine_columns<7>(taps, p, out, check);
-  for (; p < taps.row_bins; ++p) combine_columns<1>(taps, p, out, check);
+  for (; p + 7 <= taps.row_bins; p += 7) combine_columns<7>(taps, p, scratch, out, check);
+  for (; p < taps.row_bins; ++p) combine_columns<1>(taps, p, scratch, out, check);
   G row[S::width];
   S::store_sum(row, check);
   G total = 0;
@@ -214,7 +254,7 @@ bool plane_scatter(G* plane, const PlaneTaps<G>& taps, const T* grad) {
 template <typename T, typename G>
 const Kernels<T, G>& table() {
   static const Kernels<T, G> kernels{
-      Lanes<G, G>::width, &gather<T, G>, &scatter<T, G>, &cell_maximum<T, G>, &point_maximum<T, G>,
+      Lanes<G, G>::width, &gather<T, G>, &scatter<T, G>, &cell_maximum<T, G>, &cell_scatter<T, G>, &point_maximum<T, G>,
       &plane_gather<T, G>, &plane_scatter<T, G>};
   return kernels;
 }

@@ -32,7 +32,9 @@ struct FloatSums {
   static void store_sum(float* p, Vector v) { write(p, v); }
   static Vector splat(float x) { return x - Floats{}; }
   static Integer splat_integer(int32_t x) { return x - Integers{}; }
+  static Integer load_integer(const int32_t* p) { return read<Integers>(p); }
   static void store_integer(int32_t* p, Integer v) { write(p, v); }
+  static Vector where_equal(Integer a, Integer b, Vector v) { return a == b ? v : Vector{}; }
   static void take_larger(Vector v, Integer at, Vector& best, Integer& place) {
     const Integers wins = (v > best) | (v != v);
     best = wins ? v : best;
@@ -97,7 +99,9 @@ struct Lanes<double, double> {
   static void store_sum(double* p, Vector v) { write(p, v); }
   static Vector splat(double x) { return x - Doubles{}; }
   static Integer splat_integer(int32_t x) { return x - LongIntegers{}; }
+  static Integer load_integer(const int32_t* p) { return __builtin_convertvector(read<HalfIntegers>(p), LongIntegers); }
   static void store_integer(int32_t* p, Integer v) { write(p, __builtin_convertvector(v, HalfIntegers)); }
+  static Vector where_equal(Integer a, Integer b, Vector v) { return a == b ? v : Vector{}; }
   static void take_larger(Vector v, Integer at, Vector& best, Integer& place) {
     const LongIntegers wins = (v > best) | (v != v);
     best = wins ? v : best;

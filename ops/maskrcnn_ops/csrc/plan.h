@@ -84,9 +84,11 @@ struct PlaneFilters {
   PlaneTaps<G> taps{};
   int64_t start = 0;  // first column of the window
   std::vector<int64_t> row;
+  std::vector<int64_t> line;  // one cell of every cache line of the window
   std::vector<G> by_column;
+  std::vector<int64_t> column_begin;
+  std::vector<int64_t> column_end;
   std::vector<G> by_bin;
-  std::vector<G> scratch;
 
   // False where no window of whole vectors fits into a row of the map.
   bool build(const RegionFilters<G>& filters, int64_t bins_y, int64_t bins_x, int64_t map_width, int64_t lanes) {
@@ -98,30 +100,42 @@ struct PlaneFilters {
     taps.row_bins = bins_y;
     taps.bins = bins_x;
     taps.padded_bins = (bins_x + lanes - 1) / lanes * lanes;
-    fill(filters, map_width);
+    fill(filters, map_width, lanes);
     return true;
   }
 
  private:
-  void fill(const RegionFilters<G>& filters, int64_t map_width) {
+  static constexpr int64_t kLine = 64 / sizeof(G);
+
+  void fill(const RegionFilters<G>& filters, int64_t map_width, int64_t lanes) {
     by_column.assign(taps.width * taps.padded_bins, G(0));
     by_bin.assign(taps.bins * taps.width, G(0));
+    column_begin.assign(taps.padded_bins / lanes, taps.width);
+    column_end.assign(taps.padded_bins / lanes, 0);
     for (int64_t q = 0; q < taps.bins; ++q) {
       for (int64_t k = filters.x.begin[q]; k < filters.x.begin[q + 1]; ++k) {
         const int64_t x = filters.x.cell[k] - start;
         by_column[x * taps.padded_bins + q] += filters.x.weight[k];
         by_bin[q * taps.width + x] += filters.x.weight[k];
+        column_begin[q / lanes] = std::min(column_begin[q / lanes], x);
+        column_end[q / lanes] = std::max(column_end[q / lanes], x + 1);
       }
     }
     row.resize(filters.y.cell.size());
     for (size_t k = 0; k < row.size(); ++k) row[k] = filters.y.cell[k] * map_width + start;
-    scratch.resize(taps.row_bins * taps.width);
+    line.clear();
+    for (int64_t y = filters.y.first; y < filters.y.last; ++y) {
+      const int64_t at = y * map_width + start;
+      for (int64_t x = 0; x < taps.width; x += kLine) line.push_back(at + x);
+      line.push_back(at + taps.width - 1);
+    }
     taps.row_begin = filters.y.begin.data();
     taps.row = row.data();
     taps.row_weight = filters.y.weight.data();
     taps.by_column = by_column.data();
     taps.by_bin = by_bin.data();
-    taps.scratch = scratch.data();
+    taps.column_begin = column_begin.data();
+    taps.column_end = column_end.data();
   }
 };
 
@@ -129,7 +143,7 @@ inline Level output_strides(const Family& f) { return strides_of(f.channels, f.h
 
 // Contiguous planes are worked on by a few channels, whose planes stay in the cache, and a few regions, whose filters
 // are built once for all channels.
-constexpr int64_t kPlanesAtOnce = 4;
+constexpr int64_t kPlanesAtOnce = 8;
 constexpr int64_t kRegionsAtOnce = 64;
 
 // The filters of `kRegionsAtOnce` regions, for all channels.

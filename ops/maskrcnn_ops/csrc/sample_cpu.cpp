@@ -18,6 +18,7 @@ struct Sampler {
 
   RegionFilters<G> filters{};
   Batch<G> batch{};
+  std::vector<G> scratch{};
   Points<G> y{};
   Points<G> x{};
 
@@ -55,14 +56,21 @@ struct Sampler {
         loops.gather(map, filters.taps(p, q), to + p * output.row_stride + q * output.column_stride, f.channels);
   }
 
+  // Asks for a region's window of the plane that comes next: its short rows are too far apart to be foreseen.
+  static void fetch(const typename Batch<G>::Item& item, const T* plane) {
+    for (const int64_t line : item.planes.line) __builtin_prefetch(plane + line);
+  }
+
   void sample_planes(const typename Batch<G>::Item& item, int64_t first, int64_t last) {
     const Region<G>& region = plan.region[item.r];
     const Level& level = f.level[region.level];
     T* to = out + item.r * output.image_stride;
+    scratch.resize(std::max<size_t>(scratch.size(), f.height * item.planes.taps.width));
     for (int64_t c = first; c < last; ++c) {
       const T* plane = map_of(region) + c * level.channel_stride;
       T* plane_out = to + c * output.channel_stride;
-      if (item.dense && loops.plane_gather(plane, item.planes.taps, plane_out)) continue;
+      if (item.dense && c + 1 < last) fetch(item, plane + level.channel_stride);
+      if (item.dense && loops.plane_gather(plane, item.planes.taps, scratch.data(), plane_out)) continue;
       for (int64_t p = 0; p < f.height; ++p)
         for (int64_t q = 0; q < f.width; ++q) loops.gather(plane, item.filters.taps(p, q), plane_out + p * f.width + q, 1);
     }

@@ -1,5 +1,5 @@
-// roi_spread on the CPU: the adjoint of roi_sample. Every thread owns channels, so no two add to one cell, and each
-// channel's sums are taken in the same order, with the same operations, at any number of threads.
+// roi_spread on the CPU: the adjoint of roi_sample. Every thread owns channels, or rows of channels-last maps, so no two
+// add to one cell, and each cell's sum is taken in the same order, with the same operations, at any number of threads.
 #include <torch/csrc/stable/library.h>
 
 #include "plan.h"
@@ -7,9 +7,40 @@
 namespace maskrcnn_ops {
 namespace {
 
-// Winners lie anywhere in a region: few enough channels that its cells stay in the cache.
-constexpr int64_t kChannelsAtOnce = 256;
+// Winners lie anywhere in a region: few enough planes that its cells stay in the cache.
 constexpr int64_t kWinnerPlanesAtOnce = 32;
+constexpr int64_t kFewCells = 4;
+
+// The rows of all maps, image by image and level by level, and how much is added to them.
+template <typename G>
+struct Rows {
+  std::vector<int64_t> base;     // [levels], of the first image
+  int64_t of_image = 0;
+  std::vector<int64_t> before;   // [rows + 1]: additions to the rows before
+
+  Rows(const Family& f, const Plan<G>& plan) {
+    for (int l = 0; l < f.levels; ++l) {
+      base.push_back(of_image);
+      of_image += f.level[l].height;
+    }
+    before.assign(f.images * of_image + 1, 0);
+    RegionFilters<G> filters;
+    for (const Region<G>& region : plan.region) {
+      if (!region.valid) continue;
+      filters.build(f, region);
+      for (const int64_t y : filters.y.cell) before[first_of(region) + y + 1] += static_cast<int64_t>(filters.x.cell.size());
+    }
+    std::partial_sum(before.begin(), before.end(), before.begin());
+  }
+
+  int64_t first_of(const Region<G>& region) const { return region.image * of_image + base[region.level]; }
+
+  // The row before which lies part / parts of the work.
+  int64_t cut(int64_t part, int64_t parts) const {
+    if (part == parts) return static_cast<int64_t>(before.size()) - 1;
+    return std::lower_bound(before.begin(), before.end(), before.back() * part / parts) - before.begin();
+  }
+};
 
 template <typename T, typename G>
 struct Spreader {
@@ -39,6 +70,15 @@ struct Spreader {
     spread_channels(region, from, first, last);
   }
 
+  // Region r, but only what it adds to rows low .. high - 1 of its map.
+  void spread_rows(int64_t r, int64_t low, int64_t high) {
+    const Region<G>& region = plan.region[r];
+    if (!region.valid || high <= 0 || low >= f.level[region.level].height) return;
+    filters.build(f, region);
+    filters.y.keep(low, high);
+    spread_channels(region, grad + r * output.image_stride, 0, f.channels);
+  }
+
   // A batch of regions on contiguous planes first .. last - 1, a few planes at a time.
   void spread_batch(int64_t which, int64_t first, int64_t last) {
     batch.build(f, plan, which, loops.width);
@@ -49,9 +89,11 @@ struct Spreader {
 
   void spread_channels(const Region<G>& region, const T* from, int64_t first, int64_t last) {
     G* map = map_of(region) + first;
-    for (int64_t p = 0; p < f.height; ++p)
+    for (int64_t p = 0; p < f.height; ++p) {
+      if (filters.y.taps(p) == 0) continue;
       for (int64_t q = 0; q < f.width; ++q)
         loops.scatter(map, filters.taps(p, q), from + p * output.row_stride + q * output.column_stride + first, last - first);
+    }
   }
 
   void spread_planes(const typename Batch<G>::Item& item, int64_t first, int64_t last) {
@@ -83,21 +125,51 @@ struct Spreader {
   void spread_cells(const Region<G>& region, int64_t r, int64_t first, int64_t last) {
     const Level& level = f.level[region.level];
     const int64_t bins = f.height * f.width;
-    const auto add = [&](G* to, int64_t at, int64_t count, int64_t cell_stride, int64_t step) {
-      const int32_t* cell = winner + at;
-      const T* from = grad + at;
-      for (int64_t i = 0; i < count; ++i, to += step)
-        if (cell[i] >= 0) to[cell[i] * cell_stride] += static_cast<G>(from[i]);
-    };
-    G* map = map_of(region);
     const int64_t start = r * output.image_stride;
-    if (f.channels_last) {
-      for (int64_t c = first; c < last; c += kChannelsAtOnce)
-        for (int64_t b = 0; b < bins; ++b)
-          add(map + c, start + b * f.channels + c, std::min(kChannelsAtOnce, last - c), level.column_stride, 1);
-    } else {
-      for (int64_t c = first; c < last; ++c) add(map + c * level.channel_stride, start + c * bins, bins, 1, 0);
+    G* map = map_of(region);
+    if (!f.channels_last) {
+      int64_t c = first;
+      for (; c + 2 <= last; c += 2) add_two_planes(map + c * level.channel_stride, level.channel_stride, start + c * bins, bins);
+      if (c < last) add_cells(map + c * level.channel_stride, start + c * bins, bins, 1, 0);
+      return;
     }
+    y.build(region.y, f.height, f.switches);
+    x.build(region.x, f.width, f.switches);
+    for (int64_t p = 0; p < f.height; ++p) {
+      for (int64_t q = 0; q < f.width; ++q) {
+        const int64_t at = start + (p * f.width + q) * f.channels + first;
+        const bool few = y.span[p].count * x.span[q].count <= kFewCells;
+        if (few) add_few_cells(map + first, level, y.span[p], x.span[q], at, last - first);
+        else add_cells(map + first, at, last - first, level.column_stride, 1);
+      }
+    }
+  }
+
+  // Two planes in turn: neighbouring bins often share a cell, and each addition to it waits for the one before.
+  void add_two_planes(G* plane, int64_t stride, int64_t at, int64_t bins) {
+    const int32_t* cell = winner + at;
+    const T* from = grad + at;
+    for (int64_t i = 0; i < bins; ++i) {
+      if (cell[i] >= 0) plane[cell[i]] += static_cast<G>(from[i]);
+      if (cell[bins + i] >= 0) plane[stride + cell[bins + i]] += static_cast<G>(from[bins + i]);
+    }
+  }
+
+  void add_cells(G* to, int64_t at, int64_t count, int64_t cell_stride, int64_t step) {
+    const int32_t* cell = winner + at;
+    const T* from = grad + at;
+    for (int64_t i = 0; i < count; ++i, to += step)
+      if (cell[i] >= 0) to[cell[i] * cell_stride] += static_cast<G>(from[i]);
+  }
+
+  // Adding to each of a few cells, a vector of channels at a time, costs less than finding each channel's own.
+  void add_few_cells(G* to, const Level& level, const Span& rows, const Span& columns, int64_t at, int64_t count) {
+    int64_t row[kFewCells], column[kFewCells];
+    for (int64_t i = 0; i < rows.count; ++i) row[i] = (rows.first + i) * level.row_stride;
+    for (int64_t j = 0; j < columns.count; ++j) column[j] = (columns.first + j) * level.column_stride;
+    const BinTaps<G> taps{rows.count, row, nullptr, columns.count, column, nullptr};
+    const auto number = static_cast<int32_t>(rows.first * level.width + columns.first);
+    loops.cell_scatter(to, taps, number, static_cast<int32_t>(level.width), grad + at, winner + at, count);
   }
 
   void spread_points(const Region<G>& region, int64_t p, int64_t q, int64_t at, int64_t first, int64_t last) {
@@ -115,6 +187,19 @@ struct Spreader {
 
 template <typename T, typename G>
 void spread_regions(const Family& f, const T* grad, const Plan<G>& plan, const int32_t* winner, std::vector<Tensor>& maps) {
+  const int64_t threads = torch::stable::get_num_threads();
+  if (f.channels_last && !winner && threads > 1) {
+    const Rows<G> rows(f, plan);
+    torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+      Spreader<T, G> spreader{f, grad, plan, winner, maps};
+      const int64_t low = rows.cut(begin, threads), high = rows.cut(end, threads);
+      for (const int64_t r : plan.order) {
+        const int64_t base = plan.region[r].valid ? rows.first_of(plan.region[r]) : 0;
+        spreader.spread_rows(r, low - base, high - base);
+      }
+    });
+    return;
+  }
   const int64_t block = kPlanesAtOnce;
   const int64_t blocks = (f.channels + block - 1) / block;
   torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
