@@ -24,17 +24,18 @@ struct PixelAxis {
   int64_t first, last;  // pixels of the image, cut to it
   std::vector<int64_t> low, high;
   std::vector<float> weight;
+  float step;  // cells to a pixel
 
   void build(int64_t begin, int64_t end, int64_t limit, int64_t cells) {
     const int64_t size = std::max<int64_t>(end - begin + 1, 1);
     first = std::clamp<int64_t>(begin, 0, limit);
     last = std::clamp<int64_t>(end + 1, first, limit);
-    const float scale = static_cast<float>(cells) / static_cast<float>(size);
+    step = static_cast<float>(cells) / static_cast<float>(size);
     low.clear();
     high.clear();
     weight.clear();
     for (int64_t i = first; i < last; ++i) {
-      const float at = std::max((static_cast<float>(i - begin) + 0.5f) * scale - 0.5f, 0.0f);
+      const float at = std::max((static_cast<float>(i - begin) + 0.5f) * step - 0.5f, 0.0f);
       const int64_t cell = std::min<int64_t>(static_cast<int64_t>(at), cells - 1);
       low.push_back(cell);
       high.push_back(std::min(cell + 1, cells - 1));
@@ -96,8 +97,8 @@ struct Paster {
     find_stretches();
     const int64_t room = (rows + kRows - 1) / kRows * kRows;
     turned.assign(room * columns, 0.0f);
-    for (int64_t k = 0; k < rows; ++k)
-      for (int64_t j = 0; j < columns; ++j) turned[j * room + k] = mask[k * columns + j];
+    for (int64_t j = 0; j < columns; ++j)
+      for (int64_t k = 0; k < rows; ++k) turned[j * room + k] = mask[k * columns + j];
     column.resize(room);
     side.resize(room);
     if (y.first < y.last) {
@@ -136,21 +137,22 @@ struct Paster {
 
   float value_at(int64_t j, float a, float b) const { return (1 - y.weight[j]) * a + y.weight[j] * b; }
 
+  bool doubtful(float value) const { return std::abs(value - threshold) < doubt; }
+
   // Pixels begin .. end - 1 between cells of values a and b: on one side of the threshold, then on the other. Where they
-  // change is searched by halves, and the two pixels there, the nearest to the threshold, must be beyond doubt.
+  // change is estimated and then looked at: the two pixels there, the nearest to the threshold, must be beyond doubt.
   bool paste_stretch(int64_t begin, int64_t end, float a, float b, int64_t at, Runs& runs) const {
-    const bool first = value_at(begin, a, b) > threshold;
-    int64_t same = begin, other = end;
-    while (other - same > 1) {
-      const int64_t middle = (same + other) / 2;
-      ((value_at(middle, a, b) > threshold) == first ? same : other) = middle;
-    }
-    if (std::abs(value_at(same, a, b) - threshold) < doubt || std::abs(value_at(begin, a, b) - threshold) < doubt) return false;
+    const float start = value_at(begin, a, b), stop = value_at(end - 1, a, b);
+    const bool first = start > threshold;
     runs.set(first, at + begin);
-    if (other == end) return true;
-    if (std::abs(value_at(other, a, b) - threshold) < doubt) return false;
+    if ((stop > threshold) == first) return !doubtful(start) && !doubtful(stop);
+    const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) / y.step;
+    const auto most = static_cast<float>(end - 2 - begin);
+    int64_t other = begin + 1 + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, most)) : 0);
+    while ((value_at(other, a, b) > threshold) == first) ++other;
+    while ((value_at(other - 1, a, b) > threshold) != first) --other;
     runs.set(!first, at + other);
-    return true;
+    return !doubtful(value_at(other - 1, a, b)) && !doubtful(value_at(other, a, b));
   }
 
   // One column, whose first pixel in the box is number `at` of the image.
