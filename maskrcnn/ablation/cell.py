@@ -25,6 +25,8 @@ from maskrcnn.errors import UserError
 # Keys that say where and on what a cell runs, not what it computes.
 _OF_THE_MACHINE = (
     "data.root=",
+    "data.annotations=",
+    "data.images=",
     "data.num_workers=",
     "device=",
     "threads=",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ TABLES = configs.CONFIG_DIR / "tables"
 class Ablate:
     """The keys of configs/ablate.yaml."""
 
-    table: str = "strides"
+    table: str | int = "strides"  # 3 and 6 are tables of the paper
     scale: str = "shapes"
     seeds: int = 1
     out: str | None = None
@@ -57,7 +58,7 @@ def plan(arguments: Sequence[str]) -> Plan:
     """The work that ``arguments`` ask for, every missing cell's config checked: mistakes show before hours of work."""
     own, rest = configs.split([a for a in arguments if not a.startswith("hydra.")], Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
-    table = read_table(TABLES, settings.table, settings.scale)
+    table = read_table(TABLES, str(settings.table), settings.scale)
     if settings.seeds < 1:
         raise UserError(f"seeds={settings.seeds}: a table needs at least one")
     out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
@@ -83,14 +84,14 @@ def main(arguments: Sequence[str]) -> None:
         with interruption.watched():
             runner.prepare()
             if settings.launcher is not None:
-                _launch(arguments, missing, settings.launcher)
-                failed = [cell.id for cell in missing if not runner.is_done(cell)]
+                failed = _launch_all(runner, missing, settings.launcher, arguments)
             else:
                 failed = _run_all(runner, missing, jobs)
         if interruption.requested:
             left = sum(not runner.is_done(cell) for cell in missing)
             raise Interrupted(f"{left} of {number} cells are left; the same command goes on with them")
-    _report(table, runner.out)
+    if any((runner.out / "cells").glob("*.json")) or not failed:
+        _report(table, runner.out)
     if failed:
         logs = "\n".join(f"  {name}: {runner.log(name)}" for name in failed)
         raise UserError(f"{len(failed)} cells failed twice; what they printed is in\n{logs}")
@@ -105,11 +106,34 @@ def _shares(jobs: int | None, threads: int | None) -> tuple[int, int]:
 
 
 def _run_all(runner: Runner, cells: Sequence[Cell], jobs: int) -> list[str]:
-    """Run the cells, ``jobs`` at a time, and those that fail once more; the ids of what failed twice."""
-    for attempt in ("failed and is tried again", "failed twice"):
+    """Run the cells, ``jobs`` at a time; the ids of what failed twice."""
+
+    def run(cells: Sequence[Cell]) -> list[Cell]:
         with ThreadPoolExecutor(jobs) as pool:
             results = list(pool.map(runner.run, cells))
-        cells = [cell for cell, good in zip(cells, results, strict=True) if not good]
+        return [cell for cell, good in zip(cells, results, strict=True) if not good]
+
+    return _failing_twice(run, runner, cells)
+
+
+def _launch_all(runner: Runner, cells: Sequence[Cell], launcher: str, arguments: Sequence[str]) -> list[str]:
+    """Hand the cells to a launcher of Hydra's; the ids of what failed twice."""
+    if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
+        raise UserError(f"launcher={launcher} needs hydra-submitit-launcher: pip install 'maskrcnn[slurm]'")
+
+    def run(cells: Sequence[Cell]) -> list[Cell]:
+        _launch(arguments, cells, launcher, runner.out / "jobs")
+        return [cell for cell in cells if not runner.is_done(cell)]
+
+    return _failing_twice(run, runner, cells)
+
+
+def _failing_twice(
+    run: Callable[[Sequence[Cell]], list[Cell]], runner: Runner, cells: Sequence[Cell]
+) -> list[str]:
+    """What ``run`` returns as failed is run once more; the ids of what failed again."""
+    for attempt in ("failed and is tried again", "failed twice"):
+        cells = run(cells)
         if runner.processes.stopped or not cells:
             break
         for cell in cells:
@@ -117,8 +141,8 @@ def _run_all(runner: Runner, cells: Sequence[Cell], jobs: int) -> list[str]:
     return [cell.id for cell in cells]
 
 
-def _launch(arguments: Sequence[str], cells: Sequence[Cell], launcher: str) -> None:
-    """Hand the cells to a launcher of Hydra's, one job each; ``hydra.*`` arguments are its settings."""
+def _launch(arguments: Sequence[str], cells: Sequence[Cell], launcher: str, folder: Path) -> None:
+    """One job for each cell; ``hydra.*`` arguments are the launcher's settings, ``folder`` is for what it writes."""
     options = [a for a in arguments if a.startswith("hydra.")]
     own = [
         a for a in arguments if a not in options and a.partition("=")[0] not in ("launcher", "report_only")
@@ -126,21 +150,20 @@ def _launch(arguments: Sequence[str], cells: Sequence[Cell], launcher: str) -> N
     command = [
         *(sys.executable, "-m", "maskrcnn.commands.ablate_cell", "--multirun"),
         f"hydra/launcher={launcher}",
+        f"hydra.sweep.dir={folder}",
         *options,
         f"cell={','.join(cell.id for cell in cells)}",
         f"arguments={json.dumps(own)}",
     ]
     if subprocess.run(command, check=False).returncode != 0:
-        raise UserError(
-            f"launcher={launcher} failed (see above); it needs hydra-submitit-launcher: pip install 'maskrcnn[slurm]'"
-        )
+        raise UserError(f"launcher={launcher} failed: see above, and what the jobs wrote in {folder}")
 
 
 def run_one(arguments: Sequence[str], cell_id: str) -> bool:
     """One cell by its id, with the arguments of `main`; whether it ended well."""
     own, rest = configs.split(arguments, Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
-    table = read_table(TABLES, settings.table, settings.scale)
+    table = read_table(TABLES, str(settings.table), settings.scale)
     out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
     runner = Runner(table, out, tuple(rest), settings.threads or torch.get_num_threads(), settings.nproc)
     cell = next(cell for cell in table.cells(settings.seeds) if cell.id == cell_id)

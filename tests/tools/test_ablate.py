@@ -16,7 +16,7 @@ from threading import Thread, Timer
 import pytest
 import torch
 
-from maskrcnn.ablation.cell import TOOLS
+from maskrcnn.ablation.cell import TOOLS, Runner
 from maskrcnn.commands import ablate, explain, propose, train
 from maskrcnn.engine.run_dir import RunDir
 from maskrcnn.errors import Interrupted, UserError
@@ -164,6 +164,39 @@ def test_sigterm_reaches_the_runs_and_nothing_else_begins(
     assert (first.path / "last.pt").exists()
     assert not (out / "runs" / "pool-seed0").exists()
     assert "tried again" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_launcher_of_hydra_runs_the_cells_as_jobs(small: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="needs hydra-submitit-launcher, as on a cluster")
+    arguments = [
+        "table=6",
+        "launcher=submitit_local",
+        "threads=1",
+        f"out={tmp_path}",
+        *small,
+        "evaluation.max_dets=5",
+    ]
+    ablate.main([*arguments, "hydra.launcher.timeout_min=10"])
+    assert {p.name for p in (tmp_path / "cells").iterdir()} == {"align-seed0.json", "pool-seed0.json"}
+    assert len(list(csv.DictReader((tmp_path / "cells.csv").open()))) == 2
+    assert list((tmp_path / "jobs").rglob("*.pkl"))  # submitit's
+
+
+def test_where_all_cells_fail_all_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "given-shapes.yaml").write_text(GIVEN)
+    monkeypatch.setattr(ablate, "TABLES", tmp_path)
+    monkeypatch.setattr(Runner, "run", lambda self, cell: False)
+    with pytest.raises(UserError, match=r"(?s)2 cells failed twice.*align-seed0\.log.*pool-seed0\.log"):
+        ablate.main(["table=given", f"out={tmp_path / 'out'}"])
+
+
+@pytest.mark.parametrize("number", ["3", "6"])
+def test_a_table_may_be_a_number(number: str) -> None:
+    assert (
+        ablate.plan([f"table={number}", "scale=shapes" if number == "6" else "scale=coco"]).table.name
+        == number
+    )
 
 
 @pytest.mark.slow
