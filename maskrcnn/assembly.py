@@ -79,7 +79,7 @@ def open_data(config: DictConfig, split: str) -> Dataset:
     if proposals == "ground_truth":
         dataset.proposals = NoProposals() if split == "train" else GroundTruthBoxes(dataset)
     elif proposals is not None:
-        dataset.proposals = ProposalFile(proposals)
+        dataset.proposals = ProposalFile(proposals, config.proposals[f"most_{split}"])
     elif config.model.rpn is None:
         raise UserError(
             f"model.rpn=null needs proposals.{split}=FILE, COCO results that are used as proposals, "

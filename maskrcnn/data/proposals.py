@@ -21,7 +21,7 @@ class ProposalFile:
     Raises UserError for a file that is not a list of such results.
     """
 
-    def __init__(self, path: str | Path, most: int = 2000) -> None:
+    def __init__(self, path: str | Path, most: int) -> None:
         self.path = Path(path)
         results = load_json(self.path)
         try:

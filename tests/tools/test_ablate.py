@@ -16,6 +16,8 @@ from threading import Thread, Timer
 import pytest
 import torch
 
+from maskrcnn import assembly
+from maskrcnn import config as configs
 from maskrcnn.ablation.cell import TOOLS, Runner
 from maskrcnn.commands import ablate, explain, propose, train
 from maskrcnn.engine.run_dir import RunDir
@@ -237,6 +239,15 @@ def test_proposals_of_a_proposal_network_train_a_fast_rcnn(tiny: Sequence[str], 
     given = [f"proposals.{split}={tmp_path / 'p' / split}.json" for split in ("train", "val")]
     train.main([*tiny, "model.rpn=null", *given, f"run_dir={tmp_path / 'fast'}"])
     assert not any(k.startswith("rpn") for k in torch.load(tmp_path / "fast" / "last.pt")["model"])
+
+
+def test_the_best_proposals_of_an_image_are_used(tiny: Sequence[str], tmp_path: Path) -> None:
+    scores = [0.2, 0.9, 0.4]
+    results = [{"image_id": 1, "bbox": [i, 0, 5, 5], "score": score} for i, score in enumerate(scores)]
+    (tmp_path / "p.json").write_text(json.dumps(results))
+    given = [f"proposals.val={tmp_path / 'p.json'}", "proposals.most_val=2"]
+    val = assembly.open_data(configs.compose_config("train", [*tiny, *given]), "val")
+    assert val.proposals.of(1)[:, [0, 4]].tolist() == [[1.0, pytest.approx(0.9)], [2.0, pytest.approx(0.4)]]
 
 
 def test_masks_of_given_boxes_keep_boxes_and_classes(tiny: Sequence[str], tmp_path: Path) -> None:
