@@ -5,13 +5,15 @@ Counted are the operators themselves, so that a CPU shows what would wait on a G
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 # The size of their result, or a number, depends on values: the host waits until the device has computed them.
 WAITING = {
@@ -59,6 +61,25 @@ class Counted(TorchDispatchMode):
         if kind is not None:
             self.syncs[kind] += 1
         return func(*args, **(kwargs or {}))
+
+
+def arithmetic(steps: Mapping[str, Callable[[], object]]) -> dict[str, Any]:
+    """The floating-point operations of each step's products and convolutions, and the CPU seconds that one core needs
+    for as many in a matrix product, the fastest thing it does: no step takes less."""
+    a = torch.randn(1024, 1024)
+    seconds = []
+    for _ in range(5):
+        begun = time.process_time()
+        a @ a
+        seconds.append(time.process_time() - begun)
+    rate = 2 * 1024**3 / min(seconds)  # of all threads together, by their summed time: that of one core
+    found: dict[str, Any] = {"matrix_product_gflops_of_one_core": round(rate / 1e9, 1)}
+    for name, step in steps.items():
+        with FlopCounterMode(display=False) as counter:
+            step()
+        flops = counter.get_total_flops()
+        found[name] = {"gflop": round(flops / 1e9, 1), "least_cpu_ms": round(1e3 * flops / rate, 1)}
+    return found
 
 
 def waits_for(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from benchmarks import detectors
-from benchmarks.counting import Counted
+from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.evaluate import Result, to_results
@@ -58,6 +58,7 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2) -> dict[str, Any]:
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "detections": {"ours": len(ours()), "torchvision": len(theirs()[0]["boxes"])},
         "per_image": {"ours": _counts(ours), "torchvision": _counts(theirs)},
+        "arithmetic": arithmetic({"ours": ours, "torchvision": theirs}),
         "rows": [row.as_json() for row in rows],
     }
 

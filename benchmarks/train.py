@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import torchvision
 
 from benchmarks import detectors
-from benchmarks.counting import Counted
+from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare, compare_steps, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.distributed import World
@@ -42,7 +42,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         images = detectors.pictures(folder, batch, side)
         eight = detectors.pictures(folder, 8, 128)
-    rows, losses = [], {}
+    rows, losses, work = [], {}, {}
     for precision in precisions.split(","):
         own, peer = detectors.pair(images, side)
         ours = _finished(our_step(own.to(device), images, device, precision), device)
@@ -50,11 +50,14 @@ def run(
         setting = f"{SETTING}, {batch} x {side}x{side}, ours in {precision}, {device.type}, {threads} threads"
         goal = "1.5x" if device.type == "cpu" and precision == "fp32" else "2.5x"
         rows += compare_steps("training step", "torchvision in fp32", setting, ours, theirs, repeats, goal)
+        if device.type == "cpu" and precision == "fp32":
+            work = arithmetic({"ours": ours, "torchvision": theirs})
         losses[precision] = {"ours": _rounded(ours()), "torchvision": _rounded(theirs())}
     return {
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "bf16_convolution": _bf16_convolution(device),
+        "arithmetic": work,
         "last_losses": losses,
         "per_step_at_batch_8": counts(eight, device),
         "rows": [row.as_json() for row in rows],

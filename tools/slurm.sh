@@ -14,14 +14,16 @@
 set -u
 
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((20000 + SLURM_JOB_ID % 10000)) # another one for every job that shares the node
 # Every node starts torchrun once, which starts a process for every GPU of its node.
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes="$SLURM_NNODES" --nproc_per_node="${SLURM_GPUS_ON_NODE:-8}" \
-    --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d --rdzv_endpoint="$head_node:29500" \
+    --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d --rdzv_endpoint="$head_node:$port" \
     tools/train.py "$@" &
 step=$!
 stopping=0
-trap 'stopping=1; kill -TERM "$step"' TERM # srun passes it on to torchrun, and that to its workers
+# To every process of the step: srun, told to stop itself, kills what it has begun at once.
+trap 'stopping=1; scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
 wait "$step"
 status=$?
 while kill -0 "$step" 2>/dev/null; do # a signal ends `wait` early
@@ -31,7 +33,7 @@ done
 
 # torchrun turns its workers' 75 into a status of its own, so that the signal itself tells a stop from a failure.
 if [ "$status" -ne 0 ] && { [ "$stopping" -eq 1 ] || [ "$status" -eq 75 ]; }; then
-    echo "stopped by the cluster and saved; queued again"
+    echo "stopped by the cluster; queued again, to go on from the last checkpoint"
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
 fi

@@ -6,7 +6,9 @@ Without torchrun everything here is the identity, so that no caller asks how man
 from __future__ import annotations
 
 import datetime
+import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -71,7 +73,13 @@ class World:
         if self.size == 1:
             return model
         # Running statistics stay each process's own until `share_buffers`: a broadcast a step would buy nothing.
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        new = (
+            "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+        )  # from torch 2.13
+        shared: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
+        # The strides of a channels-last 1x1 convolution are ambiguous; torch copies such a gradient and warns of it.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **shared)
 
     def share_buffers(self, model: nn.Module) -> None:
         """The main process's running statistics to all, so that all evaluate the same model."""
