@@ -44,7 +44,7 @@ class Counted(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
         self.syncs: Counter[str] = Counter()
 

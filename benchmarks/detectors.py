@@ -81,7 +81,7 @@ def _calibrated(model: nn.Module) -> Iterator[None]:
 def _torchvisions(model: MaskRCNN, side: int, regions: int) -> TorchvisionMaskRCNN:
     """What `maskrcnn_resnet50_fpn` builds for fine-tuning (frozen norms, stem and res2), with our weights."""
     net = torchvision.models.resnet50(norm_layer=FrozenBatchNorm2d)
-    peer = TorchvisionMaskRCNN(
+    peer = TorchvisionMaskRCNN(  # type: ignore[no-untyped-call]
         _resnet_fpn_extractor(net, 3),
         NUM_CLASSES + 1,
         min_size=side,

@@ -15,7 +15,7 @@ from benchmarks import detectors
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
-from maskrcnn.engine.evaluate import Result, to_results
+from maskrcnn.engine.detections import Result, image_detections
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 PAIRS = 500  # (box, class) pairs above the threshold, so that 100 detections remain
@@ -34,9 +34,8 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2) -> dict[str, Any]:
     @torch.no_grad()
     def ours() -> list[Result]:
         found = own.detect(image.images, trim=True)
-        return to_results(
-            found, 0, image.images.sizes[0], 1, (side, side), list(range(detectors.NUM_CLASSES))
-        )
+        detections = image_detections(found, 0, image.images.sizes[0], (side, side))
+        return detections.to_coco(1, range(detectors.NUM_CLASSES))
 
     @torch.no_grad()
     def theirs() -> list[dict[str, Tensor]]:

@@ -89,8 +89,10 @@ def compare_steps(
     for index, words in enumerate(("wall time", "CPU time of all threads")):
         own, other = ([turn[index] for turn in kept] for kept in times)
         ratios = [t / o for o, t in zip(own, other, strict=True)]
-        medians = [1e3 * statistics.median(side) for side in (own, other)]
-        rows.append(Row(f"{name} ({words})", peer, setting, ratios, *medians, goal if index == 0 else ""))
+        ours_ms, peer_ms = (1e3 * statistics.median(side) for side in (own, other))
+        rows.append(
+            Row(f"{name} ({words})", peer, setting, ratios, ours_ms, peer_ms, goal if index == 0 else "")
+        )
     return rows
 
 

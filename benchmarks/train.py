@@ -65,7 +65,7 @@ def run(
 
 
 def _rounded(losses: Step) -> dict[str, float]:
-    return {name: round(float(value), 4) for name, value in losses.items()}
+    return {name: round(torch.as_tensor(value).item(), 4) for name, value in losses.items()}
 
 
 def _finished(step: Callable[[], Step], device: torch.device) -> Callable[[], Step]:
