@@ -14,62 +14,69 @@ _METRICS = {
     "bbox_AP": "box AP",
     "keypoints_AP": "keypoint AP",
 }
+_STRIDES = ("stride 16", "stride 32")
 
 
 def claims(table: Table, rows: Sequence[Row]) -> list[str]:
     """A sentence for each claim that the table's cells can speak to: it holds, it does not, or it is not resolved."""
     if not {"align", "pool"} <= table.axes.get("roi_op", {}).keys():
         return []
-    places = {(row.axes["roi_op"], row.axes.get("stride", "")): row for row in rows}
-    strides = list(dict.fromkeys(stride for _, stride in places))
-    found = [line for stride in strides for line in _align_beats_pool(places, stride)]
-    if {"16", "32"} <= set(strides):
-        found += _loses_more_at_32(places)
-    found += [line for stride in strides for line in _warp_is_about_pool(places, stride)]
+    places = {(row.axes["roi_op"], _where(row)): row for row in rows}
+    settings = list(dict.fromkeys(where for _, where in places))
+    found = [line for where in settings for line in _align_beats_pool(places, where)]
+    found += _loses_more_at_32(places)
+    found += [line for where in settings for line in _warp_is_about_pool(places, where)]
     return found
 
 
-def _align_beats_pool(places: dict[tuple[str, str], Row], stride: str) -> list[str]:
-    if ("align", stride) not in places or ("pool", stride) not in places:
+def _where(row: Row) -> str:
+    """What a row's operators are compared at: ``stride 16``."""
+    return ", ".join(f"{axis} {value}" for axis, value in row.axes.items() if axis != "roi_op")
+
+
+def _align_beats_pool(places: dict[tuple[str, str], Row], where: str) -> list[str]:
+    if ("align", where) not in places or ("pool", where) not in places:
         return []
     lines = []
     for metric, name in _METRICS.items():
-        a, b = _values(places["align", stride], places["pool", stride], metric)
+        a, b = _values(places["align", where], places["pool", where], metric)
         if a:
             gain = paired_by_seed(a, b)
-            lines.append(f"align − pool > 0 in {name}{_at(stride)}: {_verdict(gain)}: {_words(gain)}.")
+            lines.append(f"align − pool > 0 in {name}{_at(where)}: {_verdict(gain)}: {_words(gain)}.")
     return lines
 
 
 def _loses_more_at_32(places: dict[tuple[str, str], Row]) -> list[str]:
-    if not all((operator, stride) in places for operator in ("align", "pool") for stride in ("16", "32")):
+    if not all((operator, where) in places for operator in ("align", "pool") for where in _STRIDES):
         return []
     places = _with_seeds_of_all(places)
-    sides = {s: _values(places["align", s], places["pool", s], "segm_AP") for s in ("16", "32")}
+    sides = {s: _values(places["align", s], places["pool", s], "segm_AP") for s in _STRIDES}
     if any(not a or 0 in a for a, _ in sides.values()):
         return []
     shares = {s: [(x - y) / x for x, y in zip(a, b, strict=True)] for s, (a, b) in sides.items()}
     means = {s: lost_share(*sides[s]) for s in sides}
-    more = paired_by_seed(shares["32"], shares["16"])
+    at_16, at_32 = _STRIDES
+    more = paired_by_seed(shares[at_32], shares[at_16])
     gains = {s: mean_interval([x - y for x, y in zip(*sides[s], strict=True)]) for s in sides}
     return [
         f"The share of align's mask AP that pool loses is larger at stride 32 than at 16: {_verdict(more)}: "
-        f"{means['32'].mean:.2f} against {means['16'].mean:.2f} (paper: 0.24 and 0.11), difference {_words(more, 2)}; "
-        f"in points {gains['32'].mean:+.1f} against {gains['16'].mean:+.1f} (paper: +7.3 and +3.4)."
+        f"{means[at_32].mean:.2f} against {means[at_16].mean:.2f} (paper: 0.24 and 0.11), "
+        f"difference {_words(more, 2)}; in points {gains[at_32].mean:+.1f} against {gains[at_16].mean:+.1f} "
+        "(paper: +7.3 and +3.4)."
     ]
 
 
-def _warp_is_about_pool(places: dict[tuple[str, str], Row], stride: str) -> list[str]:
-    if not all((operator, stride) in places for operator in ("align", "warp", "pool")):
+def _warp_is_about_pool(places: dict[tuple[str, str], Row], where: str) -> list[str]:
+    if not all((operator, where) in places for operator in ("align", "warp", "pool")):
         return []
-    align, warp, pool = (places[operator, stride] for operator in ("align", "warp", "pool"))
+    align, warp, pool = (places[operator, where] for operator in ("align", "warp", "pool"))
     gain, gap = _values(align, pool, "segm_AP"), _values(warp, pool, "segm_AP")
     if not gain[0] or not gap[0]:
         return []
     first, second = mean_interval([a - b for a, b in zip(*gain, strict=True)]), paired_by_seed(*gap)
     holds = "holds" if abs(second.mean) < first.mean / 4 else "does not hold"
     return [
-        f"|warp − pool| is below a quarter of align − pool in mask AP{_at(stride)}: {holds}: "
+        f"|warp − pool| is below a quarter of align − pool in mask AP{_at(where)}: {holds}: "
         f"warp − pool {_words(second)}, align − pool {_words(first)}."
     ]
 
@@ -100,5 +107,5 @@ def _words(estimate: Estimate, digits: int = 1) -> str:
     return f"{estimate.mean:+.{digits}f}{interval}"
 
 
-def _at(stride: str) -> str:
-    return f" at stride {stride}" if stride else ""
+def _at(where: str) -> str:
+    return f" at {where}" if where else ""

@@ -49,7 +49,7 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
     canvas = Canvas(figsize=(7, 4.2), layout="constrained")
     panel = canvas.subplots()
     for first, second, label, cell in _pairs(table, rows):
-        gain = first.mean_of(lambda r: r["by_size"][kind]) - second.mean_of(lambda r: r["by_size"][kind])
+        gain = first.by_size(kind) - second.by_size(kind)
         centres = _centres(table.sizes) / cell
         seen = np.isfinite(gain)
         panel.plot(centres[seen], gain[seen], marker="o", label=label)

@@ -43,10 +43,12 @@ def figures(
     bins = {
         f"{low:g}-{high:g}": (low**2, high**2) for low, high in zip(edges, [*edges[1:], 1e5], strict=True)
     }
+    areas = np.array([a["area"] for a in annotations["annotations"] if not a.get("iscrowd", 0)], np.float64)
+    counts = [int(np.sum((low <= areas) & (areas <= high))) for low, high in bins.values()]
     record: Record = {
         "metrics": evaluate(predictions, truth, kinds, max_dets, ids),
         "by_iou": {},
-        "by_size": {"edges": list(edges)},
+        "by_size": {"edges": list(edges), "objects": counts},
         "per_image": {"ids": ids},
     }
     for kind in kinds:

@@ -29,6 +29,7 @@ from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.statistics import Estimate, paired_bootstrap
 from maskrcnn.ablation.summary import (
+    FEW,
     METRICS,
     Difference,
     Row,
@@ -182,7 +183,7 @@ def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Bloc
         names = [f"{low:g}–{'' if high is None else f'{high:g}'} px" for low, high in pairwise(edges)]
         lines = []
         for row in rows:
-            mean = row.mean_of(lambda record, kind=kind: record["by_size"][kind])  # type: ignore[misc]
+            mean = row.by_size(kind)
             cell = cell_pixels(row.records[0])
             cells = "by level" if cell is None else f"{cell:g} px"
             lines.append([*row.axes.values(), cells, *("–" if np.isnan(v) else f"{v:.1f}" for v in mean)])
@@ -191,7 +192,7 @@ def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Bloc
         return []
     text = (
         "AP of masks, then of boxes, of the objects whose square root of area lies in each range; "
-        "divided by a cell's side it is their size in cells."
+        f"divided by a cell's side it is their size in cells. Ranges of fewer than {FEW} objects are left out."
     )
     return [Heading("By object size"), Paragraph(text), *blocks]
 

@@ -21,6 +21,7 @@ METRICS = {
     if (kind, name) != ("keypoints", "APs")
 }
 Floats = npt.NDArray[np.float64]
+FEW = 10  # objects whose AP says nothing
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Row:
         rows = [[np.nan if v is None else v for v in get(record)] for record in self.records]
         means: Floats = np.mean(np.array(rows, np.float64), axis=0)
         return means
+
+    def by_size(self, kind: str) -> Floats:
+        """AP of the objects in each range of sizes, NaN where there are fewer than `FEW`."""
+        means = self.mean_of(lambda record: record["by_size"][kind])
+        objects = self.records[0]["by_size"].get("objects")  # records made before this was counted have none
+        return means if objects is None else np.where(np.array(objects) < FEW, np.nan, means)
 
 
 @dataclass(frozen=True)

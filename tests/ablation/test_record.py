@@ -95,6 +95,9 @@ def test_thresholds_and_sizes_belong_together() -> None:
     assert by_iou[5] == pytest.approx(record["metrics"]["segm"]["AP75"], abs=1e-3)
     assert by_iou[0] > by_iou[9]
     assert len(record["by_size"]["segm"]) == 3
+    sides = [a["area"] ** 0.5 for a in truth["annotations"] if not a.get("iscrowd", 0)]
+    ranges = [(0, 20), (20, 30), (30, np.inf)]
+    assert record["by_size"]["objects"] == [sum(low <= s <= high for s in sides) for low, high in ranges]
 
 
 def test_ious_are_those_of_each_objects_own_mask() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from maskrcnn.ablation.cell import Runner
+from maskrcnn.ablation.claims import claims
 from maskrcnn.ablation.grid import Table, available, read_table
 from maskrcnn.ablation.report import write_report
 from maskrcnn.ablation.summary import differences, grid_rows
@@ -63,7 +66,7 @@ def made_up(stride: str, operator: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "metrics": {"segm": six, "bbox": {k: None if v is None else v + 5 for k, v in six.items()}},
         "by_iou": {k: {"all": [ap + 20 - 4 * t for t in range(10)]} for k in ("segm", "bbox")},
-        "by_size": {"segm": [ap] * 8, "bbox": [None, *[ap] * 7]},
+        "by_size": {"objects": [9, *[10] * 7], "segm": [ap] * 8, "bbox": [None, *[ap] * 7]},
         "per_image": {"ids": [1, 2, 3], "segm": [ap, ap + 1, None], "bbox": [ap, ap, ap]},
         "curve": [[10, 2.0], [20, 1.0]],
         "network_scale": 1.0,
@@ -197,3 +200,25 @@ def test_every_cell_is_a_run_that_can_be_composed(name: str) -> None:
         compose_config("train", runner.overrides(cell))
     if isinstance(table.proposals, list):
         compose_config("train", [*table.proposals, *places])
+
+
+def test_sizes_of_few_objects_are_left_out(table: Table) -> None:
+    row = grid_rows(table, records())[0]
+    ap = row.records[0]["by_size"]["segm"][0]
+    sizes = row.by_size("segm")
+    assert np.isnan(sizes[0])  # nine objects
+    assert np.isfinite(sizes[1:]).all()
+    del row.records[0]["by_size"]["objects"]
+    assert ap is not None
+    assert np.isfinite(row.by_size("segm")).all()
+
+
+def test_claims_say_where_they_hold(table: Table) -> None:
+    sizes = read_table(TABLES, "sizes", "shapes")
+    found = []
+    for place, operator in product(sizes.axes["objects"], ("align", "pool")):
+        record = made_up("16", operator, 0)
+        found.append({**record, "axes": {"objects": place, "roi_op": operator}})
+    said = claims(sizes, grid_rows(sizes, found))
+    assert any("in mask AP at objects 16 to 32 px" in line for line in said)
+    assert any("in mask AP at objects 64 to 128 px" in line for line in said)
