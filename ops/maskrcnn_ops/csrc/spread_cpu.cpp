@@ -138,8 +138,9 @@ struct Spreader {
     for (int64_t p = 0; p < f.height; ++p) {
       for (int64_t q = 0; q < f.width; ++q) {
         const int64_t at = start + (p * f.width + q) * f.channels + first;
-        const bool few = y.span[p].count * x.span[q].count <= kFewCells;
-        if (few) add_few_cells(map + first, level, y.span[p], x.span[q], at, last - first);
+        const int64_t cells = y.span[p].count * x.span[q].count;
+        if (cells == 0) continue;
+        if (cells <= kFewCells) add_few_cells(map + first, level, y.span[p], x.span[q], at, last - first);
         else add_cells(map + first, at, last - first, level.column_stride, 1);
       }
     }
