@@ -75,6 +75,7 @@ def _warp_is_about_pool(places: dict[tuple[str, str], Row], where: str) -> list[
         return []
     first, second = mean_interval([a - b for a, b in zip(*gain, strict=True)]), paired_by_seed(*gap)
     holds = "holds" if abs(second.mean) < first.mean / 4 else "does not hold"
+    holds += " in one run" if second.low is None else ""
     return [
         f"|warp − pool| is below a quarter of align − pool in mask AP{_at(where)}: {holds}: "
         f"warp − pool {_words(second)}, align − pool {_words(first)}."
