@@ -58,12 +58,11 @@ def plan(arguments: Sequence[str]) -> Plan:
     """The work that ``arguments`` ask for, every missing cell's config checked: mistakes show before hours of work."""
     own, rest = configs.split([a for a in arguments if not a.startswith("hydra.")], Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
-    table = read_table(TABLES, str(settings.table), settings.scale)
     if settings.seeds < 1:
         raise UserError(f"seeds={settings.seeds}: a table needs at least one")
-    out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
     jobs, threads = _shares(settings.jobs, settings.threads)
-    runner = Runner(table, out, tuple(rest), threads, settings.nproc)
+    runner = _runner(settings, rest, threads)
+    table = runner.table
     missing = [cell for cell in table.cells(settings.seeds) if not runner.is_done(cell)]
     if not settings.report_only:
         for cell in (c for c in missing if c.seed == missing[0].seed):
@@ -163,11 +162,15 @@ def run_one(arguments: Sequence[str], cell_id: str) -> bool:
     """One cell by its id, with the arguments of `main`; whether it ended well."""
     own, rest = configs.split(arguments, Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
+    runner = _runner(settings, rest, settings.threads or torch.get_num_threads())
+    cell = next(cell for cell in runner.table.cells(settings.seeds) if cell.id == cell_id)
+    return runner.run(cell)
+
+
+def _runner(settings: DictConfig, rest: Sequence[str], threads: int) -> Runner:
     table = read_table(TABLES, str(settings.table), settings.scale)
     out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
-    runner = Runner(table, out, tuple(rest), settings.threads or torch.get_num_threads(), settings.nproc)
-    cell = next(cell for cell in table.cells(settings.seeds) if cell.id == cell_id)
-    return runner.run(cell)
+    return Runner(table, out, tuple(rest), threads, settings.nproc)
 
 
 def _report(table: Table, out: Path) -> None:

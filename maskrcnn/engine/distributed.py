@@ -73,9 +73,7 @@ class World:
         if self.size == 1:
             return model
         # Running statistics stay each process's own until `share_buffers`: a broadcast a step would buy nothing.
-        new = (
-            "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-        )  # from torch 2.13
+        new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.13
         shared: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
         # The strides of a channels-last 1x1 convolution are ambiguous; torch copies such a gradient and warns of it.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

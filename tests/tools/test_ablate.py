@@ -170,7 +170,7 @@ def test_sigterm_reaches_the_runs_and_nothing_else_begins(
 
 @pytest.mark.slow
 def test_a_launcher_of_hydra_runs_the_cells_as_jobs(small: list[str], tmp_path: Path) -> None:
-    pytest.importorskip("submitit", reason="needs hydra-submitit-launcher, as on a cluster")
+    pytest.importorskip("submitit", reason="the extra package hydra-submitit-launcher is not installed")
     arguments = [
         "table=6",
         "launcher=submitit_local",
