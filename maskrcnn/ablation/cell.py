@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -165,6 +166,19 @@ class Runner:
     def _shared(self) -> Path:
         return self.folder("proposals")
 
+    def _digest(self) -> str | None:
+        """Of what the cells share, the proposals and the weights they start from; None where they share nothing.
+
+        Cells of one table that were made on two machines, or after ``runs/`` was removed, tell by it.
+        """
+        if not isinstance(self.table.proposals, list):
+            return None
+        files = [self._shared / "proposals" / f"{split}.json" for split in ("train", "val")]
+        digest = hashlib.sha256()
+        for path in [*files, self._shared / "last.pt"][: 3 if self.table.start_from_proposals else 2]:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()[:16]
+
     def _record(self, cell: Cell) -> Path:
         return self.out / "cells" / f"{cell.id}.json"
 
@@ -215,6 +229,8 @@ class Runner:
             "tested_with": self._cross(cell) if cell.seed == 0 else {},
             "manifest": record.manifest(run_dir, seconds, memory),
         }
+        if (shared := self._digest()) is not None:
+            found["manifest"]["shared"] = shared
         if self.table.proposals == "ground_truth" and config.model.box_head is None:
             found["instances"] = record.instance_ious(predictions, annotations)
         return found

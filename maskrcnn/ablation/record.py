@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ Record = dict[str, Any]
 Result = dict[str, Any]
 _SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 _PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "maskrcnn")
+_MEMORY = {"memory/peak_rss_mib": "peak_memory_mib", "memory/device_peak_mib": "peak_device_memory_mib"}
 EXAMPLES = 3  # images whose detections are kept for the report's pictures
 
 
@@ -127,13 +128,15 @@ def _distance(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.abs(np.subtract(a, b)).max())
 
 
-def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, float]:
+def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, dict[str, float]]:
     """Of a run's TensorBoard events: (step, total loss) pairs, the seconds it was at work, the most memory in MiB.
 
-    The seconds are summed over the sessions of a run that was interrupted and resumed.
+    The seconds are summed over the sessions of a run that was interrupted and resumed. The memory is the process's and,
+    on a GPU, the device's.
     """
     points: dict[int, float] = {}
-    seconds = memory = 0.0
+    seconds = 0.0
+    memory = {"peak_memory_mib": 0.0}
     for path in sorted(run_dir.glob("events.out.tfevents.*"), key=lambda p: p.stat().st_mtime):
         events = EventAccumulator(str(path), size_guidance={"scalars": 0})
         events.Reload()
@@ -142,7 +145,9 @@ def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, float]:
         seconds += max(times, default=began) - began
         for event in _scalars(events, "loss/total"):
             points[event.step] = event.value
-        memory = max([memory, *(event.value for event in _scalars(events, "memory/peak_rss_mib"))])
+        for tag, name in _MEMORY.items():
+            for event in _scalars(events, tag):
+                memory[name] = max(memory.get(name, 0.0), event.value)
     return [[step, round(points[step], 4)] for step in sorted(points)], seconds, memory
 
 
@@ -150,7 +155,7 @@ def _scalars(events: EventAccumulator, tag: str) -> list[Any]:
     return list(events.Scalars(tag)) if tag in events.Tags()["scalars"] else []
 
 
-def manifest(run_dir: Path, seconds: float, memory_mib: float) -> Record:
+def manifest(run_dir: Path, seconds: float, memory: Mapping[str, float]) -> Record:
     """How a run was made: config, commit, versions, machine, time and memory."""
     config = _without_places(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=True))
     return {
@@ -159,7 +164,7 @@ def manifest(run_dir: Path, seconds: float, memory_mib: float) -> Record:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "machine": machine(),
         "seconds": round(seconds, 1),
-        "peak_memory_mib": round(memory_mib),
+        **{name: round(mib) for name, mib in memory.items()},
     }
 
 
