@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from maskrcnn.engine.learner import Learner, Precision
 from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
+from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 Step = dict[str, Any]
@@ -36,6 +37,7 @@ def run(
 
     On a GPU: tools/benchmark.py suite=train batch=8 side=1024 precisions=bf16.
     """
+    wanted = [_known(name) for name in precisions.split(",")]
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -43,7 +45,7 @@ def run(
         images = detectors.pictures(folder, batch, side)
         eight = detectors.pictures(folder, 8, 128)
     rows, losses, work = [], {}, {}
-    for precision in precisions.split(","):
+    for precision in wanted:
         own, peer = detectors.pair(images, side)
         ours = _finished(our_step(own.to(device), images, device, precision), device)
         theirs = _finished(their_step(peer.to(device), images, device), device)
@@ -62,6 +64,14 @@ def run(
         "per_step_at_batch_8": counts(eight, device),
         "rows": [row.as_json() for row in rows],
     }
+
+
+def _known(name: str) -> Precision:
+    for precision in get_args(Precision):
+        if precision == name:
+            known: Precision = precision
+            return known
+    raise UserError(f"precisions={name}: there are {', '.join(get_args(Precision))}")
 
 
 def _rounded(losses: Step) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from collections.abc import Callable, Sequence
 from maskrcnn.errors import Interrupted, UserError
 
 BAD_INPUT = 2
+# A full disk, a folder or file that belongs to somebody else: no fault of the program's.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command goes on where this one stopped
 
 
@@ -37,5 +40,11 @@ def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> 
         if "debug=true" in arguments:
             raise
         print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        if "debug=true" in arguments or error.errno not in _REFUSED:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}; what was written before is kept", file=sys.stderr)
         return BAD_INPUT
     return 0

@@ -29,6 +29,7 @@ from maskrcnn.config_check import check_value, is_own, nearest
 from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
+from maskrcnn.ranges import Count, Positive
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 # `init=FILE` is what people type; the node also holds a switch.
@@ -55,16 +56,16 @@ class GivenProposals:
 
     train: str | None = None
     val: str | None = None
-    most_train: int = 2000
-    most_val: int = 1000
+    most_train: Positive = 2000
+    most_val: Positive = 1000
 
 
 @dataclass
 class Checkpoints:
     """every: steps between checkpoints (last.pt); the best one by AP is best.pt. keep: of those before the last."""
 
-    every: int = 500
-    keep: int = 1
+    every: Positive = 500
+    keep: Count = 1
 
 
 @dataclass
@@ -77,16 +78,16 @@ class Evaluation:
     object size in cells of ``cell`` pixels, of outlines, and the kinds of errors. patience: evaluations without a
     better one after which training ends; None is no such end."""
 
-    every: int = 0
-    max_dets: int = 100
+    every: Count = 0
+    max_dets: Positive = 100
     area_ranges: dict[str, Any] | None = None
-    batch_size: int = 8
-    num_images: int | None = None
+    batch_size: Positive = 8
+    num_images: Positive | None = None
     per_class: bool = False
     fast: bool = False
     details: bool = False
     cell: float = 16.0
-    patience: int | None = None
+    patience: Positive | None = None
 
 
 @dataclass
@@ -95,10 +96,10 @@ class Log:
     histograms: steps between histograms of weights and gradients; 0 is none. profile: steps to trace into trace.json.
     wandb: a project of Weights & Biases that receives the scalars and pictures too."""
 
-    every: int = 20
-    images: int = 8
-    histograms: int = 0
-    profile: int = 0
+    every: Positive = 20
+    images: Count = 8
+    histograms: Count = 0
+    profile: Count = 0
     wandb: str | None = None
 
 
@@ -111,7 +112,7 @@ class Common:
 
     run_dir: str | None = None
     device: str = "auto"
-    threads: int | None = None
+    threads: Positive | None = None
     debug: bool = False
 
 

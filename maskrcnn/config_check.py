@@ -7,11 +7,12 @@ import inspect
 import types
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 
 from maskrcnn.errors import UserError
+from maskrcnn.ranges import AtLeast
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
@@ -46,7 +47,7 @@ def check_value(value: Any, expected: Any, path: str) -> None:
 
 
 def _check_fields(value: dict[str, Any], schema: Any, path: str) -> None:
-    hints = get_type_hints(schema)
+    hints = get_type_hints(schema, include_extras=True)
     names = [f.name for f in fields(schema)]
     for key, item in value.items():
         where = f"{path}.{key}" if path else key
@@ -64,7 +65,7 @@ def _check_target(value: dict[str, Any], path: str) -> None:
         raise UserError(f"{path}._target_={value['_target_']}: cannot be imported ({error})") from error
     parameters = inspect.signature(target).parameters
     plain_class = inspect.isclass(target) and not is_dataclass(target)
-    hints = get_type_hints(target.__init__ if plain_class else target)
+    hints = get_type_hints(target.__init__ if plain_class else target, include_extras=True)
     for key, item in value.items():
         if key not in parameters and key not in _HYDRA_KEYS:
             raise UserError(
@@ -88,6 +89,9 @@ def _fits(value: Any, expected: Any) -> bool:
     origin, args = get_origin(expected), get_args(expected)
     if expected is Any:
         return True
+    if origin is Annotated:
+        bounds = [note.bound for note in args[1:] if isinstance(note, AtLeast)]
+        return _fits(value, args[0]) and all(value >= bound for bound in bounds)
     if origin in (Union, types.UnionType):
         return any(_fits(value, arg) for arg in args)
     if origin is Literal:
@@ -105,6 +109,11 @@ def _fits(value: Any, expected: Any) -> bool:
 
 
 def _describe(expected: Any) -> str:
+    if get_origin(expected) is Annotated:
+        inner, *notes = get_args(expected)
+        return " ".join(
+            [_describe(inner), *(f"of at least {n.bound}" for n in notes if isinstance(n, AtLeast))]
+        )
     if get_origin(expected) is Literal:
         return "one of " + ", ".join(map(str, get_args(expected)))
     if get_origin(expected) in (Union, types.UnionType):

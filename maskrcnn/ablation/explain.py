@@ -13,7 +13,8 @@ from torch import Tensor
 from maskrcnn.models.roi_pooling import RoIOp
 
 Floats = npt.NDArray[np.float64]
-_RANDOM_MAPS = 256
+_RANDOM_MAPS = 8192
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def view(
     """Any operator's view of ``box`` (pixels) on a map of ``size`` (height, width) cells.
 
     The weights are derivatives of each bin by each cell. Where they depend on the map (a maximum passes its gradient to
-    the winner alone), they are the mean over 256 random maps.
+    the winner alone), they are the mean over 8,192 random maps.
     """
     weights = _weights(operator, box, stride, size, output_size)
     overlap = [_overlap(box[1], box[3], stride, size[0]), _overlap(box[0], box[2], stride, size[1])]
@@ -81,17 +82,21 @@ def _weights(
     """A channel for every bin, whose output is asked for in that bin alone: one backward gives all bins."""
     bins = output_size**2
     generator = torch.Generator().manual_seed(0)
-    total = torch.zeros(bins, *size, dtype=torch.float64)
-    wanted = torch.eye(bins, dtype=torch.float64).reshape(bins, output_size, output_size)
-    region, valid = torch.tensor([[box]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
-    for _ in range(_RANDOM_MAPS):
-        noise = torch.rand(1, 1, *size, generator=generator, dtype=torch.float64)
-        features = noise.expand(1, bins, *size).contiguous().requires_grad_()
-        pooled = operator({stride: features}, region, valid, output_size)
-        (gradient,) = torch.autograd.grad(pooled, features, wanted[None].to(pooled.dtype))
-        total += gradient[0]
-    weights: Floats = (total / _RANDOM_MAPS).reshape(output_size, output_size, *size).numpy()
-    return weights
+    wanted = torch.eye(bins, dtype=torch.float64).reshape(1, bins, output_size, output_size)
+
+    def mean_gradient(maps: int) -> Tensor:
+        noise = torch.rand(maps, 1, *size, generator=generator, dtype=torch.float64)
+        features = noise.expand(maps, bins, *size).contiguous().requires_grad_()
+        region = torch.tensor([[box]], dtype=torch.float64).expand(maps, 1, 4)
+        pooled = operator({stride: features}, region, torch.ones(maps, 1, dtype=torch.bool), output_size)
+        (gradient,) = torch.autograd.grad(pooled, features, wanted.expand_as(pooled).to(pooled.dtype))
+        return gradient.mean(0)
+
+    weights = mean_gradient(1)
+    if not torch.equal(weights, mean_gradient(1)):
+        weights = torch.stack([mean_gradient(_AT_ONCE) for _ in range(_RANDOM_MAPS // _AT_ONCE)]).mean(0)
+    of_cells: Floats = weights.reshape(output_size, output_size, *size).numpy()
+    return of_cells
 
 
 def _overlap(low: float, high: float, stride: int, cells: int) -> Floats:

@@ -20,10 +20,14 @@ Overrides = list[str]  # of tools/train.py
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which differences are stated: ``of`` minus each other value of ``axis``, everything else equal."""
+    """Which differences are stated: ``of`` minus each other value of ``axis``, everything else equal.
+
+    also: further pairs of values on the axis, the first minus the second.
+    """
 
     axis: str
     of: str
+    also: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -122,14 +126,22 @@ def _table(path: Path, name: str, scale: str, content: dict[str, Any]) -> Table:
     }
     compare = content.pop("compare", None)
     if compare is not None:
-        compare = Comparison(str(compare["axis"]), str(compare["of"]))
-        if compare.of not in axes.get(compare.axis, {}):
-            raise UserError(f"{path}: compare names {compare.axis}={compare.of}, which is not on the axes")
-    paper = [
-        Paper({a: str(p["where"][a]) for a in axes}, {k: float(v) for k, v in p.items() if k != "where"})
-        for p in content.pop("paper", [])
-    ]
+        also = [(str(first), str(second)) for first, second in compare.get("also", [])]
+        compare = Comparison(str(compare["axis"]), str(compare["of"]), also)
+        for value in (compare.of, *(value for pair in also for value in pair)):
+            if value not in axes.get(compare.axis, {}):
+                raise UserError(f"{path}: compare names {compare.axis}={value}, which is not on the axes")
+    if (cross := content.get("cross")) is not None and cross not in axes:
+        raise UserError(f"{path}: cross names {cross}, which is not one of the axes {list(axes)}")
+    paper = [_paper(path, axes, entry) for entry in content.pop("paper", [])]
     return Table(name=name, scale=scale, axes=axes, compare=compare, paper=paper, **content)
+
+
+def _paper(path: Path, axes: dict[str, dict[str, Overrides]], entry: dict[str, Any]) -> Paper:
+    where = {str(axis): str(value) for axis, value in entry.get("where", {}).items()}
+    if where.keys() != axes.keys() or any(value not in axes[axis] for axis, value in where.items()):
+        raise UserError(f"{path}: paper has figures where {where}, which is no cell of this table")
+    return Paper(where, {key: float(value) for key, value in entry.items() if key != "where"})
 
 
 def _overrides(path: Path, given: Sequence[str]) -> Overrides:

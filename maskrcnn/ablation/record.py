@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +14,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from maskrcnn.engine import provenance
 from maskrcnn.evaluation.coco import accumulate, average_precision, evaluate, load_ground_truth
 
 Record = dict[str, Any]
 Result = dict[str, Any]
 _SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "maskrcnn")
 _MEMORY = {"memory/peak_rss_mib": "peak_memory_mib", "memory/device_peak_mib": "peak_device_memory_mib"}
 EXAMPLES = 3  # images whose detections are kept for the report's pictures
 
@@ -156,13 +152,17 @@ def _scalars(events: EventAccumulator, tag: str) -> list[Any]:
 
 
 def manifest(run_dir: Path, seconds: float, memory: Mapping[str, float]) -> Record:
-    """How a run was made: config, commit, versions, machine, time and memory."""
+    """How a run was made: config, commit, versions, machine, time and memory.
+
+    A run that was resumed on another commit or machine has both, in their order.
+    """
     config = _without_places(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=True))
+    made = provenance.sessions(run_dir) or [provenance.here()]
     return {
         "config": config,
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
-        "machine": machine(),
+        "commit": ", ".join(dict.fromkeys(s["commit"] for s in made)),
+        "versions": made[-1]["versions"],
+        "machine": "; ".join(dict.fromkeys(s["machine"] for s in made)),
         "seconds": round(seconds, 1),
         **{name: round(mib) for name, mib in memory.items()},
     }
@@ -177,38 +177,6 @@ def _without_places(node: Any) -> Any:
     if isinstance(node, str) and node.startswith("/"):
         return "/".join(["...", *Path(node).parts[-3:]])
     return node
-
-
-def commit() -> str:
-    """The commit that runs, with ``+`` where files differ from it; ``unknown`` outside of a repository."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        return git("rev-parse", "--short=12", "HEAD") + changed
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def machine() -> str:
-    """Processor, cores that may be used, and the GPU if there is one."""
-    import torch
-
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        name = names[0] if names else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{name}, {cores} cores{gpu}"
 
 
 def examples(

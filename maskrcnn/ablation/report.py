@@ -35,7 +35,9 @@ from maskrcnn.ablation.summary import (
     Row,
     cell_pixels,
     common_seeds,
+    compared,
     differences,
+    gain_by_size,
     grid_rows,
     operator_switches,
     stride_of,
@@ -139,7 +141,8 @@ def _differences(table: Table, rows: Sequence[Row]) -> list[Block]:
     header = [*others, "difference", "metric", "by seed", "by image", "resolved", "share lost", "paper"]
     text = (
         "By seed: the mean of the paired differences of runs with the same seed. By image: of the AP within each image "
-        "by itself, the seeds averaged, bootstrapped over images. Resolved: both intervals that there are exclude 0. "
+        "by itself, the seeds averaged, bootstrapped over images. "
+        "Resolved: the intervals that there are exclude 0, on the same side. "
         "Share lost: (first − second) / first."
     )
     return [
@@ -151,9 +154,10 @@ def _differences(table: Table, rows: Sequence[Row]) -> list[Block]:
 
 def _difference_line(d: Difference, others: Sequence[str]) -> list[str]:
     intervals = [e for e in (d.by_seed, d.by_image) if e is not None and e.low is not None]
-    resolved = "one run" if d.by_seed.low is None else "yes" if all(e.resolved for e in intervals) else "no"
+    agree = all(e.resolved for e in intervals) and len({e.mean > 0 for e in intervals}) == 1
+    resolved = "one run" if d.by_seed.low is None else "yes" if agree else "no"
     share = "" if d.share is None else show(d.share, scale=100, unit=" %")
-    paper = "new" if d.paper is None else f"{d.paper:+.1f}"
+    paper = "new" if d.paper is None else _signed(d.paper)
     names = [d.axes[axis] for axis in others]
     by_seed, by_image = show(d.by_seed, sign=True), "" if d.by_image is None else show(d.by_image, sign=True)
     return [*names, f"{d.first} − {d.second}", _name(d.metric), by_seed, by_image, resolved, share, paper]
@@ -169,7 +173,7 @@ def _paper(table: Table, rows: Sequence[Row]) -> list[Block]:
             own = row.estimate(metric)
             assert own is not None
             there = published.get(metric)
-            beside = ["new", ""] if there is None else [f"{there:.1f}", f"{own.mean - there:+.1f}"]
+            beside = ["new", ""] if there is None else [f"{there:.1f}", _signed(own.mean - there)]
             lines.append([*row.axes.values(), _name(metric), show(own), *beside])
     text = "The paper's figures are COCO's with an ImageNet backbone; where the scale differs, compare the differences."
     header = [*table.axes, "metric", "here", "paper", "here − paper"]
@@ -187,14 +191,43 @@ def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Bloc
             cell = cell_pixels(row.records[0])
             cells = "by level" if cell is None else f"{cell:g} px"
             lines.append([*row.axes.values(), cells, *("–" if np.isnan(v) else f"{v:.1f}" for v in mean)])
-        blocks.append(Grid(f"sizes-{kind}", [*table.axes, "a cell", *names], lines))
+        objects = [str(n) for n in rows[0].records[0]["by_size"]["objects"]]
+        lines.append(["objects", *[""] * len(table.axes), *objects])
+        what = f"{figures.KINDS[kind]} AP"
+        blocks += [
+            Paragraph(what.capitalize() + ":"),
+            Grid(f"sizes-{kind}", [*table.axes, "a cell", *names], lines),
+        ]
+        if gains := _size_gains(table, rows, kind):
+            others = [axis for axis in table.axes if table.compare and axis != table.compare.axis]
+            blocks += [
+                Paragraph(f"Differences in {what}, paired by seed:"),
+                Grid(f"size-gains-{kind}", [*others, "difference", "a cell", *names], gains),
+            ]
     if not blocks:
         return []
     text = (
-        "AP of masks, then of boxes, of the objects whose square root of area lies in each range; "
+        "Of the objects whose square root of area lies in each range of pixels of the original image; "
         f"divided by a cell's side it is their size in cells. Ranges of fewer than {FEW} objects are left out."
     )
     return [Heading("By object size"), Paragraph(text), *blocks]
+
+
+def _size_gains(table: Table, rows: Sequence[Row], kind: str) -> list[list[str]]:
+    lines = []
+    for row, other in compared(table, rows):
+        assert table.compare is not None
+        axis = table.compare.axis
+        cell = cell_pixels(row.records[0])
+        lines.append(
+            [
+                *(value for name, value in row.axes.items() if name != axis),
+                f"{row.axes[axis]} − {other.axes[axis]}",
+                "by level" if cell is None else f"{cell:g} px",
+                *(show(gain, sign=True) for gain in gain_by_size(row, other, kind)),
+            ]
+        )
+    return lines
 
 
 def _instances(table: Table, rows: Sequence[Row]) -> list[Block]:
@@ -206,10 +239,8 @@ def _instances(table: Table, rows: Sequence[Row]) -> list[Block]:
     header = [*table.axes, "objects", "mean mask IoU", f"{of} − this, paired by object"]
     for line, row in zip(lines, rows, strict=True):
         line[-3] = str(len(row.records[0]["instances"]["iou"]))
-        best = next(r for r in rows if r.axes == {**row.axes, axis: of})
-        if best is not row:
-            first, second = common_seeds(best, row)
-            line[-1] = show(paired_bootstrap(_ious(first), _ious(second)), sign=True, digits=2)
+        if row.axes[axis] != of and (pair := _compared(table, rows, row)) is not None:
+            line[-1] = show(paired_bootstrap(*map(_ious, pair)), sign=True, digits=2)
     return [
         Heading("Mask IoU of given boxes"),
         Grid("instances", header, lines),
@@ -224,11 +255,11 @@ def _instance_sizes(table: Table, rows: Sequence[Row]) -> list[Block]:
     bounds = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
     lines = []
     for row in (r for r in rows if r.axes[axis] != of):
-        best = next(r for r in rows if r.axes == {**row.axes, axis: of})
-        first, second = common_seeds(best, row)
-        area = np.array(row.records[0]["instances"]["area"])
-        if (cell := cell_pixels(row.records[0])) is None:
+        pair, cell = _compared(table, rows, row), cell_pixels(row.records[0])
+        if pair is None or cell is None:
             continue
+        first, second = pair
+        area = np.array(row.records[0]["instances"]["area"])
         cells = np.sqrt(area) / cell
         for low, high in pairwise(bounds):
             inside = (cells >= low) & (cells < high)
@@ -240,6 +271,17 @@ def _instance_sizes(table: Table, rows: Sequence[Row]) -> list[Block]:
                 )
     header = [*table.axes, "size in cells", "objects", f"{of} − this, mask IoU"]
     return [Grid("instance-sizes", header, lines)] if lines else []
+
+
+def _compared(
+    table: Table, rows: Sequence[Row], row: Row
+) -> tuple[Sequence[Record], Sequence[Record]] | None:
+    """The runs that ``row`` is compared with and its own, of the seeds that both have; None where there is none."""
+    assert table.compare is not None
+    wanted = {**row.axes, table.compare.axis: table.compare.of}
+    best = next((r for r in rows if r.axes == wanted), None)
+    first, second = ([], []) if best is None else common_seeds(best, row)
+    return (first, second) if first else None
 
 
 def _ious(records: Sequence[Record]) -> Any:
@@ -272,14 +314,29 @@ def _made(rows: Sequence[Row]) -> list[Block]:
     seconds = [m["seconds"] for m in manifests]
     machines = sorted({m["machine"] for m in manifests})
     commits = sorted({m["commit"] for m in manifests})
+    changed = " (+: with changes that were not committed)" if any("+" in c for c in commits) else ""
     versions = sorted({f"torch {m['versions']['torch']}" for m in manifests})
     texts = [
         f"{len(seconds)} runs, {sum(seconds) / 60:.0f} minutes together, {min(seconds) / 60:.1f} to "
         f"{max(seconds) / 60:.1f} minutes each, at most {max(m['peak_memory_mib'] for m in manifests)} MiB",
         f"machine: {'; '.join(machines)}; {', '.join(versions)}",
-        f"commit: {', '.join(commits)}; every run's config and versions are in manifest.json",
+        f"commit: {', '.join(commits)}{changed}; every run's config and versions are in manifest.json",
+        *_shared(manifests),
     ]
     return [Heading("How it was made"), Items(texts)]
+
+
+def _shared(manifests: Sequence[Record]) -> list[str]:
+    """Whether all runs had the same proposals and starting weights, where they say which."""
+    known = sorted({m["shared"] for m in manifests if "shared" in m})
+    if not known:
+        return []
+    unknown = sum("shared" not in m for m in manifests)
+    beside = f"; {unknown} older runs do not say" if unknown else ""
+    if len(known) == 1:
+        return [f"one set of proposals and starting weights: {known[0]}{beside}"]
+    counts = ", ".join(f"{name} ({sum(m.get('shared') == name for m in manifests)} runs)" for name in known)
+    return [f"{len(known)} sets of proposals and starting weights, not one: {counts}{beside}"]
 
 
 def show(
@@ -293,9 +350,22 @@ def show(
     return f"{mean}{half}{unit}"
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def _name(metric: str) -> str:
     kind, name = METRICS[metric]
     return f"{figures.KINDS[kind]} {name}"
+
+
+def _operator(record: Record) -> str:
+    """Of the axes, or the last one that the run was told, or the default."""
+    for axis in ("roi_op", "variant"):
+        if axis in record["axes"]:
+            return str(record["axes"][axis])
+    told = [o.removeprefix("roi_op=") for o in record["overrides"] if o.startswith("roi_op=")]
+    return told[-1] if told else "align"
 
 
 def _write_csv(path: Path, records: Sequence[Record]) -> None:
@@ -309,7 +379,7 @@ def _write_csv(path: Path, records: Sequence[Record]) -> None:
         writer.writerow(["roi_op", "stride", "seed", *axes, *varied, *_CSV, *points, "seconds"])
         for record, settings in sorted(zip(records, switches, strict=True), key=lambda pair: pair[0]["id"]):
             numbers = ["" if (v := value(record, m)) is None else f"{v:.3f}" for m in (*_CSV, *points)]
-            operator = record["axes"].get("roi_op", record["axes"].get("variant", ""))
+            operator = _operator(record)
             own = [record["axes"][axis] for axis in axes] + [settings.get(key) for key in varied]
             head = [operator, stride_of(record), record["seed"]]
             writer.writerow([*head, *own, *numbers, record["manifest"]["seconds"]])

@@ -50,8 +50,7 @@ class Row:
     def by_size(self, kind: str) -> Floats:
         """AP of the objects in each range of sizes, NaN where there are fewer than `FEW`."""
         means = self.mean_of(lambda record: record["by_size"][kind])
-        objects = self.records[0]["by_size"].get("objects")  # records made before this was counted have none
-        return means if objects is None else np.where(np.array(objects) < FEW, np.nan, means)
+        return np.where(np.array(self.records[0]["by_size"]["objects"]) < FEW, np.nan, means)
 
 
 @dataclass(frozen=True)
@@ -92,16 +91,25 @@ def grid_rows(table: Table, records: Sequence[Record]) -> list[Row]:
 
 def differences(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> list[Difference]:
     """What ``table.compare`` asks for, over the seeds that both sides have."""
+    found = []
+    for row, other in compared(table, rows):
+        found += [pair for m in metrics if (pair := _difference(table, row, other, m)) is not None]
+    return found
+
+
+def compared(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """The pairs of rows that ``table.compare`` asks for, everything but its axis equal."""
     if table.compare is None:
         return []
     axis, of = table.compare.axis, table.compare.of
-    found = []
-    for row in (r for r in rows if r.axes[axis] == of):
-        for other in rows:
-            if other.axes[axis] != of and {**other.axes, axis: of} == row.axes:
-                pairs = [pair for m in metrics if (pair := _difference(table, row, other, m)) is not None]
-                found += pairs
-    return found
+    wanted = [(of, value) for value in table.axes[axis] if value != of] + table.compare.also
+    return [
+        (row, other)
+        for first, second in wanted
+        for row in rows
+        for other in rows
+        if row.axes[axis] == first and other.axes == {**row.axes, axis: second}
+    ]
 
 
 def _difference(table: Table, row: Row, other: Row, metric: str) -> Difference | None:
@@ -130,6 +138,17 @@ def common_seeds(row: Row, other: Row) -> tuple[list[Record], list[Record]]:
     seeds = {r["seed"] for r in row.records} & {r["seed"] for r in other.records}
     first, second = ([r for r in side.records if r["seed"] in seeds] for side in (row, other))
     return first, second
+
+
+def gain_by_size(row: Row, other: Row, kind: str) -> list[Estimate | None]:
+    """``row`` minus ``other`` for each range of sizes, paired by seed; None below `FEW` objects."""
+    sides = common_seeds(row, other)
+    found: list[Estimate | None] = []
+    for place, objects in enumerate(row.records[0]["by_size"]["objects"]):
+        first, second = ([r["by_size"][kind][place] for r in side] for side in sides)
+        few = objects < FEW or not first or None in [*first, *second]
+        found.append(None if few else paired_by_seed(first, second))
+    return found
 
 
 def _by_image(first: Sequence[Record], second: Sequence[Record], kind: str) -> Estimate | None:

@@ -101,24 +101,27 @@ class Evaluator:
     ) -> Metrics:
         """Detect, write predictions.json, metrics.json and predictions.png into ``run_dir``; return the metrics.
 
-        Raises Interrupted as soon as ``should_stop``.
+        Raises Interrupted, in all processes, where one of them ``should_stop`` before all images are seen.
         """
         self.world.share_buffers(self.model)
         self.model.eval()
         parts = self.world.gather(self._detect(should_stop))
-        return self.world.share(lambda: self._report(parts, run_dir, title, pictures))
+        if self.world.share(lambda: any(part is None for part in parts)):
+            raise Interrupted("while evaluating; the checkpoint is that of the last step")
+        whole = [part for part in parts if part is not None]
+        return self.world.share(lambda: self._report(whole, run_dir, title, pictures))
 
-    def _detect(self, should_stop: Callable[[], bool]) -> dict[int, list[Result]]:
-        """This process's images: results by id."""
+    def _detect(self, should_stop: Callable[[], bool]) -> dict[int, list[Result]] | None:
+        """This process's images: results by id; None where it stopped early."""
         images = detect_all(self.model, self.loader, self.dataset.category_ids, self.device, self.precision)
         total = min(self.settings.num_images or len(self.dataset), len(self.dataset)) // self.world.size
         shown = console.is_terminal and self.world.is_main
         by_image: dict[int, list[Result]] = {}
         for image_id, results in track(images, "evaluating", total, console=console, disable=not shown):
-            if should_stop():
-                raise Interrupted("while evaluating; the checkpoint is that of the last step")
             by_image[image_id] = results
-        return by_image
+            if should_stop():
+                return None
+        return None if should_stop() else by_image
 
     def _report(
         self, parts: list[dict[int, list[Result]]], run_dir: Path, title: str, pictures: int

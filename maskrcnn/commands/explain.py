@@ -60,6 +60,8 @@ def main(arguments: Sequence[str]) -> None:
     run_dir = assembly.open_run_dir(settings.run_dir)
     draw.overview(views, operators, settings.output_size, image, run_dir / "overview.png")
     draw.bins(views, settings.output_size, run_dir / "bins.png")
+    weights: dict[str, Any] = {name: seen.weights for name, seen in views.items()}
+    np.savez_compressed(run_dir / "weights.npz", **weights)
     shifts = np.linspace(0, 2 * settings.stride, 65)
     maps = smooth_map((size[0], size[1] + 4), settings.stride)
     changed = {
@@ -148,14 +150,16 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
 
 
 def _model_curves(paths: list[str], image: Pixels, box: Box, run_dir: Path, device: torch.device) -> None:
-    """Features and masks of trained models when image and box move together."""
-    by_features, by_masks, stride, shifts = {}, {}, 32, np.zeros(1)
-    for path in paths:
-        _, model, _ = assembly.load_trained(path, [], configs.Train)
-        stride = max(s for s in model.to(device).features(_moved(image, 0, device)) if s <= 32)
-        shifts = np.arange(0, 2 * stride + 1, max(stride // 16, 1)).astype(np.float64)
+    """Features and masks of trained models when image and box move together, by up to two cells of the coarsest map."""
+    models = {
+        name: assembly.load_trained(path, [], configs.Train)[1].to(device) for name, path in _named(paths)
+    }
+    still = _moved(image, 0, device)
+    stride = max(max(s for s in model.features(still) if s <= 32) for model in models.values())
+    shifts = np.arange(0, 2 * stride + 1, max(stride // 16, 1)).astype(np.float64)
+    by_features, by_masks = {}, {}
+    for name, model in models.items():
         pooled, masks = zip(*(_pooled_and_mask(model, image, box, s, device) for s in shifts), strict=True)
-        name = f"{Path(path).parent.name}"
         by_features[name] = _change(pooled, relative=True)
         if masks[0] is not None:
             by_masks[name] = _change(masks, relative=False)
@@ -164,6 +168,12 @@ def _model_curves(paths: list[str], image: Pixels, box: Box, run_dir: Path, devi
     if by_masks:
         words = "change of the mask's probabilities, points (root mean square)"
         draw.curves(shifts, by_masks, stride, words, run_dir / "model_masks.png")
+
+
+def _named(paths: list[str]) -> list[tuple[str, str]]:
+    """Each checkpoint with the name of its folder, or all of its path where folders are named alike."""
+    folders = [Path(path).parent.name for path in paths]
+    return [(f if folders.count(f) == 1 else path, path) for f, path in zip(folders, paths, strict=True)]
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from maskrcnn.engine.learner import (
     set_random_state,
 )
 from maskrcnn.engine.logs import RunLog, console, peak_memory_mib
+from maskrcnn.engine.provenance import note_session
 from maskrcnn.engine.run_dir import RunDir
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
@@ -115,6 +116,7 @@ class Run:
         if self.world.is_main:
             config = OmegaConf.create(self.stored_config)
             OmegaConf.save(config, self.files.path / "config.yaml", resolve=True)
+            note_session(self.files.path, self.step)
         console.print(self._headline())
         settings = configs.plain_dict(self.config.log)
         settings.pop("images")
@@ -127,7 +129,8 @@ class Run:
             active=self.world.is_main,
         )
         with self.log:
-            finished = self._due(self.step) and not self._evaluated() and self._evaluate(self.step)
+            done = self.world.share(lambda: self.files.evaluated() == self.step)
+            finished = self._due(self.step) and not done and self._evaluate(self.step)
             if not finished and self.step < self.schedule.steps and not self._out_of_patience(self.step):
                 self._train()
         console.print(f"done: {self.files.path}; peak memory {peak_memory_mib() / 1024:.2f} GiB")
@@ -182,9 +185,15 @@ class Run:
             raise self._failure(error) from error
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
+                if (
+                    self.interruption.requested
+                ):  # the signal reached the workers too, which do not wait for long
+                    raise Interrupted(self.files.kept()) from error
                 raise UserError(f"a process that loads data died ({error}); {self.files.kept()}") from error
-            if lost_peer(error):
-                self._write("last.pt", [random_state()])  # processes meet before an update, never within one
+            if lost_peer(error) and not self.learner.has_running_statistics:
+                # Processes meet before an update, never after it, so the weights are those of a whole step. Running
+                # statistics may already be half a step on: such a run goes on from its last checkpoint.
+                self._write("last.pt", [random_state()])
             raise
 
     def _batches(self) -> Generator[TrainBatch]:
@@ -207,7 +216,8 @@ class Run:
         alone = self.world.size == 1 and self.interruption.requested
         stop = alone or (report is not None and report.stop)  # of several processes, all know one step later
         if stop or self._due(step) or step % self.config.checkpoint.every == 0:
-            self._save(step)
+            settled = self._save()  # of this very step
+            stop = stop or (settled is not None and settled.stop)
         if stop:
             raise Interrupted(f"saved at step {step} of {self.schedule.steps} in {self.files.path}")
         return self._due(step) and self._evaluate(step)
@@ -229,6 +239,8 @@ class Run:
         if self.best is None or (score is not None and score > self.best):
             self.best, self.best_step = -1.0 if score is None else score, step
             self._write("best.pt", [random_state()])
+        if self.world.is_main:
+            self.files.note_evaluated(step)
         return self._out_of_patience(step)
 
     def _out_of_patience(self, step: int) -> bool:
@@ -239,15 +251,12 @@ class Run:
         console.print(f"no better evaluation since step {self.best_step}: training ends at step {step}")
         return True
 
-    def _evaluated(self) -> bool:
-        """Whether the checkpoint that the run goes on from was scored after it was written."""
-        metrics, last = self.files.path / "metrics.json", self.files.path / "last.pt"
-        return metrics.exists() and metrics.stat().st_mtime_ns >= last.stat().st_mtime_ns
-
-    def _save(self, step: int) -> None:
-        """Write last.pt; called in all processes."""
-        self.guard.settle()
-        self._write("last.pt", self.world.gather(random_state()))
+    def _save(self) -> Report | None:
+        """Write last.pt; called in all processes, which wait for it. Returns what is known of the step."""
+        settled = self.guard.settle()
+        states = self.world.gather(random_state())
+        self.world.share(lambda: self._write("last.pt", states))
+        return settled
 
     def _write(self, name: str, random_states: list[dict[str, Any]]) -> None:
         if not self.world.is_main:
@@ -269,9 +278,11 @@ class Run:
         batches = self.world.gather(list(error.parts))
         path = self.files.path / f"failed_step_{error.report.step:08d}.pt"
         parts = [part for process in batches for part in process]
-        if self.world.is_main:
-            save_failed_step(path, self.learner, self.stored_config, error.report, parts)
-        return UserError(describe(error.report, parts, path, self.schedule.max_loss))
+        words = describe(error.report, parts, self.schedule.max_loss)
+        saved = self.world.share(
+            lambda: save_failed_step(path, self.learner, self.stored_config, error.report, parts)
+        )
+        return UserError(f"{words}\n{saved}")
 
 
 def part_size(batch_size: int, processes: int, accumulate: int) -> int:

@@ -20,6 +20,7 @@ from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
 from maskrcnn.masks import pack
+from maskrcnn.ranges import Count
 from maskrcnn.structures import Images, Proposals, Targets
 
 
@@ -88,7 +89,7 @@ class TrainLoader:
         transform: Transform,
         batch_size: int,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: Count = 0,
         size_divisor: int = 32,
         buckets: Buckets | None = None,
         max_objects: int | None = None,
@@ -133,7 +134,7 @@ class EvalLoader:
         dataset: Dataset,
         transform: Transform,
         batch_size: int,
-        num_workers: int = 0,
+        num_workers: Count = 0,
         size_divisor: int = 32,
         rank: int = 0,
         world_size: int = 1,

@@ -29,8 +29,11 @@ RECORDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 def save_failed_step(
     path: Path, learner: Learner, config: dict[str, Any], report: Report, parts: Sequence[TrainBatch]
-) -> None:
-    """Write the weights that the step began with, its whole batch and its losses to ``path``."""
+) -> str:
+    """Write the weights that the step began with, its whole batch and its losses to ``path``; what to do with it.
+
+    Where it cannot be written the words say so: the failure itself is the news.
+    """
     content = {
         "model": learner.model.state_dict(),
         "config": config,
@@ -38,11 +41,18 @@ def save_failed_step(
         "losses": report.losses,
         "batch": list(parts),
     }
-    checkpoint.save(path, content)
+    try:
+        checkpoint.save(path, content)
+    except (OSError, RuntimeError) as error:  # torch's archive writer reports a full disk as RuntimeError
+        return f"The weights before the step and its batch could not be kept in {path}: {error}"
+    return (
+        "The weights before the step and its batch are kept; see where it goes wrong with\n"
+        f"  tools/replay.py step={path}"
+    )
 
 
-def describe(report: Report, parts: Sequence[TrainBatch], path: Path, limit: float) -> str:
-    """Step, losses, images, and the command that runs the step again."""
+def describe(report: Report, parts: Sequence[TrainBatch], limit: float) -> str:
+    """Step, losses and images."""
     losses = ", ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
     finite = abs(sum(report.losses.values())) < float("inf")
     what = f"has run away (beyond schedule.max_loss={limit:g})" if finite else "is not finite"
@@ -52,9 +62,7 @@ def describe(report: Report, parts: Sequence[TrainBatch], path: Path, limit: flo
     return (
         f"the loss {what} at step {report.step} ({losses}; gradient norm {report.gradient_norm:.4g}; images {images}). "
         "The usual reason is a learning rate too high for the batch: lower schedule.lr, raise "
-        "schedule.warmup_steps or set schedule.clip_norm.\n"
-        f"The weights before the step and its batch are kept; see where it goes wrong with\n"
-        f"  tools/replay.py step={path}"
+        "schedule.warmup_steps or set schedule.clip_norm."
     )
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from maskrcnn.data.loader import TrainBatch
 
+# Loss scaling halves its scale after every overflow. So many in a row have taken it from 65,536 to nothing.
+OVERFLOWS = 32
+
 
 class Report(NamedTuple):
     """What the host knows of a step: losses by name, gradient norm, and how many processes were asked to stop."""
@@ -46,13 +49,21 @@ class LossGuard:
     def __init__(self, device: torch.device, limit: float) -> None:
         self.limit = limit
         self.broken = torch.zeros((), device=device)  # 1 from the first bad step on
+        self._overflows = torch.zeros((), device=device)  # in a row
         self._pending: _Pending | None = None
 
-    def note(self, losses: Tensor, gradient_norm: Tensor) -> Tensor:
+    def note(self, losses: Tensor, gradient_norm: Tensor | None = None) -> Tensor:
         """Note on the device whether ``losses`` ``[L]`` and the norm are sound; returns 1 if no update may follow."""
-        sound = (losses.sum().abs() <= self.limit) & gradient_norm.isfinite()
+        sound = losses.sum().abs() <= self.limit
+        if gradient_norm is not None:
+            sound = sound & gradient_norm.isfinite()
         self.broken = torch.maximum(self.broken, (~sound).float())
         return self.broken
+
+    def note_overflow(self, gradient_norm: Tensor) -> None:
+        """Under loss scaling a gradient that is not finite is an overflow, and sound unless it never ends."""
+        self._overflows = torch.where(gradient_norm.isfinite(), 0.0, self._overflows + 1)
+        self.broken = torch.maximum(self.broken, (self._overflows >= OVERFLOWS).float())
 
     def watch(
         self,
@@ -78,11 +89,13 @@ class LossGuard:
         before, self._pending = self._pending, _Pending(step, names, values, done, parts)
         return None if before is None else _read(before)
 
-    def settle(self) -> None:
-        """Wait for the last step's figures and look at them: before anything is saved."""
+    def settle(self) -> Report | None:
+        """Wait for the last step's figures, look at them and return them: before anything is saved.
+
+        None where they have been looked at. Raises LossError where the step was bad.
+        """
         before, self._pending = self._pending, None
-        if before is not None:
-            _read(before)
+        return None if before is None else _read(before)
 
 
 def _read(pending: _Pending) -> Report:

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT ask a run to stop between two steps; a second one stops it at once."""
+"""SIGTERM and SIGINT ask a run to stop between two steps; a second SIGINT (Ctrl-C) stops it at once.
+
+A second SIGTERM changes nothing: batch systems send several.
+"""
 
 from __future__ import annotations
 

@@ -56,6 +56,12 @@ class Learner:
             self.ema.model.load_state_dict(state["ema"])
 
     @property
+    def has_running_statistics(self) -> bool:
+        """Whether a forward pass changes the model (batch norm that is not frozen)."""
+        norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        return any(norm.track_running_stats for norm in norms)
+
+    @property
     def evaluated_model(self) -> MaskRCNN:
         """The averaged weights where there are any, else the model."""
         return self.model if self.ema is None else self.ema.model

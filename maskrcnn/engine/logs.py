@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -80,7 +80,9 @@ class RunLog:
         if self.profiler is not None:
             self.profiler.stop()
         for writer in self.writers:
-            writer.close()
+            # On a full disk a writer fails again; what went wrong first is the news.
+            with suppress(OSError) if error is not None else nullcontext():
+                writer.close()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

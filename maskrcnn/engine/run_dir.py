@@ -106,6 +106,19 @@ class RunDir:
         """Write best.pt."""
         self._write(self.path / "best.pt", content)
 
+    def note_evaluated(self, step: int) -> None:
+        """The model of ``step`` is scored, and all that follows from it is written."""
+        partial = self.path / "evaluated_step.partial"
+        partial.write_text(f"{step}\n")
+        partial.replace(self.path / "evaluated_step")
+
+    def evaluated(self) -> int | None:
+        """The step of the last `note_evaluated`; None where there was none, or its figures are gone."""
+        path = self.path / "evaluated_step"
+        there = path.exists() and (self.path / "metrics.json").exists()
+        text = path.read_text().strip() if there else ""
+        return int(text) if text.isdigit() else None
+
     def kept(self) -> str:
         """In words, from where the run can go on."""
         if self._step_of_last is None:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from maskrcnn.ranges import Count, Positive
+
 
 @dataclass
 class Schedule:
@@ -24,15 +26,15 @@ class Schedule:
     ema: decay of the weights' moving average, which is then what is evaluated; None is no average.
     """
 
-    steps: int = 1000
-    batch_size: int = 8
+    steps: Count = 1000
+    batch_size: Positive = 8
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.02
-    lr_batch_size: int = 16
+    lr_batch_size: Positive = 16
     momentum: float = 0.9
     weight_decay: float = 1e-4
     norm_weight_decay: bool = True
-    warmup_steps: int = 100
+    warmup_steps: Count = 100
     warmup_factor: float = 0.001
     decay: Literal["multistep", "cosine"] = "multistep"
     milestones: list[float] = field(default_factory=lambda: [0.75, 0.9])

@@ -56,24 +56,31 @@ def train(
                 if accumulate == 1:
                     counts = world.sum(own_counts).clamp(min=1)
                 mean = (totals * (world.size / counts)).sum()  # DDP averages the gradients over processes
-                scaler.scale(mean * poison(learner, guard)).backward()
+                scaler.scale(mean).backward()
             sums.append(totals.detach())
-        losses = world.sum(torch.stack(sums).sum(0)) / counts
+        # The processes' last meeting of a step: who is lost is missed before the update, never after it.
+        asked = torch.full((1,), float(should_stop()), device=learner.device, dtype=totals.dtype)
+        met = world.sum(torch.cat([torch.stack(sums).sum(0), asked]))
+        losses, stop = met[:-1] / counts, met[-1]
 
-        scaler.unscale_(optimizer)
         gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+        if scaler.is_enabled():
+            # Its own search for overflow finds the NaN, and makes no update.
+            gradients[0].mul_(torch.where(guard.note(losses) > 0, torch.nan, 1.0))
+        scaler.unscale_(optimizer)
         norm = get_total_norm(gradients, foreach=True)
         if schedule.clip_norm is not None:
             clip_grads_with_norm_(learner.model.parameters(), schedule.clip_norm, norm, foreach=True)
-        skip = guard.note(losses, torch.zeros_like(norm) if scaler.is_enabled() else norm)
-        if not scaler.is_enabled():
+        if scaler.is_enabled():
+            guard.note_overflow(norm)
+        else:
+            skip = guard.note(losses, norm)
             optimizer.found_inf = skip  # type: ignore[attr-defined]  # how fused optimizers are told to skip
         scaler.step(optimizer)
         scaler.update()
         if learner.ema is not None:
             learner.ema.update(learner.model)
 
-        stop = world.sum(torch.full((), float(should_stop()), device=learner.device))
         report = guard.watch(step + 1, list(terms), losses, norm, stop, parts)
         log.step(step + 1, dict(zip(terms, losses, strict=True)), norm, schedule.lr_at(step), learner.model)
         if after_step(step + 1, report):
@@ -90,11 +97,6 @@ def on_device(part: TrainBatch, device: torch.device) -> tuple[object, ...]:
     """The model's arguments, copied without waiting."""
     records = (part.images, part.targets, part.proposals)
     return tuple(None if r is None else r.to(device, non_blocking=True) for r in records)
-
-
-def poison(learner: Learner, guard: LossGuard) -> Tensor | float:
-    """NaN once a loss was bad, under loss scaling: its own search for overflow then refuses the update."""
-    return torch.where(guard.broken > 0, torch.nan, 1.0) if learner.scaler.is_enabled() else 1.0
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,12 @@ class Wandb:
         except ImportError as error:
             raise UserError(f"log.wandb={project} needs wandb: pip install 'maskrcnn[wandb]'") from error
         self._wandb = wandb
-        self._run = wandb.init(project=project, dir=str(run_dir), name=run_dir.name, resume="allow")
+        known = run_dir / "wandb_id"
+        if not known.exists():
+            known.write_text(uuid.uuid4().hex[:12])
+        self._run = wandb.init(
+            project=project, dir=str(run_dir), name=run_dir.name, id=known.read_text(), resume="allow"
+        )
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         self._run.log({tag: scalar_value}, step=global_step)
@@ -49,8 +55,7 @@ class Wandb:
 
 def open_writers(run_dir: Path, start: int, project: str | None) -> list[Writer]:
     """TensorBoard in ``run_dir``, without what a run that died wrote after step ``start``; wandb if asked for."""
-    purge = {"purge_step": start + 1} if start else {}
-    writers: list[Writer] = [SummaryWriter(str(run_dir), **purge)]
+    writers: list[Writer] = [SummaryWriter(str(run_dir), purge_step=start + 1 if start else 0)]
     return writers if project is None else [*writers, Wandb(run_dir, project)]
 
 

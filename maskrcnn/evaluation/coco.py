@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
 from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
+from maskrcnn.evaluation.silence import silence
 from maskrcnn.segmentation import check_rle_strings, compressed
 
 Metrics = dict[str, float | None]
@@ -151,7 +150,7 @@ def load_ground_truth(annotations: Truth) -> COCO:
     if isinstance(annotations, COCO):
         return annotations
     data = annotations if isinstance(annotations, dict) else load_annotations(Path(annotations))
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silence():
         coco = COCO()
         # pycocotools asks for keys that only the official files have, and writes into what it is given.
         coco.dataset = {
@@ -215,7 +214,7 @@ def accumulate(
     """
     kind = "segm" if iou_type == "boundary" else iou_type
     _need(predictions, "segmentation" if kind == "segm" else kind)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silence():
         results = load_results(predictions, truth, kind)
         evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)
         parameters = evaluation.params

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy.typing as npt
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.evaluation.coco import Truth, check_predictions, load_ground_truth, load_results
+from maskrcnn.evaluation.silence import silence
 
 
 def average_recall(
@@ -24,7 +23,7 @@ def average_recall(
     """
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silence():
         evaluation = COCOeval(truth, load_results(predictions, truth, "bbox"), "bbox")
         evaluation.params.useCats = 0
         evaluation.params.imgIds = sorted(image_ids)

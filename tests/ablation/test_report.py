@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from maskrcnn.ablation.cell import Runner
 from maskrcnn.ablation.claims import claims
 from maskrcnn.ablation.grid import Table, available, read_table
 from maskrcnn.ablation.report import write_report
-from maskrcnn.ablation.summary import differences, grid_rows
+from maskrcnn.ablation.summary import differences, gain_by_size, grid_rows
 from maskrcnn.config import compose_config
 from maskrcnn.errors import UserError
 
@@ -64,6 +65,7 @@ def made_up(stride: str, operator: str, seed: int) -> dict[str, Any]:
         "id": f"{stride}-{operator}-seed{seed}",
         "axes": {"stride": stride, "roi_op": operator},
         "seed": seed,
+        "overrides": [f"roi_op={operator}"],
         "metrics": {"segm": six, "bbox": {k: None if v is None else v + 5 for k, v in six.items()}},
         "by_iou": {k: {"all": [ap + 20 - 4 * t for t in range(10)]} for k in ("segm", "bbox")},
         "by_size": {"objects": [9, *[10] * 7], "segm": [ap] * 8, "bbox": [None, *[ap] * 7]},
@@ -182,6 +184,10 @@ def test_a_table_that_is_not_described_is_named_with_those_that_are() -> None:
         ("title: t\naxes: {a: {x: [b]}}\n", "key=value"),
         ("title: t\naxes: {a: {x: [b=1]}}\ncompare: {axis: a, of: z}\n", "not on the axes"),
         ("title: [\n", "cannot be read"),
+        ("title: t\naxes: {a: {x: [b=1]}}\ncompare: {axis: a, of: x, also: [[x, z]]}\n", "a=z, which is not"),
+        ("title: t\naxes: {a: {x: [b=1]}}\ncross: c\n", "cross names c"),
+        ("title: t\naxes: {a: {x: [b=1]}}\npaper: [{where: {a: y}, segm_AP: 1}]\n", "no cell of this table"),
+        ("title: t\naxes: {a: {x: [b=1]}}\npaper: [{where: {q: x}, segm_AP: 1}]\n", "no cell of this table"),
     ],
 )
 def test_a_faulty_table_is_refused_in_words(tmp_path: Path, text: str, words: str) -> None:
@@ -204,13 +210,114 @@ def test_every_cell_is_a_run_that_can_be_composed(name: str) -> None:
 
 def test_sizes_of_few_objects_are_left_out(table: Table) -> None:
     row = grid_rows(table, records())[0]
-    ap = row.records[0]["by_size"]["segm"][0]
     sizes = row.by_size("segm")
     assert np.isnan(sizes[0])  # nine objects
     assert np.isfinite(sizes[1:]).all()
-    del row.records[0]["by_size"]["objects"]
-    assert ap is not None
-    assert np.isfinite(row.by_size("segm")).all()
+
+
+def test_the_gain_at_each_size_has_its_interval_over_the_seeds(table: Table, tmp_path: Path) -> None:
+    rows = {tuple(row.axes.values()): row for row in grid_rows(table, records())}
+    gains = gain_by_size(rows["16", "align"], rows["16", "pool"], "segm")
+    assert gains[0] is None  # nine objects
+    assert gains[1] is not None
+    assert gains[1].mean == pytest.approx(4.1)  # 4.0, 4.1, 4.2
+    assert gains[1].half == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
+    assert gain_by_size(rows["16", "align"], rows["16", "pool"], "bbox")[0] is None
+    write_report(table, records(), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| 16 | align − pool | 16 px | – | +4.1 ± 0.2 |" in text
+    assert "| objects |  |  | 9 | 10 |" in text
+
+
+@pytest.mark.parametrize(
+    ("pools", "verdict"),
+    [
+        ([26.0, 26.0, 26.0], "holds"),  # warp - pool 0.5, a quarter of align - pool 1
+        ([26.0, 20.0, 32.0], "not resolved"),
+        ([20.0, 20.0, 20.0], "does not hold"),  # warp - pool 6.5
+    ],
+)
+def test_warp_is_about_pool_only_where_the_intervals_say_so(
+    table: Table, pools: list[float], verdict: str
+) -> None:
+    changed = records()
+    for record in changed:
+        if record["axes"] == {"stride": "16", "roi_op": "pool"}:
+            record["metrics"]["segm"]["AP"] = pools[record["seed"]] + record["seed"]
+    said = claims(table, grid_rows(table, changed))
+    start = f"|warp − pool| is below a quarter of align − pool in mask AP at stride 16: {verdict}: "
+    assert [line for line in said if line.startswith(start)]
+
+
+def test_a_difference_whose_two_intervals_disagree_is_not_resolved(table: Table, tmp_path: Path) -> None:
+    turned = records()
+    for record in turned:
+        if record["axes"]["roi_op"] == "pool":
+            record["per_image"]["segm"] = [99.0, 99.5, None]
+    write_report(table, turned, tmp_path)
+    line = next(
+        text
+        for text in (tmp_path / "report.md").read_text().splitlines()
+        if text.startswith("| 16 | align − pool | mask AP |")
+    )
+    assert "| +4.1 ± 0.2 | −67.7 ± " in line
+    assert "| no |" in line
+
+
+def given_boxes(operator: str) -> dict[str, Any]:
+    record = made_up("16", operator, 0)
+    return {
+        **record,
+        "axes": {"fold": "0", "roi_op": operator},
+        "by_size": {"objects": [12] * 7, "segm": [20.0] * 7, "bbox": [20.0] * 7},
+        "instances": {"area": [400.0] * 12, "iou": [60.0 if operator == "pool" else 62.0] * 12},
+    }
+
+
+def test_a_report_in_the_middle_of_a_table_needs_no_run_to_compare_with(tmp_path: Path) -> None:
+    masks = read_table(TABLES, "masks", "coco")
+    write_report(masks, [given_boxes("pool")], tmp_path)
+    assert "| 0 | pool | 12 | 60.00 |  |" in (tmp_path / "report.md").read_text()
+    write_report(masks, [given_boxes("pool"), given_boxes("align")], tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| 0 | pool | 12 | 60.00 | +2.00 ± 0.00 |" in text
+    assert "| 0 | pool | 1–2 | 12 | +2.00 ± 0.00 |" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "operator"),
+    [(["model=r50_c4", "roi_op=warp", "roi_op.reduction=max"], "warp"), (["model=r50_fpn"], "align")],
+)
+def test_the_operator_of_a_row_is_what_the_run_was_told(
+    tmp_path: Path, overrides: list[str], operator: str
+) -> None:
+    table = read_table(TABLES, "2c", "coco")
+    record = {**made_up("16", "align", 0), "axes": {"layer": "warp max"}, "overrides": overrides}
+    write_report(table, [record], tmp_path)
+    assert next(csv.DictReader((tmp_path / "cells.csv").open()))["roi_op"] == operator
+
+
+def test_further_pairs_of_a_table_are_stated(table: Table) -> None:
+    assert table.compare is not None
+    more = replace(table, compare=replace(table.compare, also=[("warp", "pool")]))
+    found = [
+        (d.axes["stride"], d.first, d.second, round(d.by_seed.mean, 3))
+        for d in differences(more, grid_rows(more, records()), ["segm_AP"])
+    ]
+    assert ("16", "warp", "pool", 0.5) in found
+    assert ("32", "warp", "pool", 0.0) in found
+    assert len(found) == 6
+
+
+def test_cells_that_do_not_share_their_proposals_are_said_to_differ(table: Table, tmp_path: Path) -> None:
+    made = records(2)
+    for record in made:
+        record["manifest"]["shared"] = "aaaa" if record["seed"] == 0 else "bbbb"
+    write_report(table, made, tmp_path)
+    words = "2 sets of proposals and starting weights, not one: aaaa (6 runs), bbbb (6 runs)"
+    assert words in (tmp_path / "report.md").read_text()
+    write_report(table, made[::2], tmp_path)
+    assert "one set of proposals and starting weights: aaaa" in (tmp_path / "report.md").read_text()
 
 
 def test_claims_say_where_they_hold(table: Table) -> None:

@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread, Timer
 
+import numpy as np
 import pytest
 import torch
 
 from maskrcnn import assembly
 from maskrcnn import config as configs
+from maskrcnn.ablation import explain_figures as draw
 from maskrcnn.ablation.cell import TOOLS, Runner
+from maskrcnn.ablation.explain import Floats
 from maskrcnn.commands import ablate, explain, propose, train
 from maskrcnn.engine.run_dir import RunDir
 from maskrcnn.errors import Interrupted, UserError
@@ -285,27 +288,44 @@ def test_parts_that_do_not_fit_are_refused(tiny: Sequence[str], arguments: list[
 def test_explain_draws_and_counts(tmp_path: Path) -> None:
     explain.main([f"run_dir={tmp_path}"])
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"overview.png", "bins.png", "shift.png", "explain.json"}
+    assert names == {"overview.png", "bins.png", "shift.png", "explain.json", "weights.npz"}
+    assert np.load(tmp_path / "weights.npz")["pool"].shape == (7, 7, 25, 25)
     numbers = json.loads((tmp_path / "explain.json").read_text())["operators"]
     assert numbers["pool"]["x"]["region"] == [0, 22]
     assert numbers["align"]["shift_pixels"] == [0, 0]
     assert numbers["align"]["largest_change_percent"] < numbers["pool"]["largest_change_percent"] / 2
 
 
-def test_explain_looks_at_a_trained_model(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
+def test_explain_looks_at_trained_models_of_two_strides(
+    run: Path, tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both folders are named alike, and the finer model's curve lies over the same shifts as the coarser one's."""
     root = Path(next(a for a in tiny if a.startswith("data.root=")).removeprefix("data.root="))
     image = next(root.glob("*/val/images/*.png"))
+    other = tmp_path / "other" / run.name
+    tiny = [a for a in tiny if not a.startswith("model.pyramid")]
+    train.main([*tiny, "model=r18_c4_fpnhead", "schedule.steps=2", f"run_dir={other}"])
+    drawn = {}
+    curves = draw.curves
+
+    def kept(shifts: Floats, by_name: Mapping[str, Floats], stride: int, words: str, path: Path) -> None:
+        drawn[path.name] = (shifts, by_name, stride)
+        curves(shifts, by_name, stride, words, path)
+
+    monkeypatch.setattr(draw, "curves", kept)
+    both = [str(run / "last.pt"), str(other / "last.pt")]
     explain.main(
-        [
-            f"image={image}",
-            "box=[8,8,60,60]",
-            "stride=16",
-            f"checkpoints=[{run / 'last.pt'}]",
-            f"run_dir={tmp_path}",
-        ]
+        [f"image={image}", "box=[8,8,60,60]", f"checkpoints=[{','.join(both)}]", f"run_dir={tmp_path}"]
     )
-    assert (tmp_path / "model_features.png").exists()
-    assert (tmp_path / "model_masks.png").exists()
+    for name in ("model_features.png", "model_masks.png"):
+        assert (tmp_path / name).exists()
+        shifts, by_name, stride = drawn[name]
+        assert (shifts[0], shifts[-1], stride) == (0, 64, 32)  # of the pyramid's coarsest map
+        assert list(by_name) == both
+        assert all(len(values) == len(shifts) for values in by_name.values())
+    by_fine = drawn["model_features.png"][1][both[1]]
+    assert by_fine[8] == pytest.approx(0, abs=0.1)  # 16 pixels, a whole cell of its map
+    assert by_fine[4] > 1
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,9 @@ def endless(exact: list[str], run_dir: Path) -> list[str]:
     return [*kept, "schedule.steps=100000", "checkpoint.every=3", f"run_dir={run_dir}"]
 
 
-def test_sigterm_to_one_of_two_saves_and_both_exit_75(exact: list[str], tmp_path: Path) -> None:
-    both = workers(2, endless(exact, tmp_path))
+@pytest.mark.parametrize("every", [3, 1])
+def test_sigterm_to_one_of_two_saves_and_both_exit_75(exact: list[str], tmp_path: Path, every: int) -> None:
+    both = workers(2, [*endless(exact, tmp_path), f"checkpoint.every={every}"])
     wait_for(both[0], r"^step 4/")
     both[1].send_signal(signal.SIGTERM)
     printed = [process.communicate(timeout=300)[0] for process in both]

@@ -18,8 +18,9 @@ import torch
 
 from maskrcnn.commands import replay, train
 from maskrcnn.engine import checkpoint
+from maskrcnn.engine.distributed import World
 from maskrcnn.engine.run_dir import RunDir
-from maskrcnn.errors import UserError
+from maskrcnn.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = [sys.executable, str(ROOT / "tools" / "train.py")]
@@ -211,6 +212,48 @@ def failing(tiny: Sequence[str], tmp_path: Path, *changes: str) -> tuple[str, Pa
         train.main([*tiny, "schedule.lr=1e6", "schedule.warmup_steps=0", *changes, f"run_dir={tmp_path}"])
     message = str(caught.value)
     return message, Path(re.findall(r"tools/replay\.py step=(\S+)", message)[0])
+
+
+def test_a_best_checkpoint_that_could_not_be_written_is_made_by_the_same_command(
+    tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figures are written before best.pt; that they are there does not mean that the evaluation was finished."""
+    write = RunDir.save_best
+
+    def full_disk(files: RunDir, content: dict[str, object]) -> None:
+        raise UserError("best.pt cannot be written")
+
+    monkeypatch.setattr(RunDir, "save_best", full_disk)
+    with pytest.raises(UserError, match=r"best\.pt cannot be written"):
+        train.main([*tiny, f"run_dir={tmp_path}"])
+    assert (tmp_path / "metrics.json").exists()
+    monkeypatch.setattr(RunDir, "save_best", write)
+    train.main([*tiny, f"run_dir={tmp_path}"])
+    assert checkpoint.load_model(tmp_path / "best.pt")["step"] == 6
+
+
+def test_an_evaluated_run_without_its_last_checkpoint_goes_on_from_the_one_before(
+    tiny: Sequence[str], tmp_path: Path, run: Path
+) -> None:
+    train.main([*tiny, "evaluation.every=2", f"run_dir={tmp_path}"])
+    (tmp_path / "last.pt").unlink()
+    train.main([*tiny, "evaluation.every=2", f"run_dir={tmp_path}"])
+    assert_same_bits(weights(run), weights(tmp_path))
+
+
+def test_another_processes_wish_to_stop_ends_an_evaluation_everywhere(
+    tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process has all of its images, another one stopped early: both leave with what was saved before."""
+
+    def gather(world: World, value: dict[str, object]) -> list[object]:
+        return [value] if "torch" in value else [value, None]  # random states; results of the evaluation
+
+    monkeypatch.setattr(World, "gather", gather)
+    with pytest.raises(Interrupted, match="while evaluating"):
+        train.main([*tiny, f"run_dir={tmp_path}"])
+    assert checkpoint.load_model(tmp_path / "last.pt")["step"] == 6
+    assert not (tmp_path / "metrics.json").exists()
 
 
 @pytest.mark.parametrize("changes", [[], ["precision=bf16"], ["accumulate=2"]], ids=["fp32", "bf16", "parts"])

@@ -1,0 +1,67 @@
+"""What a run was made with: commit, versions and machine, noted whenever it starts or goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "maskrcnn")
+_FILE = "sessions.jsonl"
+
+
+def here() -> dict[str, Any]:
+    """Of this process."""
+    return {
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "machine": machine(),
+    }
+
+
+def note_session(run_dir: Path, step: int) -> None:
+    """Add a line to the run's list: from ``step`` on it is made by this process."""
+    with (run_dir / _FILE).open("a") as file:
+        file.write(json.dumps({"step": step, **here()}) + "\n")
+
+
+def sessions(run_dir: Path) -> list[dict[str, Any]]:
+    """The run's list, from its first session to the last."""
+    path = run_dir / _FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def commit() -> str:
+    """The commit that runs, with ``+`` where files differ from it; ``unknown`` outside of a repository."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        changed = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "--short=12", "HEAD") + changed
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine() -> str:
+    """Processor, cores that may be used, and the GPU if there is one."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        name = names[0] if names else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {cores} cores{gpu}"
