@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,6 +48,16 @@ class Counted(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
         self.syncs: Counter[str] = Counter()
+        self._reads = _Reads(self.syncs)
+
+    def __enter__(self) -> Counted:
+        self._reads.__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._reads.__exit__(*error)  # type: ignore[no-untyped-call]
 
     @property
     def dispatches(self) -> int:
@@ -61,6 +72,38 @@ class Counted(TorchDispatchMode):
         if kind is not None:
             self.syncs[kind] += 1
         return func(*args, **(kwargs or {}))
+
+
+class _Reads(TorchFunctionMode):
+    """Counts reads of whole tensors by the host. On a CPU they dispatch no operator.
+
+    What was copied with ``to("cpu", non_blocking=True)`` may be read: that it has come is the reader's business.
+    """
+
+    def __init__(self, syncs: Counter[str]) -> None:
+        super().__init__()
+        self._syncs = syncs
+        self._copied: list[Tensor] = []  # compared by identity
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if (
+            name in ("tolist", "numpy", "__array__", "cpu")
+            and args[0].numel() > 1
+            and not any(args[0] is t for t in self._copied)
+        ):
+            self._syncs["device to host"] += 1
+        # A device by name; one that is taken from another tensor is the device that computes.
+        if name == "to" and any(
+            isinstance(a, str) and a == "cpu" for a in (kwargs.get("device"), *args[1:2])
+        ):
+            if kwargs.get("non_blocking"):
+                self._copied.append(result)
+            else:
+                self._syncs["device to host"] += 1
+        return result
 
 
 def arithmetic(steps: Mapping[str, Callable[[], object]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
 BoxRounding = Literal["none", "round"]
@@ -161,6 +161,9 @@ _WARP_MNC = Switches(
     reduction="max",
 )
 
+_NAMES = tuple(f.name for f in fields(Switches))
+_OVERRIDABLE = tuple(name for name in _NAMES if not name.startswith("canonical"))
+
 PRESETS: dict[str, Switches] = {
     "align": Switches(),
     "align_legacy": _LEGACY,
@@ -181,7 +184,11 @@ def preset(name: str) -> Switches:
 def override(switches: Switches, overrides: Mapping[str, Any]) -> Switches:
     """The switches with some changed; TypeError for one that does not exist."""
     for name in overrides:
-        known = ", ".join(f.name for f in fields(Switches) if not f.name.startswith("canonical"))
-        if name not in known.split(", "):
-            raise TypeError(f"unexpected keyword argument {name!r}; the switches are {known}")
-    return replace(switches, **overrides)
+        if name not in _OVERRIDABLE:
+            raise TypeError(
+                f"unexpected keyword argument {name!r}; the switches are {', '.join(_OVERRIDABLE)}"
+            )
+    # Not dataclasses.replace, which torch.compile does not follow.
+    given: dict[str, Any] = {name: getattr(switches, name) for name in _NAMES}
+    given.update(overrides)
+    return Switches(**given)
