@@ -21,31 +21,33 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 PAIRS = 500  # (box, class) pairs above the threshold, so that 100 detections remain
 
 
-def run(repeats: int = 5, side: int = 512, threads: int = 2) -> dict[str, Any]:
+def run(repeats: int = 5, side: int = 512, threads: int = 2, device: str = "cpu") -> dict[str, Any]:
     """One generated image of ``side`` x ``side``; detections from the same weights on both sides."""
+    place = torch.device(device)
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         image = detectors.pictures(folder, 1, side)
     own, peer = detectors.pair(image, side)
     confident(own, peer, image)
-    pixels = detectors.for_torchvision(image)[0]
+    own, peer = own.to(place), peer.to(place)
+    pixels, images = [p.to(place) for p in detectors.for_torchvision(image)[0]], image.images.to(place)
 
     @torch.no_grad()
     def ours() -> list[Result]:
-        found = own.detect(image.images, trim=True)
+        found = own.detect(images, trim=True).to("cpu")
         detections = image_detections(found, 0, image.images.sizes[0], (side, side))
         return detections.to_coco(1, range(detectors.NUM_CLASSES))
 
     @torch.no_grad()
     def theirs() -> list[dict[str, Tensor]]:
-        return peer(pixels)  # type: ignore[no-any-return]
+        return [{name: value.cpu() for name, value in found.items()} for found in peer(pixels)]
 
     def theirs_encoded() -> list[Any]:
         masks = (theirs()[0]["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
         return [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
 
-    setting = f"R50-FPN, 1 x {side}x{side}, float32, {threads} threads"
+    setting = f"R50-FPN, 1 x {side}x{side}, float32, {place.type}, {threads} threads"
     rows = []
     for words, peer_side, goal in (
         ("full masks as probabilities", theirs, "2.5x"),
@@ -57,7 +59,7 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2) -> dict[str, Any]:
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "detections": {"ours": len(ours()), "torchvision": len(theirs()[0]["boxes"])},
         "per_image": {"ours": _counts(ours), "torchvision": _counts(theirs)},
-        "arithmetic": arithmetic({"ours": ours, "torchvision": theirs}),
+        "arithmetic": arithmetic({"ours": ours, "torchvision": theirs}) if place.type == "cpu" else {},
         "rows": [row.as_json() for row in rows],
     }
 

@@ -66,7 +66,8 @@ def _read(source: str | Path) -> Mapping[str, Tensor]:
     if Path(source).suffix == ".pkl":
         return read_weights(source)
     content = checkpoint.load(source)
-    state: Mapping[str, Tensor] = content.get("model", content)
+    # Of a run with averaged weights those are what was evaluated.
+    state: Mapping[str, Tensor] = content.get("ema") or content.get("model", content)
     return state
 
 

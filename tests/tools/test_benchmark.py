@@ -15,6 +15,7 @@ from maskrcnn.errors import UserError
 
 SMALL = {
     "ops": ["channels=16", "repeats=1"],
+    "device": ["channels=16", "repeats=1", "images=2", "boxes=16", "dtype=fp32", "device=cpu"],
     "infer": ["side=64", "repeats=1", "threads=1"],
     "train": ["side=64", "batch=1", "repeats=1", "threads=1", "precisions=fp32"],
 }
@@ -33,11 +34,16 @@ def test_a_suite_writes_its_rows(suite: str, tmp_path: Path) -> None:
     for row in result["rows"]:
         assert 0 < row["ratio_min"] <= row["ratio_median"] <= row["ratio_max"]
         assert row["setting"] in out.with_suffix(".md").read_text()
-    if suite != "ops":  # the same weights on the same image: products of the same order (ours are padded)
+    if suite == "device":
+        assert all(fact["backward_same_bits_twice"] for fact in result["facts"].values())
+    if suite in (
+        "infer",
+        "train",
+    ):  # the same weights on the same image: products of the same order (ours are padded)
         work = {side: result["arithmetic"][side]["gflop"] for side in ("ours", "torchvision")}
         assert 0.3 < work["ours"] / work["torchvision"] < 3, work
 
 
 def test_an_unknown_suite_is_refused() -> None:
-    with pytest.raises(UserError, match="suite=speed: give one of data, infer, ops, predict, train"):
+    with pytest.raises(UserError, match="suite=speed: give one of data, device, infer, ops, predict, train"):
         benchmark.main(["suite=speed"])
