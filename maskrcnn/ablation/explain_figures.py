@@ -40,9 +40,8 @@ def overview(
 ) -> None:
     """A column per operator: the box as it is and as it is read; the weight of every cell; what is lost and gained."""
     canvas = Canvas(figsize=(3.6 * len(views), 10.8), layout="constrained")
-    canvas.suptitle(
-        "green: the true box; red: its bins as they are read; dots: where they are read", fontsize=10
-    )
+    parts = ("green: the true box", "red: its bins as they are read", "dots: where they are read")
+    canvas.suptitle(("\n" if len(views) == 1 else "; ").join(parts), fontsize=10)
     panels = canvas.subplots(3, len(views), squeeze=False)
     for column, (name, seen) in zip(panels.T, views.items(), strict=True):
         _geometry(column[0], name, seen, readings(operators[name], seen, output_size), image)
@@ -52,7 +51,7 @@ def overview(
         difference = seen.seen - seen.true
         limit = max(np.abs(v.seen - v.true).max() for v in views.values()) or 1
         column[2].imshow(difference, cmap="RdBu_r", extent=_extent(seen), vmin=-limit, vmax=limit)
-        dx, dy = seen.shift
+        dx, dy = (round(d, 1) + 0.0 for d in seen.shift)  # no -0.0
         column[2].set_title(
             f"lost {100 * seen.lost.sum():.0f} % (blue), gained {100 * seen.gained.sum():.0f} % (red)\n"
             f"shift {dx:+.1f}, {dy:+.1f} pixels of the image",
