@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 
 from maskrcnn.ablation.document import Figure
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds
+from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds, gain_by_size
 from maskrcnn.data.images import Pixels
 from maskrcnn.engine.draw import draw_results
 
@@ -49,10 +49,12 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
     canvas = Canvas(figsize=(7, 4.2), layout="constrained")
     panel = canvas.subplots()
     for first, second, label, cell in _pairs(table, rows):
-        gain = first.by_size(kind) - second.by_size(kind)
         centres = _centres(table.sizes) / cell
-        seen = np.isfinite(gain)
-        panel.plot(centres[seen], gain[seen], marker="o", label=label)
+        gains = [(x, g) for x, g in zip(centres, gain_by_size(first, second, kind), strict=True) if g]
+        if not gains:
+            continue
+        x, y, half = [x for x, _ in gains], [g.mean for _, g in gains], [g.half or 0.0 for _, g in gains]
+        panel.errorbar(x, y, half if any(half) else None, marker="o", capsize=2, label=label)
     if not panel.lines:
         return None
     panel.axhline(0, color="#888", lw=0.8)
@@ -65,7 +67,8 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
     panel.minorticks_off()
     panel.legend()
     of = table.compare.of
-    caption = f"Gain of {of} in {KINDS[kind]} AP, by the size of objects in cells of the map that the head pools from."
+    caption = f"Gain of {of} in {KINDS[kind]} AP, by the size of objects in cells of the map that the head pools from; "
+    caption += "bars are 95 % intervals over the seeds, where there are several."
     return Figure(f"size_{kind}", caption, _svg(canvas))
 
 

@@ -195,7 +195,7 @@ def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Bloc
         lines.append(["objects", *[""] * len(table.axes), *objects])
         what = f"{figures.KINDS[kind]} AP"
         blocks += [
-            Paragraph(what.capitalize() + ":"),
+            Paragraph(what[0].upper() + what[1:] + ":"),
             Grid(f"sizes-{kind}", [*table.axes, "a cell", *names], lines),
         ]
         if gains := _size_gains(table, rows, kind):

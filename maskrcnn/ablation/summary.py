@@ -105,8 +105,8 @@ def compared(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     wanted = [(of, value) for value in table.axes[axis] if value != of] + table.compare.also
     return [
         (row, other)
-        for first, second in wanted
         for row in rows
+        for first, second in wanted
         for other in rows
         if row.axes[axis] == first and other.axes == {**row.axes, axis: second}
     ]
