@@ -55,3 +55,14 @@ def test_rle_strings_equal_paste_and_encode(seed: int) -> None:
     for mask, rle in zip(pasted.numpy(), found, strict=True):
         expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         assert rle == {"size": [height, width], "counts": expected["counts"].decode()}
+
+
+@pytest.mark.parametrize("far", [1e4, 4e9, 1e12])
+def test_a_box_far_beyond_the_image_covers_it(far: float) -> None:
+    """The image is a dot in the middle of a mask that is 1 there; pixels are counted from the box's far corner."""
+    probs, box = torch.ones(1, 28, 28), torch.tensor([[-far, -far, far, far]])
+    (rle,) = masks_to_rle(probs, box, 20, 30)
+    assert coco_mask.area({"size": rle["size"], "counts": rle["counts"].encode()}) == 600
+    beside = torch.tensor([[-far, -far, -far / 2, far]])
+    (rle,) = masks_to_rle(probs, beside, 20, 30)
+    assert coco_mask.area({"size": rle["size"], "counts": rle["counts"].encode()}) == 0

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "vectors.h"
@@ -22,7 +23,7 @@ using torch::stable::Tensor;
 // and `low + 1`, `weight` of the way.
 struct PixelAxis {
   int64_t first, last;  // pixels of the image, cut to it
-  std::vector<int64_t> low, high;
+  std::vector<int32_t> low, high;
   std::vector<float> weight;
   float step;  // cells to a pixel
 
@@ -31,15 +32,26 @@ struct PixelAxis {
     first = std::clamp<int64_t>(begin, 0, limit);
     last = std::clamp<int64_t>(end + 1, first, limit);
     step = static_cast<float>(cells) / static_cast<float>(size);
-    low.clear();
-    high.clear();
-    weight.clear();
-    for (int64_t i = first; i < last; ++i) {
-      const float at = std::max((static_cast<float>(i - begin) + 0.5f) * step - 0.5f, 0.0f);
-      const int64_t cell = std::min<int64_t>(static_cast<int64_t>(at), cells - 1);
-      low.push_back(cell);
-      high.push_back(std::min(cell + 1, cells - 1));
-      weight.push_back(at - static_cast<float>(cell));
+    low.resize(last - first);
+    high.resize(last - first);
+    weight.resize(last - first);
+    // Narrow numbers, which vectors hold, unless the box begins beyond them.
+    if (first - begin < std::numeric_limits<int32_t>::max() - (last - first))
+      fill<int32_t>(static_cast<int32_t>(first - begin), cells);
+    else
+      fill<int64_t>(first - begin, cells);
+  }
+
+  template <typename Int>
+  void fill(Int offset, int64_t cells) {
+    const auto most = static_cast<int32_t>(cells - 1);
+    const auto count = static_cast<Int>(last - first);
+    for (Int i = 0; i < count; ++i) {
+      const float at = std::max((static_cast<float>(i + offset) + 0.5f) * step - 0.5f, 0.0f);
+      const int32_t cell = std::min(static_cast<int32_t>(at), most);
+      low[i] = cell;
+      high[i] = std::min(cell + 1, most);
+      weight[i] = at - static_cast<float>(cell);
     }
   }
 };
@@ -176,6 +188,9 @@ struct Paster {
 // COCO's compressed counts: from the fourth on the difference to the run two before, in groups of five bits, lowest
 // first, the sign in bit 4 of the last group, bit 5 set where more follow, plus 48.
 void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& text) {
+  constexpr size_t kMost = 13;  // groups of five bits in an int64
+  text.resize(runs.size() * kMost);
+  uint8_t* to = text.data();
   for (size_t i = 0; i < runs.size(); ++i) {
     int64_t value = i > 2 ? runs[i] - runs[i - 2] : runs[i];
     bool more = true;
@@ -183,9 +198,10 @@ void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& text) {
       const int64_t group = value & 31;
       value >>= 5;
       more = value != (group & 16 ? -1 : 0);
-      text.push_back(static_cast<uint8_t>(group + (more ? 32 : 0) + 48));
+      *to++ = static_cast<uint8_t>(group + (more ? 32 : 0) + 48);
     }
   }
+  text.resize(to - text.data());
 }
 
 // masks [D, rows, columns] float32 (with their padding), boxes [D, 4] int64 whole pixels, the last ones included.
