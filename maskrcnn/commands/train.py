@@ -54,10 +54,12 @@ def _run(config: DictConfig, device: torch.device, world: World, interruption: I
         lambda: (assembly.open_data(config, "train"), assembly.open_data(config, "val"))
     )
     check_same_categories(train_set, val_set)
-    if config.model.mask_head is not None and not train_set.has_masks:
-        raise UserError(
-            "the training annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
-        )
+    for words, dataset in (("training", train_set), ("validation", val_set)):
+        lacking = dataset.num_objects.any() and not dataset.has_masks
+        if config.model.mask_head is not None and lacking:
+            raise UserError(
+                f"the {words} annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
+            )
     assembly.set_categories(config, train_set)
     files = RunDir(world.share(lambda: assembly.open_run_dir(config.run_dir)), config.checkpoint.keep)
     if world.is_main:

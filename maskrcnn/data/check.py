@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.data import sbd
-from maskrcnn.data.coco_json import FIX, Defect, Selection, keypoints_defect, readable_segmentation, select
+from maskrcnn.data.coco_json import FIX, Defect, Selection, readable_segmentation, select
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.images import read_image
 from maskrcnn.data.voc import CLASSES, read_record, record_masks, split_names
@@ -180,18 +180,7 @@ def cleaned(data: dict[str, Any], images: Path) -> dict[str, Any]:
     data = {**data, "annotations": _renumbered(data["annotations"])}
     data["images"] = [_with_size(image, images) for image in data["images"]]
     _, sound = check_coco(data, images)
-    categories = {category["id"]: category for category in sound.categories}
-    kept = []
-    for image_id, image in sorted(sound.images.items()):
-        for entry in sound.objects[image_id]:
-            left_out = {"segmentation"}
-            if keypoints_defect(entry, categories[entry["category_id"]]):
-                left_out |= {"keypoints", "num_keypoints"}
-            bare = {key: value for key, value in entry.items() if key not in left_out}
-            segmentation = readable_segmentation(entry, image)
-            kept.append(bare if segmentation is None else {**bare, "segmentation": segmentation})
-    listed = [image for _, image in sorted(sound.images.items())]
-    return {**data, "images": listed, "annotations": kept, "categories": sound.categories}
+    return sound.content(data)
 
 
 def _renumbered(annotations: list[Any]) -> list[Any]:

@@ -53,8 +53,9 @@ class CocoDataset(Dataset):
         super().__init__(records, sound.categories, folder, on_corrupt_image, report)
 
     def ground_truth(self) -> dict[str, Any]:
-        """The annotation file's content, for scoring."""
-        content = load_annotations(self.annotations)
+        """The annotation file's content as it is trained on, for scoring: what was passed over is not there."""
+        data = load_annotations(self.annotations)
+        content = select(data, None).content(data)
         if self.chosen is None:
             return content
         images = [image for image in content["images"] if image["id"] in self.chosen]

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.errors import UserError
 from maskrcnn.keypoints import from_coco
-from maskrcnn.segmentation import polygon_defect
+from maskrcnn.segmentation import compressed, polygon_defect
 
 FIX = "tools/check_data.py --fix writes a cleaned json"
 
@@ -98,9 +98,16 @@ class Selection:
         known = {category["id"]: category for category in self.categories}
         return [_record(self.images[i], self.objects[i], known) for i in sorted(self.images)]
 
+    def content(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The content of the file, ``data``, as it is trained on: what is defective left out, what lacks filled in."""
+        known = {category["id"]: category for category in self.categories}
+        images = [self.images[i] for i in sorted(self.images)]
+        kept = [_sound(entry, image, known) for image in images for entry in self.objects[image["id"]]]
+        return {**data, "images": images, "annotations": kept, "categories": self.categories}
 
-def select(data: dict[str, Any], folder: Path) -> Selection:
-    """Checks every entry; defective ones are left out and named. folder: where the images lie."""
+
+def select(data: dict[str, Any], folder: Path | None) -> Selection:
+    """Checks every entry; defective ones are left out and named. folder: where the images lie; None: not looked for."""
     defects: list[Defect] = []
     categories = _categories(data["categories"], defects)
     images = _images(data["images"], folder, defects)
@@ -115,9 +122,26 @@ def select(data: dict[str, Any], folder: Path) -> Selection:
     return Selection(images, objects, categories, defects)
 
 
+def _sound(
+    entry: dict[str, Any], image: dict[str, Any], categories: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    """An annotation with what can be read of it."""
+    left_out = {"segmentation"}
+    if keypoints_defect(entry, categories[entry["category_id"]]):
+        left_out |= {"keypoints", "num_keypoints"}
+    kept = {key: value for key, value in entry.items() if key not in left_out and value is not None}
+    segmentation = readable_segmentation(entry, image)
+    if segmentation is None:
+        return kept
+    if "area" not in kept:  # which sizes are told apart by, in pixels of the mask
+        mask = compressed(segmentation, image["height"], image["width"])
+        kept["area"] = float(coco_mask.area(mask))
+    return {**kept, "segmentation": segmentation}
+
+
 def with_box(entry: Any) -> Any:
     """An annotation with its bbox; some tools write the segmentation alone, whose bounds it is then."""
-    if not isinstance(entry, dict) or "bbox" in entry or not entry.get("segmentation"):
+    if not isinstance(entry, dict) or entry.get("bbox") or not entry.get("segmentation"):
         return entry
     segmentation = entry["segmentation"]
     try:
@@ -127,9 +151,9 @@ def with_box(entry: Any) -> Any:
                 rle = coco_mask.frPyObjects(rle, *rle["size"])
             return {**entry, "bbox": coco_mask.toBbox(rle).tolist()}
         points = np.concatenate([np.asarray(polygon, float).reshape(-1, 2) for polygon in segmentation])
-    except (ValueError, TypeError, KeyError):
+        low, high = points.min(axis=0), points.max(axis=0)
+    except (ValueError, TypeError, KeyError, OverflowError):
         return entry  # reported as an annotation without a box
-    low, high = points.min(axis=0), points.max(axis=0)
     return {**entry, "bbox": [*low.tolist(), *(high - low).tolist()]}
 
 
@@ -164,8 +188,8 @@ def _categories(entries: list[Any], defects: list[Defect]) -> list[dict[str, Any
     return [categories[key] for key in sorted(categories)]
 
 
-def _images(entries: list[Any], folder: Path, defects: list[Defect]) -> dict[int, dict[str, Any]]:
-    present = {entry.name for entry in os.scandir(folder)}
+def _images(entries: list[Any], folder: Path | None, defects: list[Defect]) -> dict[int, dict[str, Any]]:
+    present = set() if folder is None else {entry.name for entry in os.scandir(folder)}
     images: dict[int, dict[str, Any]] = {}
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_id(entry.get("id")):
@@ -181,7 +205,7 @@ def _images(entries: list[Any], folder: Path, defects: list[Defect]) -> dict[int
             )
         elif not all(_is_id(entry.get(side)) and entry[side] > 0 for side in ("height", "width")):
             defects.append(Defect("no positive whole height and width", where, FIX, True))
-        elif name not in present and not (folder / name).is_file():
+        elif folder is not None and name not in present and not (folder / name).is_file():
             remedy = f"add the file, point the images folder elsewhere, or leave the image out ({FIX})"
             defects.append(Defect(f"its file is missing in {folder}", f"{where} ({name})", remedy, True))
         else:

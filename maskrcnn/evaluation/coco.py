@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.data.coco_json import load_annotations
+from maskrcnn.data.coco_json import load_annotations, select, summarise
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
 from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
@@ -149,24 +149,51 @@ def load_ground_truth(annotations: Truth) -> COCO:
     """A COCO object, silently."""
     if isinstance(annotations, COCO):
         return annotations
-    data = annotations if isinstance(annotations, dict) else load_annotations(Path(annotations))
+    data = annotations if isinstance(annotations, dict) else _sound_annotations(Path(annotations))
+    # pycocotools takes the id 0 for no match.
+    shift = int(any(entry.get("id") == 0 for entry in data["annotations"]))
     with silence():
         coco = COCO()
         # pycocotools asks for keys that only the official files have, and writes into what it is given.
         coco.dataset = {
             "info": {},
             **data,
-            "annotations": [_complete(entry) for entry in data["annotations"]],
+            "annotations": [_complete(entry, shift) for entry in data["annotations"]],
         }
         coco.createIndex()
     return coco
 
 
-def _complete(entry: dict[str, Any]) -> dict[str, Any]:
-    """An annotation with the optional keys that scoring reads."""
+def _sound_annotations(path: Path) -> dict[str, Any]:
+    """What of a file can be scored against. Raises UserError for what would make the figures wrong."""
+    data = load_annotations(path)
+    sound = select(data, None)
+    if fatal := summarise(path, (defect for defect in sound.defects if defect.fatal)):
+        raise UserError("\n".join(fatal))
+    return sound.content(data)
+
+
+def _complete(entry: dict[str, Any], shift: int) -> dict[str, Any]:
+    """An annotation with the optional keys that scoring reads, ``shift`` added to its id."""
     box = entry.get("bbox", [0, 0, 0, 0])
     labelled = sum(visibility > 0 for visibility in entry.get("keypoints", ())[2::3])
-    return {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": labelled, **entry}
+    filled = {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": labelled, "keypoints": [], **entry}
+    return {**filled, "id": filled["id"] + shift}
+
+
+def _with_masks(truth: COCO) -> COCO:
+    """Objects without a mask cannot be found by one, nor is a mask there a mistake: they count as crowds."""
+    if all(entry.get("segmentation") for entry in truth.dataset["annotations"]):
+        return truth
+
+    def masked(entry: dict[str, Any]) -> dict[str, Any]:
+        if entry.get("segmentation"):
+            return entry
+        x, y, w, h = entry["bbox"]
+        return {**entry, "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]], "iscrowd": 1}
+
+    annotations = [masked(entry) for entry in truth.dataset["annotations"]]
+    return load_ground_truth({**truth.dataset, "annotations": annotations})
 
 
 def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> None:
@@ -214,6 +241,8 @@ def accumulate(
     """
     kind = "segm" if iou_type == "boundary" else iou_type
     _need(predictions, "segmentation" if kind == "segm" else kind)
+    if kind == "segm":
+        truth = _with_masks(truth)
     with silence():
         results = load_results(predictions, truth, kind)
         evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)

@@ -15,7 +15,10 @@ from maskrcnn.data.check import check_coco, check_voc, cleaned
 from maskrcnn.data.coco import CocoDataset, CocoLayout, CustomCoco
 from maskrcnn.data.coco_json import load_annotations
 from maskrcnn.data.voc import VocDataset
+from maskrcnn.engine.draw import draw_results
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.coco import evaluate
+from maskrcnn.segmentation import compressed
 
 from . import test_download, test_sbd
 from .conftest import annotation
@@ -184,6 +187,50 @@ def test_what_is_passed_over_is_counted_and_reported(write_coco: Write, kind: st
     assert len(dataset) == 3
     dropped = "dropped" in dataset.report[0]
     assert dataset.num_objects.tolist() == [0 if dropped else 1, 1, 1]
+
+
+LACKS: dict[str, Callable[[Content], None]] = {
+    "no box": change(bbox=...),
+    "box is null": change(bbox=None),
+    "no box, mask as RLE": change(
+        bbox=..., segmentation={"size": [40, 60], "counts": [400, 30, 10, 30, 1930]}
+    ),
+    "no mask": change(segmentation=...),
+    "empty mask": change(segmentation=[]),
+    "crowd is null": change(iscrowd=None),
+    "no area, no crowd": change(area=..., iscrowd=...),
+    "empty polygon": change(segmentation=[[]]),
+}
+
+
+@pytest.mark.parametrize("kind", [*SKIPS, *LACKS])
+def test_what_is_passed_over_or_lacks_is_scored_and_drawn_all_the_same(write_coco: Write, kind: str) -> None:
+    """What is trained on, given as predictions, is found whole: by the data set's own truth, and by the file's."""
+    path, folder = damaged(write_coco, LACKS.get(kind) or SKIPS[kind][0])
+    dataset = CocoDataset(path, folder)
+    truth = dataset.ground_truth()
+    assert len(truth["annotations"]) == int(dataset.num_objects.sum())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    found = []
+    for entry in truth["annotations"]:
+        x, y, w, h = entry["bbox"]
+        outline = entry.get("segmentation") or [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        mask = compressed(outline, *sizes[entry["image_id"]])
+        found.append(
+            {
+                **{key: entry[key] for key in ("image_id", "category_id", "bbox")},
+                "segmentation": {**mask, "counts": mask["counts"].decode()},
+                "score": 0.9,
+            }
+        )
+    for given in (truth, path):
+        metrics = evaluate(found, given, ("bbox", "segm"))
+        assert [metrics[k]["AP"] for k in ("bbox", "segm")] == pytest.approx([100, 100])
+    names = {c["id"]: c["name"] for c in dataset.categories}
+    for index in range(len(dataset)):
+        own = [a for a in truth["annotations"] if a["image_id"] == dataset.image_id(index)]
+        image = dataset.read(index).image
+        assert (draw_results(image, own, names) != image).any() == bool(own)
 
 
 @pytest.mark.parametrize("kind", [*STOPS, *SKIPS])
