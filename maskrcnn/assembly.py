@@ -35,6 +35,8 @@ _FREE = (
     "evaluation",
     "schedule.steps",
     "data.num_workers",
+    "data.on_corrupt_image",
+    "data.source.on_corrupt_image",
     "accumulate",
     "compile",
 )
@@ -61,10 +63,12 @@ def open_device(name: str, threads: int | None) -> torch.device:
         name = f"cuda:{rank}"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         torch.empty(0, device=device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"device={name} cannot be used: {str(error).splitlines()[0]}; try device=cpu"
         ) from error
@@ -76,6 +80,10 @@ def open_data(config: DictConfig, split: str) -> Dataset:
     source = configs.build(config.data.source)
     dataset: Dataset = getattr(source, split)()
     proposals = config.proposals[split]
+    if split == "train" and proposals is not None and config.model.rpn is not None:
+        raise UserError(
+            f"proposals.train={proposals} leaves the model's RPN without anything to learn: set model.rpn=null"
+        )
     if proposals == "ground_truth":
         dataset.proposals = NoProposals() if split == "train" else GroundTruthBoxes(dataset)
     elif proposals is not None:
@@ -196,7 +204,10 @@ def check_same_run(config: DictConfig, stored: dict[str, Any], run_dir: Path) ->
     changed = [
         f"  {key}: {before.get(key)!r} before, {now.get(key)!r} now"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE)
+        if before.get(key) != now.get(key)
+        and not key.startswith(_FREE)
+        # What a run that was resumed by an older version says of a pretrained backbone.
+        and not (key.startswith("model.") and key.endswith(".weights") and before.get(key) is None)
     ]
     if changed:
         listed = "\n".join(changed[:10])

@@ -41,6 +41,15 @@ def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> 
             raise
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except RuntimeError as error:
+        if "debug=true" in arguments or type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(
+            f"error: the GPU's memory is full ({str(error).splitlines()[0]}). Compute a batch in parts "
+            "(accumulate=4), give a smaller schedule.batch_size or evaluation.batch_size, or precision=bf16",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     except OSError as error:
         if "debug=true" in arguments or error.errno not in _REFUSED:
             raise

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config_check import check_value, is_own, nearest
+from maskrcnn.engine.initialise import norms_of
 from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
@@ -194,6 +195,10 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
             _check_option(override)
             group = override.get_key_element()
             fresh = _compose("train", [str(override.input_line)])
+            if group not in fresh:
+                raise UserError(
+                    f"{override.input_line}: a recipe is for tools/train.py; give single keys here"
+                )
             OmegaConf.update(config, group, fresh[group], merge=False)
         for override in (o for o in parsed if not _is_group(o)):
             _check_key(config, override.get_key_element())
@@ -234,13 +239,20 @@ def pin_pretrained(config: DictConfig) -> None:
 
     So the run's stored config says what ran, and builds the same model without the pretrained file.
     """
+    source = config.init.weights
     for part in _pretrained_parts(config.get("model")):
-        if config.init.weights == "imagenet":
+        if source == "imagenet":
             part.weights = "imagenet"
+        no_stages = "frozen_stages" in part and part.frozen_stages is None
+        if part.norm != "auto" and not no_stages:
+            continue
+        norm, frozen = ("frozen_bn", 2) if part.weights else ("bn", 0)
+        if source not in (None, "imagenet") and Path(source).is_file():
+            norm, frozen = norms_of(source)  # as the weights were learned
         if part.norm == "auto":
-            part.norm = "frozen_bn" if part.weights else "bn"
-        if "frozen_stages" in part and part.frozen_stages is None:
-            part.frozen_stages = 2 if part.weights else 0
+            part.norm = norm
+        if no_stages:
+            part.frozen_stages = frozen
 
 
 def drop_pretrained(config: DictConfig) -> None:

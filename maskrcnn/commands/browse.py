@@ -21,6 +21,7 @@ from maskrcnn.engine.gallery import Card, to_page
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import errors
+from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
 from maskrcnn.evaluation.metrics import kinds_of
 
 _WRONG = [kind for kind in errors.KINDS if kind != "correct"]
@@ -86,6 +87,8 @@ def _cards(
 ) -> list[Card]:
     """Every image drawn into ``folder``/pictures, with what there is to sort it by."""
     truth = dataset.ground_truth()
+    if predictions is not None:
+        check_predictions(predictions, load_ground_truth(truth))
     objects, found = _by_image(truth["annotations"]), _by_image(predictions or [])
     wrong: dict[int, dict[str, int]] = {}
     if predictions is not None:

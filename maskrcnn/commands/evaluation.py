@@ -91,6 +91,7 @@ class Evaluator:
             rank=self.world.rank,
             world_size=self.world.size,
             num_images=config.evaluation.num_images,
+            pin_memory=device.type == "cuda",
         )
         self.picture: Picture | None = None
         self.metric = chosen_metric(config.metric, dataset.metric)
@@ -167,8 +168,10 @@ class Evaluator:
         rows: list[Picture] = []
         for index in range(len(self.dataset)):
             image_id = self.dataset.image_id(index)
-            if len(rows) == most or image_id not in by_image:
+            if len(rows) == most:
                 break
+            if image_id not in by_image:  # left out as damaged, or beyond evaluation.num_images
+                continue
             image = self.dataset.read(index).image
             left, right = (
                 draw_results(image, side, self.names, skeletons=self.skeletons)

@@ -149,10 +149,12 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
+@torch.no_grad()
 def _model_curves(paths: list[str], image: Pixels, box: Box, run_dir: Path, device: torch.device) -> None:
     """Features and masks of trained models when image and box move together, by up to two cells of the coarsest map."""
     models = {
-        name: assembly.load_trained(path, [], configs.Train)[1].to(device) for name, path in _named(paths)
+        name: assembly.load_trained(path, [], configs.Train)[1].to(device).eval()
+        for name, path in _named(paths)
     }
     still = _moved(image, 0, device)
     stride = max(max(s for s in model.features(still) if s <= 32) for model in models.values())

@@ -53,6 +53,10 @@ def main(arguments: Sequence[str]) -> None:
         trust_checkpoint=settings.trust_checkpoint,
     )
     run_dir = assembly.open_run_dir(settings.run_dir)
+    if source.folder is not None and run_dir.resolve() == source.folder.resolve():
+        raise UserError(
+            f"run_dir={run_dir} is where the input lies, which would be written over: give another"
+        )
     video = source if isinstance(source, Video) else None
     with Outputs(
         run_dir,

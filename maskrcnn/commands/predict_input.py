@@ -12,7 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from maskrcnn.data.images import Pixels, read_image
+from maskrcnn.data.images import CorruptImageError, Pixels, read_image
+from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -39,8 +40,18 @@ class Stills:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[Frame]:
+        """Every picture that can be read; one of several that cannot is named and passed over."""
+        damaged = 0
         for path in self.paths:
-            yield Frame(path.relative_to(self.folder).as_posix(), None, read_image(path))
+            try:
+                image = read_image(path)
+            except CorruptImageError as error:
+                damaged += 1
+                if damaged == len(self.paths):
+                    raise
+                console.print(f"passed over: {error}", style="yellow")
+                continue
+            yield Frame(path.relative_to(self.folder).as_posix(), None, image)
 
 
 class Video:
@@ -52,6 +63,7 @@ class Video:
     def __init__(self, source: str, max_frames: int | None = None) -> None:
         self.live = source.isdecimal()
         self.name = f"camera{source}" if self.live else Path(source).name
+        self.folder = None if self.live else Path(source).parent
         self._capture = cv2.VideoCapture(int(source) if self.live else source)
         if not self._capture.isOpened():
             what = f"camera {source}" if self.live else f"the video {source}"

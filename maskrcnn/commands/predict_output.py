@@ -91,11 +91,14 @@ class Outputs:
             self.annotations.add(as_annotation(result, self.num_detections))
         drawn = draw_results(frame.image, results, self.names, self.score_threshold, self.skeletons)
         if frame.number is None:
-            self._write(self._place(frame.file_name), drawn)
+            place = self._place(frame.file_name)
+            self._write(place, drawn)
+            stem = place.relative_to(self.folder).with_suffix("")
         else:
             self._write_frame(frame.file_name, drawn)
+            stem = Path(f"{frame.number:06d}")
         if self.masks:
-            self._write_masks(frame, found)
+            self._write_masks(stem, found)
 
     def _place(self, name: str) -> Path:
         """Where the drawn picture of ``name`` goes: ``a/b.jpg`` to ``a/b.png``, ``a/b.jpg.png`` if that is taken."""
@@ -115,10 +118,9 @@ class Outputs:
             raise UserError(f"{path} cannot be written: OpenCV has no encoder for it here")
         self._video.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
-    def _write_masks(self, frame: Frame, found: ImageDetections) -> None:
+    def _write_masks(self, stem: Path, found: ImageDetections) -> None:
         if found.masks is None:
             raise UserError("masks=true: the model has no mask head; leave masks out")
-        stem = Path(frame.file_name).with_suffix("") if frame.number is None else Path(f"{frame.number:06d}")
         for index in range(len(found)):
             if found.scores[index] < self.score_threshold:
                 continue

@@ -37,13 +37,15 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(
             f"the model of {settings.checkpoint} has no RPN (model.rpn=null), so it proposes nothing"
         )
-    model.box_head = model.mask_head = None
+    model.box_head = model.mask_head = model.keypoint_head = None
     device = assembly.open_device(settings.device, settings.threads)
     run_dir = assembly.open_run_dir(settings.run_dir)
     make_loader, transform = configs.build(config.data.test_loader), configs.build(config.data.test_transform)
     for split in ("train", "val"):
         dataset = assembly.open_data(config, split)
-        loader = make_loader(dataset, transform, config.evaluation.batch_size)
+        loader = make_loader(
+            dataset, transform, config.evaluation.batch_size, pin_memory=device.type == "cuda"
+        )
         images = detect_all(model.to(device), loader, dataset.category_ids, device)
         shown = track(images, split, total=len(dataset), console=console, disable=not console.is_terminal)
         found = [result for _, results in shown for result in results]

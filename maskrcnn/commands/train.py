@@ -76,7 +76,6 @@ def _stored(config: DictConfig, files: RunDir) -> dict[str, Any] | None:
     stored = files.newest()
     if stored is not None:
         assembly.check_same_run(config, stored["config"], files.path)
-        configs.drop_pretrained(config)
         console.print(f"resuming from step {stored['step']} of {config.schedule.steps}")
     return stored
 
@@ -95,6 +94,7 @@ class Run:
         val_set: Dataset,
         stored: dict[str, Any] | None,
     ) -> None:
+        self.stored_config = assembly.plain(config)
         if stored is not None:
             configs.drop_pretrained(config)
         self.config, self.files, self.device, self.world = config, files, device, world
@@ -105,7 +105,6 @@ class Run:
         self.learner = Learner(model, self.schedule, device, config.precision)
         self.guard = LossGuard(device, self.schedule.max_loss)
         self.evaluator = Evaluator(config, val_set, self.learner.evaluated_model, device, world)
-        self.stored_config = assembly.plain(config)
         self.best: float | None = None  # AP of best.pt
         self.best_step = 0
         self.step = 0  # steps done
@@ -208,6 +207,7 @@ class Run:
             rank=self.world.rank,
             world_size=self.world.size,
             accumulate=self.config.accumulate,
+            pin_memory=self.device.type == "cuda",
         )
         batches: Generator[TrainBatch] = loader.batches(self.step)
         return batches

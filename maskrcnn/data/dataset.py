@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.data.images import Pixels, read_image
+from maskrcnn.data.images import CorruptImageError, Pixels, read_image
 from maskrcnn.data.store import RecordStore
 from maskrcnn.errors import UserError
 from maskrcnn.keypoints import mirror_order
@@ -135,7 +135,11 @@ class Dataset(ABC):
         another size than its annotations say and for a mask that cannot be read.
         """
         record = self._records[index]
-        image = read_image(self.images / record.file_name, (record.height, record.width))
+        try:
+            image = read_image(self.images / record.file_name, (record.height, record.width))
+        except CorruptImageError as error:
+            remedy = "replace it, or set data.on_corrupt_image=skip to go on without it"
+            raise CorruptImageError(f"{error}; {remedy}") from error
         return Example(
             image,
             record.image_id,

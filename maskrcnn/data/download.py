@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import shutil
 import tarfile
 import urllib.error
@@ -83,8 +84,8 @@ def prepare(archives: tuple[Archive, ...], target: Path, progress: Progress, kee
 def fetch(url: str, path: Path, progress: Progress) -> None:
     """Downloads ``url`` to ``path``, going on where an earlier attempt stopped."""
     begun = path.stat().st_size if path.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
     try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
         with urllib.request.urlopen(request, timeout=60) as answer:
             if answer.status != 206:  # the server sends everything again
                 begun = 0
@@ -101,7 +102,11 @@ def fetch(url: str, path: Path, progress: Progress) -> None:
         raise UserError(
             f"{url} answers {error.code} {error.reason}; fetch it by hand, or use mirror=URL"
         ) from error
-    except OSError as error:  # URLError too
+    except ValueError as error:
+        raise UserError(
+            f"{url} is no address ({error}); mirror=URL begins with https:// or http://"
+        ) from error
+    except (OSError, http.client.HTTPException) as error:  # URLError too
         raise UserError(f"{url} cannot be fetched ({error}); run the same command again to resume") from error
     if total is not None and begun < total:
         raise UserError(

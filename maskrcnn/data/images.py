@@ -56,7 +56,6 @@ def _decode(path: str | Path, data: npt.NDArray[np.uint8], flags: int) -> Pixels
     if image is None:
         raise CorruptImageError(
             f"the image {path} is damaged, incomplete or of an unsupported kind ({data.size} bytes could not "
-            "be decoded as an 8- or 16-bit image); replace it, or set data.on_corrupt_image=skip to go on "
-            "without it"
+            "be decoded as an 8- or 16-bit image)"
         )
     return np.asarray(image, np.uint8)

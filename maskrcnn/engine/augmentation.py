@@ -20,6 +20,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.models.keypoint_head import points_of
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.matching import take
+from maskrcnn.models.precision import exactly
 from maskrcnn.structures import Detections, Images
 
 
@@ -124,8 +125,10 @@ def _samples(
             resized = [
                 prepared(
                     image,
-                    Transform(
+                    replace(
+                        transform,
                         short_side=max(round(min(sample.picture.size) * scale), 1),
+                        max_size=None,
                         horizontal_flip=float(mirrored),
                     ),
                 )
@@ -160,7 +163,8 @@ def _merge(
     votes = (box_ops.iou(chosen, boxes) >= augmentation.vote_iou) & (classes[..., None] == labels[:, None])
     weights = votes * scores.masked_fill(~valid, 0.0)[:, None]  # [N, D, K]
     total = weights.sum(-1, keepdim=True)
-    voted = torch.where(total > 0, weights @ boxes / total.clamp(min=1e-12), chosen)
+    with exactly(boxes.device):
+        voted = torch.where(total > 0, weights @ boxes / total.clamp(min=1e-12), chosen)
     return Detections(voted, best.masked_fill(~kept, 0.0), classes, kept, masks=None)
 
 

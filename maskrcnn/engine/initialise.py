@@ -45,9 +45,35 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> Start
             f"init={source} does not fit this model:\n{_table(skipped)}\n"
             "set init.reset_heads=true to start these layers anew and keep the others"
         )
+    others = [
+        (name, reason)
+        for name, reason in skipped
+        if name.startswith(("backbone.", "pyramid.")) and reason.endswith(" here")
+    ]
+    if others:
+        raise UserError(
+            f"init={source} is of a model with another backbone or pyramid; init.reset_heads=true is for other heads. "
+            f"Give the model that the weights are of (model=...):\n{_table(others)}"
+        )
     dropped = {name for name, _ in skipped}
     model.load_state_dict({k: v for k, v in state.items() if k not in dropped}, strict=False)
     return Start(skipped, words + kept(own, dropped))
+
+
+def norms_of(source: str | Path) -> tuple[str, int]:
+    """The backbone's kind of norm and its number of frozen stages that weights in a file were learned with.
+
+    Of a run's checkpoint its config says so; other files hold running statistics that count their batches, or frozen
+    ones that do not.
+    """
+    if Path(source).suffix == ".pkl":
+        return "frozen_bn", 2
+    content = checkpoint.load(source)
+    if "config" in content:
+        backbone = content["config"]["model"]["backbone"]
+        return str(backbone["norm"]), int(backbone.get("frozen_stages") or 0)
+    learned = any(name.endswith("num_batches_tracked") for name in content.get("model", content))
+    return ("bn", 0) if learned else ("frozen_bn", 2)
 
 
 def kept(own: Mapping[str, Tensor], dropped: set[str]) -> list[str]:

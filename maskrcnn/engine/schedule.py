@@ -96,4 +96,6 @@ def _depth(name: str) -> int:
     parts = name.split(".")
     if parts[0] != "backbone":
         return len(_STAGES)
+    if parts[1] == "stages" and parts[2].isdigit():  # torchvision's; the first is the stem
+        return min(int(parts[2]), len(_STAGES) - 1)
     return next((depth for depth, stage in enumerate(_STAGES) if stage in parts), len(_STAGES))

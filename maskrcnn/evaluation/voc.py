@@ -52,7 +52,10 @@ def per_class(
     with_masks = bool(masks) and all("segmentation" in p for p in predictions)
     boxes = curves(predictions, objects, box_overlap, 0.5)
     overlap = _mask_overlap(truth)
-    at50, at70 = (curves(predictions, masks, overlap, t) if with_masks else {} for t in (0.5, 0.7))
+    # Where nobody drew masks of an image's objects, a predicted one is neither right nor wrong.
+    bare = {entry["image_id"] for entry in objects} - {entry["image_id"] for entry in masks}
+    drawn = [p for p in predictions if p["image_id"] not in bare]
+    at50, at70 = (curves(drawn, masks, overlap, t) if with_masks else {} for t in (0.5, 0.7))
     found = {"AP": (boxes, area_ap), "AP07": (boxes, eleven_point_ap)}
     found |= {"APr50": (at50, area_ap), "APr70": (at70, area_ap)}
     return {

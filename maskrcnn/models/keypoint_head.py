@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from maskrcnn.models.losses import full_precision, multiclass
 from maskrcnn.models.matching import take
+from maskrcnn.models.precision import exactly
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Loss, Samples, Targets
 
@@ -92,7 +93,7 @@ def points_of(logits: Tensor, boxes: Tensor) -> Tensor:
     looked_at = torch.arange(_COARSE * size, device=logits.device, dtype=logits.dtype) + 0.5
     coarse = (looked_at * (pixels / len(looked_at))).floor()
     values = _resized(logits, coarse, pixels).flatten(0, 2)
-    is_peak = values == F.max_pool2d(values, 3, stride=1, padding=1)
+    is_peak = values == F.max_pool2d(values[:, None], 3, stride=1, padding=1)[:, 0]
     _, peaks = values.masked_fill(~is_peak, -torch.inf).flatten(1).topk(_PEAKS)  # [N K J, P]
     peaks = peaks.unflatten(0, logits.shape[:3])
     found = _chosen(coarse, peaks)  # [N, K, J, P, 2]
@@ -113,7 +114,8 @@ def _resized(logits: Tensor, places: Tensor, pixels: Tensor) -> Tensor:
     """Values ``[..., S, S]`` of maps ``[..., M, M]``, resized to ``pixels`` ``[..., 2, 1]``, in the columns and rows
     ``places`` ``[..., 2, S]``."""
     x, y = _bicubic(places, pixels, logits.shape[-1]).unbind(-3)  # [..., S, M]
-    return y @ logits @ x.transpose(-1, -2)
+    with exactly(logits.device):
+        return y @ logits @ x.transpose(-1, -2)
 
 
 def _chosen(places: Tensor, index: Tensor) -> Tensor:

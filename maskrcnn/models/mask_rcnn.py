@@ -161,7 +161,9 @@ class MaskRCNN(nn.Module):
     def _normalise(self, images: Images) -> Tensor:
         """Zero mean and unit variance; the padding is zero, which is the mean colour."""
         pixels = images.pixels
-        if not pixels.is_floating_point():
+        if pixels.is_floating_point():
+            pixels = pixels.to(self.pixel_mean.dtype)
+        else:
             pixels = (pixels - self.pixel_mean).div_(self.pixel_std)
         y, x = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
         height, width = images.sizes.view(-1, 2, 1, 1).unbind(1)  # [N, 1, 1]

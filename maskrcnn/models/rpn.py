@@ -154,7 +154,8 @@ class RPN(nn.Module):
         )
         boxes = box_ops.clip(decoded, sizes)
         corner, far = boxes.split(2, -1)
-        unusable = (far - corner < self.min_size).any(-1)
+        extent = far - corner
+        unusable = ((extent < self.min_size) | (extent <= 0)).any(-1)
         if self.score_threshold > 0:
             unusable |= score.sigmoid() < self.score_threshold
         levels = (

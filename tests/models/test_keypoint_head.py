@@ -148,3 +148,13 @@ def test_the_network_is_torchvisions() -> None:
     found = ours.heatmaps({}, torch.zeros(1, 3, 4), torch.ones(1, 3, dtype=torch.bool))
     torch.testing.assert_close(found[0], predictor(convs(pooled)))
     assert found.shape == (1, 3, J, M, M)
+
+
+def test_decoding_of_no_detections_and_under_autocast() -> None:
+    none = points_of(torch.zeros(2, 0, 3, 8, 8), torch.zeros(2, 0, 4))
+    assert none.shape == (2, 0, 3, 3)
+    logits = torch.randn(1, 4, 3, 14, 14, generator=torch.Generator().manual_seed(0)) * 10
+    boxes = torch.tensor([[[3.0, 5.0, 211.0, 340.0]]]).expand(1, 4, 4)
+    exact = points_of(logits, boxes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(points_of(logits, boxes), exact)
