@@ -239,7 +239,7 @@ def pin_pretrained(config: DictConfig) -> None:
 
     So the run's stored config says what ran, and builds the same model without the pretrained file.
     """
-    source = config.init.weights
+    source = config.init.weights if "init" in config else None
     for part in _pretrained_parts(config.get("model")):
         if source == "imagenet":
             part.weights = "imagenet"

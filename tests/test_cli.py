@@ -6,6 +6,7 @@ import errno
 from collections.abc import Sequence
 
 import pytest
+import torch
 
 from maskrcnn.cli import _status
 
@@ -30,3 +31,12 @@ def test_what_is_no_refusal_keeps_its_traceback() -> None:
 
     with pytest.raises(FileNotFoundError):
         _status(broken, [])
+
+
+def test_a_full_gpu_is_answered_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(arguments: Sequence[str]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+
+    assert _status(full, []) == 2
+    assert "accumulate=4" in (printed := capsys.readouterr().err)
+    assert "Tried to allocate 2.00 GiB)" in printed

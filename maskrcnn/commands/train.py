@@ -54,6 +54,9 @@ def _run(config: DictConfig, device: torch.device, world: World, interruption: I
         lambda: (assembly.open_data(config, "train"), assembly.open_data(config, "val"))
     )
     check_same_categories(train_set, val_set)
+    if (objects := int(train_set.num_objects.sum())) == train_set.num_crowds:
+        marked = f": all {objects} are marked iscrowd=1" if objects else ""
+        raise UserError(f"the training annotations hold no object to learn from{marked}")
     for words, dataset in (("training", train_set), ("validation", val_set)):
         lacking = dataset.num_objects.any() and not dataset.has_masks
         if config.model.mask_head is not None and lacking:

@@ -130,6 +130,10 @@ def _sound(
     if keypoints_defect(entry, categories[entry["category_id"]]):
         left_out |= {"keypoints", "num_keypoints"}
     kept = {key: value for key, value in entry.items() if key not in left_out and value is not None}
+    x, y, width, height = kept["bbox"]
+    if _reaches_beyond(kept["bbox"], image):
+        x1, y1 = max(x, 0), max(y, 0)
+        kept["bbox"] = [x1, y1, min(x + width, image["width"]) - x1, min(y + height, image["height"]) - y1]
     segmentation = readable_segmentation(entry, image)
     if segmentation is None:
         return kept
@@ -244,6 +248,9 @@ def _annotation_defects(
     where = f"{where} of image {image['id']}"
     if defect := _box_defect(entry, image):
         yield Defect(f"{defect}, dropped", where, f"draw it anew or remove it ({FIX})", False)
+    elif _reaches_beyond(entry["bbox"], image):
+        remedy = "bbox is [x, y, width, height]: are these perhaps [x1, y1, x2, y2]?"
+        yield Defect("a box that reaches beyond its image, cut", where, remedy, False)
     yield from _segmentation_defects(entry, image, where)
     if defect := keypoints_defect(entry, categories[category_id]):
         yield Defect(f"{defect}, passed over", where, f"mark them anew ({FIX})", False)
@@ -261,6 +268,12 @@ def _box_defect(entry: dict[str, Any], image: dict[str, Any]) -> str | None:
     if x >= image["width"] or y >= image["height"] or x + width <= 0 or y + height <= 0:
         return "a box outside of its image"
     return None
+
+
+def _reaches_beyond(box: list[float], image: dict[str, Any]) -> bool:
+    """By more than a pixel, which is how far drawing programs are off."""
+    x, y, width, height = box
+    return min(x, y) < -1 or x + width > image["width"] + 1 or y + height > image["height"] + 1
 
 
 def _segmentation_defects(entry: dict[str, Any], image: dict[str, Any], where: str) -> Iterator[Defect]:

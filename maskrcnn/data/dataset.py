@@ -99,6 +99,7 @@ class Dataset(ABC):
         self.image_ids = np.array([r.image_id for r in records], np.int64)
         self.sizes = np.array([(r.height, r.width) for r in records], np.int64)  # [len, 2] (height, width)
         self.num_objects = np.array([len(r.labels) for r in records], np.int64)
+        self.num_crowds = int(sum(r.crowd.sum() for r in records))
         self.has_masks = any(segmentation is not None for r in records for segmentation in r.segmentations)
         self.num_keypoints = max(
             (r.keypoints.shape[1] for r in records if r.keypoints is not None), default=0

@@ -127,6 +127,7 @@ SKIPS: dict[str, tuple[Callable[[Content], None], str]] = {
     "box of three numbers": (change(bbox=[5, 5, 4]), "1 x a bbox that is not four numbers"),
     "box of texts": (change(bbox=["5", 5, 4, 4]), "1 x a bbox that is not four numbers"),
     "box outside": (change(bbox=[70, 5, 4, 4]), "1 x a box outside of its image, dropped"),
+    "box by its corners": (change(bbox=[30, 20, 58, 38]), "1 x a box that reaches beyond its image, cut"),
     "no box, no mask": (change(bbox=..., segmentation=...), "1 x a bbox that is not four numbers"),
     "polygon of two corners": (
         change(segmentation=[[1, 2, 3, 4]]),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.data.download import Archive, prepare
+from maskrcnn.data.download import Archive, fetch, prepare
 from maskrcnn.errors import UserError
 
 Files = dict[str, bytes]
@@ -174,3 +174,8 @@ def test_a_target_that_is_a_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to"):
         prepare((), tmp_path / "file", silent)
+
+
+def test_a_mirror_that_is_no_address_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no address"):
+        fetch("example.org/a.zip", tmp_path / "a.zip", lambda *arguments: None)

@@ -140,3 +140,12 @@ def test_boxes_against_an_independent_implementation(seed: int) -> None:
     assert figures["AP"] == pytest.approx(slow_ap(predictions, truth, eleven=False), abs=1e-9)
     assert figures["AP07"] == pytest.approx(slow_ap(predictions, truth, eleven=True), abs=1e-9)
     assert 1 < figures["AP"] < 99
+
+
+def test_masks_are_scored_where_somebody_drew_them() -> None:
+    """VOC's Main lists images whose objects have boxes alone; what is found there is no false alarm among the masks."""
+    bare = thing(2, 2, [5, 5, 10, 10])
+    del bare["segmentation"]
+    truth = data(thing(1, 1, [0, 0, 10, 10]), bare)
+    found = [thing(0, 1, [0, 0, 10, 10], score=0.5), thing(0, 2, [5, 5, 10, 10], score=0.9)]
+    assert evaluate(found, truth)["voc"] == {"AP": 100, "AP07": 100, "APr50": 100, "APr70": 100}

@@ -14,6 +14,7 @@ import pytest
 
 from maskrcnn.cli import run_tool
 from maskrcnn.commands import train
+from maskrcnn.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,6 +116,20 @@ def test_boxes_cannot_train_a_mask_head(
     status, message = ended([a for a in arguments if "mask_head" not in a], monkeypatch, capsys)
     assert status == 2
     assert "no masks (segmentation); set model.mask_head=null" in message
+
+
+@pytest.mark.parametrize(
+    ("annotations", "words"),
+    [
+        ([annotation(iscrowd=1, segmentation=[[1, 1, 5, 1, 5, 5]])], "all 1 are marked iscrowd=1"),
+        ([], "hold no object to learn from"),
+    ],
+)
+def test_nothing_to_learn_is_said(tmp_path: Path, annotations: list[object], words: str) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    path = coco_json(tmp_path, annotations=annotations)
+    with pytest.raises(UserError, match=words):
+        train.main([*custom(path, tmp_path), f"run_dir={tmp_path / 'run'}"])
 
 
 def test_boxes_of_no_size_are_dropped_counted_and_reported(

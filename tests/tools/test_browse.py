@@ -85,3 +85,16 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             browse.main([*arguments, f"run_dir={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [({"images": []}, "predictions are a list"), ([{"score": 1.0}], "prediction 0 has image_id=None")],
+)
+def test_predictions_that_are_none_are_refused(
+    tiny: Sequence[str], tmp_path: Path, content: object, words: str
+) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    own = [a for a in tiny if a.startswith("data.")]
+    with pytest.raises(UserError, match=words):
+        browse.main([*own, f"predictions={tmp_path / 'p.json'}", f"run_dir={tmp_path}"])

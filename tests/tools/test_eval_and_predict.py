@@ -248,3 +248,30 @@ def test_predict_with_several_views(run: Path, tmp_path: Path) -> None:
     assert len(one) > 0
     assert one != many
     assert sum(r["score"] for r in many[:10]) >= sum(r["score"] for r in one[:10])
+
+
+def test_predict_passes_over_a_damaged_picture_and_spares_the_originals(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.jpg", "a.png", "c.png"):
+        cv2.imwrite(str(folder / name), rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    (folder / "b.png").write_bytes(b"no picture")
+    arguments = [f"checkpoint={run / 'best.pt'}", f"input={folder}", "score_threshold=0.0", "masks=true"]
+    predict.main([*arguments, f"run_dir={out}"])
+    assert "passed over: the image" in (printed := capsys.readouterr().out)
+    assert "3 images" in printed
+    assert {path.name for path in (out / "masks").iterdir()} == {"a", "a.png", "c"}  # of a.jpg and of a.png
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="is where the input lies"):
+        predict.main([*arguments, f"run_dir={folder}"])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(UserError, match="could not be decoded"):
+        predict.main([f"checkpoint={run / 'best.pt'}", f"input={folder / 'b.png'}", f"run_dir={out}"])
+
+
+def test_a_recipe_is_no_argument_of_a_stored_model(run: Path) -> None:
+    with pytest.raises(UserError, match=r"experiment=nuclei: a recipe is for tools/train\.py"):
+        eval_command.main([f"checkpoint={run / 'best.pt'}", "experiment=nuclei"])
