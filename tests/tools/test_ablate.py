@@ -282,7 +282,7 @@ def test_masks_of_given_boxes_keep_boxes_and_classes(tiny: Sequence[str], tmp_pa
 def test_parts_that_do_not_fit_are_refused(tiny: Sequence[str], arguments: list[str], words: str) -> None:
     kept = [a for a in tiny if not a.startswith(("model.box_head", "model.mask_head", "model.sampler"))]
     with pytest.raises(UserError, match=words):
-        train.main([*kept, *arguments, "proposals.train=ground_truth", "proposals.val=ground_truth"])
+        train.main([*kept, *arguments])
 
 
 def test_explain_draws_and_counts(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_explain_looks_at_trained_models_of_two_strides(
         assert list(by_name) == both
         assert all(len(values) == len(shifts) for values in by_name.values())
     by_fine = drawn["model_features.png"][1][both[1]]
-    assert by_fine[8] == pytest.approx(0, abs=0.1)  # 16 pixels, a whole cell of its map
+    assert by_fine[0] == 0
     assert by_fine[4] > 1
 
 
