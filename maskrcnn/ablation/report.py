@@ -345,7 +345,8 @@ def show(
     """``27.4 ± 1.2``; a minus is a minus sign."""
     if estimate is None:
         return "–"
-    mean = f"{scale * estimate.mean:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    shown = round(scale * estimate.mean, digits) + 0.0  # no −0.0
+    mean = f"{shown:{'+' if sign else ''}.{digits}f}".replace("-", "−")
     half = "" if estimate.half is None else f" ± {scale * estimate.half:.{digits}f}"
     return f"{mean}{half}{unit}"
 
@@ -360,10 +361,9 @@ def _name(metric: str) -> str:
 
 
 def _operator(record: Record) -> str:
-    """Of the axes, or the last one that the run was told, or the default."""
-    for axis in ("roi_op", "variant"):
-        if axis in record["axes"]:
-            return str(record["axes"][axis])
+    """Of the axis, or the last one that the run was told, or the default."""
+    if "roi_op" in record["axes"]:
+        return str(record["axes"]["roi_op"])
     told = [o.removeprefix("roi_op=") for o in record["overrides"] if o.startswith("roi_op=")]
     return told[-1] if told else "align"
 
