@@ -16,13 +16,14 @@ from matplotlib.figure import Figure as Canvas
 
 from maskrcnn.ablation.document import Figure
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds, gain_by_size
+from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds, differences, gain_by_size
 from maskrcnn.data.images import Pixels
 from maskrcnn.engine.draw import draw_results
 
 # The same content gives the same file: no date, ids that do not change.
 matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+_FEW_LINES = 6  # of which a legend finds room between them
 _COLOURS = {"align": "#1b7837", "pool": "#b2182b", "warp": "#e08214", "align_legacy": "#5aae61"}
 
 
@@ -37,7 +38,7 @@ def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
             mean = row.mean_of(lambda record: record["by_iou"][kind]["all"])
             panel.plot(_THRESHOLDS, mean, label=label, color=_COLOURS.get(label), marker=".")
         panel.set(title=name, xlabel="IoU threshold", ylabel=f"{KINDS[kind]} AP", ylim=(0, None))
-        panel.legend()
+        _legend(panel)
     caption = f"{KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds."
     return Figure(f"iou_{kind}", caption, _svg(canvas))
 
@@ -65,11 +66,33 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
     ]
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
     panel.minorticks_off()
-    panel.legend()
+    _legend(panel)
     of = table.compare.of
     caption = f"Gain of {of} in {KINDS[kind]} AP, by the size of objects in cells of the map that the head pools from; "
     caption += "bars are 95 % intervals over the seeds, where there are several."
     return Figure(f"size_{kind}", caption, _svg(canvas))
+
+
+def gains(table: Table, rows: Sequence[Row], metric: str) -> Figure | None:
+    """Every stated difference as a bar, with its interval."""
+    found = differences(table, rows, [metric])
+    if len(found) <= _FEW_LINES:
+        return None
+    canvas = Canvas(figsize=(7, 0.8 + 0.26 * len(found)), layout="constrained")
+    panel = canvas.subplots()
+    names = [", ".join([f"{d.first} − {d.second}", *d.axes.values()]) for d in found]
+    means = [d.by_seed.mean for d in found]
+    halves = [
+        next((e.half for e in (d.by_seed, d.by_image) if e is not None and e.half is not None), 0.0)
+        for d in found
+    ]
+    panel.barh(names, means, xerr=halves if any(halves) else None, color="#7fbf7b", ecolor="#444", capsize=2)
+    panel.axvline(0, color="#444", lw=0.8)
+    panel.invert_yaxis()
+    panel.tick_params(labelsize=8)
+    panel.set(xlabel=f"difference in {KINDS[metric.rpartition('_')[0]]} AP")
+    caption = "Differences with 95 % intervals: over the seeds where there are several, else over the images."
+    return Figure("gains", caption, _svg(canvas))
 
 
 def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Figure | None:
@@ -111,7 +134,7 @@ def learning_curves(table: Table, rows: Sequence[Row]) -> Figure:
             if curve := row.records[0]["curve"]:
                 panel.plot(*np.transpose(curve), label=label, color=_COLOURS.get(label), lw=1)
         panel.set(title=name, xlabel="step", ylabel="training loss")
-        panel.legend()
+        _legend(panel)
     return Figure("learning_curves", "Training loss of the first seed.", _svg(canvas))
 
 
@@ -166,8 +189,8 @@ def _pairs(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row, str, float
             continue
         for other in rows:
             if other.axes[axis] != of and {**other.axes, axis: of} == row.axes:
-                rest = ", ".join(f"{k} {v}" for k, v in row.axes.items() if k != axis)
-                found.append((row, other, f"{of} − {other.axes[axis]}, {rest}", cell))
+                rest = [f"{k} {v}" for k, v in row.axes.items() if k != axis]
+                found.append((row, other, ", ".join([f"{of} − {other.axes[axis]}", *rest]), cell))
     return found
 
 
@@ -177,8 +200,15 @@ def _centres(edges: Sequence[float]) -> Any:
     return np.array([np.sqrt(max(low, high / 4) * high) for low, high in zip(edges, ends, strict=True)])
 
 
-def _panels(groups: dict[str, Any]) -> tuple[Canvas, list[Any]]:
-    canvas = Canvas(figsize=(4.6 * min(len(groups), 3), 3.6 * -(-len(groups) // 3)), layout="constrained")
+def _legend(panel: Any) -> None:
+    """Beside the panel where it would cover the lines."""
+    many = len(panel.get_legend_handles_labels()[1]) > _FEW_LINES
+    panel.legend(**({"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": 7} if many else {}))
+
+
+def _panels(groups: dict[str, dict[str, Row]]) -> tuple[Canvas, list[Any]]:
+    wide = 6.6 if max(map(len, groups.values())) > _FEW_LINES else 4.6
+    canvas = Canvas(figsize=(wide * min(len(groups), 3), 3.6 * -(-len(groups) // 3)), layout="constrained")
     grid = canvas.subplots(-(-len(groups) // 3), min(len(groups), 3), squeeze=False).ravel()
     for unused in grid[len(groups) :]:
         unused.set_axis_off()

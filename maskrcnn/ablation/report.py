@@ -85,7 +85,8 @@ def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Pat
 def report(table: Table, rows: Sequence[Row], images: Path) -> list[Block]:
     """The report's blocks, in the order they are read. images: the folder of the pictures to be shown."""
     kinds = [k for k in ("keypoints", "segm", "bbox") if all(k in row.records[0]["by_iou"] for row in rows)]
-    plots = [figures.iou_curves(table, rows, kind) for kind in kinds]
+    plots = [figures.gains(table, rows, f"{kinds[0]}_AP") if kinds else None]
+    plots += [figures.iou_curves(table, rows, kind) for kind in kinds]
     plots += [figures.size_gain(table, rows, kind) for kind in kinds]
     plots += [figures.stride_gain(table, rows, f"{kinds[0]}_AP") if kinds and table.compare else None]
     plots += [figures.learning_curves(table, rows), figures.example_images(table, rows, images)]
