@@ -271,7 +271,7 @@ def test_masks_of_given_boxes_keep_boxes_and_classes(tiny: Sequence[str], tmp_pa
     assert set(json.loads((tmp_path / "metrics.json").read_text())) == {"segm"}
 
 
-GIVEN = ["proposals.train=ground_truth", "proposals.val=ground_truth"]
+OBJECTS_GIVEN = ["proposals.train=ground_truth", "proposals.val=ground_truth"]
 NO_HEADS = ["model.box_head=null", "model.mask_head=null"]
 
 
@@ -279,7 +279,7 @@ NO_HEADS = ["model.box_head=null", "model.mask_head=null"]
     ("arguments", "words"),
     [
         (["model.box_head=null"], "set rpn=null"),
-        ([*GIVEN, *NO_HEADS, "model.sampler=null", "model.rpn=null"], "all null"),
+        ([*OBJECTS_GIVEN, *NO_HEADS, "model.sampler=null", "model.rpn=null"], "all null"),
         (["model.sampler=null"], "sampler=null is for an RPN alone"),
     ],
 )

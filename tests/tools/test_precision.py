@@ -58,7 +58,9 @@ def peak(arguments: Sequence[str]) -> float:
     commands = ([sys.executable, "-c", code], [sys.executable, *TOOL[1:], *arguments])
     printed = []
     for command in commands:
-        done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
+        # One arena: how many of them malloc opens, and keeps, is chance.
+        surroundings = {**environment(), "MALLOC_ARENA_MAX": "1"}
+        done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         printed.append(done.stdout)
     return float(re.findall(r"peak memory (\S+) GiB", printed[1])[0]) - float(printed[0])
@@ -79,7 +81,7 @@ def test_deterministic_twice_the_same_bits_and_hardly_more_memory(tmp_path: Path
         "log.images=0",
         "threads=2",
     ]
-    usual = peak([*arguments, f"run_dir={tmp_path / 'usual'}"])
+    usual = max(peak([*arguments, f"run_dir={tmp_path / name}"]) for name in ("usual", "again"))
     once, twice = (
         peak([*arguments, "deterministic=true", f"run_dir={tmp_path / name}"]) for name in ("once", "twice")
     )
