@@ -21,6 +21,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import MultiScaleRoIAlign
 
 from benchmarks.timing import Row, compare, keep_freed_memory, machine
+from maskrcnn.engine.logs import peak_memory_mib
 
 IMAGE = (800, 1333)  # height, width
 STRIDES = (4, 8, 16, 32)
@@ -301,11 +302,6 @@ def peak(side: str) -> None:
     align(maps[:, :8], rows[:4], 14, 1 / 16, 2, aligned=True).sum().backward()
     maps.grad = None
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _peak_kib()
+    before = peak_memory_mib()
     align(maps, rows, 14, 1 / 16, 2, aligned=True).sum().backward()
-    print((_peak_kib() - before) / 1024)
-
-
-def _peak_kib() -> int:
-    status = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    print(peak_memory_mib() - before)
