@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn import config as configs
+from maskrcnn.config_pretrained import drop_pretrained
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile
 from maskrcnn.data.transforms import Transform
@@ -159,7 +160,7 @@ def load_trained(
             f"checkpoint {path} would call {', '.join(foreign)}, which is not part of this project; "
             "set trust_checkpoint=true if you know where the file comes from"
         )
-    configs.drop_pretrained(config)
+    drop_pretrained(config)
     config = configs.override_config(config, overrides, schema)
     model = build_model(config)
     try:

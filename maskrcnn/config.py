@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config_check import check_value, is_own, nearest
-from maskrcnn.engine.initialise import norms_of
+from maskrcnn.config_pretrained import pin_pretrained
 from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
@@ -234,33 +234,6 @@ def foreign_targets(node: Any) -> list[str]:
     return below if target is None or is_own(str(target)) else [str(target), *below]
 
 
-def pin_pretrained(config: DictConfig) -> None:
-    """Spread ``init.weights=imagenet`` to the backbone parts, and replace ``auto`` by what it stands for.
-
-    So the run's stored config says what ran, and builds the same model without the pretrained file.
-    """
-    source = config.init.weights if "init" in config else None
-    for part in _pretrained_parts(config.get("model")):
-        if source == "imagenet":
-            part.weights = "imagenet"
-        no_stages = "frozen_stages" in part and part.frozen_stages is None
-        if part.norm != "auto" and not no_stages:
-            continue
-        norm, frozen = ("frozen_bn", 2) if part.weights else ("bn", 0)
-        if source not in (None, "imagenet") and Path(source).is_file():
-            norm, frozen = norms_of(source)  # as the weights were learned
-        if part.norm == "auto":
-            part.norm = norm
-        if no_stages:
-            part.frozen_stages = frozen
-
-
-def drop_pretrained(config: DictConfig) -> None:
-    """Forget where the backbone's weights came from: a checkpoint brings its own."""
-    for part in _pretrained_parts(config.get("model")):
-        part.weights = None
-
-
 def check(config: DictConfig, schema: type) -> None:
     """Raise UserError for the first key or value that does not fit ``schema`` or its ``_target_``'s signature."""
     config = config.copy()
@@ -341,12 +314,3 @@ def _fill_operators(config: DictConfig) -> None:
             OmegaConf.update(
                 config, head, OmegaConf.load(CONFIG_DIR / "roi_op" / f"{name}.yaml"), merge=False
             )
-
-
-def _pretrained_parts(node: Any) -> Iterator[DictConfig]:
-    if isinstance(node, DictConfig):
-        if "weights" in node and "norm" in node:
-            yield node
-        for key in node:
-            if isinstance(node._get_node(key), DictConfig):
-                yield from _pretrained_parts(node[key])

@@ -22,16 +22,17 @@ ALLOWED: dict[str, set[str]] = {
     "data": LEAVES,
     "evaluation": LEAVES | {"data"},
     "engine": LEAVES | {"data", "models", "evaluation", "weights"},
-    "config": LEAVES | {"engine", "config_check"},
+    "config": LEAVES | {"engine", "config_check", "config_pretrained"},
     "config_check": {"errors", "ranges"},
-    "assembly": LEAVES | {"data", "models", "evaluation", "engine", "config"},
+    "config_pretrained": {"engine"},
+    "assembly": LEAVES | {"data", "models", "evaluation", "engine", "config", "config_pretrained"},
     "predictor": LEAVES | {"data", "models", "engine", "assembly"},
     "cli": {"errors"},
     "export": LEAVES | {"models"},
     "ablation": LEAVES | {"data", "models", "evaluation", "engine", "assembly"},
     "commands": LEAVES
     | {"ablation", "config_check", "data", "models", "evaluation", "engine", "config", "assembly", "cli"}
-    | {"predictor", "export"},
+    | {"config_pretrained", "predictor", "export"},
 }
 MODULES = sorted((ROOT / "maskrcnn").rglob("*.py"))
 

@@ -148,7 +148,8 @@ def example_images(table: Table, rows: Sequence[Row], images: Path | None) -> Fi
         return None
     names = {c["id"]: c["name"] for c in rows[0].records[0]["manifest"]["config"]["categories"]}
     count = len(shown)
-    canvas = Canvas(figsize=(2.4 * count, 2.6 * len(rows)), layout="constrained")
+    side = 2.4 if len(rows) <= _FEW_LINES else 1.5
+    canvas = Canvas(figsize=(side * count, (side + 0.2) * len(rows)), layout="constrained")
     panels = np.atleast_2d(canvas.subplots(len(rows), count, squeeze=False))
     for line, row in zip(panels, rows, strict=True):
         for panel, example in zip(line, row.records[0]["examples"], strict=True):
@@ -221,7 +222,7 @@ def _jpeg(canvas: Canvas) -> str:
     agg.draw()
     pixels = np.asarray(agg.buffer_rgba())[..., 2::-1]
     coded = base64.b64encode(
-        cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+        cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
     ).decode()
     height, width = pixels.shape[:2]
     return (

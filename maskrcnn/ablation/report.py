@@ -6,9 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,17 +25,13 @@ from maskrcnn.ablation.document import (
 )
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
-from maskrcnn.ablation.statistics import Estimate, paired_bootstrap
+from maskrcnn.ablation.sizes import by_size, given_boxes
+from maskrcnn.ablation.statistics import show
 from maskrcnn.ablation.summary import (
-    FEW,
     METRICS,
     Difference,
     Row,
-    cell_pixels,
-    common_seeds,
-    compared,
     differences,
-    gain_by_size,
     grid_rows,
     operator_switches,
     stride_of,
@@ -97,8 +91,8 @@ def report(table: Table, rows: Sequence[Row], images: Path) -> list[Block]:
         *_claims(table, rows),
         *_differences(table, rows),
         *_paper(table, rows),
-        *_sizes(table, rows, kinds),
-        *_instances(table, rows),
+        *by_size(table, rows, kinds),
+        *given_boxes(table, rows),
         *_cross(table, rows),
         Heading("Figures"),
         *plots,
@@ -181,114 +175,6 @@ def _paper(table: Table, rows: Sequence[Row]) -> list[Block]:
     return [Heading("Beside the paper"), Paragraph(text), Grid("paper", header, lines)]
 
 
-def _sizes(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Block]:
-    blocks: list[Block] = []
-    for kind in kinds:
-        edges = [*table.sizes, None]
-        names = [f"{low:g}–{'' if high is None else f'{high:g}'} px" for low, high in pairwise(edges)]
-        lines = []
-        for row in rows:
-            mean = row.by_size(kind)
-            cell = cell_pixels(row.records[0])
-            cells = "by level" if cell is None else f"{cell:g} px"
-            lines.append([*row.axes.values(), cells, *("–" if np.isnan(v) else f"{v:.1f}" for v in mean)])
-        objects = [str(n) for n in rows[0].records[0]["by_size"]["objects"]]
-        lines.append(["objects", *[""] * len(table.axes), *objects])
-        what = f"{figures.KINDS[kind]} AP"
-        blocks += [
-            Paragraph(what[0].upper() + what[1:] + ":"),
-            Grid(f"sizes-{kind}", [*table.axes, "a cell", *names], lines),
-        ]
-        if gains := _size_gains(table, rows, kind):
-            others = [axis for axis in table.axes if table.compare and axis != table.compare.axis]
-            blocks += [
-                Paragraph(f"Differences in {what}, paired by seed:"),
-                Grid(f"size-gains-{kind}", [*others, "difference", "a cell", *names], gains),
-            ]
-    if not blocks:
-        return []
-    text = (
-        "Of the objects whose square root of area lies in each range of pixels of the original image; "
-        f"divided by a cell's side it is their size in cells. Ranges of fewer than {FEW} objects are left out."
-    )
-    return [Heading("By object size"), Paragraph(text), *blocks]
-
-
-def _size_gains(table: Table, rows: Sequence[Row], kind: str) -> list[list[str]]:
-    lines = []
-    for row, other in compared(table, rows):
-        assert table.compare is not None
-        axis = table.compare.axis
-        cell = cell_pixels(row.records[0])
-        lines.append(
-            [
-                *(value for name, value in row.axes.items() if name != axis),
-                f"{row.axes[axis]} − {other.axes[axis]}",
-                "by level" if cell is None else f"{cell:g} px",
-                *(show(gain, sign=True) for gain in gain_by_size(row, other, kind)),
-            ]
-        )
-    return lines
-
-
-def _instances(table: Table, rows: Sequence[Row]) -> list[Block]:
-    """Mean mask IoU, paired by object, where the boxes were given."""
-    if table.compare is None or any("instances" not in row.records[0] for row in rows):
-        return []
-    axis, of = table.compare.axis, table.compare.of
-    lines = [[*row.axes.values(), "", f"{_ious(row.records).mean():.2f}", ""] for row in rows]
-    header = [*table.axes, "objects", "mean mask IoU", f"{of} − this, paired by object"]
-    for line, row in zip(lines, rows, strict=True):
-        line[-3] = str(len(row.records[0]["instances"]["iou"]))
-        if row.axes[axis] != of and (pair := _compared(table, rows, row)) is not None:
-            line[-1] = show(paired_bootstrap(*map(_ious, pair)), sign=True, digits=2)
-    return [
-        Heading("Mask IoU of given boxes"),
-        Grid("instances", header, lines),
-        *_instance_sizes(table, rows),
-    ]
-
-
-def _instance_sizes(table: Table, rows: Sequence[Row]) -> list[Block]:
-    """The paired gain by object size in cells."""
-    assert table.compare is not None
-    axis, of = table.compare.axis, table.compare.of
-    bounds = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
-    lines = []
-    for row in (r for r in rows if r.axes[axis] != of):
-        pair, cell = _compared(table, rows, row), cell_pixels(row.records[0])
-        if pair is None or cell is None:
-            continue
-        first, second = pair
-        area = np.array(row.records[0]["instances"]["area"])
-        cells = np.sqrt(area) / cell
-        for low, high in pairwise(bounds):
-            inside = (cells >= low) & (cells < high)
-            if inside.sum() >= 10:
-                gain = paired_bootstrap(_ious(first)[inside], _ious(second)[inside])
-                span = f"{low:g}–{'' if np.isinf(high) else f'{high:g}'}"
-                lines.append(
-                    [*row.axes.values(), span, str(int(inside.sum())), show(gain, sign=True, digits=2)]
-                )
-    header = [*table.axes, "size in cells", "objects", f"{of} − this, mask IoU"]
-    return [Grid("instance-sizes", header, lines)] if lines else []
-
-
-def _compared(
-    table: Table, rows: Sequence[Row], row: Row
-) -> tuple[Sequence[Record], Sequence[Record]] | None:
-    """The runs that ``row`` is compared with and its own, of the seeds that both have; None where there is none."""
-    assert table.compare is not None
-    wanted = {**row.axes, table.compare.axis: table.compare.of}
-    best = next((r for r in rows if r.axes == wanted), None)
-    first, second = ([], []) if best is None else common_seeds(best, row)
-    return (first, second) if first else None
-
-
-def _ious(records: Sequence[Record]) -> Any:
-    return np.mean([r["instances"]["iou"] for r in records], axis=0)
-
-
 def _cross(table: Table, rows: Sequence[Row]) -> list[Block]:
     if table.cross is None or not any(row.records[0].get("tested_with") for row in rows):
         return []
@@ -338,18 +224,6 @@ def _shared(manifests: Sequence[Record]) -> list[str]:
         return [f"one set of proposals and starting weights: {known[0]}{beside}"]
     counts = ", ".join(f"{name} ({sum(m.get('shared') == name for m in manifests)} runs)" for name in known)
     return [f"{len(known)} sets of proposals and starting weights, not one: {counts}{beside}"]
-
-
-def show(
-    estimate: Estimate | None, sign: bool = False, digits: int = 1, scale: float = 1, unit: str = ""
-) -> str:
-    """``27.4 ± 1.2``; a minus is a minus sign."""
-    if estimate is None:
-        return "–"
-    shown = round(scale * estimate.mean, digits) + 0.0  # no −0.0
-    mean = f"{shown:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-    half = "" if estimate.half is None else f" ± {scale * estimate.half:.{digits}f}"
-    return f"{mean}{half}{unit}"
 
 
 def _signed(value: float) -> str:

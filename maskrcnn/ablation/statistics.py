@@ -89,3 +89,15 @@ def lost_share(first: Sequence[float], second: Sequence[float]) -> Estimate:
     if any(a == 0 for a in first):
         raise ValueError("a share of 0 AP is not defined")
     return mean_interval([(a - b) / a for a, b in zip(first, second, strict=True)])
+
+
+def show(
+    estimate: Estimate | None, sign: bool = False, digits: int = 1, scale: float = 1, unit: str = ""
+) -> str:
+    """``27.4 ± 1.2``; a minus is a minus sign."""
+    if estimate is None:
+        return "–"
+    shown = round(scale * estimate.mean, digits) + 0.0  # no −0.0
+    mean = f"{shown:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    half = "" if estimate.half is None else f" ± {scale * estimate.half:.{digits}f}"
+    return f"{mean}{half}{unit}"

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from maskrcnn import assembly
 from maskrcnn import config as configs
+from maskrcnn.config_pretrained import drop_pretrained
 from maskrcnn.engine.failure import load_failed_step, replay
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(
             f"{settings.step} would call {', '.join(foreign)}; set trust_checkpoint=true to let it"
         )
-    configs.drop_pretrained(config)
+    drop_pretrained(config)
     device = assembly.open_device(settings.device, settings.threads)
     model = assembly.build_model(config)
     model.load_state_dict(content["model"])

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn import assembly
 from maskrcnn import config as configs
 from maskrcnn.commands.evaluation import Evaluator
+from maskrcnn.config_pretrained import drop_pretrained
 from maskrcnn.data.dataset import Dataset, check_same_categories
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.distributed import World, joined, lost_peer
@@ -99,7 +100,7 @@ class Run:
     ) -> None:
         self.stored_config = assembly.plain(config)
         if stored is not None:
-            configs.drop_pretrained(config)
+            drop_pretrained(config)
         self.config, self.files, self.device, self.world = config, files, device, world
         self.interruption, self.train_set, self.stored = interruption, train_set, stored
         self.schedule = Schedule(**configs.build(config.schedule))
