@@ -211,7 +211,6 @@ class Runner:
         assert isinstance(config, DictConfig)
         dataset = assembly.open_data(config, "val")
         annotations = dataset.ground_truth()
-        self._keep_examples(annotations["images"], dataset.images)
         predictions = json.loads((run_dir / "predictions.json").read_text())
         kinds = list(json.loads((run_dir / "metrics.json").read_text()))
         curve, seconds, memory = record.learning_curve(run_dir)
@@ -225,7 +224,7 @@ class Runner:
             **record.figures(predictions, annotations, kinds, config.evaluation.max_dets, self.table.sizes),
             "curve": curve,
             "network_scale": record.network_scale(annotations, config.data.short_side, config.data.max_size),
-            "examples": record.examples(predictions, annotations),
+            "examples": self._kept(record.examples(predictions, annotations), dataset.images),
             "tested_with": self._cross(cell) if cell.seed == 0 else {},
             "manifest": record.manifest(run_dir, seconds, memory),
         }
@@ -235,12 +234,18 @@ class Runner:
             found["instances"] = record.instance_ious(predictions, annotations)
         return found
 
-    def _keep_examples(self, images: list[dict[str, Any]], folder: Path) -> None:
-        """The first images, for the report's pictures: beside it where they may be shared, else among the runs."""
+    def _kept(self, examples: list[record.Record], folder: Path) -> list[record.Record]:
+        """The examples, each with the name of its picture: copied beside the report where it may be shared, else among
+        the runs, under a name of its content, as cells of other data have other images of the same names."""
         kept = examples_folder(self.table, self.out)
         kept.mkdir(parents=True, exist_ok=True)
-        for image in images[: record.EXAMPLES]:
-            shutil.copyfile(folder / image["file_name"], kept / Path(image["file_name"]).name)
+        named = []
+        for example in examples:
+            path = folder / example["image"]["file_name"]
+            name = f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}{path.suffix}"
+            shutil.copyfile(path, kept / name)
+            named.append({**example, "picture": name})
+        return named
 
     def _cross(self, cell: Cell) -> dict[str, Any]:
         """The cell's metrics when it is tested with the other values of the crossed axis."""

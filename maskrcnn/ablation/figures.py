@@ -16,6 +16,7 @@ from matplotlib.figure import Figure as Canvas
 
 from maskrcnn.ablation.document import Figure
 from maskrcnn.ablation.grid import Table
+from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds, differences, gain_by_size
 from maskrcnn.data.images import Pixels
 from maskrcnn.engine.draw import draw_results
@@ -74,24 +75,28 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
 
 
 def gains(table: Table, rows: Sequence[Row], metric: str) -> Figure | None:
-    """Every stated difference as a bar, with its interval."""
+    """Every stated difference as a bar with its interval: over the seeds, or where no place has several of them the
+    mean AP within images, whose interval is over the images."""
     found = differences(table, rows, [metric])
     if len(found) <= _FEW_LINES:
         return None
     canvas = Canvas(figsize=(7, 0.8 + 0.26 * len(found)), layout="constrained")
     panel = canvas.subplots()
     names = [", ".join([f"{d.first} − {d.second}", *d.axes.values()]) for d in found]
-    means = [d.by_seed.mean for d in found]
-    halves = [
-        next((e.half for e in (d.by_seed, d.by_image) if e is not None and e.half is not None), 0.0)
-        for d in found
-    ]
-    panel.barh(names, means, xerr=halves if any(halves) else None, color="#7fbf7b", ecolor="#444", capsize=2)
+    several = any(d.by_seed.low is not None for d in found)
+    shown = [d.by_seed if several or d.by_image is None else d.by_image for d in found]
+    halves = [estimate.half or 0.0 for estimate in shown]
+    means, bars = [estimate.mean for estimate in shown], halves if any(halves) else None
+    panel.barh(names, means, xerr=bars, color="#7fbf7b", ecolor="#444", capsize=2)
     panel.axvline(0, color="#444", lw=0.8)
     panel.invert_yaxis()
     panel.tick_params(labelsize=8)
-    panel.set(xlabel=f"difference in {KINDS[metric.rpartition('_')[0]]} AP")
-    caption = "Differences with 95 % intervals: over the seeds where there are several, else over the images."
+    what = f"{KINDS[metric.rpartition('_')[0]]} AP{'' if several else ' within images'}"
+    panel.set(xlabel=f"difference in {what}")
+    over = (
+        "seeds" if several else "images: one run each, so that what another seed would change is not in them"
+    )
+    caption = f"Differences in {what} with 95 % intervals over the {over}."
     return Figure("gains", caption, _svg(canvas))
 
 
@@ -118,7 +123,7 @@ def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Figure | None
     panel.set_xticks(np.log2(cells), [f"{cell:g}" for cell in cells])
     panel.axhline(0, color="#888", lw=0.8)
     panel.set(
-        xlabel="stride in pixels of the original image",
+        xlabel="side of a cell (stride) in pixels of the original image",
         ylabel=f"gain in {KINDS[metric.rpartition('_')[0]]} AP",
     )
     panel.legend()
@@ -143,23 +148,33 @@ def example_images(table: Table, rows: Sequence[Row], images: Path | None) -> Fi
 
     images: the folder that the records' file names are in; None where there are none to show.
     """
-    shown = [Path(e["image"]["file_name"]).name for e in rows[0].records[0]["examples"]]
-    if images is None or not shown or not all((images / name).is_file() for name in shown):
+    shown = {
+        (row.records[0]["id"], name) for row in rows for name in map(picture_of, row.records[0]["examples"])
+    }
+    if images is None or not shown or not all((images / name).is_file() for _, name in shown):
         return None
     names = {c["id"]: c["name"] for c in rows[0].records[0]["manifest"]["config"]["categories"]}
-    count = len(shown)
+    count = max(len(row.records[0]["examples"]) for row in rows)
     side = 2.4 if len(rows) <= _FEW_LINES else 1.5
     canvas = Canvas(figsize=(side * count, (side + 0.2) * len(rows)), layout="constrained")
     panels = np.atleast_2d(canvas.subplots(len(rows), count, squeeze=False))
     for line, row in zip(panels, rows, strict=True):
-        for panel, example in zip(line, row.records[0]["examples"], strict=True):
-            picture = cv2.imread(str(images / Path(example["image"]["file_name"]).name))
-            panel.imshow(draw_results(_rgb(picture), example["detections"], names))
+        for panel in line:
             panel.set_axis_off()
+        for panel, example in zip(line, row.records[0]["examples"], strict=False):
+            picture = cv2.imread(str(images / picture_of(example)))
+            panel.imshow(draw_results(_rgb(picture), example["detections"], names))
         line[0].set_title(", ".join(f"{k} {v}" for k, v in row.axes.items()), loc="left", fontsize=9)
+    same = len({name for _, name in shown}) == count
+    what = "The same images" if same else "The first images of its data"
     return Figure(
-        "examples", "The same images under each cell's model (first seed), scores above 0.5.", _jpeg(canvas)
+        "examples", f"{what} under each cell's model (first seed), scores above 0.5.", _jpeg(canvas)
     )
+
+
+def picture_of(example: Record) -> str:
+    """The name of an example's picture in the folder of pictures."""
+    return str(example.get("picture") or Path(example["image"]["file_name"]).name)
 
 
 KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -96,7 +97,7 @@ def report(table: Table, rows: Sequence[Row], images: Path) -> list[Block]:
         *_cross(table, rows),
         Heading("Figures"),
         *plots,
-        *_made(rows),
+        *_made(table, rows),
     ]
     return [block for block in blocks if block is not None]
 
@@ -110,8 +111,14 @@ def _introduction(table: Table, rows: Sequence[Row]) -> str:
     )
     return (
         f"Table {table.name} at scale {table.scale}; {seeds} run(s) per cell. Figures are percent; an interval "
-        f"(±) is Student's 95 % over seeds, and a single run has none.{missing}"
+        f"(±) is Student's 95 % over seeds, and a single run has none. {_fixed(table)}{missing}"
     )
+
+
+def _fixed(table: Table) -> str:
+    """What the seeds do not vary, so that no interval tells of it."""
+    shared = " and one proposal network" if isinstance(table.proposals, list) else ""
+    return f"A seed sets the first weights and the order of the batches; all runs of a row have one data set{shared}."
 
 
 def _results(table: Table, rows: Sequence[Row]) -> Grid:
@@ -133,11 +140,13 @@ def _differences(table: Table, rows: Sequence[Row]) -> list[Block]:
     if not found:
         return []
     others = [axis for axis in table.axes if table.compare and axis != table.compare.axis]
-    header = [*others, "difference", "metric", "by seed", "by image", "resolved", "share lost", "paper"]
+    header = [*others, "difference", "metric", "by seed", "within images", "resolved", "share lost", "paper"]
     text = (
-        "By seed: the mean of the paired differences of runs with the same seed. By image: of the AP within each image "
-        "by itself, the seeds averaged, bootstrapped over images. "
-        "Resolved: the intervals that there are exclude 0, on the same side. "
+        "By seed: the mean of the paired differences of runs with the same seed. Within images: of the AP within each "
+        "image by itself, the seeds averaged, bootstrapped over images; it is another figure than AP, which ranks the "
+        "detections of all images together, and its interval knows nothing of what another seed would change. "
+        "Resolved: the intervals that there are exclude 0, on the same side; nothing is adjusted for the number of "
+        f"lines ({len(found)}), of which one in twenty would exclude 0 by chance. "
         "Share lost: (first − second) / first."
     )
     return [
@@ -161,6 +170,8 @@ def _difference_line(d: Difference, others: Sequence[str]) -> list[str]:
 def _paper(table: Table, rows: Sequence[Row]) -> list[Block]:
     if not table.paper:
         return []
+    # Against other data's figures a difference says nothing.
+    columns = ["paper", "here − paper"] if table.scale == "coco" else ["paper"]
     lines = []
     for row in rows:
         published = table.published(row.axes)
@@ -169,9 +180,9 @@ def _paper(table: Table, rows: Sequence[Row]) -> list[Block]:
             assert own is not None
             there = published.get(metric)
             beside = ["new", ""] if there is None else [f"{there:.1f}", _signed(own.mean - there)]
-            lines.append([*row.axes.values(), _name(metric), show(own), *beside])
+            lines.append([*row.axes.values(), _name(metric), show(own), *beside[: len(columns)]])
     text = "The paper's figures are COCO's with an ImageNet backbone; where the scale differs, compare the differences."
-    header = [*table.axes, "metric", "here", "paper", "here − paper"]
+    header = [*table.axes, "metric", "here", *columns]
     return [Heading("Beside the paper"), Paragraph(text), Grid("paper", header, lines)]
 
 
@@ -196,29 +207,31 @@ def _cross(table: Table, rows: Sequence[Row]) -> list[Block]:
     return [Heading("Trained with one, tested with another"), Paragraph(text), Grid("cross", header, lines)]
 
 
-def _made(rows: Sequence[Row]) -> list[Block]:
+def _made(table: Table, rows: Sequence[Row]) -> list[Block]:
     manifests = [record["manifest"] for row in rows for record in row.records]
     seconds = [m["seconds"] for m in manifests]
     machines = sorted({m["machine"] for m in manifests})
-    commits = sorted({m["commit"] for m in manifests})
+    commits = Counter(m["commit"] for m in manifests)
+    made = ", ".join(f"{commit} ({count} runs)" for commit, count in sorted(commits.items()))
     changed = " (+: with changes that were not committed)" if any("+" in c for c in commits) else ""
     versions = sorted({f"torch {m['versions']['torch']}" for m in manifests})
     texts = [
         f"{len(seconds)} runs, {sum(seconds) / 60:.0f} minutes together, {min(seconds) / 60:.1f} to "
-        f"{max(seconds) / 60:.1f} minutes each, at most {max(m['peak_memory_mib'] for m in manifests)} MiB",
+        f"{max(seconds) / 60:.1f} minutes each (with or without other runs beside them), "
+        f"at most {max(m['peak_memory_mib'] for m in manifests)} MiB",
         f"machine: {'; '.join(machines)}; {', '.join(versions)}",
-        f"commit: {', '.join(commits)}{changed}; every run's config and versions are in manifest.json",
-        *_shared(manifests),
+        f"commit: {made}{changed}; every run's config and versions are in manifest.json",
+        *([] if not isinstance(table.proposals, list) else _shared(manifests)),
     ]
     return [Heading("How it was made"), Items(texts)]
 
 
 def _shared(manifests: Sequence[Record]) -> list[str]:
-    """Whether all runs had the same proposals and starting weights, where they say which."""
+    """Whether all runs had the same proposals and starting weights, as far as they say which."""
     known = sorted({m["shared"] for m in manifests if "shared" in m})
-    if not known:
-        return []
     unknown = sum("shared" not in m for m in manifests)
+    if not known:
+        return [f"the {unknown} runs are from before a run said which proposals and starting weights it had"]
     beside = f"; {unknown} older runs do not say" if unknown else ""
     if len(known) == 1:
         return [f"one set of proposals and starting weights: {known[0]}{beside}"]

@@ -28,8 +28,7 @@ def by_size(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Blo
             cell = cell_pixels(row.records[0])
             cells = "by level" if cell is None else f"{cell:g} px"
             lines.append([*row.axes.values(), cells, *("–" if np.isnan(v) else f"{v:.1f}" for v in mean)])
-        objects = [str(n) for n in rows[0].records[0]["by_size"]["objects"]]
-        lines.append(["objects", *[""] * len(table.axes), *objects])
+        lines += _objects(table, rows)
         what = f"{KINDS[kind]} AP"
         blocks += [
             Paragraph(what[0].upper() + what[1:] + ":"),
@@ -48,6 +47,18 @@ def by_size(table: Table, rows: Sequence[Row], kinds: Sequence[str]) -> list[Blo
         f"divided by a cell's side it is their size in cells. Ranges of fewer than {FEW} objects are left out."
     )
     return [Heading("By object size"), Paragraph(text), *blocks]
+
+
+def _objects(table: Table, rows: Sequence[Row]) -> list[list[str]]:
+    """How many there are: a line, or where the places of the other axes have data of their own, a line for each."""
+    counts: dict[tuple[str, ...], list[int]] = {}
+    for row in rows:
+        of = table.compare.axis if table.compare else None
+        place = tuple("objects" if axis == of else text for axis, text in row.axes.items())
+        counts.setdefault(place, row.records[0]["by_size"]["objects"])
+    if len({tuple(numbers) for numbers in counts.values()}) == 1:
+        counts = {("objects", *[""] * (len(table.axes) - 1)): next(iter(counts.values()))}
+    return [[*place, "", *map(str, numbers)] for place, numbers in counts.items()]
 
 
 def _size_gains(table: Table, rows: Sequence[Row], kind: str) -> list[list[str]]:

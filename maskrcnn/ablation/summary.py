@@ -159,14 +159,14 @@ def _by_image(first: Sequence[Record], second: Sequence[Record], kind: str) -> E
 
 
 def stride_of(record: Record) -> str:
-    """The stride the heads see: of the axes, or of the model: 16 and 32 for C4 and C5, ``fpn`` for a pyramid."""
+    """The stride the heads see: of the axes, or of the model: 8, 16, 32 for C3, C4, C5, ``fpn`` for a pyramid."""
     if "stride" in record["axes"]:
         return str(record["axes"]["stride"])
     config: dict[str, Any] = record["manifest"]["config"]
     if "FPN" in config["model"]["pyramid"]["_target_"]:
         return "fpn"
     backbone = config["model"]["backbone"]
-    return "16" if backbone["last_stage"] == 4 or backbone.get("dilated") else "32"
+    return "16" if backbone.get("dilated") else str(2 ** int(backbone["last_stage"]))
 
 
 def cell_pixels(record: Record) -> float | None:
