@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn import assembly
 from maskrcnn import config as configs
 from maskrcnn.commands.evaluation import Evaluator
-from maskrcnn.config_pretrained import drop_pretrained
+from maskrcnn.config_pretrained import drop_pretrained, pin_norms
 from maskrcnn.data.dataset import Dataset, check_same_categories
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.distributed import World, joined, lost_peer
@@ -69,19 +69,14 @@ def _run(config: DictConfig, device: torch.device, world: World, interruption: I
     if world.is_main:
         files.lock()
     try:
-        stored = world.share(lambda: _stored(config, files))
+        stored = world.share(files.newest)
+        pin_norms(config, None if stored is None else stored["config"])
+        if stored is not None:
+            world.share(lambda: assembly.check_same_run(config, stored["config"], files.path))
+            console.print(f"resuming from step {stored['step']} of {config.schedule.steps}")
         Run(config, files, device, world, interruption, train_set, val_set, stored).go()
     finally:
         files.unlock()
-
-
-def _stored(config: DictConfig, files: RunDir) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if the directory holds one of the same run."""
-    stored = files.newest()
-    if stored is not None:
-        assembly.check_same_run(config, stored["config"], files.path)
-        console.print(f"resuming from step {stored['step']} of {config.schedule.steps}")
-    return stored
 
 
 class Run:
@@ -196,8 +191,9 @@ class Run:
                     raise Interrupted(self.files.kept()) from error
                 raise UserError(f"a process that loads data died ({error}); {self.files.kept()}") from error
             if lost_peer(error) and not self.learner.has_running_statistics:
-                # Processes meet before an update, never after it, so the weights are those of a whole step. Running
-                # statistics may already be half a step on: such a run goes on from its last checkpoint.
+                # Within a step processes meet before its update alone, and `_after_step` counts the step before it
+                # meets them again, so the weights are those of a whole step. Running statistics may already be half a
+                # step on: such a run goes on from its last checkpoint.
                 self._write("last.pt", [random_state()])
             raise
 

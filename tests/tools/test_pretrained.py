@@ -47,9 +47,15 @@ def test_a_pretrained_run_goes_on_twice_and_its_weights_start_another(
     assert (backbone["weights"], backbone["norm"], backbone["frozen_stages"]) == ("imagenet", "frozen_bn", 2)
     # Its weights were learned with frozen norms; what starts from them has the same.
     assert norms_of(last) == ("frozen_bn", 2)
-    train.main([*tiny, f"init={last}", "schedule.steps=2", f"run_dir={tmp_path / 'finer'}"])
-    finer = checkpoint.load_model(tmp_path / "finer" / "last.pt")["config"]["model"]["backbone"]
-    assert (finer["weights"], finer["norm"], finer["frozen_stages"]) == (None, "frozen_bn", 2)
+    finer = [*tiny, f"init={last}", f"run_dir={tmp_path / 'finer'}"]
+    train.main([*finer, "schedule.steps=2"])
+    backbone = checkpoint.load_model(tmp_path / "finer" / "last.pt")["config"]["model"]["backbone"]
+    assert (backbone["weights"], backbone["norm"], backbone["frozen_stages"]) == (None, "frozen_bn", 2)
+    # It goes on without the file that it started from.
+    last.unlink()
+    capsys.readouterr()
+    train.main([*finer, "schedule.steps=3"])
+    assert "resuming from step 2 of 3" in capsys.readouterr().out
 
 
 def test_norms_of_other_files(tmp_path: Path) -> None:
