@@ -125,7 +125,7 @@ class Train(Common):
     deterministic: bool = False
     metric: str | None = None
     precision: Precision = "fp32"
-    accumulate: int = 1
+    accumulate: Positive = 1
     compile: bool = False
     num_classes: int | None = None
     num_keypoints: int | None = None

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -43,11 +45,19 @@ def examples_folder(table: Table, out: Path) -> Path:
 
 
 class Processes:
-    """Commands that several threads run, stopped together."""
+    """Commands that several threads run, stopped together.
 
-    def __init__(self) -> None:
+    devices: a value of CUDA_VISIBLE_DEVICES for each command that runs at a time; none leaves it as it is.
+    """
+
+    def __init__(self, devices: Sequence[str] = ()) -> None:
         self.stopped = False
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._devices: SimpleQueue[str] | None = None
+        if devices:
+            self._devices = SimpleQueue()
+            for names in devices:
+                self._devices.put(names)
 
     def call(self, command: Sequence[str], output: IO[str]) -> bool:
         """Run ``command`` to its end, what it prints into ``output``; whether it ended well."""
@@ -55,13 +65,28 @@ class Processes:
             return False
         # Idle threads that spin take the cores from the runs beside them.
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-        with subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
+        with (
+            self._own_devices() as own,
+            subprocess.Popen(command, stdout=output, stderr=output, env=environment | own) as process,
+        ):
             self._running.add(process)
             if self.stopped:  # while it was begun
                 process.terminate()
             code = process.wait()
             self._running.discard(process)
         return code == 0
+
+    @contextmanager
+    def _own_devices(self) -> Iterator[dict[str, str]]:
+        """What keeps a command to GPUs that no other one has while it runs."""
+        if self._devices is None:
+            yield {}
+            return
+        names = self._devices.get()
+        try:
+            yield {"CUDA_VISIBLE_DEVICES": names}
+        finally:
+            self._devices.put(names)
 
     def stop(self) -> None:
         """SIGTERM to what runs, so that training saves and leaves; nothing begins from now on."""
@@ -174,8 +199,10 @@ class Runner:
         if not isinstance(self.table.proposals, list):
             return None
         files = [self._shared / "proposals" / f"{split}.json" for split in ("train", "val")]
+        if self.table.start_from_proposals:
+            files.append(self._shared / "last.pt")
         digest = hashlib.sha256()
-        for path in [*files, self._shared / "last.pt"][: 3 if self.table.start_from_proposals else 2]:
+        for path in files:
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()[:16]
 
@@ -196,7 +223,7 @@ class Runner:
                 time.sleep(1)
         python = [sys.executable]
         if self.nproc > 1:
-            python += ["-m", "torch.distributed.run", f"--nproc_per_node={self.nproc}"]
+            python += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.nproc}"]
         return self._call([*python, str(TOOLS / "train.py"), *overrides], name)
 
     def _call(self, command: list[str], name: str) -> bool:

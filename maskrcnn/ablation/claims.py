@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, paired_by_seed
+from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, paired_by_seed, signed
 from maskrcnn.ablation.summary import Row, common_seeds
 
 _METRICS = {
@@ -105,7 +105,7 @@ def _gains(places: dict[tuple[str, str], Row], where: str, metric: str) -> list[
 
 def _more(first: Sequence[float], second: Sequence[float]) -> str:
     more, means = paired_by_seed(first, second), [mean_interval(side).mean for side in (first, second)]
-    shown = " against ".join(f"{mean:+.1f}" for mean in means).replace("-", "−")
+    shown = " against ".join(map(signed, means))
     return f"{_verdict(more)}: {shown}, difference {_words(more)}"
 
 
@@ -121,9 +121,10 @@ def _warp_is_about_pool(places: dict[tuple[str, str], Row], where: str) -> list[
     apart = [a - b for a, b in zip(*gap, strict=True)]
     # |gap| < gain / 4 where the quarter is above both the gap and its negative.
     room = [paired_by_seed(quarter, [sign * x for x in apart]) for sign in (1, -1)]
-    verdicts = {_verdict(estimate) for estimate in room}
-    said = verdicts.pop() if len(verdicts) == 1 else "not resolved"
-    said = "does not hold" if "does not hold" in verdicts else said
+    verdicts = [_verdict(estimate) for estimate in room]
+    said = next(
+        (v for v in ("does not hold", "one run, not resolved", "not resolved") if v in verdicts), "holds"
+    )
     return [
         f"|warp − pool| is below a quarter of align − pool in mask AP{_at(where)}: {said}: "
         f"warp − pool {_words(second)}, align − pool {_words(first)}."
@@ -152,8 +153,10 @@ def _verdict(estimate: Estimate) -> str:
 
 
 def _words(estimate: Estimate, digits: int = 1) -> str:
-    interval = "" if estimate.low is None else f" [{estimate.low:+.{digits}f}, {estimate.high:+.{digits}f}]"
-    return f"{estimate.mean:+.{digits}f}{interval}".replace("-", "−")
+    interval = ""
+    if estimate.low is not None and estimate.high is not None:
+        interval = f" [{signed(estimate.low, digits)}, {signed(estimate.high, digits)}]"
+    return f"{signed(estimate.mean, digits)}{interval}"
 
 
 def _at(where: str) -> str:

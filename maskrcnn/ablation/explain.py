@@ -84,17 +84,18 @@ def _weights(
     generator = torch.Generator().manual_seed(0)
     wanted = torch.eye(bins, dtype=torch.float64).reshape(1, bins, output_size, output_size)
 
-    def mean_gradient(maps: int) -> Tensor:
-        noise = torch.rand(maps, 1, *size, generator=generator, dtype=torch.float64)
-        features = noise.expand(maps, bins, *size).contiguous().requires_grad_()
-        region = torch.tensor([[box]], dtype=torch.float64).expand(maps, 1, 4)
-        pooled = operator({stride: features}, region, torch.ones(maps, 1, dtype=torch.bool), output_size)
+    def gradients() -> Tensor:
+        noise = torch.rand(_AT_ONCE, 1, *size, generator=generator, dtype=torch.float64)
+        features = noise.expand(_AT_ONCE, bins, *size).contiguous().requires_grad_()
+        region = torch.tensor([[box]], dtype=torch.float64).expand(_AT_ONCE, 1, 4)
+        pooled = operator({stride: features}, region, torch.ones(_AT_ONCE, 1, dtype=torch.bool), output_size)
         (gradient,) = torch.autograd.grad(pooled, features, wanted.expand_as(pooled).to(pooled.dtype))
-        return gradient.mean(0)
+        return gradient
 
-    weights = mean_gradient(1)
-    if not torch.equal(weights, mean_gradient(1)):
-        weights = torch.stack([mean_gradient(_AT_ONCE) for _ in range(_RANDOM_MAPS // _AT_ONCE)]).mean(0)
+    first = gradients()
+    weights = first[0]
+    if not torch.equal(first, weights.expand_as(first)):  # it depends on the map
+        weights = torch.stack([gradients().mean(0) for _ in range(_RANDOM_MAPS // _AT_ONCE)]).mean(0)
     of_cells: Floats = weights.reshape(output_size, output_size, *size).numpy()
     return of_cells
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
 from maskrcnn.ablation.explain import Floats, View
+from maskrcnn.ablation.statistics import signed
 from maskrcnn.data.images import Pixels
 from maskrcnn.models.roi_pooling import RoIOp
 
@@ -51,10 +51,10 @@ def overview(
         difference = seen.seen - seen.true
         limit = max(np.abs(v.seen - v.true).max() for v in views.values()) or 1
         column[2].imshow(difference, cmap="RdBu_r", extent=_extent(seen), vmin=-limit, vmax=limit)
-        dx, dy = (round(d, 1) + 0.0 for d in seen.shift)  # no -0.0
+        dx, dy = seen.shift
         column[2].set_title(
             f"lost {100 * seen.lost.sum():.0f} % (blue), gained {100 * seen.gained.sum():.0f} % (red)\n"
-            f"shift {dx:+.1f}, {dy:+.1f} pixels of the image",
+            f"shift {signed(dx)}, {signed(dy)} pixels of the image",
             fontsize=9,
         )
         for panel in column:
@@ -145,10 +145,3 @@ def _window(panel: Any, seen: View) -> None:
     panel.set_xlim(max(x1 - margin, 0), min(x2 + margin, width))
     panel.set_ylim(min(y2 + margin, height), max(y1 - margin, 0))
     panel.tick_params(labelsize=7)
-
-
-def switches_of(operator: RoIOp) -> dict[str, Any]:
-    """The settings of an operator of the family; empty for another."""
-    if not isinstance(operator, Switches):
-        return {}
-    return {f.name: getattr(operator, f.name) for f in fields(Switches)}

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure as Canvas
 from maskrcnn.ablation.document import Figure
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
-from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds, differences, gain_by_size
+from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds, compared, differences, gain_by_size
 from maskrcnn.data.images import Pixels
 from maskrcnn.engine.draw import draw_results
 
@@ -199,14 +199,11 @@ def _pairs(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row, str, float
     assert table.compare is not None
     axis, of = table.compare.axis, table.compare.of
     found = []
-    for row in (r for r in rows if r.axes[axis] == of):
+    for row, other in compared(table, rows):
         cell = cell_pixels(row.records[0])
-        if cell is None:
-            continue
-        for other in rows:
-            if other.axes[axis] != of and {**other.axes, axis: of} == row.axes:
-                rest = [f"{k} {v}" for k, v in row.axes.items() if k != axis]
-                found.append((row, other, ", ".join([f"{of} − {other.axes[axis]}", *rest]), cell))
+        if row.axes[axis] == of and cell is not None:
+            rest = [f"{k} {v}" for k, v in row.axes.items() if k != axis]
+            found.append((row, other, ", ".join([f"{of} − {other.axes[axis]}", *rest]), cell))
     return found
 
 

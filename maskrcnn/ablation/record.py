@@ -157,7 +157,7 @@ def manifest(run_dir: Path, seconds: float, memory: Mapping[str, float]) -> Reco
     A run that was resumed on another commit or machine has both, in their order.
     """
     config = _without_places(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=True))
-    made = provenance.sessions(run_dir) or [provenance.here()]
+    made = provenance.sessions(run_dir) or [{**provenance.here(), "commit": "unknown", "machine": "unknown"}]
     return {
         "config": config,
         "commit": ", ".join(dict.fromkeys(s["commit"] for s in made)),

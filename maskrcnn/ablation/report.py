@@ -27,7 +27,7 @@ from maskrcnn.ablation.document import (
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.sizes import by_size, given_boxes
-from maskrcnn.ablation.statistics import show
+from maskrcnn.ablation.statistics import show, signed
 from maskrcnn.ablation.summary import (
     METRICS,
     Difference,
@@ -161,7 +161,7 @@ def _difference_line(d: Difference, others: Sequence[str]) -> list[str]:
     agree = all(e.resolved for e in intervals) and len({e.mean > 0 for e in intervals}) == 1
     resolved = "one run" if d.by_seed.low is None else "yes" if agree else "no"
     share = "" if d.share is None else show(d.share, scale=100, unit=" %")
-    paper = "new" if d.paper is None else _signed(d.paper)
+    paper = "new" if d.paper is None else signed(d.paper)
     names = [d.axes[axis] for axis in others]
     by_seed, by_image = show(d.by_seed, sign=True), "" if d.by_image is None else show(d.by_image, sign=True)
     return [*names, f"{d.first} − {d.second}", _name(d.metric), by_seed, by_image, resolved, share, paper]
@@ -179,7 +179,7 @@ def _paper(table: Table, rows: Sequence[Row]) -> list[Block]:
             own = row.estimate(metric)
             assert own is not None
             there = published.get(metric)
-            beside = ["new", ""] if there is None else [f"{there:.1f}", _signed(own.mean - there)]
+            beside = ["new", ""] if there is None else [f"{there:.1f}", signed(own.mean - there)]
             lines.append([*row.axes.values(), _name(metric), show(own), *beside[: len(columns)]])
     text = "The paper's figures are COCO's with an ImageNet backbone; where the scale differs, compare the differences."
     header = [*table.axes, "metric", "here", *columns]
@@ -237,10 +237,6 @@ def _shared(manifests: Sequence[Record]) -> list[str]:
         return [f"one set of proposals and starting weights: {known[0]}{beside}"]
     counts = ", ".join(f"{name} ({sum(m.get('shared') == name for m in manifests)} runs)" for name in known)
     return [f"{len(known)} sets of proposals and starting weights, not one: {counts}{beside}"]
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
 
 
 def _name(metric: str) -> str:

@@ -111,7 +111,7 @@ def _instance_sizes(table: Table, rows: Sequence[Row]) -> list[Block]:
         cells = np.sqrt(area) / cell
         for low, high in pairwise(bounds):
             inside = (cells >= low) & (cells < high)
-            if inside.sum() >= 10:
+            if inside.sum() >= FEW:
                 gain = paired_bootstrap(_ious(first)[inside], _ious(second)[inside])
                 span = f"{low:g}–{'' if np.isinf(high) else f'{high:g}'}"
                 lines.append(

@@ -97,7 +97,12 @@ def show(
     """``27.4 ± 1.2``; a minus is a minus sign."""
     if estimate is None:
         return "–"
-    shown = round(scale * estimate.mean, digits) + 0.0  # no −0.0
-    mean = f"{shown:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    mean = signed(scale * estimate.mean, digits)
+    mean = mean if sign else mean.removeprefix("+")
     half = "" if estimate.half is None else f" ± {scale * estimate.half:.{digits}f}"
     return f"{mean}{half}{unit}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """``+1.2`` or ``−1.2``; a minus is a minus sign, and nought is ``+0.0``."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")

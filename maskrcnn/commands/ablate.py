@@ -17,12 +17,14 @@ import torch
 from omegaconf import DictConfig
 
 from maskrcnn import config as configs
-from maskrcnn.ablation.cell import Runner
+from maskrcnn.ablation.cell import Processes, Runner
 from maskrcnn.ablation.grid import Cell, Table, read_table
 from maskrcnn.ablation.report import write_report
 from maskrcnn.engine.interruption import Interruption
 from maskrcnn.engine.logs import console
+from maskrcnn.engine.provenance import cores
 from maskrcnn.errors import Interrupted, UserError
+from maskrcnn.ranges import Positive
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = configs.CONFIG_DIR / "tables"
@@ -34,11 +36,11 @@ class Ablate:
 
     table: str | int = "strides"  # 3 and 6 are tables of the paper
     scale: str = "shapes"
-    seeds: int = 1
+    seeds: Positive = 1
     out: str | None = None
-    jobs: int | None = None
-    threads: int | None = None
-    nproc: int = 1
+    jobs: Positive | None = None
+    threads: Positive | None = None
+    nproc: Positive = 1
     launcher: str | None = None
     report_only: bool = False
     debug: bool = False
@@ -58,10 +60,9 @@ def plan(arguments: Sequence[str]) -> Plan:
     """The work that ``arguments`` ask for, every missing cell's config checked: mistakes show before hours of work."""
     own, rest = configs.split([a for a in arguments if not a.startswith("hydra.")], Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
-    if settings.seeds < 1:
-        raise UserError(f"seeds={settings.seeds}: a table needs at least one")
-    jobs, threads = _shares(settings.jobs, settings.threads)
-    runner = _runner(settings, rest, threads)
+    jobs, threads = _shares(settings.jobs, settings.threads, settings.nproc)
+    chosen = any(argument.startswith("device=") for argument in rest)
+    runner = _runner(settings, rest, threads, [] if chosen else _devices(jobs, settings.nproc))
     table = runner.table
     missing = [cell for cell in table.cells(settings.seeds) if not runner.is_done(cell)]
     if not settings.report_only:
@@ -96,12 +97,21 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"{len(failed)} cells failed twice; what they printed is in\n{logs}")
 
 
-def _shares(jobs: int | None, threads: int | None) -> tuple[int, int]:
-    """Runs side by side, and the CPU threads of each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int]:
+    """Runs side by side, and the CPU threads of each of their processes."""
     if jobs is None:
-        jobs = 1 if torch.cuda.is_available() or cores < 2 else 2
-    return jobs, threads or max(cores // jobs, 1)
+        gpus = torch.cuda.device_count()
+        jobs = max(gpus // nproc, 1) if gpus else min(cores(), 2)
+    return jobs, threads or max(cores() // (jobs * nproc), 1)
+
+
+def _devices(jobs: int, nproc: int) -> list[str]:
+    """For each of the runs side by side the GPUs of its own, as CUDA_VISIBLE_DEVICES; empty without a GPU."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
+    if not torch.cuda.device_count():
+        return []
+    return [",".join(names[(job * nproc + i) % len(names)] for i in range(nproc)) for job in range(jobs)]
 
 
 def _run_all(runner: Runner, cells: Sequence[Cell], jobs: int) -> list[str]:
@@ -167,10 +177,10 @@ def run_one(arguments: Sequence[str], cell_id: str) -> bool:
     return runner.run(cell)
 
 
-def _runner(settings: DictConfig, rest: Sequence[str], threads: int) -> Runner:
+def _runner(settings: DictConfig, rest: Sequence[str], threads: int, devices: Sequence[str] = ()) -> Runner:
     table = read_table(TABLES, str(settings.table), settings.scale)
     out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
-    return Runner(table, out, tuple(rest), threads, settings.nproc)
+    return Runner(table, out, tuple(rest), threads, settings.nproc, Processes(devices))
 
 
 def _report(table: Table, out: Path) -> None:

@@ -19,12 +19,14 @@ from maskrcnn import assembly
 from maskrcnn import config as configs
 from maskrcnn.ablation import explain_figures as draw
 from maskrcnn.ablation.explain import Floats, View, shift_curve, smooth_map, view
+from maskrcnn.ablation.statistics import signed
 from maskrcnn.config_check import nearest
 from maskrcnn.data.images import Pixels, read_image
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.roi_pooling import RoIOp
+from maskrcnn.ranges import Positive
 from maskrcnn.structures import Images, Proposals
 
 Box = tuple[float, float, float, float]
@@ -37,8 +39,8 @@ class Explain(configs.Common):
     box: list[float] = field(default_factory=lambda: [0.0, 0.0, 665.0, 665.0])
     image: str | None = None
     image_size: list[int] = field(default_factory=lambda: [800, 800])
-    stride: int = 32
-    output_size: int = 7
+    stride: Positive = 32
+    output_size: Positive = 7
     operators: list[str] = field(default_factory=lambda: ["align", "warp", "pool"])
     checkpoints: list[str] = field(default_factory=list)
 
@@ -50,8 +52,6 @@ def main(arguments: Sequence[str]) -> None:
     image = None if settings.image is None else read_image(settings.image)
     height, width = settings.image_size if image is None else image.shape[:2]
     box = _checked_box(list(settings.box), height, width)
-    if settings.stride < 1 or settings.output_size < 1:
-        raise UserError(f"stride={settings.stride} and output_size={settings.output_size} must be at least 1")
     operators = {name: _operator(name, switches) for name in settings.operators}
     size = math.ceil(height / settings.stride), math.ceil(width / settings.stride)
     views = {
@@ -145,7 +145,7 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
         dx, dy = n["shift_pixels"]
         share = (f"{n[key]:.1f} %" for key in ("lost_percent", "gained_percent", "largest_change_percent"))
         lost, gained, change = share
-        table.add_row(name, seen, of_bin, lost, gained, f"{dx:+.1f}, {dy:+.1f}", change)
+        table.add_row(name, seen, of_bin, lost, gained, f"{signed(dx)}, {signed(dy)}", change)
     return table
 
 
@@ -182,7 +182,6 @@ def _named(paths: list[str]) -> list[tuple[str, str]]:
 def _pooled_and_mask(
     model: MaskRCNN, image: Pixels, box: Box, shift: float, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    model.eval()
     images = _moved(image, int(shift), device)
     boxes = torch.tensor([[[box[0] + shift, box[1], box[2] + shift, box[3]]]], device=device)
     valid = torch.ones(1, 1, dtype=torch.bool, device=device)

@@ -33,8 +33,3 @@ class RecordStore(Generic[T]):
         begin, end = int(self._ends[index]), int(self._ends[index + 1])
         record: Any = pickle.loads(self._buffer.numpy()[begin:end].data)
         return record  # type: ignore[no-any-return]
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory the records take."""
-        return self._buffer.numel() + 8 * self._ends.numel()

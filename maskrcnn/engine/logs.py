@@ -112,18 +112,18 @@ class RunLog:
     def _report(self, step: int, losses: Mapping[str, float], gradient_norm: float, lr: float) -> None:
         seconds = max(time.perf_counter() - self._since, 1e-9)
         rate, share = (step - self._last) * self.batch_size / seconds, self._waited / seconds
-        total = sum(losses.values())
+        total, held = sum(losses.values()), memory()
         scalars = {f"loss/{name}": value for name, value in losses.items()} | {
             "loss/total": total,
             "schedule/lr": lr,
             "schedule/gradient_norm": gradient_norm,
             "speed/images_per_second": rate,
             "speed/data_wait_share": share,
-            **{f"memory/{name}_mib": mib for name, mib in memory().items()},
+            **{f"memory/{name}_mib": mib for name, mib in held.items()},
         }
         self._scalars(scalars, step)
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        used = " ".join(f"{name.split('_')[0]} {mib / 1024:.1f}" for name, mib in memory().items())
+        used = " ".join(f"{name.split('_')[0]} {mib / 1024:.1f}" for name, mib in held.items())
         status = f"loss {total:.3f} ({parts}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
         short = " ".join(f"{name.split('_')[-1]} {value:.2f}" for name, value in losses.items())
         brief = f"loss {total:.2f} ({short}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
@@ -176,7 +176,9 @@ def peak_memory_mib() -> float:
     """
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+        for line in status:
+            if line.startswith("VmHWM"):  # sandboxes may lack it
+                return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 

@@ -181,7 +181,7 @@ def _complete(entry: dict[str, Any], shift: int) -> dict[str, Any]:
     return {**filled, "id": filled["id"] + shift}
 
 
-def _with_masks(truth: COCO) -> COCO:
+def with_masks(truth: COCO) -> COCO:
     """Objects without a mask cannot be found by one, nor is a mask there a mistake: they count as crowds."""
     if all(entry.get("segmentation") for entry in truth.dataset["annotations"]):
         return truth
@@ -242,7 +242,7 @@ def accumulate(
     kind = "segm" if iou_type == "boundary" else iou_type
     _need(predictions, "segmentation" if kind == "segm" else kind)
     if kind == "segm":
-        truth = _with_masks(truth)
+        truth = with_masks(truth)
     with silence():
         results = load_results(predictions, truth, kind)
         evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from maskrcnn.evaluation.coco import Truth, accumulate, check_predictions, load_ground_truth
+from maskrcnn.evaluation.coco import Truth, accumulate, check_predictions, load_ground_truth, with_masks
 
 _NAMED_CURVES = 10  # with more classes than these, their curves are grey and without names
 KINDS = ("correct", "classification", "localisation", "both", "duplicate", "background", "missed")
@@ -54,8 +54,7 @@ def analyse(
     ``near_iou``; duplicate, an object that is taken; background, none at all. Objects that nobody took, nor
     a classification or localisation error points at, are missed. Detections of crowd regions do not count.
     """
-    truth = load_ground_truth(annotations)
-    check_predictions(predictions, truth)
+    truth = _scored(annotations, predictions, iou_type)
     categories = sorted(truth.getCatIds())
     errors: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
     confusion = np.zeros((len(categories) + 1, len(categories) + 1), np.int64)
@@ -77,12 +76,18 @@ def by_image(
     near_iou: float = 0.1,
 ) -> dict[int, dict[str, int]]:
     """How many of ``KINDS`` each image has, by its id; arguments as of ``analyse``."""
-    truth = load_ground_truth(annotations)
-    check_predictions(predictions, truth)
+    truth = _scored(annotations, predictions, iou_type)
     return {
         image_id: dict.fromkeys(KINDS, 0) | Counter(kind for kind, _, _ in sorted_out)
         for image_id, sorted_out in _each_image(predictions, truth, iou_type, min_score, min_iou, near_iou)
     }
+
+
+def _scored(annotations: Truth, predictions: Sequence[dict[str, Any]], iou_type: str) -> COCO:
+    """What the predictions, which are checked, are held against."""
+    truth = load_ground_truth(annotations)
+    check_predictions(predictions, truth)
+    return with_masks(truth) if iou_type == "segm" else truth
 
 
 def _each_image(

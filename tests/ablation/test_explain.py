@@ -52,6 +52,14 @@ def test_every_cell_of_a_bin_may_be_its_maximum_alike() -> None:
     assert seen.lost.sum() == pytest.approx(lost, abs=3e-3)
 
 
+def test_two_cells_of_a_bin_win_alike_on_any_map() -> None:
+    """With so few cells two maps may well have the same winner."""
+    for side in range(2, 8):
+        seen = view(RoIOp.preset("pool"), (0.0, 0.0, 16.0, 7.0), 16, (side, side), 1)
+        assert seen.weights[0, 0, 0, :2] == pytest.approx([0.5, 0.5], abs=0.03)
+        assert seen.weights.sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize(("name", "cells"), [("align", 0.0), ("align_legacy", 0.5), ("warp", 1.0)])
 def test_the_regions_centre_is_shifted_as_the_definitions_say(name: str, cells: float) -> None:
     """On whole cells nothing is rounded: +0 cells with align, +0.5 with align_legacy, +1.0 with warp."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.ablation.record import figures, instance_ious, network_scale
+from maskrcnn.ablation.record import figures, instance_ious, manifest, network_scale
 
 
 def rle(mask: np.ndarray) -> dict[str, Any]:
@@ -117,6 +119,21 @@ def test_ious_are_those_of_each_objects_own_mask() -> None:
         "area": [100.0, 200.0, 100.0],
         "iou": [100.0, 50.0, 0.0],
     }
+
+
+def test_a_record_says_what_each_session_was_made_with(tmp_path: Path) -> None:
+    """In their order; of a run without a list of its sessions nothing is known but what reads it."""
+    (tmp_path / "config.yaml").write_text("seed: 3\nplace: /home/somebody/data/coco/train\n")
+    alone = manifest(tmp_path, 1.26, {"peak_memory_mib": 9.6})
+    assert (alone["commit"], alone["machine"]) == ("unknown", "unknown")
+    assert alone["config"] == {"seed": 3, "place": ".../data/coco/train"}
+    assert (alone["seconds"], alone["peak_memory_mib"]) == (1.3, 10)
+    made = [("bbb", "one"), ("aaa", "one"), ("bbb", "two")]
+    lines = [{"step": 0, "commit": c, "machine": m, "versions": {"torch": c}} for c, m in made]
+    (tmp_path / "sessions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    several = manifest(tmp_path, 1.0, {})
+    assert (several["commit"], several["machine"]) == ("bbb, aaa", "one; two")
+    assert several["versions"] == {"torch": "bbb"}
 
 
 def test_the_networks_scale_is_the_median_and_respects_the_longer_side() -> None:

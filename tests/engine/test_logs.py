@@ -14,9 +14,8 @@ def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> Non
     def said() -> float:
         return float(subprocess.run([sys.executable, "-c", SAY], check=True, capture_output=True).stdout)
 
-    before, alone = peak_memory_mib(), said()
+    alone = said()
     held = bytearray(2**30)
     held[::4096] = b"\1" * len(held[::4096])
     assert peak_memory_mib() > 1024
-    assert peak_memory_mib() >= before
     assert abs(said() - alone) < 100

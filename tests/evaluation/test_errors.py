@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.evaluation.coco import evaluate
-from maskrcnn.evaluation.errors import KINDS, analyse, write
+from maskrcnn.evaluation.errors import KINDS, analyse, by_image, write
 from maskrcnn.masks import encode
 
 from .test_coco import random_predictions, random_truth
@@ -63,6 +63,15 @@ def test_every_kind_of_error_is_recognised(iou_type: str) -> None:
     # rows: cat, dog, background; columns: what was said
     assert found.confusion.tolist() == [[2, 1, 0], [1, 1, 2], [1, 0, 0]]
     assert found.names == ["cat", "dog"]
+
+
+def test_an_object_without_a_mask_is_neither_found_nor_missed_by_masks() -> None:
+    """The one that nobody saw, and the one found twice: two detections lie in it and count no more than in a crowd."""
+    bare = [{k: v for k, v in entry.items() if k != "segmentation"} for entry in OBJECTS]
+    truth = {**TRUTH, "annotations": [bare[0], *OBJECTS[1:4], bare[4], OBJECTS[5]]}
+    found = analyse(FOUND, truth, "segm").errors
+    assert found == {**dict.fromkeys(KINDS, 1), "correct": 0, "duplicate": 0, "missed": 1}
+    assert by_image(FOUND, truth, "segm", min_score=0.3) == {1: found}
 
 
 def test_counts_add_up_on_random_detections() -> None:
