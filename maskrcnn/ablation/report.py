@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,18 @@ from maskrcnn.ablation.summary import (
 _MAIN = (
     *("segm_AP", "segm_AP50", "segm_AP75", "bbox_AP", "bbox_AP50", "bbox_AP75"),
     *("keypoints_AP", "keypoints_AP50", "keypoints_AP75", "keypoints_APm", "keypoints_APl"),
+)
+# Settings of a run that say where and on what it runs.
+_OF_A_RUN = (
+    "seed",
+    "run_dir",
+    "device",
+    "threads",
+    "debug",
+    "data.num_workers",
+    "checkpoint.",
+    "log.",
+    "categories",
 )
 _CSV = (*_MAIN[3:6], *_MAIN[:3], "segm_APs", "segm_APm", "segm_APl")
 
@@ -222,8 +235,29 @@ def _made(table: Table, rows: Sequence[Row]) -> list[Block]:
         f"machine: {'; '.join(machines)}; {', '.join(versions)}",
         f"commit: {made}{changed}; every run's config and versions are in manifest.json",
         *([] if not isinstance(table.proposals, list) else _shared(manifests)),
+        *_uneven(rows),
     ]
     return [Heading("How it was made"), Items(texts)]
+
+
+def _uneven(rows: Sequence[Row]) -> list[str]:
+    """Settings in which runs of one row differ beside their seed: defaults that changed between commits, say."""
+    found: dict[str, None] = {}
+    for row in (r for r in rows if len(r.records) > 1):
+        configs = [_flat(record["manifest"]["config"]) for record in row.records]
+        for key in sorted(set().union(*configs)):
+            values = {json.dumps(config.get(key, "not there")) for config in configs}
+            if len(values) > 1 and not key.startswith(_OF_A_RUN):
+                found[f"{key} ({' or '.join(sorted(values))})"] = None
+    return [f"runs of one row differ in more than their seed: {', '.join(found)}"] if found else []
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        k: v for key, below in node.items() for k, v in _flat(below, f"{prefix}.{key}".strip(".")).items()
+    }
 
 
 def _shared(manifests: Sequence[Record]) -> list[str]:

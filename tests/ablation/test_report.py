@@ -399,6 +399,25 @@ def test_cells_that_do_not_share_their_proposals_are_said_to_differ(table: Table
     assert "one set of proposals and starting weights: aaaa" in (tmp_path / "report.md").read_text()
 
 
+def test_runs_of_a_row_that_differ_in_their_settings_are_told(table: Table, tmp_path: Path) -> None:
+    made = records()
+    for record in made:
+        config = record["manifest"]["config"]
+        config |= {
+            "seed": record["seed"],
+            "run_dir": str(record["seed"]),
+            "data": {"num_workers": record["seed"]},
+        }
+        if record["axes"]["roi_op"] == "pool":
+            config["schedule"] = {"lr": 0.1}  # of a whole row: what its axes say
+    write_report(table, made, tmp_path)
+    assert "differ in more" not in (tmp_path / "report.md").read_text()
+    made[0]["manifest"]["config"]["schedule"] = {"steps": 5}
+    write_report(table, made, tmp_path)
+    words = 'runs of one row differ in more than their seed: schedule.steps ("not there" or 5)'
+    assert words in (tmp_path / "report.md").read_text()
+
+
 def test_claims_say_where_they_hold(table: Table) -> None:
     sizes = read_table(TABLES, "sizes", "shapes")
     found = []
