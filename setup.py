@@ -52,7 +52,7 @@ def cpu_extension() -> object:
 def cuda_extension() -> object:
     from torch.utils.cpp_extension import CUDAExtension
 
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "7.5;8.0;9.0+PTX")
     nvcc_flags = ["-O3", "-std=c++20", "-fmad=false", "-DUSE_CUDA", *DEFINES]
     return CUDAExtension(
         "maskrcnn_ops._C_cuda",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,8 +15,8 @@ from maskrcnn_ops import RoIOp, kernels, roi_align, roi_pool
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from benchmarks.ops import IMAGE, LAYOUTS, STRIDES, regions
-from benchmarks.timing import Row, compare, machine
+from benchmarks.regions import IMAGE, LAYOUTS, STRIDES, pyramid, regions
+from benchmarks.timing import Row, compare, compare_queued, device_of, machine
 from maskrcnn.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -45,12 +45,17 @@ def run(
     """Forward and backward of every case in turns, whether ours gives the same bits twice, the memory each side adds,
     and the share of the memory's speed that ours reaches.
 
+    On a GPU its own time by events around queued calls, and beside it the host's to queue them; else wall time.
     channels: of the C4 map (a quarter of it in the pyramid). boxes: of an image.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype}: there are {', '.join(DTYPES)}")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    place = torch.device(name)
+    place = device_of(device)
+    compiled = kernels.CUDA if place.type == "cuda" else kernels.CPU
+    if place.type == "cuda" and not compiled.compiled:
+        raise UserError(
+            f"device={place}: the CUDA kernels do not run here: {compiled.reason}; device=cpu measures the CPU's"
+        )
     rows, facts, speed = [], {}, copy_speed(place)
     for case in cases(images, channels, boxes, DTYPES[dtype], place):
         words = f"{case.setting}, {images} images x {boxes} boxes, {dtype}, {place.type}"
@@ -60,9 +65,7 @@ def run(
     return {
         "machine": machine(),
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
-        "kernels": "compiled"
-        if (kernels.CUDA if place.type == "cuda" else kernels.CPU).compiled
-        else "reference",
+        "kernels": "compiled" if compiled.compiled else "reference",
         "copy_gb_per_s": round(speed / 1e9, 1),
         "facts": facts,
         "rows": [row.as_json() for row in rows],
@@ -75,6 +78,14 @@ def cases(images: int, channels: int, boxes: int, dtype: torch.dtype, device: to
     together, valid = torch.stack(each), torch.ones(images, boxes, dtype=torch.bool, device=device)
     peer = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
     operator = RoIOp.preset("align_legacy")  # what MultiScaleRoIAlign computes
+    align: dict[str, Any] = {
+        "boxes": each,
+        "output_size": 14,
+        "spatial_scale": 1 / 16,
+        "sampling_ratio": 2,
+        "aligned": True,
+    }
+    pool: dict[str, Any] = {"boxes": each, "output_size": 7, "spatial_scale": 1 / 16}
 
     def pyramid_of_theirs(maps: dict[int, Tensor]) -> Tensor:
         pooled: Tensor = peer({str(i): maps[s] for i, s in enumerate(STRIDES)}, each, [IMAGE] * images)
@@ -82,62 +93,44 @@ def cases(images: int, channels: int, boxes: int, dtype: torch.dtype, device: to
 
     for layout, memory_format in LAYOUTS.items():
         fast = layout == "channels-last"
-        maps = random_maps(images, channels // 4, dtype, memory_format, device, STRIDES)
         yield Case(
             "roi_align",
             f"FPN 7x7, C={channels // 4}, {layout}",
             lambda m: operator(m, together, valid, 7),
-            pyramid_of_theirs,
-            maps,
+            partial(in_float32, pyramid_of_theirs),
+            pyramid(channels // 4, memory_format, STRIDES, images, dtype, device),
             ("6x", "4x") if fast else ("", ""),
         )
-        maps = random_maps(images, channels, dtype, memory_format, device, (16,))
-        own = partial(
-            roi_align, boxes=each, output_size=14, spatial_scale=1 / 16, sampling_ratio=2, aligned=True
-        )
-        other = partial(
-            torchvision.ops.roi_align,
-            boxes=each,
-            output_size=14,
-            spatial_scale=1 / 16,
-            sampling_ratio=2,
-            aligned=True,
-        )
+        maps = pyramid(channels, memory_format, (16,), images, dtype, device)
         yield Case(
             "roi_align",
             f"C4 14x14, C={channels}, {layout}",
-            lambda m, f=own: f(m[16]),  # type: ignore[misc]
-            lambda m, f=other: f(m[16]),  # type: ignore[misc]
+            lambda m: roi_align(m[16], **align),
+            partial(in_float32, lambda m: torchvision.ops.roi_align(m[16], **align)),
             maps,
             ("6x", "") if fast else ("", ""),
         )
         yield Case(
             "roi_pool",
             f"C4 7x7, C={channels}, {layout}",
-            lambda m: roi_pool(m[16], each, 7, 1 / 16),
-            lambda m: torchvision.ops.roi_pool(m[16], each, 7, 1 / 16),
+            lambda m: roi_pool(m[16], **pool),
+            partial(in_float32, lambda m: torchvision.ops.roi_pool(m[16], **pool)),
             maps,
             ("", ""),
         )
 
 
-def random_maps(
-    images: int,
-    channels: int,
-    dtype: torch.dtype,
-    layout: torch.memory_format,
-    device: torch.device,
-    strides: Sequence[int],
-) -> dict[int, Tensor]:
-    """Maps ``[images, channels, H, W]`` by stride, which want a gradient."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        s: torch.randn(images, channels, -(-IMAGE[0] // s), -(-IMAGE[1] // s), generator=generator)
-        .to(device, dtype)
-        .contiguous(memory_format=layout)
-        .requires_grad_()
-        for s in strides
-    }
+def in_float32(operator: Callable[[dict[int, Tensor]], Tensor], maps: dict[int, Tensor]) -> Tensor:
+    """As autocast calls torchvision's operators, which want boxes of the maps' type and know no bfloat16 on a GPU."""
+    dtype = next(iter(maps.values())).dtype
+    return operator({stride: m.float() for stride, m in maps.items()}).to(dtype)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def measure(
@@ -145,23 +138,20 @@ def measure(
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows of a case, and what else there is to say of it."""
 
-    def clock() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
     def forward(side: Callable[[dict[int, Tensor]], Tensor]) -> Tensor:
         with torch.no_grad():
             return side(case.maps)
 
-    leaves = list(case.maps.values())
+    leaves = [m.requires_grad_() for m in case.maps.values()]
     grads, calls = [], []
     for side in (case.ours, case.theirs):
         pooled = side(case.maps)
         grads.append(torch.randn_like(pooled))
         calls.append(partial(torch.autograd.grad, pooled, leaves, grads[-1], retain_graph=True))
+    timed = compare_queued if device.type == "cuda" else partial(compare, clock=partial(clock, device))
+    peer = "torchvision" if leaves[0].dtype == torch.float32 else "torchvision, in float32 as under autocast"
     rows = [
-        compare(f"{case.name} {direction}", "torchvision", setting, own, other, repeats, goal, clock)
+        timed(f"{case.name} {direction}", peer, setting, own, other, repeats, goal)
         for direction, own, other, goal in (
             ("forward", lambda: forward(case.ours), lambda: forward(case.theirs), case.goals[0]),
             ("backward", calls[0], calls[1], case.goals[1]),
@@ -186,13 +176,9 @@ def copy_speed(device: torch.device) -> float:
     source = torch.empty(2**28 if device.type == "cuda" else 2**24, dtype=torch.float32, device=device)
     target, seconds = torch.empty_like(source), []
     for _ in range(6):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begun = time.perf_counter()
+        begun = clock(device)
         target.copy_(source)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(clock(device) - begun)
     return 2 * source.numel() * source.element_size() / statistics.median(seconds[1:])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks import detectors
 from benchmarks.counting import Counted, arithmetic
-from benchmarks.timing import compare_steps, keep_freed_memory, machine
+from benchmarks.timing import compare_steps, device_of, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.detections import Result, image_detections
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -21,9 +21,9 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 PAIRS = 500  # (box, class) pairs above the threshold, so that 100 detections remain
 
 
-def run(repeats: int = 5, side: int = 512, threads: int = 2, device: str = "cpu") -> dict[str, Any]:
+def run(repeats: int = 5, side: int = 512, threads: int = 2, device: str = "auto") -> dict[str, Any]:
     """One generated image of ``side`` x ``side``; detections from the same weights on both sides."""
-    place = torch.device(device)
+    place = device_of(device)
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -20,31 +20,9 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import MultiScaleRoIAlign
 
+from benchmarks.regions import IMAGE, LAYOUTS, STRIDES, pyramid, regions
 from benchmarks.timing import Row, compare, keep_freed_memory, machine
 from maskrcnn.engine.logs import peak_memory_mib
-
-IMAGE = (800, 1333)  # height, width
-STRIDES = (4, 8, 16, 32)
-
-
-def regions(count: int = 512, seed: int = 0) -> Tensor:
-    """``[count, 4]`` boxes: square root of area log-uniform in 24..600 pixels, aspect 0.5..2, inside the image."""
-    rng = np.random.default_rng(seed)
-    side, aspect = np.exp(rng.uniform(np.log(24), np.log(600), count)), np.exp(rng.uniform(-0.7, 0.7, count))
-    height, width = IMAGE
-    w, h = np.minimum(side * np.sqrt(aspect), width - 1), np.minimum(side / np.sqrt(aspect), height - 1)
-    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return torch.from_numpy(np.stack([x, y, x + w, y + h], 1)).float()
-
-
-def pyramid(channels: int, layout: torch.memory_format) -> dict[int, Tensor]:
-    """Random maps ``[1, channels, H, W]`` by stride."""
-    generator = torch.Generator().manual_seed(0)
-    size = {s: (-(-IMAGE[0] // s), -(-IMAGE[1] // s)) for s in STRIDES}
-    return {
-        s: torch.randn(1, channels, *size[s], generator=generator).contiguous(memory_format=layout)
-        for s in STRIDES
-    }
 
 
 def run(repeats: int = 7, channels: int = 1024) -> dict[str, Any]:
@@ -75,9 +53,6 @@ def run(repeats: int = 7, channels: int = 1024) -> dict[str, Any]:
     }
 
 
-LAYOUTS = {"channels-last": torch.channels_last, "NCHW": torch.contiguous_format}
-
-
 def _fpn(
     repeats: int, channels: int, output: int, last: tuple[str, str], first: tuple[str, str]
 ) -> Iterator[Row]:
@@ -105,26 +80,27 @@ def _c4(repeats: int, channels: int) -> Iterator[Row]:
     """One map of stride 16."""
     boxes = regions()
     rows = torch.cat([torch.zeros(len(boxes), 1), boxes], 1)
+    align: dict[str, Any] = {
+        "output_size": 14,
+        "spatial_scale": 1 / 16,
+        "sampling_ratio": 2,
+        "aligned": True,
+    }
+    pool: dict[str, Any] = {"output_size": 7, "spatial_scale": 1 / 16}
     for name, layout in LAYOUTS.items():
-        maps = {16: pyramid(channels, layout)[16]}
+        maps = pyramid(channels, layout, (16,))
         calls: list[tuple[str, Any, Any, str, tuple[str, str]]] = [
             (
                 "roi_align",
-                partial(roi_align, output_size=14, spatial_scale=1 / 16, sampling_ratio=2, aligned=True),
-                partial(
-                    torchvision.ops.roi_align,
-                    output_size=14,
-                    spatial_scale=1 / 16,
-                    sampling_ratio=2,
-                    aligned=True,
-                ),
+                partial(roi_align, **align),
+                partial(torchvision.ops.roi_align, **align),
                 "C4 14x14, 2x2 samples",
                 ("8x", "25x") if name == "channels-last" else ("", ""),
             ),
             (
                 "roi_pool",
-                partial(roi_pool, output_size=7, spatial_scale=1 / 16),
-                partial(torchvision.ops.roi_pool, output_size=7, spatial_scale=1 / 16),
+                partial(roi_pool, **pool),
+                partial(torchvision.ops.roi_pool, **pool),
                 "C4 7x7",
                 ("5x", "2.5x"),
             ),
@@ -178,7 +154,7 @@ def _warp(repeats: int, channels: int) -> Iterator[Row]:
     """RoIWarp against our own RoIAlign: ratio = warp's peer, align, over warp."""
     boxes = regions()
     rows = torch.cat([torch.zeros(len(boxes), 1), boxes], 1)
-    maps = pyramid(channels, torch.channels_last)[16]
+    maps = pyramid(channels, torch.channels_last, (16,))[16]
     align = partial(roi_align, maps, rows, 14, 1 / 16, 2, aligned=True)
     warp = partial(roi_warp, maps, rows, 14, 1 / 16, 2)
     with torch.no_grad():
@@ -245,7 +221,7 @@ def _threads(repeats: int, channels: int) -> Iterator[Row]:
     boxes = regions()
     rows = torch.cat([torch.zeros(len(boxes), 1), boxes], 1)
     for name, layout in LAYOUTS.items():
-        maps = pyramid(channels, layout)[16].requires_grad_()
+        maps = pyramid(channels, layout, (16,))[16].requires_grad_()
         pooled = roi_align(maps, rows, 14, 1 / 16, 2, aligned=True)
         grad = torch.ones_like(pooled)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from maskrcnn.errors import UserError
+
 
 @dataclass(frozen=True)
 class Row:
@@ -26,8 +28,15 @@ class Row:
     ours_ms: float
     peer_ms: float
     goal: str = ""
+    host_ms: tuple[float, float] | None = None  # ours and the peer's, of a device that works on its own
 
     def as_json(self) -> dict[str, Any]:
+        digits = 2 if self.host_ms is None else 3
+        host = (
+            {}
+            if self.host_ms is None
+            else dict(zip(("ours_host_ms", "peer_host_ms"), self.host_ms, strict=True))
+        )
         return {
             "name": self.name,
             "peer": self.peer,
@@ -35,8 +44,9 @@ class Row:
             "ratio_median": round(statistics.median(self.ratios), 2),
             "ratio_min": round(min(self.ratios), 2),
             "ratio_max": round(max(self.ratios), 2),
-            "ours_ms": round(self.ours_ms, 2),
-            "peer_ms": round(self.peer_ms, 2),
+            "ours_ms": round(self.ours_ms, digits),
+            "peer_ms": round(self.peer_ms, digits),
+            **{key: round(value, digits) for key, value in host.items()},
             "goal": self.goal,
         }
 
@@ -65,6 +75,41 @@ def compare(
     ratios = [t / o for o, t in zip(*times, strict=True)]
     own, other = (1e3 * statistics.median(kept) for kept in times)
     return Row(name, peer, setting, ratios, own, other, goal)
+
+
+def compare_queued(
+    name: str,
+    peer: str,
+    setting: str,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    repeats: int,
+    goal: str = "",
+    calls: int = 10,
+) -> Row:
+    """As `compare`, on the current CUDA device: its own time for one of ``calls`` queued calls, and the host's to
+    queue it.
+    """
+    spent: tuple[list[float], list[float]] = ([], [])
+    queued: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeats + 1):
+        for side, kept, host in zip((ours, theirs), spent, queued, strict=True):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            begin.record()
+            for _ in range(calls):
+                side()
+            end.record()
+            seconds = time.perf_counter() - begun
+            torch.cuda.synchronize()
+            if turn:
+                kept.append(begin.elapsed_time(end) / calls)
+                host.append(1e3 * seconds / calls)
+    ratios = [t / o for o, t in zip(*spent, strict=True)]
+    own, other = (statistics.median(kept) for kept in spent)
+    own_host, other_host = (statistics.median(host) for host in queued)
+    return Row(name, peer, setting, ratios, own, other, goal, (own_host, other_host))
 
 
 def compare_steps(
@@ -108,6 +153,24 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
+
+
+def device_of(name: str) -> torch.device:
+    """The device asked for; ``auto`` is a CUDA device, or the CPU without one.
+
+    `maskrcnn.assembly.open_device` without what it imports: measuring the operators takes torch and torchvision alone.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError) as error:
+        words = str(error).splitlines()[0]
+        raise UserError(f"device={name} cannot be used: {words}; try device=cpu") from error
+    return device
 
 
 def machine() -> dict[str, Any]:

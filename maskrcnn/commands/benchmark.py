@@ -77,12 +77,20 @@ def _lines(result: dict[str, Any]) -> list[list[str]]:
             row["setting"],
             row["peer"],
             f"{row['ratio_median']:.2f}x ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
-            f"{row['ours_ms']:.1f} ms",
-            f"{row['peer_ms']:.1f} ms",
+            _time(row, "ours"),
+            _time(row, "peer"),
             row["goal"],
         ]
         for row in result["rows"]
     ]
+
+
+def _time(row: dict[str, Any], side: str) -> str:
+    """``1.2 ms``, and what the host took to queue it, where that was measured."""
+    host = row.get(f"{side}_host_ms")
+    digits = 1 if host is None else 3
+    queued = "" if host is None else f" ({host:.{digits}f} of the host)"
+    return f"{row[f'{side}_ms']:.{digits}f} ms{queued}"
 
 
 def _table(suite: str, result: dict[str, Any]) -> Table:

@@ -41,9 +41,6 @@ class Points:
         places = torch.arange(self.low.shape[2], device=self.low.device)
         return places < self.count[..., None]
 
-    def low_weight(self) -> Tensor:
-        return 1 - self.high_weight
-
 
 def round_half_away(x: Tensor) -> Tensor:
     """C's ``round``: torch.round goes to the even neighbour instead."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +59,27 @@ def _load_cpu() -> Kernels:
 def _load_cuda() -> Kernels:
     if torch.version.cuda is None:
         return Kernels("cuda", False, f"torch {torch.__version__} is built without CUDA")
+    unserved = _unserved_devices()
+    if unserved:
+        words = f"not compiled for this device ({', '.join(unserved)}); TORCH_CUDA_ARCH_LIST when installing sets it"
+        return Kernels("cuda", False, words)
     return _load(
         "_C_cuda", "cuda", "_C_cuda was not built (no nvcc of torch's CUDA version when installing?)"
     )
+
+
+def _unserved_devices() -> list[str]:
+    """Architectures (``sm_75``) of the CUDA devices here that are older than all the library was compiled for.
+
+    Loading it would register kernels that fail there. It states what it was compiled for, as 750,800,900.
+    """
+    path = _library("_C_cuda")
+    if path is None or not torch.cuda.is_available():
+        return []
+    stated = re.search(rb"maskrcnn_ops for CUDA architectures ([\d,]+)", path.read_bytes())
+    oldest = min(int(number) for number in stated[1].split(b",")) if stated else 0
+    devices = (torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count()))
+    return sorted({f"sm_{major}{minor}" for major, minor in devices if 100 * major + 10 * minor < oldest})
 
 
 def _say_once() -> None:
@@ -80,12 +100,23 @@ CUDA = _load_cuda()
 _say_once()
 
 
+def instruction_set() -> str | None:
+    """What the compiled CPU kernels use of the processor: baseline, AVX2 or AVX-512; None without them."""
+    path = _library("_C_cpu")
+    if path is None or not CPU.compiled:
+        return None
+    name = ctypes.CDLL(str(path)).maskrcnn_ops_instruction_set
+    name.restype = ctypes.c_char_p
+    return str(name().decode())
+
+
 def report() -> str:
     """Which kernels run on this machine, and why others do not, as text."""
     lines = [f"maskrcnn_ops on torch {torch.__version__}, {platform.system()} {platform.machine()}"]
     for kernels in (CPU, CUDA):
         state = "compiled" if kernels.compiled else "reference"
         lines.append(f"  {kernels.device:4}  {state:9}  {kernels.reason}")
+    lines[1] += f", {instruction_set()}" if CPU.compiled else ""
     if CUDA.compiled and not torch.cuda.is_available():
         lines.append("        no CUDA device is present, so the CUDA kernels have nothing to run on")
     return "\n".join(lines)

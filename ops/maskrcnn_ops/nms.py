@@ -24,13 +24,15 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
         keep [N, K] bool, decision by decision that of ``torchvision.ops.nms`` on every image and group.
 
     Raises:
-        TypeError, ValueError: for arguments of a wrong type or shape.
+        TypeError, ValueError: for arguments of a wrong type or shape, or on several devices.
     """
     if boxes.dim() != 3 or boxes.shape[2] != 4 or not boxes.is_floating_point():
         raise ValueError(f"boxes: expected floating [N, K, 4], found {boxes.dtype} {list(boxes.shape)}")
     for name, tensor in (("scores", scores), ("groups", groups)):
         if tensor.shape != boxes.shape[:2]:
             raise ValueError(f"{name}: expected {list(boxes.shape[:2])}, found {list(tensor.shape)}")
+        if tensor.device != boxes.device:
+            raise ValueError(f"{name}: expected on {boxes.device} like the boxes, found on {tensor.device}")
     if groups.is_floating_point() or groups.dtype == torch.bool:
         raise TypeError(f"groups: expected integers, found {groups.dtype}")
     wide = torch.float64 if boxes.dtype == torch.float64 else torch.float32

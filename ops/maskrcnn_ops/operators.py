@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import reference
+from . import reference, reference_nms
 
 _LIBRARY = torch.library.Library("maskrcnn_ops", "DEF")
 _FAMILY = "Tensor boxes, Tensor image"
@@ -42,8 +42,9 @@ _LIBRARY.define(
     " -> (Tensor, Tensor)"
 )
 
-for _name in ("roi_sample", "roi_maximum", "roi_spread", "roi_box_gradient", "nms"):
+for _name in ("roi_sample", "roi_maximum", "roi_spread", "roi_box_gradient"):
     _LIBRARY.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+_LIBRARY.impl("nms", reference_nms.nms, "CompositeExplicitAutograd")
 
 ops = torch.ops.maskrcnn_ops
 

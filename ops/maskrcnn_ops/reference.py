@@ -323,22 +323,3 @@ def check_image(image: Tensor, images: int) -> None:
         if low < -1 or high >= images:
             found = low if low < -1 else high
             raise ValueError(f"boxes: image index {found} is out of range for {images} images")
-
-
-def nms(boxes: Tensor, order: Tensor, groups: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression in ``order`` [N, K] of boxes [N, K, 4] within images and groups; keep [N, K] bool."""
-    ranked = boxes.gather(1, order[..., None].expand_as(boxes))
-    group = groups.gather(1, order)
-    keep = valid.gather(1, order)
-    area = (ranked[..., 2] - ranked[..., 0]) * (ranked[..., 3] - ranked[..., 1])  # [N, K]
-    for i in range(order.shape[1] - 1):
-        rest = ranked[:, i + 1 :]
-        here = ranked[:, i, None]
-        size = (
-            torch.minimum(rest[..., 2:], here[..., 2:]) - torch.maximum(rest[..., :2], here[..., :2])
-        ).clamp(min=0)
-        shared = size[..., 0] * size[..., 1]
-        iou = shared / (area[:, i, None] + area[:, i + 1 :] - shared)
-        loses = (iou > threshold) & (group[:, i + 1 :] == group[:, i, None]) & keep[:, i, None]
-        keep[:, i + 1 :] &= ~loses
-    return torch.zeros_like(keep).scatter(1, order, keep)

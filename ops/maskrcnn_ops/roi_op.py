@@ -32,7 +32,7 @@ class RoIOp(Switches):
             [N * K, C, P, P] in the dtype and layout of the features; differentiable by the features.
 
         Raises:
-            TypeError, ValueError: for arguments of a wrong type or shape.
+            TypeError, ValueError: for arguments of a wrong type or shape, or on several devices.
         """
         _check_batch(features, boxes, valid)
         strides = sorted(features)
@@ -61,3 +61,5 @@ def _check_batch(features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> N
         raise ValueError(
             f"valid: expected bool {list(boxes.shape[:2])}, found {valid.dtype} {list(valid.shape)}"
         )
+    if valid.device != boxes.device:
+        raise ValueError(f"valid: expected on {boxes.device} like the boxes, found on {valid.device}")

@@ -21,6 +21,8 @@
 #define __device__
 #define __host__
 #define __shared__ static
+#define __launch_bounds__(...)
+#define __grid_constant__
 #define MASKRCNN_DEVICE CPU
 #define MASKRCNN_UNROLL
 #define MASKRCNN_SHARED(type, name) type* name = reinterpret_cast<type*>(cuda_on_cpu::shared())
@@ -31,6 +33,12 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+inline void __stwb(uint4* to, uint4 value) { *to = value; }
 
 inline dim3 threadIdx, blockIdx, gridDim, blockDim;
 
@@ -172,7 +180,7 @@ template <typename T>
 T atomicAdd(T* at, T value) { return std::exchange(*at, *at + value); }
 inline int atomicMin(int* at, int value) { return std::exchange(*at, std::min(*at, value)); }
 inline int atomicMax(int* at, int value) { return std::exchange(*at, std::max(*at, value)); }
-inline unsigned long long atomicOr(unsigned long long* at, unsigned long long value) { return std::exchange(*at, *at | value); }
+inline unsigned atomicOr(unsigned* at, unsigned value) { return std::exchange(*at, *at | value); }
 
 namespace maskrcnn_ops {
 

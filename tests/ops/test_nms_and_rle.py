@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from maskrcnn_ops import batched_nms, masks_to_rle
+from maskrcnn_ops import batched_nms, masks_to_rle, reference_nms
 from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import batched_nms as tv_batched_nms
@@ -34,6 +34,56 @@ def test_ties_and_nothing() -> None:
     ).shape == (2, 0)
     with pytest.raises(ValueError, match="scores"):
         batched_nms(same, torch.ones(1, 2), torch.zeros(1, 3, dtype=torch.int64), 0.5)
+
+
+def test_arguments_on_another_device_are_refused() -> None:
+    boxes, scores, groups = torch.zeros(1, 3, 4), torch.ones(1, 3), torch.zeros(1, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="scores: expected on cpu like the boxes, found on meta"):
+        batched_nms(boxes, scores.to("meta"), groups, 0.5)
+    with pytest.raises(ValueError, match="groups: expected on cpu like the boxes, found on meta"):
+        batched_nms(boxes, scores, groups.to("meta"), 0.5)
+
+
+def loop_nms(
+    boxes: np.ndarray, order: np.ndarray, groups: np.ndarray, valid: np.ndarray, threshold: float
+) -> list[int]:
+    """Greedy suppression of one image, box by box."""
+    kept: list[int] = []
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for k in order:
+        if not valid[k]:
+            continue
+        rivals = np.array([r for r in kept if groups[r] == groups[k]], dtype=np.int64)
+        low, high = np.maximum(boxes[rivals, :2], boxes[k, :2]), np.minimum(boxes[rivals, 2:], boxes[k, 2:])
+        shared = np.maximum(high - low, 0).prod(1)
+        with np.errstate(invalid="ignore"):
+            overlap = shared / (area[rivals] + area[k] - shared)
+        if not (overlap.astype(np.float64) > threshold).any():
+            kept.append(int(k))
+    return sorted(kept)
+
+
+@pytest.mark.parametrize("pairs", [1, 500, 1 << 22])  # one box at a time, blocks, all at once
+@pytest.mark.parametrize("count", [0, 1, 2, 40, 150])
+def test_the_reference_is_the_greedy_loop(monkeypatch: pytest.MonkeyPatch, count: int, pairs: int) -> None:
+    """With equal scores, equal and empty boxes, chains of overlaps, coordinates that are NaN, and entries that do not
+    count."""
+    monkeypatch.setattr(reference_nms, "PAIRS", pairs)
+    generator = torch.Generator().manual_seed(count)
+    corner = torch.randint(0, 12, (3, count, 2), generator=generator).float()
+    boxes = torch.cat([corner, corner + torch.randint(0, 6, (3, count, 2), generator=generator)], -1)
+    boxes[2, :, 0], boxes[2, :, 2] = torch.arange(count) * 0.4, torch.arange(count) * 0.4 + 2  # a chain
+    boxes[:, 3::19, 2] = torch.nan
+    scores = torch.randint(0, 9, (3, count), generator=generator).float()
+    scores[:, 1::7] = -torch.inf
+    order, valid = scores.argsort(dim=1, descending=True, stable=True), scores > -torch.inf
+    groups = torch.randint(0, 2, (3, count), generator=generator)
+    for threshold in (0.0, 0.3, 0.5, 1.0):
+        keep = reference_nms.nms(boxes, order, groups, valid, threshold)
+        assert torch.equal(keep, torch.ops.maskrcnn_ops.nms(boxes, order, groups, valid, threshold))
+        for n in range(3):
+            image = (t[n].numpy() for t in (boxes, order, groups, valid))
+            assert keep[n].nonzero().flatten().tolist() == loop_nms(*image, threshold)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -98,8 +98,14 @@ inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int
       channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
-inline void check_boxes(const Tensor& boxes, ScalarType features) {
-  const auto expected = features == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+inline bool same_device(const Tensor& a, const Tensor& b) {
+  return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
+}
+
+// `features`: a map, or the gradient of the output.
+inline void check_boxes(const Tensor& boxes, const Tensor& features) {
+  STD_TORCH_CHECK(same_device(boxes, features), "boxes: expected on the device of the features");
+  const auto expected = features.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   STD_TORCH_CHECK(boxes.scalar_type() == expected, "boxes: expected float64 with float64 features, else float32");
 }
 
@@ -114,6 +120,7 @@ inline Family family_of(
   STD_TORCH_CHECK(boxes.is_contiguous() && image.is_contiguous(), "boxes and image indices: expected contiguous");
   STD_TORCH_CHECK(image.dim() == 1 && image.size(0) == boxes.size(0), "image indices: expected one for each box");
   STD_TORCH_CHECK(image.scalar_type() == ScalarType::Long, "image indices: expected int64");
+  STD_TORCH_CHECK(same_device(image, boxes), "image indices: expected on the device of the boxes");
   STD_TORCH_CHECK(height > 0 && width > 0, "output size: expected at least 1 x 1, found ", height, " x ", width);
   Family f{unpack(switches), static_cast<int>(levels), {}, {}, shape[0], shape[1], boxes.size(0), height, width, channels_last};
   for (size_t l = 0; l < levels; ++l) {
@@ -132,6 +139,7 @@ inline bool settle_layout(std::vector<Tensor>& features) {
   for (Tensor& f : features) {
     STD_TORCH_CHECK(f.dim() == 4, "features: expected [N, C, H, W]");
     STD_TORCH_CHECK(f.scalar_type() == features[0].scalar_type(), "features: expected one dtype at all levels");
+    STD_TORCH_CHECK(same_device(f, features[0]), "features: expected one device for all levels");
     STD_TORCH_CHECK(f.size(0) == features[0].size(0) && f.size(1) == features[0].size(1),
                     "features: expected the same images and channels at all levels");
     f = torch::stable::contiguous(f, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
@@ -157,7 +165,9 @@ inline void check_winners_fit(const Family& f) {
   }
 }
 
-inline Tensor settle_winner(const Tensor& winner, const Family& f) {
+inline Tensor settle_winner(const Tensor& winner, const Tensor& boxes, const Family& f) {
+  check_winners_fit(f);
+  STD_TORCH_CHECK(same_device(winner, boxes), "winner: expected on the device of the boxes");
   STD_TORCH_CHECK(winner.scalar_type() == ScalarType::Int && winner.dim() == 4 && winner.size(0) == f.regions &&
                       winner.size(1) == f.channels && winner.size(2) == f.height && winner.size(3) == f.width,
                   "winner: expected int32 of the output's shape");

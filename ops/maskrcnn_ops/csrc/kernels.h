@@ -66,7 +66,4 @@ struct Kernels {
 template <typename T, typename G>
 const Kernels<T, G>& kernels();
 
-// Name of the instruction set that is used.
-const char* instruction_set();
-
 }  // namespace maskrcnn_ops

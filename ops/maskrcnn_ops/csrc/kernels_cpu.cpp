@@ -63,7 +63,8 @@ Set chosen() {
 
 }  // namespace
 
-const char* instruction_set() {
+// Name of the instruction set that is used; kernels.py asks for it.
+extern "C" __attribute__((visibility("default"))) const char* maskrcnn_ops_instruction_set() {
   return chosen() == Set::avx512 ? "AVX-512" : chosen() == Set::avx2 ? "AVX2" : "baseline";
 }
 

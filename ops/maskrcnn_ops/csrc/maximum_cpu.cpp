@@ -124,7 +124,7 @@ std::tuple<Tensor, Tensor> roi_maximum(std::vector<Tensor> features, Tensor boxe
                                        int64_t width, std::vector<double> scales, std::vector<double> switches) {
   const bool channels_last = settle_layout(features);
   const ScalarType dtype = features[0].scalar_type();
-  check_boxes(boxes, dtype);
+  check_boxes(boxes, features[0]);
   // Maxima run along channels whatever the layout: transposing the maps once costs less than reading them cell by cell.
   for (Tensor& map : features) map = torch::stable::contiguous(map, MemoryFormat::ChannelsLast);
   const Family f = family_of(boxes, image, shape_of(features), height, width, scales, switches, true);

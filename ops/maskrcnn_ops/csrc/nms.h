@@ -1,7 +1,7 @@
-// Whether one box suppresses another: shared by the CPU and the CUDA kernel.
+// What the CPU and the CUDA kernel of suppression share: the arguments' checks, and whether one box suppresses another.
 #pragma once
 
-#include <torch/headeronly/macros/Macros.h>
+#include "family.h"
 
 namespace maskrcnn_ops {
 
@@ -29,6 +29,15 @@ C10_HOST_DEVICE inline G overlap(const Corners<G>& a, const Corners<G>& b) {
 template <typename G>
 C10_HOST_DEVICE inline bool overlaps(const G* a, const G* b, double threshold) {
   return overlap(Corners<G>{a[0], a[1], a[2], a[3]}, Corners<G>{b[0], b[1], b[2], b[3]}) > threshold;
+}
+
+inline void check_suppression(const Tensor& boxes, const Tensor& order, const Tensor& groups, const Tensor& valid) {
+  STD_TORCH_CHECK(boxes.dim() == 3 && boxes.size(2) == 4 && boxes.is_contiguous(), "boxes: expected contiguous [N, K, 4]");
+  for (const Tensor& t : {order, groups, valid}) {
+    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == boxes.size(0) && t.size(1) == boxes.size(1) && t.is_contiguous(),
+                    "order, groups and valid: expected contiguous [N, K]");
+    STD_TORCH_CHECK(same_device(t, boxes), "order, groups and valid: expected on the device of the boxes");
+  }
 }
 
 }  // namespace maskrcnn_ops

@@ -1,7 +1,5 @@
 // Greedy non-maximum suppression over a batch of images and groups on the CPU.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <vector>
@@ -11,9 +9,6 @@
 
 namespace maskrcnn_ops {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Boxes of one group in falling order of score, coordinate by coordinate so that the loop over them is vectors.
 template <typename G>
@@ -84,12 +79,7 @@ void suppress_images(const Tensor& boxes, const Tensor& order, const Tensor& gro
 }
 
 Tensor nms(Tensor boxes, Tensor order, Tensor groups, Tensor valid, double threshold) {
-  STD_TORCH_CHECK(boxes.dim() == 3 && boxes.size(2) == 4, "boxes: expected [N, K, 4]");
-  for (const Tensor& t : {order, groups, valid}) {
-    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == boxes.size(0) && t.size(1) == boxes.size(1) && t.is_contiguous(),
-                    "order, groups and valid: expected contiguous [N, K]");
-  }
-  STD_TORCH_CHECK(boxes.is_contiguous(), "boxes: expected contiguous");
+  check_suppression(boxes, order, groups, valid);
   Tensor keep = torch::stable::empty_like(valid);
   if (boxes.scalar_type() == ScalarType::Double) suppress_images<double>(boxes, order, groups, valid, threshold, keep);
   else suppress_images<float>(boxes, order, groups, valid, threshold, keep);

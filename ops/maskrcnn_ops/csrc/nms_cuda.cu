@@ -11,44 +11,54 @@ namespace {
 constexpr int kNmsThreads = 1024;
 constexpr int kRound = 64;  // boxes that are settled at once, a bit each
 
+// A bit for each box of a round, as the votes of two warps.
+struct Bits {
+  unsigned half[kRound / 32];
+
+  __device__ unsigned long long all() const { return half[0] | static_cast<unsigned long long>(half[1]) << 32; }
+};
+
 // The boxes of a round, in shared memory.
 template <typename G>
 struct Round {
   G box[4 * kRound];
   int64_t group[kRound];
-  unsigned long long suppresses[kRound];  // later boxes of the same round
+  Bits suppresses[kRound];  // later boxes of the same round
+  Bits left;                // what earlier rounds left
   unsigned long long stay;
 };
 
 template <typename G>
 __device__ inline void load_round(
     const G* boxes, const int64_t* order, const int64_t* groups, const bool* keep, int size, Round<G>& round) {
-  if (threadIdx.x < kRound) round.suppresses[threadIdx.x] = 0;
-  if (threadIdx.x == 0) round.stay = 0;
-  __syncthreads();
+  bool left = false;
   if (static_cast<int>(threadIdx.x) < size) {
     const int64_t a = order[threadIdx.x];
     for (int side = 0; side < 4; ++side) round.box[4 * threadIdx.x + side] = boxes[4 * a + side];
     round.group[threadIdx.x] = groups[a];
-    if (keep[a]) atomicOr(&round.stay, 1ull << threadIdx.x);
+    left = keep[a];
   }
+  const unsigned votes = __ballot_sync(0xffffffffu, left);
+  if (threadIdx.x < kRound && threadIdx.x % 32 == 0) round.left.half[threadIdx.x / 32] = votes;
   __syncthreads();
 }
 
 // Which boxes of the round stay, left in `round.stay`.
 template <typename G>
 __device__ inline void settle_round(int size, double threshold, Round<G>& round) {
-  for (int pair = threadIdx.x; pair < kRound * size; pair += kNmsThreads) {
+  for (int pair = threadIdx.x; pair < kRound * kRound; pair += kNmsThreads) {  // as often in every thread
     const int i = pair / kRound;
     const int j = pair % kRound;
-    if (j <= i || j >= size || round.group[i] != round.group[j]) continue;
-    if (overlaps(round.box + 4 * i, round.box + 4 * j, threshold)) atomicOr(&round.suppresses[i], 1ull << j);
+    const bool hit = i < j && j < size && round.group[i] == round.group[j] &&
+                     overlaps(round.box + 4 * i, round.box + 4 * j, threshold);
+    const unsigned votes = __ballot_sync(0xffffffffu, hit);
+    if (j % 32 == 0) round.suppresses[i].half[j / 32] = votes;
   }
   __syncthreads();
   if (threadIdx.x == 0) {
-    unsigned long long stay = round.stay;
+    unsigned long long stay = round.left.all();
     for (int i = 0; i < size; ++i)
-      if (stay >> i & 1) stay &= ~round.suppresses[i];
+      if (stay >> i & 1) stay &= ~round.suppresses[i].all();
     round.stay = stay;
   }
   __syncthreads();
@@ -64,7 +74,7 @@ __device__ inline bool is_suppressed(const G* box, int64_t group, double thresho
 }
 
 template <typename G>
-__global__ void suppress_kernel(
+__global__ void __launch_bounds__(kNmsThreads, 1) suppress_kernel(
     const G* boxes, const int64_t* order, const int64_t* groups, const bool* valid, int64_t count, double threshold,
     bool* keep) {
   __shared__ Round<G> round;
@@ -78,6 +88,10 @@ __global__ void suppress_kernel(
   for (int64_t begin = 0; begin < count; begin += kRound) {
     const int size = count - begin < kRound ? static_cast<int>(count - begin) : kRound;
     load_round(boxes, order + begin, groups, keep, size, round);
+    if (round.left.all() == 0) {  // nothing to settle, and nothing goes because of it
+      __syncthreads();
+      continue;
+    }
     settle_round(size, threshold, round);
     if (static_cast<int>(threadIdx.x) < size) keep[order[begin + threadIdx.x]] = round.stay >> threadIdx.x & 1;
     for (int64_t j = begin + size + threadIdx.x; j < count; j += kNmsThreads) {
@@ -96,12 +110,7 @@ void launch(const Tensor& boxes, const Tensor& order, const Tensor& groups, cons
 }
 
 Tensor nms(Tensor boxes, Tensor order, Tensor groups, Tensor valid, double threshold) {
-  STD_TORCH_CHECK(boxes.dim() == 3 && boxes.size(2) == 4, "boxes: expected [N, K, 4]");
-  for (const Tensor& t : {order, groups, valid}) {
-    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == boxes.size(0) && t.size(1) == boxes.size(1) && t.is_contiguous(),
-                    "order, groups and valid: expected contiguous [N, K]");
-  }
-  STD_TORCH_CHECK(boxes.is_contiguous(), "boxes: expected contiguous");
+  check_suppression(boxes, order, groups, valid);
   const DeviceGuard guard(boxes.get_device_index());
   Tensor keep = torch::stable::empty_like(valid);
   if (keep.numel() == 0) return keep;

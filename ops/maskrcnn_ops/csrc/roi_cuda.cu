@@ -30,13 +30,13 @@ Maps maps_of(const std::vector<Tensor>& tensors) {
   return maps;
 }
 
-bool is_aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.data_ptr()) % 16 == 0; }
+bool is_aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; }
 
 template <typename T>
 bool takes_vectors(const Family& f, const std::vector<Tensor>& maps, const Tensor& regions) {
-  if (!f.channels_last || f.channels % (16 / sizeof(T)) != 0 || !is_aligned(regions)) return false;
+  if (!f.channels_last || f.channels % (16 / sizeof(T)) != 0 || !is_aligned(regions.data_ptr())) return false;
   for (const Tensor& map : maps)
-    if (!is_aligned(map)) return false;
+    if (!is_aligned(map.data_ptr())) return false;
   return true;
 }
 
@@ -65,14 +65,14 @@ Tensor roi_sample(
     std::vector<Tensor> features, Tensor boxes, Tensor image, std::optional<Tensor> winner, int64_t height, int64_t width,
     std::vector<double> scales, std::vector<double> switches) {
   const bool channels_last = settle_layout(features);
+  check_boxes(boxes, features[0]);
   const DeviceGuard guard(boxes.get_device_index());
   const ScalarType dtype = features[0].scalar_type();
-  check_boxes(boxes, dtype);
   const Family f = family_of(boxes, image, shape_of(features), height, width, scales, switches, channels_last);
   check_size(f);
   Tensor out = empty_map(boxes, f.regions, f.channels, height, width, dtype, channels_last);
   if (out.numel() == 0) return out;
-  if (winner) winner = settle_winner(*winner, f);
+  if (winner) winner = settle_winner(*winner, boxes, f);
   by_dtype(dtype, [&](auto t, auto g) {
     using T = decltype(t);
     using G = decltype(g);
@@ -97,9 +97,9 @@ std::tuple<Tensor, Tensor> roi_maximum(
     std::vector<Tensor> features, Tensor boxes, Tensor image, int64_t height, int64_t width, std::vector<double> scales,
     std::vector<double> switches) {
   const bool channels_last = settle_layout(features);
+  check_boxes(boxes, features[0]);
   const DeviceGuard guard(boxes.get_device_index());
   const ScalarType dtype = features[0].scalar_type();
-  check_boxes(boxes, dtype);
   const Family f = family_of(boxes, image, shape_of(features), height, width, scales, switches, channels_last);
   check_size(f);
   check_winners_fit(f);
@@ -109,7 +109,7 @@ std::tuple<Tensor, Tensor> roi_maximum(
   by_dtype(dtype, [&](auto t, auto g) {
     using T = decltype(t);
     using G = decltype(g);
-    by_vector<T>(f.switches.bin_rounding && takes_vectors<T>(f, features, out), [&](auto lanes) {
+    by_vector<T>(f.switches.bin_rounding && takes_vectors<T>(f, features, out) && is_aligned(winner.data_ptr()), [&](auto lanes) {
       constexpr int V = decltype(lanes)::kCount;
       MASKRCNN_LAUNCH((maximum_kernel<T, G, V>), blocks_for(f, V), kThreads, 0, stream_of(boxes), f, maps_of(features),
                       boxes.const_data_ptr<G>(), image.const_data_ptr<int64_t>(), out.mutable_data_ptr<T>(),
@@ -136,24 +136,26 @@ void gather(const Family& f, const Tensor& grad, const Tensor& boxes, const Tens
   for (int l = 0; l < f.levels; ++l) tiles += f.images * tiles_along(f.level[l].height) * tiles_along(f.level[l].width);
   if (tiles == 0 || f.channels == 0) return;
   STD_TORCH_CHECK(tiles < 2147483648LL, "features: maps of too many cells for CUDA");
-  const int64_t bytes[] = {(f.regions > 0 ? f.regions : 1) * static_cast<int64_t>(sizeof(Footprint<G>))};
+  const int64_t of_footprints = f.regions * static_cast<int64_t>(sizeof(Footprint<G>));
+  const int64_t bytes[] = {of_footprints + rounds_of(f.regions) * static_cast<int64_t>(sizeof(Round))};
   Tensor memory = torch::stable::empty(
       torch::headeronly::IntHeaderOnlyArrayRef(bytes, 1), ScalarType::Byte, std::nullopt, boxes.device());
   auto* footprints = static_cast<Footprint<G>*>(memory.data_ptr());
+  auto* rounds = reinterpret_cast<Round*>(static_cast<char*>(memory.data_ptr()) + of_footprints);
   if (f.regions > 0) {
-    const auto blocks = static_cast<unsigned>((f.regions + kThreads - 1) / kThreads);
-    MASKRCNN_LAUNCH((footprint_kernel<G>), dim3(blocks), kThreads, 0, stream_of(boxes), f, boxes.const_data_ptr<G>(),
-                    image.const_data_ptr<int64_t>(), footprints);
+    MASKRCNN_LAUNCH((footprint_kernel<G>), dim3(static_cast<unsigned>(rounds_of(f.regions))), kThreads, 0, stream_of(boxes),
+                    f, boxes.const_data_ptr<G>(), image.const_data_ptr<int64_t>(), footprints, rounds);
   }
   const int64_t of_region = (f.height + f.width) * kTile * static_cast<int64_t>(sizeof(G));
   const int at_once = static_cast<int>(kSharedBytes / of_region < kThreads ? kSharedBytes / of_region : kThreads);
-  by_vector<T>(takes_vectors<T>(f, maps, grad), [&](auto lanes) {
+  by_vector<T>(takes_vectors<T>(f, maps, grad) && is_aligned(winner), [&](auto lanes) {
     constexpr int V = decltype(lanes)::kCount;
     const int64_t parts = (f.channels + kLanes * V - 1) / (kLanes * V);
     STD_TORCH_CHECK(parts <= kMostBlocks, "features: too many channels for CUDA, ", f.channels);
     const dim3 blocks(static_cast<unsigned>(tiles), static_cast<unsigned>(parts));
-    MASKRCNN_LAUNCH((gather_kernel<T, G, V>), blocks, kThreads, static_cast<size_t>(at_once * of_region), stream_of(boxes), f,
-                    footprints, at_once, grad.const_data_ptr<T>(), winner, maps_of(maps));
+    const auto kernel = winner ? gather_kernel<T, G, V, true> : gather_kernel<T, G, V, false>;
+    MASKRCNN_LAUNCH(kernel, blocks, kThreads, static_cast<size_t>(at_once * of_region), stream_of(boxes), f, footprints,
+                    rounds, at_once, grad.const_data_ptr<T>(), winner, maps_of(maps));
   });
 }
 
@@ -167,16 +169,16 @@ std::vector<Tensor> empty_maps(const Family& f, const Tensor& like, ScalarType d
 std::vector<Tensor> roi_spread(
     Tensor grad, Tensor boxes, Tensor image, std::optional<Tensor> winner, std::vector<int64_t> shape,
     std::vector<double> scales, std::vector<double> switches, bool channels_last, bool atomic) {
+  check_boxes(boxes, grad);
   const DeviceGuard guard(boxes.get_device_index());
   const ScalarType dtype = grad.scalar_type();
-  check_boxes(boxes, dtype);
   // Gathering works along channels whatever the layout: transposing twice costs less than reading cell by cell.
   const bool along_channels = channels_last || !atomic;
   const Family f = family_of(boxes, image, shape, grad.size(2), grad.size(3), scales, switches, along_channels);
   check_size(f);
   STD_TORCH_CHECK(grad.size(0) == f.regions && grad.size(1) == f.channels, "gradient: expected [R, C, P, P]");
   grad = torch::stable::contiguous(grad, along_channels ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-  if (winner) winner = settle_winner(*winner, f);
+  if (winner) winner = settle_winner(*winner, boxes, f);
   const int32_t* frozen = winner ? winner->const_data_ptr<int32_t>() : nullptr;
   const ScalarType sums = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   std::vector<Tensor> maps = empty_maps(f, boxes, atomic ? sums : dtype, along_channels);
@@ -200,4 +202,14 @@ STABLE_TORCH_LIBRARY_IMPL(maskrcnn_ops, MASKRCNN_DEVICE, m) {
 }
 
 }  // namespace
+
+#ifdef __CUDA_ARCH_LIST__
+#define MASKRCNN_TEXT(...) #__VA_ARGS__
+#define MASKRCNN_VALUE(...) MASKRCNN_TEXT(__VA_ARGS__)
+// kernels.py finds this text in the file, before it loads the library.
+extern "C" __attribute__((visibility("default"))) const char* maskrcnn_ops_architectures() {
+  return "maskrcnn_ops for CUDA architectures " MASKRCNN_VALUE(__CUDA_ARCH_LIST__);
+}
+#endif
+
 }  // namespace maskrcnn_ops

@@ -5,7 +5,8 @@
 
 namespace maskrcnn_ops {
 
-// Data of the levels' maps; a kernel gets all of them in one launch.
+// Data of the levels' maps; a kernel gets all of them in one launch. As a __grid_constant__, since chosen by level from a
+// local copy the addresses are not known to be global memory's: atomics become loops of compare-and-swap.
 struct Maps {
   void* data[kMaxLevels];
 };
@@ -57,14 +58,16 @@ template <typename G>
 __device__ inline void taps_of_winner(
     const Region<G>& r, int64_t p, int64_t q, int32_t winner, const Level& level, const Switches& s, Tap<G>* y, Tap<G>* x) {
   if (s.bin_rounding) {
-    *y = {winner / level.width, winner / level.width, G(1), G(0)};
-    *x = {winner % level.width, winner % level.width, G(1), G(0)};
+    const int width = static_cast<int>(level.width);  // 64-bit divisions take several times as long
+    *y = {winner / width, winner / width, G(1), G(0)};
+    *x = {winner % width, winner % width, G(1), G(0)};
     return;
   }
   const Span rows = points_of_bin(r.y, p, s);
   const Span columns = points_of_bin(r.x, q, s);
-  *y = tap_of_point(r.y, p, rows.first + winner / columns.count, s);
-  *x = tap_of_point(r.x, q, columns.first + winner % columns.count, s);
+  const int width = static_cast<int>(columns.count);
+  *y = tap_of_point(r.y, p, rows.first + winner / width, s);
+  *x = tap_of_point(r.x, q, columns.first + winner % width, s);
 }
 
 // What one bin reads along one axis, each cell once: in shared memory, for all channels of a region.

@@ -14,12 +14,37 @@ struct Footprint {
   Reach columns;
 };
 
+// The images and levels of kThreads neighbouring regions, so that tiles of others need not look at each of them.
+struct Round {
+  int first_image;
+  int last_image;
+  unsigned levels;  // a bit each
+
+  __host__ __device__ bool holds(int64_t image, int level) const {
+    return first_image <= image && image <= last_image && (levels >> level & 1);
+  }
+};
+
+inline int64_t rounds_of(int64_t regions) { return (regions + kThreads - 1) / kThreads; }
+
+// A block for each round.
 template <typename G>
-__global__ void footprint_kernel(Family f, const G* boxes, const int64_t* image, Footprint<G>* footprints) {
+__global__ void footprint_kernel(Family f, const G* boxes, const int64_t* image, Footprint<G>* footprints, Round* rounds) {
+  __shared__ Round round;
+  if (threadIdx.x == 0) round = {std::numeric_limits<int>::max(), -1, 0};
+  __syncthreads();
   const int64_t k = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
-  if (k >= f.regions) return;
-  const Region<G> r = region_of(f, boxes + 4 * k, image[k]);
-  footprints[k] = {r, r.valid ? reach_of(r.y, f.height) : Reach{0, -1}, r.valid ? reach_of(r.x, f.width) : Reach{0, -1}};
+  if (k < f.regions) {
+    const Region<G> r = region_of(f, boxes + 4 * k, image[k]);
+    footprints[k] = {r, r.valid ? reach_of(r.y, f.height) : Reach{0, -1}, r.valid ? reach_of(r.x, f.width) : Reach{0, -1}};
+    if (r.valid) {
+      atomicMin(&round.first_image, static_cast<int>(r.image));
+      atomicMax(&round.last_image, static_cast<int>(r.image));
+      atomicOr(&round.levels, 1u << r.level);
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) rounds[blockIdx.x] = round;
 }
 
 // kTile x kTile cells of one image's map at one level; those of all levels are counted through.
@@ -131,20 +156,38 @@ __device__ inline void add_mean(const T* grad, G by_row, const G* by_column, G (
   }
 }
 
-// The same by the winners of the bins' maxima.
+// The same by the cells that won the bins' maxima: `number` is that of the row's first cell in the tile.
 template <typename T, typename G, int V>
-__device__ inline void add_winners(
-    const Family& f, const Region<G>& r, int p, int q, const Tile& tile, int y, const T* grad, const int32_t* winner,
-    G (&sums)[kTile][V]) {
+__device__ inline void add_cells(int number, int cells, const T* grad, const int32_t* winner, G (&sums)[kTile][V]) {
   const Vector<T, V> parts = load<T, V>(grad);
   const Vector<int32_t, V> winners = load<int32_t, V>(winner);
   MASKRCNN_UNROLL
   for (int v = 0; v < V; ++v) {
+    const int cell = winners.at[v] - number;
+    if (cell < 0 || cell >= cells) continue;
+    MASKRCNN_UNROLL
+    for (int t = 0; t < kTile; ++t)
+      if (t == cell) sums[t][v] += static_cast<G>(parts.at[v]);
+  }
+}
+
+// The same by the samples that won.
+template <typename T, typename G, int V>
+__device__ inline void add_samples(
+    const Region<G>& r, int p, int q, const Switches& s, const Tile& tile, int y, const T* grad, const int32_t* winner,
+    G (&sums)[kTile][V]) {
+  const Vector<T, V> parts = load<T, V>(grad);
+  const Vector<int32_t, V> winners = load<int32_t, V>(winner);
+  const Span rows = points_of_bin(r.y, p, s);
+  const Span columns = points_of_bin(r.x, q, s);
+  const int width = static_cast<int>(columns.count);
+  MASKRCNN_UNROLL
+  for (int v = 0; v < V; ++v) {
     if (winners.at[v] < 0) continue;
-    Tap<G> row, column;
-    taps_of_winner(r, p, q, winners.at[v], f.level[r.level], f.switches, &row, &column);
+    const Tap<G> row = tap_of_point(r.y, p, rows.first + winners.at[v] / width, s);
     const G by_row = weight_of(row, y);
     if (by_row == G(0)) continue;
+    const Tap<G> column = tap_of_point(r.x, q, columns.first + winners.at[v] % width, s);
     MASKRCNN_UNROLL
     for (int t = 0; t < kTile; ++t) {
       const G weight = by_row * weight_of(column, tile.left + t);
@@ -153,10 +196,12 @@ __device__ inline void add_winners(
   }
 }
 
-// Blocks [tiles of all levels, parts of the channels]; threads [kTile rows, kLanes vectors of channels].
-template <typename T, typename G, int V>
-__global__ void gather_kernel(
-    Family f, const Footprint<G>* footprints, int at_once, const T* grad, const int32_t* winner, Maps maps) {
+// Blocks [tiles of all levels, parts of the channels]; threads [kTile rows, kLanes vectors of channels]. `winner` is
+// read by the kernel for maxima alone. Two blocks of an SM hide each other's waits, hence the bound on registers.
+template <typename T, typename G, int V, bool kMaximum>
+__global__ void __launch_bounds__(kThreads, 2) gather_kernel(
+    const __grid_constant__ Family f, const Footprint<G>* footprints, const Round* rounds, int at_once, const T* grad,
+    const int32_t* winner, const __grid_constant__ Maps maps) {
   MASKRCNN_SHARED(G, memory);
   __shared__ int list[kThreads];
   __shared__ int range[4 * kThreads];
@@ -165,10 +210,14 @@ __global__ void gather_kernel(
   const int y = tile.top + static_cast<int>(threadIdx.x) / kLanes;
   const int64_t c = (static_cast<int64_t>(blockIdx.y) * kLanes + threadIdx.x % kLanes) * V;
   const bool mine = y < level.height && c < f.channels;
+  const int width = static_cast<int>(level.width);
+  const int number = y * width + tile.left;
+  const int cells = width - tile.left < kTile ? width - tile.left : kTile;
   const int64_t bins = f.height * f.width;
   Shares<G> shares{memory, range, static_cast<int>(f.height), static_cast<int>(f.width)};
   G sums[kTile][V] = {};
   for (int64_t base = 0; base < f.regions; base += kThreads) {
+    if (!rounds[base / kThreads].holds(tile.image, tile.level)) continue;
     const int found = list_regions(f, footprints, tile, base, list);
     for (int done = 0; done < found; done += at_once) {
       const int count = found - done < at_once ? found - done : at_once;
@@ -180,8 +229,9 @@ __global__ void gather_kernel(
           if (by_row == G(0)) continue;
           for (int q = range[4 * i + 2]; q < range[4 * i + 3]; ++q) {
             const int64_t at = (k * bins + p * f.width + q) * f.channels + c;
-            if (winner) add_winners<T, G, V>(f, footprints[k].region, p, q, tile, y, grad + at, winner + at, sums);
-            else add_mean<T, G, V>(grad + at, by_row, shares.columns(i, q), sums);
+            if constexpr (!kMaximum) add_mean<T, G, V>(grad + at, by_row, shares.columns(i, q), sums);
+            else if (f.switches.bin_rounding) add_cells<T, G, V>(number, cells, grad + at, winner + at, sums);
+            else add_samples<T, G, V>(footprints[k].region, p, q, f.switches, tile, y, grad + at, winner + at, sums);
           }
         }
       }
@@ -192,7 +242,7 @@ __global__ void gather_kernel(
   T* row = static_cast<T*>(maps.data[tile.level]) + tile.image * level.image_stride + y * level.row_stride + c;
   MASKRCNN_UNROLL
   for (int t = 0; t < kTile; ++t)
-    if (tile.left + t < level.width) store_sums<T, G, V>(row + (tile.left + t) * level.column_stride, sums[t]);
+    if (t < cells) store_sums<T, G, V>(row + (tile.left + t) * level.column_stride, sums[t]);
 }
 
 }  // namespace maskrcnn_ops

@@ -13,10 +13,15 @@ constexpr int kThreads = 256;
 constexpr int kTile = 8;    // cells, along each axis of a gradient map
 constexpr int kLanes = 32;  // vectors of channels that a tile's block sums at once
 
-// V neighbouring channels, read and written as one.
+// V neighbouring channels, read and written as one, 16 bytes at a time.
 template <typename T, int V>
-struct alignas(sizeof(T) * V) Vector {
+struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Vector {
   T at[V];
+};
+
+template <int N>
+struct Quads {
+  uint4 at[N];
 };
 
 template <typename T, int V>
@@ -24,9 +29,17 @@ __device__ inline Vector<T, V> load(const T* from) {
   return *reinterpret_cast<const Vector<T, V>*>(from);
 }
 
+// Plain stores of 16 bytes are at times compiled to four of 4; this one is not.
 template <typename T, int V>
 __device__ inline void store(T* to, const Vector<T, V>& values) {
-  *reinterpret_cast<Vector<T, V>*>(to) = values;
+  constexpr int kQuads = sizeof(values) / sizeof(uint4);
+  if constexpr (kQuads == 0) {
+    *reinterpret_cast<Vector<T, V>*>(to) = values;
+  } else {
+    const auto quads = __builtin_bit_cast(Quads<kQuads>, values);
+    MASKRCNN_UNROLL
+    for (int i = 0; i < kQuads; ++i) __stwb(reinterpret_cast<uint4*>(to) + i, quads.at[i]);
+  }
 }
 
 template <typename T, typename G, int V>
@@ -108,7 +121,7 @@ __device__ inline void mean_of_taps(
 
 // Blocks [regions, parts of its values].
 template <typename T, typename G, int V>
-__global__ void mean_kernel(Family f, Maps maps, const G* boxes, const int64_t* image, T* out) {
+__global__ void mean_kernel(const __grid_constant__ Family f, const __grid_constant__ Maps maps, const G* boxes, const int64_t* image, T* out) {
   MASKRCNN_SHARED(TapList<G>, taps);
   const int64_t k = blockIdx.x;
   const Region<G> r = region_of(f, boxes + 4 * k, image[k]);
@@ -128,7 +141,7 @@ __global__ void mean_kernel(Family f, Maps maps, const G* boxes, const int64_t* 
 // The values at the winners of a maximum.
 template <typename T, typename G>
 __global__ void winners_kernel(
-    Family f, Maps maps, const G* boxes, const int64_t* image, const int32_t* winner, T* out) {
+    const __grid_constant__ Family f, const __grid_constant__ Maps maps, const G* boxes, const int64_t* image, const int32_t* winner, T* out) {
   const int64_t k = blockIdx.x;
   const Region<G> r = region_of(f, boxes + 4 * k, image[k]);
   for (int index = blockIdx.y * kThreads + threadIdx.x; index < items_of<1>(f); index += gridDim.y * kThreads) {
@@ -199,7 +212,7 @@ __device__ inline void best_sample(
 // V > 1 needs bin rounding: the points are cells.
 template <typename T, typename G, int V>
 __global__ void maximum_kernel(
-    Family f, Maps maps, const G* boxes, const int64_t* image, T* out, int32_t* winner) {
+    const __grid_constant__ Family f, const __grid_constant__ Maps maps, const G* boxes, const int64_t* image, T* out, int32_t* winner) {
   const int64_t k = blockIdx.x;
   const Region<G> r = region_of(f, boxes + 4 * k, image[k]);
   for (int index = blockIdx.y * kThreads + threadIdx.x; index < items_of<V>(f); index += gridDim.y * kThreads) {
@@ -248,7 +261,7 @@ __device__ inline void scatter_winner(
 // The adjoint with atomics: sums in no fixed order. `maps` hold sums, G, all zero before.
 template <typename T, typename G>
 __global__ void scatter_kernel(
-    Family f, Maps maps, const T* grad, const G* boxes, const int64_t* image, const int32_t* winner) {
+    const __grid_constant__ Family f, const __grid_constant__ Maps maps, const T* grad, const G* boxes, const int64_t* image, const int32_t* winner) {
   MASKRCNN_SHARED(TapList<G>, taps);
   const int64_t k = blockIdx.x;
   const Region<G> r = region_of(f, boxes + 4 * k, image[k]);

@@ -121,10 +121,10 @@ Tensor roi_sample(std::vector<Tensor> features, Tensor boxes, Tensor image, std:
                   int64_t width, std::vector<double> scales, std::vector<double> switches) {
   const bool channels_last = settle_layout(features);
   const ScalarType dtype = features[0].scalar_type();
-  check_boxes(boxes, dtype);
+  check_boxes(boxes, features[0]);
   const Family f = family_of(boxes, image, shape_of(features), height, width, scales, switches, channels_last);
   Tensor out = fresh_map(boxes, f.regions, f.channels, height, width, dtype, channels_last);
-  if (winner) winner = settle_winner(*winner, f);
+  if (winner) winner = settle_winner(*winner, boxes, f);
   const int32_t* frozen = winner ? winner->const_data_ptr<int32_t>() : nullptr;
   by_dtype(dtype, [&](auto t, auto g) {
     using T = decltype(t);

@@ -220,11 +220,11 @@ std::vector<Tensor> roi_spread(Tensor grad, Tensor boxes, Tensor image, std::opt
                                std::vector<int64_t> shape, std::vector<double> scales, std::vector<double> switches,
                                bool channels_last, bool /*atomic*/) {
   const ScalarType dtype = grad.scalar_type();
-  check_boxes(boxes, dtype);
+  check_boxes(boxes, grad);
   const Family f = family_of(boxes, image, shape, grad.size(2), grad.size(3), scales, switches, channels_last);
   STD_TORCH_CHECK(grad.size(0) == f.regions && grad.size(1) == f.channels, "gradient: expected [R, C, P, P]");
   grad = torch::stable::contiguous(grad, format_of(f));
-  if (winner) winner = settle_winner(*winner, f);
+  if (winner) winner = settle_winner(*winner, boxes, f);
   const int32_t* frozen = winner ? winner->const_data_ptr<int32_t>() : nullptr;
   const ScalarType sums = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   std::vector<Tensor> maps;

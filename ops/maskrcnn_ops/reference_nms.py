@@ -1,0 +1,59 @@
+"""Non-maximum suppression in PyTorch operations: what the kernels must equal, and what runs where they are missing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PAIRS = 1 << 22  # bound on the pairs of boxes compared at once
+
+
+def nms(boxes: Tensor, order: Tensor, groups: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """Greedy suppression in ``order`` [N, K] of boxes [N, K, 4] within images and groups; keep [N, K] bool.
+
+    Block by block in that order: what stays of a block is settled, then all that follows is tested against it.
+    """
+    ranked = boxes.gather(1, order[..., None].expand_as(boxes))
+    group = groups.gather(1, order)
+    keep = valid.gather(1, order)
+    step = max(1, PAIRS // max(1, keep.numel()))
+    for begin in range(0, order.shape[1], step):
+        block = slice(begin, begin + step)
+        suppresses = _above(_overlaps(ranked[:, block], ranked[:, begin:]), threshold)  # [N, B, K - begin]
+        suppresses &= group[:, block, None] == group[:, None, begin:]
+        suppresses.triu_(1)
+        stay = _settled(keep[:, block], suppresses)
+        keep[:, begin:] &= ~(suppresses & stay[..., None]).any(1)
+    return torch.zeros_like(keep).scatter(1, order, keep)
+
+
+def _settled(candidates: Tensor, suppresses: Tensor) -> Tensor:
+    """Which candidates [N, B] stay: the only solution of "none that stays and comes before suppresses it".
+
+    Its first k entries are right after k rounds; most often all are after a few.
+    """
+    suppresses = suppresses[..., : candidates.shape[1]]
+    before, stay = ~candidates, candidates
+    while not torch.equal(before, stay):
+        before, stay = stay, candidates & ~(suppresses & stay[..., None]).any(1)
+    return stay
+
+
+def _above(overlaps: Tensor, threshold: float) -> Tensor:
+    """``overlaps > threshold`` as exact numbers: in their type it may be rounded up to what is above it."""
+    rounded = float(torch.tensor(threshold, dtype=overlaps.dtype))
+    return overlaps >= rounded if rounded > threshold else overlaps > rounded
+
+
+def _overlaps(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union [N, A, B] of boxes [N, A, 4] and [N, B, 4], as ``csrc/nms.h`` computes it."""
+    width, height = (
+        (
+            torch.minimum(a[:, :, None, side + 2], b[:, None, :, side + 2])
+            - torch.maximum(a[:, :, None, side], b[:, None, :, side])
+        ).clamp_(min=0)
+        for side in (0, 1)
+    )
+    shared = width.mul_(height)
+    area_a, area_b = ((x[..., 2] - x[..., 0]) * (x[..., 3] - x[..., 1]) for x in (a, b))
+    return shared / (area_a[:, :, None] + area_b[:, None]).sub_(shared)
