@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn import config as configs
 from maskrcnn.config_pretrained import drop_pretrained
-from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.dataset import Dataset, check_same_categories
 from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile
 from maskrcnn.data.transforms import Transform
 from maskrcnn.engine import checkpoint
@@ -34,13 +36,30 @@ _FREE = (
     "checkpoint",
     "log",
     "evaluation",
-    "schedule.steps",
     "data.num_workers",
     "data.on_corrupt_image",
     "data.source.on_corrupt_image",
     "accumulate",
     "compile",
 )
+# What ends early is gone on with otherwise: a resumed run may change these, which is said.
+CHANGEABLE = (
+    "schedule.steps",
+    "schedule.lr",
+    "schedule.warmup_steps",
+    "schedule.clip_norm",
+    "schedule.max_loss",
+    "precision",
+)
+# Where things lie, but for the two words below; `check_same_data` compares what lies there.
+_PLACES = (
+    "data.root",
+    *(f"data.{split}{what}" for split in ("", "train_", "val_") for what in ("annotations", "images")),
+    "proposals.train",
+    "proposals.val",
+    "init.weights",
+)
+_NO_PLACES = ("ground_truth", "imagenet")
 
 
 def open_run_dir(run_dir: str | None) -> Path:
@@ -91,7 +110,7 @@ def open_data(config: DictConfig, split: str) -> Dataset:
         dataset.proposals = ProposalFile(proposals, config.proposals[f"most_{split}"])
     elif config.model.rpn is None:
         raise UserError(
-            f"model.rpn=null needs proposals.{split}=FILE, COCO results that are used as proposals, "
+            f"model.rpn=null needs proposals.{split}=FILE, of tools/propose.py or COCO results, "
             f"or proposals.{split}=ground_truth"
         )
     console.print(f"{split}: {len(dataset)} images, {len(dataset.categories)} classes")
@@ -125,6 +144,20 @@ def check_keypoints(dataset: Dataset) -> None:
             "model.keypoint_head=null, or give annotations whose categories have a list 'keypoints'"
         )
     oks_sigmas(dataset.categories)
+
+
+def check_learnable(config: DictConfig, train_set: Dataset, val_set: Dataset) -> None:
+    """Raise UserError where the model could not learn from the annotations, or could not be scored on them."""
+    check_same_categories(train_set, val_set)
+    if (objects := int(train_set.num_objects.sum())) == train_set.num_crowds:
+        marked = f": all {objects} are marked iscrowd=1" if objects else ""
+        raise UserError(f"the training annotations hold no object to learn from{marked}")
+    for words, dataset in (("training", train_set), ("validation", val_set)):
+        lacking = dataset.num_objects.any() and not dataset.has_masks
+        if config.model.mask_head is not None and lacking:
+            raise UserError(
+                f"the {words} annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
+            )
 
 
 def check_categories(config: DictConfig, dataset: Dataset) -> None:
@@ -199,30 +232,67 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def check_same_run(config: DictConfig, stored: dict[str, Any], run_dir: Path) -> None:
-    """Raise UserError where a run would be resumed with settings that change what it computes."""
-    before, now = _flat(stored), _flat(plain(config))
+def check_same_run(config: DictConfig, stored: dict[str, Any], run_dir: Path) -> list[str]:
+    """What a resumed run changes, in words. Raises UserError for settings that make it another run."""
+    before, now = flat(stored), flat(plain(config))
     changed = [
-        f"  {key}: {before.get(key)!r} before, {now.get(key)!r} now"
+        key
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
-        and not key.startswith(_FREE)
+        and not _within(key, _FREE)
         # What a run that was resumed by an older version says of a pretrained backbone.
         and not (key.startswith("model.") and key.endswith(".weights") and before.get(key) is None)
     ]
-    if changed:
-        listed = "\n".join(changed[:10])
+    said = [key for key in changed if key in CHANGEABLE or _moved(key, before.get(key), now.get(key))]
+    if refused := [key for key in changed if key not in said][:10]:
+        listed = "\n".join(f"  {key}: {before.get(key)!r} before, {now.get(key)!r} now" for key in refused)
         raise UserError(
             f"run_dir={run_dir} holds a run with other settings:\n{listed}\n"
             "give another run_dir, or repeat the settings to resume it"
         )
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in said]
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def _within(key: str, groups: Sequence[str]) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
+
+
+def _moved(key: str, before: Any, now: Any) -> bool:
+    """Whether a setting names another place for what may be the same content."""
+    return key in _PLACES and not {before, now} & set(_NO_PLACES)
+
+
+def data_summary(train_set: Dataset, val_set: Dataset) -> dict[str, dict[str, Any]]:
+    """What tells the splits from others wherever they lie: counts, and a digest of ids, sizes and objects by image."""
+    return {"train": _summary(train_set), "val": _summary(val_set)}
+
+
+def _summary(dataset: Dataset) -> dict[str, Any]:
+    rows = np.column_stack([dataset.image_ids, dataset.sizes, dataset.num_objects])
+    by_id = np.ascontiguousarray(rows[np.argsort(dataset.image_ids)], "<i8")
+    digest = hashlib.sha256(by_id.tobytes()).hexdigest()[:16]
+    return {"images": len(dataset), "objects": int(dataset.num_objects.sum()), "digest": digest}
+
+
+def check_same_data(
+    data: dict[str, dict[str, Any]], stored: dict[str, dict[str, Any]], run_dir: Path
+) -> None:
+    """Raise UserError where a run would be resumed on other data; both are a `data_summary`."""
+    for split, now in data.items():
+        if (before := stored[split]) != now:
+            raise UserError(
+                f"run_dir={run_dir} holds a run with other {split} data: {before['images']} images with "
+                f"{before['objects']} objects before, {now['images']} with {now['objects']} now; ids, sizes or the "
+                "images' numbers of objects differ. Give the data that it began with, or another run_dir"
+            )
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested groups by their dotted key."""
     if not isinstance(node, dict):
         return {prefix: node}
     return {
         k: v
         for key, value in node.items()
-        for k, v in _flat(value, f"{prefix}.{key}" if prefix else key).items()
+        for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()
     }

@@ -12,6 +12,14 @@ from maskrcnn.errors import Interrupted, UserError
 BAD_INPUT = 2
 # A full disk, a folder or file that belongs to somebody else: no fault of the program's.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What takes less memory, by tool.
+_FOR_MEMORY = {
+    "train": "compute a batch in parts (accumulate=4), evaluate fewer images at once (evaluation.batch_size=1) or give "
+    "precision=bf16: the same run_dir goes on with them. A smaller schedule.batch_size is another run",
+    "eval": "give evaluation.batch_size=1",
+    "propose": "give evaluation.batch_size=1",
+    "predict": "give batch_size=1, or a smaller max_size",
+}
 INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command goes on where this one stopped
 
 
@@ -36,24 +44,23 @@ def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> 
     except Interrupted as error:
         print(f"interrupted: {error}", file=sys.stderr)
         return INTERRUPTED
-    except UserError as error:
-        if "debug=true" in arguments:
+    except Exception as error:
+        words = _words(error, main.__module__.rpartition(".")[2])
+        if words is None or "debug=true" in arguments:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except RuntimeError as error:
-        if "debug=true" in arguments or type(error).__name__ != "OutOfMemoryError":
-            raise
-        print(
-            f"error: the GPU's memory is full ({str(error).splitlines()[0]}). Compute a batch in parts "
-            "(accumulate=4), give a smaller schedule.batch_size or evaluation.batch_size, or precision=bf16",
-            file=sys.stderr,
-        )
-        return BAD_INPUT
-    except OSError as error:
-        if "debug=true" in arguments or error.errno not in _REFUSED:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror}; what was written before is kept", file=sys.stderr)
+        print(f"error: {words}", file=sys.stderr)
         return BAD_INPUT
     return 0
+
+
+def _words(error: Exception, tool: str) -> str | None:
+    """What a person can do something about, in words; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: --help does not wait for torch
+        remedy = _FOR_MEMORY.get(tool, _FOR_MEMORY["train"])
+        return f"the GPU's memory is full ({str(error).splitlines()[0]}); {remedy}"
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; what was written before is kept"
+    return None

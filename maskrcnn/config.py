@@ -49,7 +49,8 @@ class Init:
 
 @dataclass
 class GivenProposals:
-    """COCO results to be used instead of the RPN's proposals, for the training and for the validation images.
+    """Files of tools/propose.py (``.npz``), or COCO results, to be used instead of the RPN's proposals, for the
+    training and for the validation images.
 
     ``ground_truth`` takes the objects' own boxes: nothing is left to find, which isolates the mask head.
     most_train, most_val: of a file, the best ones of an image that are used (the paper's ablations test with 300).

@@ -75,7 +75,7 @@ class Predictor:
         self.model = model.to(self.device).eval()
         self.transform = _limited(transform or PAPER, max_size)
         self.batch_size, self.precision, self.size_divisor = batch_size, precision, size_divisor
-        self.augmentation = augmentation
+        self.augmentation = augmentation and replace(augmentation, max_size=max_size)
         self.categories = [dict(category) for category in categories or ()]
 
     @property

@@ -1,7 +1,7 @@
 """Store the proposals of a trained RPN:  python tools/propose.py checkpoint=FILE run_dir=DIR
 
-Writes DIR/train.json and DIR/val.json, COCO results of one class, and prints their recall. Runs that are to share
-them (the ablation's cells do) take  model.rpn=null proposals.train=DIR/train.json proposals.val=DIR/val.json
+Writes DIR/train.npz and DIR/val.npz, boxes and scores by image, and prints their recall. Runs that are to share them
+(the ablation's cells do) take  model.rpn=null proposals.train=DIR/train.npz proposals.val=DIR/val.npz
 
 Example:
   tools/train.py model=r18_rpn run_dir=runs/rpn

@@ -1,6 +1,7 @@
 #!/bin/bash
 # A training run on two nodes of eight GPUs under SLURM; change the numbers below to your cluster's.
 #   sbatch tools/slurm.sh model=r50_fpn data=coco data.root=/data/coco schedule=1x run_dir=runs/r50
+# Without run_dir= it is runs/slurm-<number of the job>.
 # Preempted, or out of time, the job saves, leaves with status 75 and is queued again until it has finished.
 #SBATCH --job-name=maskrcnn
 #SBATCH --nodes=2
@@ -15,8 +16,13 @@ set -u
 
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000)) # another one for every job that shares the node
-# Every node starts torchrun once, which starts a process for every GPU of its node.
-srun --kill-on-bad-exit=1 torchrun \
+# A job that is queued again keeps its number, so that it finds its run.
+named=0
+for argument in "$@"; do [[ "$argument" == run_dir=* ]] && named=1; done
+[ "$named" -eq 1 ] || set -- "$@" "run_dir=runs/slurm-$SLURM_JOB_ID"
+# Every node starts torchrun once, which starts a process for every GPU of its node. Since SLURM 22.05 srun has to be told
+# again how many cores that is given.
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun \
     --nnodes="$SLURM_NNODES" --nproc_per_node="${SLURM_GPUS_ON_NODE:-8}" \
     --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d --rdzv_endpoint="$head_node:$port" \
     tools/train.py "$@" &

@@ -129,8 +129,7 @@ class Runner:
         if self.table.proposals == "ground_truth":
             given += ["model.rpn=null", "proposals.train=ground_truth", "proposals.val=ground_truth"]
         elif self.table.proposals is not None:
-            folder = self._shared / "proposals"
-            given += [f"proposals.{split}={folder / split}.json" for split in ("train", "val")]
+            given += [f"proposals.{path.stem}={path}" for path in self._proposals]
             if self.table.start_from_proposals:
                 given += [f"init.weights={self._shared / 'last.pt'}", "init.reset_heads=true"]
         own = [f"run_dir={self.folder(cell.id)}", f"threads={self.threads}"]
@@ -141,7 +140,7 @@ class Runner:
         if self.table.proposals is None or self.table.proposals == "ground_truth":
             return
         proposals = self._shared / "proposals"
-        if not all((proposals / f"{split}.json").exists() for split in ("train", "val")):
+        if not all(path.exists() for path in self._proposals):
             console.print(f"proposals that all cells share: {self.log('proposals')}")
             overrides = [*self.table.proposals, *self.extra, f"run_dir={self._shared}"]
             partial = self._shared / "proposals.partial"
@@ -191,6 +190,13 @@ class Runner:
     def _shared(self) -> Path:
         return self.folder("proposals")
 
+    @property
+    def _proposals(self) -> list[Path]:
+        """The files of the shared proposals, train and val; older runs hold them as json."""
+        folder = self._shared / "proposals"
+        kind = "json" if (folder / "train.json").exists() else "npz"
+        return [folder / f"{split}.{kind}" for split in ("train", "val")]
+
     def _digest(self) -> str | None:
         """Of what the cells share, the proposals and the weights they start from; None where they share nothing.
 
@@ -198,7 +204,7 @@ class Runner:
         """
         if not isinstance(self.table.proposals, list):
             return None
-        files = [self._shared / "proposals" / f"{split}.json" for split in ("train", "val")]
+        files = self._proposals
         if self.table.start_from_proposals:
             files.append(self._shared / "last.pt")
         digest = hashlib.sha256()

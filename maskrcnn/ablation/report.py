@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,6 +38,7 @@ from maskrcnn.ablation.summary import (
     stride_of,
     value,
 )
+from maskrcnn.assembly import flat
 
 _MAIN = (
     *("segm_AP", "segm_AP50", "segm_AP75", "bbox_AP", "bbox_AP50", "bbox_AP75"),
@@ -244,20 +244,12 @@ def _uneven(rows: Sequence[Row]) -> list[str]:
     """Settings in which runs of one row differ beside their seed: defaults that changed between commits, say."""
     found: dict[str, None] = {}
     for row in (r for r in rows if len(r.records) > 1):
-        configs = [_flat(record["manifest"]["config"]) for record in row.records]
+        configs = [flat(record["manifest"]["config"]) for record in row.records]
         for key in sorted(set().union(*configs)):
             values = {json.dumps(config.get(key, "not there")) for config in configs}
             if len(values) > 1 and not key.startswith(_OF_A_RUN):
                 found[f"{key} ({' or '.join(sorted(values))})"] = None
     return [f"runs of one row differ in more than their seed: {', '.join(found)}"] if found else []
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {
-        k: v for key, below in node.items() for k, v in _flat(below, f"{prefix}.{key}".strip(".")).items()
-    }
 
 
 def _shared(manifests: Sequence[Record]) -> list[str]:

@@ -119,10 +119,10 @@ class Evaluator:
         shown = console.is_terminal and self.world.is_main
         by_image: dict[int, list[Result]] = {}
         for image_id, results in track(images, "evaluating", total, console=console, disable=not shown):
-            by_image[image_id] = results
             if should_stop():
                 return None
-        return None if should_stop() else by_image
+            by_image[image_id] = results
+        return by_image
 
     def _report(
         self, parts: list[dict[int, list[Result]]], run_dir: Path, title: str, pictures: int

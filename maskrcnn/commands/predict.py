@@ -42,13 +42,15 @@ def main(arguments: Sequence[str]) -> None:
     if settings.checkpoint is None or settings.input is None:
         raise UserError("give checkpoint=FILE and input=<file|folder|glob|video|camera number>")
     source = open_input(str(settings.input), settings.max_frames)
-    scales = [float(scale) for scale in settings.scales]
+    augmentation = Augmentation(
+        [float(scale) for scale in settings.scales], settings.flip, max_size=settings.max_size
+    )
     predictor = Predictor(
         settings.checkpoint,
         device=assembly.open_device(settings.device, settings.threads),
         batch_size=settings.batch_size,
         max_size=settings.max_size,
-        augmentation=Augmentation(scales, settings.flip) if settings.flip or scales != [1.0] else None,
+        augmentation=augmentation if settings.flip or augmentation.scales != [1.0] else None,
         overrides=rest,
         trust_checkpoint=settings.trust_checkpoint,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,12 @@ from rich.progress import track
 
 from maskrcnn import assembly
 from maskrcnn import config as configs
-from maskrcnn.engine.evaluate import detect_all
+from maskrcnn.data.proposals import ProposalWriter
+from maskrcnn.engine.evaluate import detect_images
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.recall import average_recall
+from maskrcnn.evaluation.coco import load_ground_truth
+from maskrcnn.evaluation.recall import Recall
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Propose(configs.Common):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write train.json and val.json, COCO results of one class, into the run directory."""
+    """Write train.npz and val.npz into the run directory."""
     own, rest = configs.split(arguments, Propose)
     settings = configs.compose_config("propose", own, Propose)
     if settings.checkpoint is None:
@@ -40,24 +41,24 @@ def main(arguments: Sequence[str]) -> None:
     model.box_head = model.mask_head = model.keypoint_head = None
     device = assembly.open_device(settings.device, settings.threads)
     run_dir = assembly.open_run_dir(settings.run_dir)
-    make_loader, transform = configs.build(config.data.test_loader), configs.build(config.data.test_transform)
+    model.to(device)
     for split in ("train", "val"):
         dataset = assembly.open_data(config, split)
-        loader = make_loader(
-            dataset, transform, config.evaluation.batch_size, pin_memory=device.type == "cuda"
+        loader = configs.build(config.data.test_loader)(
+            dataset,
+            configs.build(config.data.test_transform),
+            config.evaluation.batch_size,
+            pin_memory=device.type == "cuda",
         )
-        images = detect_all(model.to(device), loader, dataset.category_ids, device)
+        images = detect_images(model, loader, device)
         shown = track(images, split, total=len(dataset), console=console, disable=not console.is_terminal)
-        found = [result for _, results in shown for result in results]
-        (run_dir / f"{split}.json").write_text(json.dumps([_rounded(result) for result in found]))
-        most = config.model.rpn.post_nms_test
-        recall = average_recall(found, dataset.ground_truth(), most, [int(i) for i in dataset.image_ids])
-        words = ", ".join(f"{name} {value:.1f}" for name, value in recall.items() if value is not None)
-        console.print(f"{run_dir / split}.json: {len(found)} proposals; {words}")
-
-
-def _rounded(result: dict[str, object]) -> dict[str, object]:
-    box, score = result["bbox"], result["score"]
-    assert isinstance(box, list)
-    assert isinstance(score, float)
-    return {**result, "bbox": [round(value, 3) for value in box], "score": round(score, 6)}
+        objects = load_ground_truth(dataset.ground_truth()).imgToAnns
+        writer, recall = ProposalWriter(), Recall(config.model.rpn.post_nms_test)
+        for image_id, found in shown:
+            writer.add(image_id, found.boxes.numpy(), found.scores.numpy())
+            recall.add(found.boxes.numpy(), objects.get(image_id, []))
+        count = writer.write(run_dir / f"{split}.npz")
+        words = ", ".join(
+            f"{name} {value:.1f}" for name, value in recall.figures().items() if value is not None
+        )
+        console.print(f"{run_dir / split}.npz: {count} proposals; {words}")

@@ -44,11 +44,14 @@ def main(arguments: Sequence[str]) -> None:
     parts = content["batch"]
     images = [image_id for part in parts for image_id in part.image_ids]
     console.print(f"step {content['step']}, images {images}")
-    losses, place = replay(model.to(device), parts, device, config.precision)
-    for name, value in losses.items():
+    found = replay(model.to(device), parts, device, config.precision)
+    for name, value in found.losses.items():
         console.print(f"  {name}: {content['losses'][name]:.6g} in the run, {value:.6g} now")
-    if place is not None:
-        console.print(f"the first module with an output that is not finite: {place}")
+    if found.module is not None:
+        console.print(f"the first module with an output that is not finite: {found.module}")
+    if found.gradients:
+        listed = f"{', '.join(found.gradients[:5])}, {len(found.gradients)} in all"
+        console.print(f"gradients that are not finite, from the losses backwards: {listed}")
     bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if bad:
         console.print(f"weights that are not finite before the step: {', '.join(bad[:5])}, {len(bad)} in all")

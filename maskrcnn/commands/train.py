@@ -13,7 +13,7 @@ from maskrcnn import assembly
 from maskrcnn import config as configs
 from maskrcnn.commands.evaluation import Evaluator
 from maskrcnn.config_pretrained import drop_pretrained, pin_norms
-from maskrcnn.data.dataset import Dataset, check_same_categories
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.distributed import World, joined, lost_peer
 from maskrcnn.engine.failure import describe, save_failed_step
@@ -31,6 +31,7 @@ from maskrcnn.engine.logs import RunLog, console, peak_memory_mib
 from maskrcnn.engine.provenance import note_session
 from maskrcnn.engine.run_dir import RunDir
 from maskrcnn.engine.schedule import Schedule
+from maskrcnn.engine.statistics import has_running_statistics
 from maskrcnn.engine.train import train
 from maskrcnn.errors import Interrupted, UserError
 
@@ -51,32 +52,51 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _run(config: DictConfig, device: torch.device, world: World, interruption: Interruption) -> None:
+    if config.evaluation.patience and not config.evaluation.every:
+        raise UserError(
+            f"evaluation.patience={config.evaluation.patience} counts evaluations, but with evaluation.every=0 there "
+            "is one, at the end: set evaluation.every to the steps between two"
+        )
     train_set, val_set = world.main_first(
         lambda: (assembly.open_data(config, "train"), assembly.open_data(config, "val"))
     )
-    check_same_categories(train_set, val_set)
-    if (objects := int(train_set.num_objects.sum())) == train_set.num_crowds:
-        marked = f": all {objects} are marked iscrowd=1" if objects else ""
-        raise UserError(f"the training annotations hold no object to learn from{marked}")
-    for words, dataset in (("training", train_set), ("validation", val_set)):
-        lacking = dataset.num_objects.any() and not dataset.has_masks
-        if config.model.mask_head is not None and lacking:
-            raise UserError(
-                f"the {words} annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
-            )
+    assembly.check_learnable(config, train_set, val_set)
     assembly.set_categories(config, train_set)
+    data = assembly.data_summary(train_set, val_set)
     files = RunDir(world.share(lambda: assembly.open_run_dir(config.run_dir)), config.checkpoint.keep)
     if world.is_main:
         files.lock()
     try:
-        stored = world.share(files.newest)
-        pin_norms(config, None if stored is None else stored["config"])
-        if stored is not None:
-            world.share(lambda: assembly.check_same_run(config, stored["config"], files.path))
-            console.print(f"resuming from step {stored['step']} of {config.schedule.steps}")
-        Run(config, files, device, world, interruption, train_set, val_set, stored).go()
+        # No name holds the stored tensors, so that they go once the run has taken them up.
+        Run(
+            config,
+            files,
+            device,
+            world,
+            interruption,
+            train_set,
+            val_set,
+            _newest(config, files, world, data),
+        ).go()
     finally:
         files.unlock()
+
+
+def _newest(
+    config: DictConfig, files: RunDir, world: World, data: dict[str, dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The checkpoint that the run goes on from, checked against ``config`` and ``data``; None for a new run."""
+    stored = world.share(files.newest)
+    pin_norms(config, None if stored is None else stored["config"])
+    if stored is None:
+        return None
+    changes = world.share(lambda: assembly.check_same_run(config, stored["config"], files.path))
+    if "data" in stored:  # older checkpoints do not say
+        world.share(lambda: assembly.check_same_data(data, stored["data"], files.path))
+    console.print(f"resuming from step {stored['step']} of {config.schedule.steps}")
+    for line in changes:
+        console.print(f"  {line}", style="yellow")
+    return stored
 
 
 class Run:
@@ -98,10 +118,14 @@ class Run:
             drop_pretrained(config)
         self.config, self.files, self.device, self.world = config, files, device, world
         self.interruption, self.train_set, self.stored = interruption, train_set, stored
+        self.data = assembly.data_summary(train_set, val_set)
         self.schedule = Schedule(**configs.build(config.schedule))
-        self.part_size = part_size(self.schedule.batch_size, world.size, config.accumulate)
+        self.part_size = self.schedule.part_size(world.size, config.accumulate)
         model = assembly.build_model(config).to(device)
         self.learner = Learner(model, self.schedule, device, config.precision)
+        # Weights are the same everywhere, but stochastic depth drops other rows in every process.
+        if world.rank:
+            torch.manual_seed(config.seed + world.rank)
         self.guard = LossGuard(device, self.schedule.max_loss)
         self.evaluator = Evaluator(config, val_set, self.learner.evaluated_model, device, world)
         self.best: float | None = None  # AP of best.pt
@@ -116,8 +140,11 @@ class Run:
         if self.world.is_main:
             config = OmegaConf.create(self.stored_config)
             OmegaConf.save(config, self.files.path / "config.yaml", resolve=True)
-            note_session(self.files.path, self.step)
+            changeable = {key: OmegaConf.select(config, key) for key in assembly.CHANGEABLE}
+            note_session(self.files.path, self.step, changeable)
         console.print(self._headline())
+        if (doubt := self.schedule.doubt) is not None:
+            console.print(doubt, style="yellow")
         settings = configs.plain_dict(self.config.log)
         settings.pop("images")
         self.log = RunLog(
@@ -190,10 +217,12 @@ class Run:
                 ):  # the signal reached the workers too, which do not wait for long
                     raise Interrupted(self.files.kept()) from error
                 raise UserError(f"a process that loads data died ({error}); {self.files.kept()}") from error
-            if lost_peer(error) and not self.learner.has_running_statistics:
+            whole = self.device.type == "cpu" and not has_running_statistics(self.learner.model)
+            if lost_peer(error) and whole:
                 # Within a step processes meet before its update alone, and `_after_step` counts the step before it
                 # meets them again, so the weights are those of a whole step. Running statistics may already be half a
-                # step on: such a run goes on from its last checkpoint.
+                # step on, and on a GPU an update by half-reduced gradients may be queued before the host learns of the
+                # loss: such a run goes on from its last checkpoint.
                 self._write("last.pt", [random_state()])
             raise
 
@@ -248,7 +277,7 @@ class Run:
     def _out_of_patience(self, step: int) -> bool:
         """Whether too many evaluations were no better than the best one."""
         patience, every = self.config.evaluation.patience, self.config.evaluation.every
-        if not patience or not every or self.best is None or step - self.best_step < patience * every:
+        if not patience or self.best is None or step - self.best_step < patience * every:
             return False
         console.print(f"no better evaluation since step {self.best_step}: training ends at step {step}")
         return True
@@ -268,6 +297,7 @@ class Run:
             "step": self.step,
             "random_states": random_states,
             "config": self.stored_config,
+            "data": self.data,
             "best": self.best,
         }
         if name == "last.pt":
@@ -285,16 +315,3 @@ class Run:
             lambda: save_failed_step(path, self.learner, self.stored_config, error.report, parts)
         )
         return UserError(f"{words}\n{saved}")
-
-
-def part_size(batch_size: int, processes: int, accumulate: int) -> int:
-    """Images that a process computes at once. Raises UserError where the batch cannot be shared evenly."""
-    if accumulate < 1:
-        raise UserError(f"accumulate={accumulate}: a batch has at least one part")
-    parts = processes * accumulate
-    if batch_size % parts:
-        raise UserError(
-            f"schedule.batch_size={batch_size} images a step cannot be shared by {processes} processes x "
-            f"accumulate={accumulate}; give a multiple of {parts}, for example {-(-batch_size // parts) * parts}"
-        )
-    return batch_size // parts

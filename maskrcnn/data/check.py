@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.data import sbd
-from maskrcnn.data.coco_json import FIX, Defect, Selection, readable_segmentation, select
+from maskrcnn.data.coco_json import FIX, Selection, readable_segmentation, select
 from maskrcnn.data.dataset import ImageRecord
-from maskrcnn.data.images import read_image
+from maskrcnn.data.defects import Defect
+from maskrcnn.data.images import read_image, sixteen_bit_maximum
 from maskrcnn.data.voc import CLASSES, read_record, record_masks, split_names
 from maskrcnn.errors import UserError
 from maskrcnn.masks import MaskBitmap
@@ -26,6 +27,7 @@ SIZES = {
     "medium": (32, 96),
     "large": (96, float("inf")),
 }  # COCO's, side of the area's square
+_DARK = 2**14  # a 16-bit image without a larger value
 
 
 @dataclass
@@ -74,8 +76,9 @@ def check_coco(data: dict[str, Any], images: Path) -> tuple[Findings, Selection]
     for image_id, image in list(sound.images.items()):
         if defect := _image_defect(image, images):
             findings.defects.append(defect)
-            del sound.images[image_id]
-            continue
+            if defect.fatal:
+                del sound.images[image_id]
+                continue
         objects = []
         for entry in sound.objects[image_id]:
             mask, defect = _mask_of(entry, image)
@@ -153,10 +156,21 @@ def _count(findings: Findings, name: str, box: list[float], mask: MaskBitmap | N
 
 
 def _image_defect(image: dict[str, Any], folder: Path) -> Defect | None:
+    path, where = folder / image["file_name"], f"image {image['id']}"
     try:
-        read_image(folder / image["file_name"], (image["height"], image["width"]))
+        pixels = read_image(path, (image["height"], image["width"]))
     except UserError as error:
-        return Defect(str(error), f"image {image['id']}", f"replace it or leave it out ({FIX})", True)
+        return Defect(str(error), where, f"replace it or leave it out ({FIX})", True)
+    # Of 16 bits the upper eight are read, so that 10 or 12 bits in 16 come out all but black.
+    dark = pixels.max() < _DARK >> 8
+    if dark and (largest := sixteen_bit_maximum(path)) is not None and largest < _DARK:
+        kind = "16 bits of which few are used, read as all but black"
+        return Defect(
+            kind,
+            f"{where} ({path}, at most {largest})",
+            "scale its values to 0..65535, or save 8 bits",
+            False,
+        )
     return None
 
 
@@ -176,10 +190,16 @@ def _mask_of(entry: dict[str, Any], image: dict[str, Any]) -> tuple[MaskBitmap |
 
 
 def cleaned(data: dict[str, Any], images: Path) -> dict[str, Any]:
-    """The content without what is defective, with ids and image sizes where they lacked or stood twice."""
+    """The content without what is defective, with ids and image sizes where they lacked or stood twice.
+
+    Raises UserError where no image would be left.
+    """
     data = {**data, "annotations": _renumbered(data["annotations"])}
     data["images"] = [_with_size(image, images) for image in data["images"]]
-    _, sound = check_coco(data, images)
+    findings, sound = check_coco(data, images)
+    if not sound.images:
+        first = f"; the first defect: {findings.defects[0]}" if findings.defects else ""
+        raise UserError(f"--fix would leave none of {len(data['images'])} images{first}")
     return sound.content(data)
 
 

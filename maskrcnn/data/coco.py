@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maskrcnn.data.coco_json import load_annotations, select, summarise
+from maskrcnn.data.coco_json import load_annotations, select
 from maskrcnn.data.dataset import Dataset, OnCorruptImage
+from maskrcnn.data.defects import refuse_fatal, summarise
 from maskrcnn.errors import UserError
 
 
@@ -42,8 +43,7 @@ class CocoDataset(Dataset):
         if not folder.is_dir():
             raise UserError(f"there is no images folder {folder} (for {self.annotations})")
         sound = select(data, folder)
-        if fatal := summarise(self.annotations, (d for d in sound.defects if d.fatal)):
-            raise UserError("\n".join(fatal))
+        refuse_fatal(self.annotations, sound.defects)
         if not sound.images:
             raise UserError(f"{self.annotations} lists no image")
         report = summarise(self.annotations, sound.defects)

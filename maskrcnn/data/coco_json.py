@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,40 +14,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from maskrcnn.data.dataset import ImageRecord
+from maskrcnn.data.defects import Defect
 from maskrcnn.errors import UserError
 from maskrcnn.keypoints import from_coco
 from maskrcnn.segmentation import compressed, polygon_defect
 
 FIX = "tools/check_data.py --fix writes a cleaned json"
-
-
-@dataclass(frozen=True)
-class Defect:
-    """Something wrong in a data set.
-
-    kind: the same words for the same thing. where: the entry, by id. remedy: what to do about it.
-    fatal: training cannot go on in good faith; otherwise the entry is passed over, counted and reported.
-    """
-
-    kind: str
-    where: str
-    remedy: str
-    fatal: bool
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.kind}; {self.remedy}"
-
-
-def summarise(path: Path, defects: Iterable[Defect], shown: int = 3) -> list[str]:
-    """One line for every kind of defect: how many, and where the first few are."""
-    kinds: dict[str, list[Defect]] = {}
-    for defect in defects:
-        kinds.setdefault(defect.kind, []).append(defect)
-    return [
-        f"{path}: {len(found)} x {kind} ({', '.join(d.where for d in found[:shown])}"
-        f"{', ...' if len(found) > shown else ''}); {found[0].remedy}"
-        for kind, found in kinds.items()
-    ]
 
 
 def load_json(path: Path) -> Any:
@@ -203,18 +175,28 @@ def _images(entries: list[Any], folder: Path | None, defects: list[Defect]) -> d
         name = entry.get("file_name")
         if entry["id"] in images:
             defects.append(Defect("this id stands twice in images", where, "give each image its own", True))
-        elif not isinstance(name, str) or not name:
+        elif folder is not None and not (isinstance(name, str) and name):
             defects.append(
                 Defect("no file_name", where, "name its file, relative to the images folder", True)
             )
         elif not all(_is_id(entry.get(side)) and entry[side] > 0 for side in ("height", "width")):
             defects.append(Defect("no positive whole height and width", where, FIX, True))
-        elif folder is not None and name not in present and not (folder / name).is_file():
+        elif folder is None:
+            images[entry["id"]] = entry
+        elif (found := _file_name(str(name), folder, present)) is None:
             remedy = f"add the file, point the images folder elsewhere, or leave the image out ({FIX})"
             defects.append(Defect(f"its file is missing in {folder}", f"{where} ({name})", remedy, True))
         else:
-            images[entry["id"]] = entry
+            images[entry["id"]] = {**entry, "file_name": found}
     return images
+
+
+def _file_name(name: str, folder: Path, present: set[str]) -> str | None:
+    """The path of a file in ``folder``, whose entries are ``present``, Windows' separators read too, or None."""
+    for known in (name, name.replace("\\", "/")):
+        if known in present or (folder / known).is_file():
+            return known
+    return None
 
 
 def _annotation_defects(
@@ -230,7 +212,7 @@ def _annotation_defects(
         return
     where = f"annotation {entry['id']}"
     if entry["id"] == 0:
-        kind = "the id 0, which pycocotools takes for no match, so that a hit counts as a miss"
+        kind = "the id 0, which pycocotools takes for no match"
         yield Defect(kind, where, f"number them from 1 on ({FIX})", False)
     if entry["id"] in seen:
         yield Defect("this id stands twice in annotations", where, f"number them anew ({FIX})", True)

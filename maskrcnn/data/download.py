@@ -86,6 +86,11 @@ def fetch(url: str, path: Path, progress: Progress) -> None:
     begun = path.stat().st_size if path.is_file() else 0
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    except ValueError as error:
+        raise UserError(
+            f"{url} is no address ({error}); mirror=URL begins with https:// or http://"
+        ) from error
+    try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             if answer.status != 206:  # the server sends everything again
                 begun = 0
@@ -101,10 +106,6 @@ def fetch(url: str, path: Path, progress: Progress) -> None:
             return
         raise UserError(
             f"{url} answers {error.code} {error.reason}; fetch it by hand, or use mirror=URL"
-        ) from error
-    except ValueError as error:
-        raise UserError(
-            f"{url} is no address ({error}); mirror=URL begins with https:// or http://"
         ) from error
     except (OSError, http.client.HTTPException) as error:  # URLError too
         raise UserError(f"{url} cannot be fetched ({error}); run the same command again to resume") from error

@@ -48,6 +48,12 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     )
 
 
+def sixteen_bit_maximum(path: str | Path) -> int | None:
+    """The largest value of a 16-bit image; None for another depth, or where it cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return int(image.max()) if image is not None and image.dtype == np.uint16 else None
+
+
 def _decode(path: str | Path, data: npt.NDArray[np.uint8], flags: int) -> Pixels:
     try:
         image = cv2.imdecode(data, flags)

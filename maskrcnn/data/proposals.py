@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from maskrcnn.data.coco_json import load_json
@@ -15,32 +19,95 @@ from maskrcnn.structures import Proposals
 
 
 class ProposalFile:
-    """Boxes by image, from COCO results: ``image_id``, ``bbox`` (x, y, width, height), ``score``.
+    """Boxes by image, from a file of `ProposalWriter` (``.npz``) or COCO results (json): ``image_id``, ``bbox`` (x, y,
+    width, height), ``score``.
 
-    path: the json. most: boxes kept per image, the best ones.
-    Raises UserError for a file that is not a list of such results.
+    most: boxes kept per image, the best ones. Raises UserError for a file that is neither.
     """
 
     def __init__(self, path: str | Path, most: int) -> None:
-        self.path = Path(path)
-        results = load_json(self.path)
-        try:
-            ids = np.array([result["image_id"] for result in results], np.int64)
-            rows = np.array([[*result["bbox"], result["score"]] for result in results], np.float32)
-        except (TypeError, KeyError, ValueError) as error:
-            raise UserError(
-                f"the proposals {path} must be a list of {{image_id, bbox: [x, y, width, height], score}} ({error!r})"
-            ) from error
-        rows = rows.reshape(-1, 5)
-        rows[:, 2:4] += rows[:, :2]
-        order = np.lexsort((-rows[:, 4], ids))
-        self._rows, self._ids = rows[order], ids[order]
-        self.most = most
+        self.path, self.most = Path(path), most
+        stored = _read_npz(self.path) if self.path.suffix == ".npz" else _read_json(self.path)
+        self._boxes, self._scores, offsets = stored.boxes, stored.scores, stored.offsets.tolist()
+        self._span = dict(zip(stored.image_ids.tolist(), pairwise(offsets), strict=True))
 
     def of(self, image_id: int) -> Floats:
         """``[P, 5]`` float32: x1, y1, x2, y2 in the image's pixels and the score, by falling score."""
-        begin, end = np.searchsorted(self._ids, [image_id, image_id + 1])
-        return self._rows[begin : min(int(end), int(begin) + self.most)]
+        begin, end = self._span.get(image_id, (0, 0))
+        best = slice(begin, min(end, begin + self.most))
+        return np.concatenate([self._boxes[best], self._scores[best, None]], axis=1)
+
+
+class _Stored(NamedTuple):
+    """P boxes of I images. image_ids: ``[I]`` int64. offsets: ``[I + 1]`` int64; the boxes of image i are those from
+    ``offsets[i]`` to ``offsets[i + 1]``, by falling score. boxes: ``[P, 4]`` float32 x1, y1, x2, y2 in the image's
+    pixels. scores: ``[P]`` float32."""
+
+    image_ids: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    boxes: Floats
+    scores: Floats
+
+
+class ProposalWriter:
+    """Collects boxes image by image for one ``.npz`` file, 20 bytes each: the arrays of `_Stored` by their names."""
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._boxes: list[Floats] = []
+        self._scores: list[Floats] = []
+
+    def add(self, image_id: int, boxes: Floats, scores: Floats) -> None:
+        """One image's boxes ``[P, 4]`` x1, y1, x2, y2 in its pixels, and their scores ``[P]``."""
+        order = np.argsort(-scores, kind="stable")
+        self._ids.append(image_id)
+        self._boxes.append(boxes[order].astype(np.float32))
+        self._scores.append(scores[order].astype(np.float32))
+
+    def write(self, path: Path) -> int:
+        """Write the file; how many boxes are in it."""
+        counts = [len(scores) for scores in self._scores]
+        stored = _Stored(
+            np.array(self._ids, np.int64),
+            np.cumsum([0, *counts], dtype=np.int64),
+            np.concatenate(self._boxes),
+            np.concatenate(self._scores),
+        )
+        np.savez(path, **stored._asdict())
+        return sum(counts)
+
+
+def _read_npz(path: Path) -> _Stored:
+    try:
+        with np.load(path) as file:
+            stored = _Stored(*(file[name] for name in _Stored._fields))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}") from error
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"the proposals {path} are no file of tools/propose.py ({error!r})") from error
+    ends = stored.offsets[[0, -1]].tolist()
+    shapes = (len(stored.image_ids) + 1, len(stored.scores), (len(stored.scores), 4))
+    if ends != [0, len(stored.scores)] or (
+        (len(stored.offsets), len(stored.boxes), stored.boxes.shape) != shapes
+    ):
+        raise UserError(f"the proposals {path} are damaged: numbers of images, boxes and scores differ")
+    return stored
+
+
+def _read_json(path: Path) -> _Stored:
+    results = load_json(path)
+    try:
+        ids = np.array([result["image_id"] for result in results], np.int64)
+        rows = np.array([[*result["bbox"], result["score"]] for result in results], np.float32)
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(
+            f"the proposals {path} must be a list of {{image_id, bbox: [x, y, width, height], score}} ({error!r})"
+        ) from error
+    rows = rows.reshape(-1, 5)
+    rows[:, 2:4] += rows[:, :2]
+    rows = rows[np.lexsort((-rows[:, 4], ids))]
+    image_ids, counts = np.unique(ids, return_counts=True)
+    return _Stored(image_ids, np.cumsum([0, *counts]), rows[:, :4], rows[:, 4])
 
 
 class GroundTruthBoxes:

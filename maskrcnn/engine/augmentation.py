@@ -30,12 +30,14 @@ class Augmentation:
 
     scales: factors of the size that the transform gives. flip: every scale mirrored as well.
     vote_iou: a merged box is the mean, weighted by score, of the boxes of its class that overlap it by this much
-    (Gidaris & Komodakis 2015). Raises UserError for no scale, or one that is not positive.
+    (Gidaris & Komodakis 2015). max_size: of a view's longer side in pixels, whatever its scale; None: no limit.
+    Raises UserError for no scale, or one that is not positive.
     """
 
     scales: Sequence[float] = (1.0,)
     flip: bool = True
     vote_iou: float = 0.65
+    max_size: int | None = 2048
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
@@ -128,7 +130,7 @@ def _samples(
                     replace(
                         transform,
                         short_side=max(round(min(sample.picture.size) * scale), 1),
-                        max_size=None,
+                        max_size=augmentation.max_size,
                         horizontal_flip=float(mirrored),
                     ),
                 )

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -22,12 +22,12 @@ def save(path: Path, content: dict[str, Any], former: Path | None = None) -> Non
     """Write ``content`` (tensors and plain values) with a checksum; a crash leaves the former file or none, never half.
 
     former: where the file that ``path`` was before goes; None overwrites it. What is written is an ordinary file of
-    torch's: ``torch.load(path, weights_only=True)`` reads it. Raises OSError, or RuntimeError from torch's writer.
+    torch's: ``torch.load(path, weights_only=True)`` reads it. Raises OSError.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb+") as file:
-            torch.save({**content, _KEY: "sha256"}, file)
+            _write(content, file)
             file.seek(-2, os.SEEK_END)  # the length of the archive's comment, which torch leaves empty
             file.write(_COMMENT.to_bytes(2, "little"))
             file.seek(0)
@@ -43,6 +43,13 @@ def save(path: Path, content: dict[str, Any], former: Path | None = None) -> Non
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _write(content: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save({**content, _KEY: "sha256"}, file)
+    except RuntimeError as error:  # how torch's archive writer reports a full disk
+        raise OSError(str(error)) from error
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def joined(device: torch.device) -> Iterator[World]:
         if not lost_peer(error):
             raise
         raise UserError(
-            f"process {world.rank} of {world.size} lost another one ({_first_line(error)}). It was killed, or its "
-            "machine is gone (out of memory?); what it printed last says more"
+            f"process {world.rank} of {world.size} lost another one. It was killed, or its machine is gone (out of "
+            f"memory?); what it printed last says more. What was noticed here:\n{error}"
         ) from error
     finally:
         dist.destroy_process_group()

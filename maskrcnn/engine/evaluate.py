@@ -1,4 +1,4 @@
-"""Detections of a whole data set, as COCO results."""
+"""Detections of a whole data set, image by image."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from maskrcnn.data.loader import EvalBatch
-from maskrcnn.engine.detections import Result, image_detections
+from maskrcnn.engine.detections import ImageDetections, Result, image_detections
 from maskrcnn.engine.learner import Precision, autocast
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 
 @torch.no_grad()
-def detect_all(
-    model: MaskRCNN,
-    batches: Iterable[EvalBatch],
-    category_ids: Sequence[int],
-    device: torch.device,
-    precision: Precision = "fp32",
-) -> Iterator[tuple[int, list[Result]]]:
-    """For every image its id, and its detections as COCO results in pixels of the original image.
+def detect_images(
+    model: MaskRCNN, batches: Iterable[EvalBatch], device: torch.device, precision: Precision = "fp32"
+) -> Iterator[tuple[int, ImageDetections]]:
+    """For every image its id, and what is found in it, in pixels of the original image.
 
-    batches: images, their COCO ids and their original (height, width).
-    category_ids: COCO id of each label. precision: of the network's arithmetic.
+    batches: images, their COCO ids and their original (height, width). precision: of the network's arithmetic.
     """
     model.eval()
     for images, image_ids, original_sizes, proposals in batches:
@@ -31,5 +26,16 @@ def detect_all(
         with autocast(precision, device):
             detections = model.detect(images.to(device, non_blocking=True), given, trim=True).to("cpu")
         for row, (image_id, size) in enumerate(zip(image_ids, original_sizes, strict=True)):
-            found = image_detections(detections, row, images.sizes[row], size)
-            yield image_id, found.to_coco(image_id, category_ids)
+            yield image_id, image_detections(detections, row, images.sizes[row], size)
+
+
+def detect_all(
+    model: MaskRCNN,
+    batches: Iterable[EvalBatch],
+    category_ids: Sequence[int],
+    device: torch.device,
+    precision: Precision = "fp32",
+) -> Iterator[tuple[int, list[Result]]]:
+    """`detect_images`, as COCO results. category_ids: COCO id of each label."""
+    for image_id, found in detect_images(model, batches, device, precision):
+        yield image_id, found.to_coco(image_id, category_ids)

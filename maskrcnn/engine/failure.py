@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def save_failed_step(
     }
     try:
         checkpoint.save(path, content)
-    except (OSError, RuntimeError) as error:  # torch's archive writer reports a full disk as RuntimeError
+    except OSError as error:
         return f"The weights before the step and its batch could not be kept in {path}: {error}"
     return (
         "The weights before the step and its batch are kept; see where it goes wrong with\n"
@@ -62,7 +63,7 @@ def describe(report: Report, parts: Sequence[TrainBatch], limit: float) -> str:
     return (
         f"the loss {what} at step {report.step} ({losses}; gradient norm {report.gradient_norm:.4g}; images {images}). "
         "The usual reason is a learning rate too high for the batch: lower schedule.lr, raise "
-        "schedule.warmup_steps or set schedule.clip_norm."
+        "schedule.warmup_steps or set schedule.clip_norm; the same run_dir goes on with them from its last checkpoint."
     )
 
 
@@ -72,21 +73,35 @@ def load_failed_step(path: str | Path) -> dict[str, Any]:
         return checkpoint.load_model(path, ("model", "config", "step", "losses", "batch"))
 
 
+class Replayed(NamedTuple):
+    """losses: by name. module: the first whose output was not finite. gradients: where all outputs were finite, the
+    parameters whose gradient was not, in the order in which the backward pass came to them."""
+
+    losses: dict[str, float]
+    module: str | None
+    gradients: list[str]
+
+
 def replay(
     model: MaskRCNN, parts: Sequence[TrainBatch], device: torch.device, precision: Precision
-) -> tuple[dict[str, float], str | None]:
-    """The losses of a batch, and the first module whose output was not finite (None: all were)."""
+) -> Replayed:
+    """Compute the losses of a batch again, and their gradients if nothing went wrong before."""
     model.train()
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
-    with _watched(model) as seen, torch.no_grad(), autocast(precision, device):
+    with _watched(model) as seen, _watched_gradients(model) as bad:
         for part in parts:
-            terms = model(*on_device(part, device))
+            with autocast(precision, device):
+                terms = model(*on_device(part, device))
             for name, loss in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(loss.total)
+                totals[name] = totals.get(name, 0.0) + float(loss.total.detach())
                 counts[name] = counts.get(name, 0.0) + float(loss.count)
+            if not seen and not bad:
+                torch.stack(
+                    [loss.total / loss.count.clamp(min=1) for loss in terms.values()]
+                ).sum().backward()
     losses = {name: total / max(counts[name], 1.0) for name, total in totals.items()}
-    return losses, seen[0] if seen else None
+    return Replayed(losses, seen[0] if seen else None, bad)
 
 
 @contextmanager
@@ -102,6 +117,27 @@ def _watched(model: nn.Module) -> Iterator[list[str]]:
         module.register_forward_hook(lambda m, i, out, name=name: look(name, out))
         for name, module in model.named_modules()
         if name
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _watched_gradients(model: nn.Module) -> Iterator[list[str]]:
+    """The names of the parameters that received a gradient that is not finite, in order."""
+    seen: list[str] = []
+
+    def look(name: str, parameter: Tensor) -> None:
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            seen.append(name)
+
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(partial(look, name))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
     ]
     try:
         yield seen

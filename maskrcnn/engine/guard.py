@@ -19,7 +19,7 @@ OVERFLOWS = 32
 
 
 class Report(NamedTuple):
-    """What the host knows of a step: losses by name, gradient norm, and how many processes were asked to stop."""
+    """What the host knows of a step: losses by name, gradient norm, and whether some process was asked to stop."""
 
     step: int
     losses: dict[str, float]

@@ -48,18 +48,13 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`."""
+        """Take up a `state`, of a learner of any precision."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # none without loss scaling
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
-
-    @property
-    def has_running_statistics(self) -> bool:
-        """Whether a forward pass changes the model (batch norm that is not frozen)."""
-        norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-        return any(norm.track_running_stats for norm in norms)
 
     @property
     def evaluated_model(self) -> MaskRCNN:

@@ -25,10 +25,10 @@ def here() -> dict[str, Any]:
     }
 
 
-def note_session(run_dir: Path, step: int) -> None:
-    """Add a line to the run's list: from ``step`` on it is made by this process."""
+def note_session(run_dir: Path, step: int, settings: dict[str, Any]) -> None:
+    """Add a line to the run's list: from ``step`` on it is made by this process, with these of its settings."""
     with (run_dir / _FILE).open("a") as file:
-        file.write(json.dumps({"step": step, **here()}) + "\n")
+        file.write(json.dumps({"step": step, "settings": settings, **here()}) + "\n")
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:

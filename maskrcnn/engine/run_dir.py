@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,9 @@ from maskrcnn.engine import checkpoint
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 
+LEASE = 120.0  # seconds that a file server keeps the locks of a machine that is gone
+_PAUSE = 5.0
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some Lustre and NFS mounts
 RESUMABLE = ("model", "step", "config", "optimizer", "scaler", "ema", "random_states")
 
 
@@ -30,10 +34,19 @@ class RunDir:
     def lock(self) -> None:
         """Keep other processes out until `unlock`. Raises UserError where another one is in.
 
-        The lock belongs to the process, not to the file: it ends with the process, however that ends.
+        The lock belongs to the process, not to the file: it ends with the process, however that ends. A file server
+        learns of the end of a whole machine only after a while, which is waited for.
         """
         file = (self.path / "lock").open("a+")
         owner = self._claim(file)
+        if owner is not None and _elsewhere(owner):
+            console.print(
+                f"{self.path} is in use by {owner}; if that machine is gone, its lock goes with it soon"
+            )
+            end = time.monotonic() + LEASE
+            while owner is not None and time.monotonic() < end:
+                time.sleep(_PAUSE)
+                owner = self._claim(file)
         if owner is not None:
             file.close()
             raise UserError(
@@ -62,6 +75,13 @@ class RunDir:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                console.print(
+                    f"{self.path} lies on a file system without locks ({error.strerror}): see to it yourself that no "
+                    "other process uses it",
+                    style="yellow",
+                )
+                return None
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise UserError(f"run_dir={self.path} cannot be locked: {error}") from error
             file.seek(0)
@@ -144,9 +164,15 @@ class RunDir:
     def _write(self, path: Path, content: dict[str, Any], former: Path | None = None) -> None:
         try:
             checkpoint.save(path, content, former)
-        except (OSError, RuntimeError) as error:  # torch's archive writer reports a full disk as RuntimeError
+        except OSError as error:
             kept = f"; {path.name} of before is still whole" if path.exists() else ""
             raise UserError(
                 f"{path} cannot be written at step {content['step']}: {error}{kept}. Make room, or give "
                 "checkpoint.keep=0, then start the same command again"
             ) from error
+
+
+def _elsewhere(owner: str) -> bool:
+    """Whether the process that a lock file names runs on another machine."""
+    host = owner.partition(" on ")[2]
+    return bool(host) and host != socket.gethostname()

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from maskrcnn.errors import UserError
 from maskrcnn.ranges import Count, Positive
 
 
@@ -47,6 +48,27 @@ class Schedule:
     def scaled_lr(self) -> float:
         """The rate at full height for this batch size."""
         return self.lr * self.batch_size / self.lr_batch_size
+
+    @property
+    def doubt(self) -> str | None:
+        """What looks like a mistake, in words."""
+        if 3 * self.warmup_steps <= self.steps:
+            return None
+        return (
+            f"the warm-up of {self.warmup_steps} steps is more than a third of the {self.steps}: set "
+            f"schedule.warmup_steps={self.steps // 10}"
+        )
+
+    def part_size(self, processes: int, accumulate: int) -> int:
+        """Images that a process computes at once. Raises UserError where the batch cannot be shared evenly."""
+        parts = processes * accumulate
+        if self.batch_size % parts:
+            next_size = -(-self.batch_size // parts) * parts
+            raise UserError(
+                f"schedule.batch_size={self.batch_size} images a step cannot be shared by {processes} processes x "
+                f"accumulate={accumulate}; give a multiple of {parts}, for example {next_size}"
+            )
+        return self.batch_size // parts
 
     def lr_at(self, step: int) -> float:
         """The rate of step 0, 1, ... ``steps - 1``."""

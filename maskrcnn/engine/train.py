@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from maskrcnn.data.loader import TrainBatch
@@ -14,6 +13,7 @@ from maskrcnn.engine.distributed import World, without_sync
 from maskrcnn.engine.guard import LossGuard, Report
 from maskrcnn.engine.learner import Learner
 from maskrcnn.engine.logs import RunLog
+from maskrcnn.engine.statistics import unchanged_statistics
 from maskrcnn.structures import Loss
 
 
@@ -35,7 +35,7 @@ def train(
     returns true to end; it may leave the model in evaluation mode.
     Raises LossError one step after a loss that is not finite or has run away.
     """
-    schedule, optimizer, scaler = learner.schedule, learner.optimizer, learner.scaler
+    schedule, optimizer = learner.schedule, learner.optimizer
     model = world.parallel(learner.model)
     for step in range(start, schedule.steps):
         with log.waiting():
@@ -56,35 +56,44 @@ def train(
                 if accumulate == 1:
                     counts = world.sum(own_counts).clamp(min=1)
                 mean = (totals * (world.size / counts)).sum()  # DDP averages the gradients over processes
-                scaler.scale(mean).backward()
+                learner.scaler.scale(mean).backward()
             sums.append(totals.detach())
         # The processes' last meeting of a step: who is lost is missed before the update, never after it.
         asked = torch.full((1,), float(should_stop()), device=learner.device, dtype=totals.dtype)
         met = world.sum(torch.cat([torch.stack(sums).sum(0), asked]))
         losses, stop = met[:-1] / counts, met[-1]
 
-        gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
-        if scaler.is_enabled():
-            # Its own search for overflow finds the NaN, and makes no update.
-            gradients[0].mul_(torch.where(guard.note(losses) > 0, torch.nan, 1.0))
-        scaler.unscale_(optimizer)
-        norm = get_total_norm(gradients, foreach=True)
-        if schedule.clip_norm is not None:
-            clip_grads_with_norm_(learner.model.parameters(), schedule.clip_norm, norm, foreach=True)
-        if scaler.is_enabled():
-            guard.note_overflow(norm)
-        else:
-            skip = guard.note(losses, norm)
-            optimizer.found_inf = skip  # type: ignore[attr-defined]  # how fused optimizers are told to skip
-        scaler.step(optimizer)
-        scaler.update()
-        if learner.ema is not None:
-            learner.ema.update(learner.model)
-
+        norm = _update(learner, guard, losses)
         report = guard.watch(step + 1, list(terms), losses, norm, stop, parts)
         log.step(step + 1, dict(zip(terms, losses, strict=True)), norm, schedule.lr_at(step), learner.model)
         if after_step(step + 1, report):
             return
+
+
+def _update(learner: Learner, guard: LossGuard, losses: Tensor) -> Tensor:
+    """Change the weights by their gradients unless ``guard`` forbids it; the norm of the gradients before clipping.
+
+    losses: ``[L]``, of the step.
+    """
+    optimizer, scaler, clip_norm = learner.optimizer, learner.scaler, learner.schedule.clip_norm
+    gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+    if scaler.is_enabled():
+        # Its own search for overflow finds the NaN, and makes no update.
+        gradients[0].mul_(torch.where(guard.note(losses) > 0, torch.nan, 1.0))
+    scaler.unscale_(optimizer)
+    norm = get_total_norm(gradients, foreach=True)
+    if clip_norm is not None:
+        clip_grads_with_norm_(learner.model.parameters(), clip_norm, norm, foreach=True)
+    if scaler.is_enabled():
+        guard.note_overflow(norm)
+    else:
+        skip = guard.note(losses, norm)
+        optimizer.found_inf = skip  # type: ignore[attr-defined]  # how fused optimizers are told to skip
+    scaler.step(optimizer)
+    scaler.update()
+    if learner.ema is not None:
+        learner.ema.update(learner.model)
+    return norm
 
 
 def stacked(terms: dict[str, Loss]) -> tuple[Tensor, Tensor]:
@@ -109,17 +118,3 @@ def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
     with unchanged_statistics(learner.model), learner.autocast():
         found = [stacked(learner.model(*on_device(part, learner.device)))[1] for part in parts]
     return torch.stack(found).sum(0)
-
-
-@contextmanager
-def unchanged_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch norm uses the batch's statistics within it, but does not add them to the running ones."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 0.0
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum

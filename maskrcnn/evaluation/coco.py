@@ -15,7 +15,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.data.coco_json import load_annotations, select, summarise
+from maskrcnn.data.coco_json import load_annotations, select
+from maskrcnn.data.defects import refuse_fatal
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
 from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
@@ -168,8 +169,7 @@ def _sound_annotations(path: Path) -> dict[str, Any]:
     """What of a file can be scored against. Raises UserError for what would make the figures wrong."""
     data = load_annotations(path)
     sound = select(data, None)
-    if fatal := summarise(path, (defect for defect in sound.defects if defect.fatal)):
-        raise UserError("\n".join(fatal))
+    refuse_fatal(path, sound.defects)
     return sound.content(data)
 
 

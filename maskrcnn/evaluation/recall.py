@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.evaluation.coco import Truth, check_predictions, load_ground_truth, load_results
 from maskrcnn.evaluation.silence import silence
+
+_IOUS = np.linspace(0.5, 0.95, 10)
+# COCO's, in square pixels, both ends included; the first is all sizes.
+_AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 
 
 def average_recall(
@@ -37,3 +42,57 @@ def average_recall(
     return {
         name: 100 * float(values.mean()) if (values > -1).all() else None for name, values in figures.items()
     }
+
+
+class Recall:
+    """The figures of `average_recall`, of more proposals than can be held as COCO results: added image by image.
+
+    most: proposals of an image that count, the best ones.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._found = np.zeros((len(_IOUS), len(_AREAS)), np.int64)
+        self._objects = np.zeros(len(_AREAS), np.int64)
+
+    def add(self, boxes: npt.NDArray[np.float32], objects: Sequence[dict[str, Any]]) -> None:
+        """Proposals ``[P, 4]`` (x1, y1, x2, y2) by falling score, and all annotations of their image."""
+        kept = [entry for entry in objects if not entry.get("iscrowd")]
+        if not kept:
+            return
+        areas = np.array([entry["area"] for entry in kept])[:, None]
+        within = (areas >= _AREAS[:, 0]) & (areas <= _AREAS[:, 1])  # [G, areas]
+        self._objects += within.sum(0)
+        truth = np.array([entry["bbox"] for entry in kept], np.float64)
+        found = boxes[: self.most].astype(np.float64)
+        found[:, 2:] -= found[:, :2]
+        if not len(found):
+            return
+        iou = coco_mask.iou(found, truth, [0] * len(truth))
+        for place in range(len(_AREAS)):
+            self._found[:, place] += _matched(iou[:, within[:, place]])
+
+    def figures(self) -> dict[str, float | None]:
+        """In percent; None where there is no such object."""
+        recall = 100 * self._found / np.maximum(self._objects, 1)  # [T, areas]
+        values = {f"AR{self.most}": recall[:, 0].mean(), "AR50": recall[0, 0]}
+        values |= {f"AR{size}": recall[:, place].mean() for place, size in enumerate("sml", start=1)}
+        some = [self._objects[0] > 0, *(self._objects > 0)]
+        return {
+            name: float(value) if there else None
+            for (name, value), there in zip(values.items(), some, strict=True)
+        }
+
+
+def _matched(iou: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """How many of G objects are found at each IoU, ``[T]``; iou: ``[P, G]``, proposals by falling score.
+
+    Each proposal takes, of the objects that are left, the one that it covers best; of equal ones the last.
+    """
+    taken, rows = np.zeros((len(_IOUS), iou.shape[1]), np.bool_), np.arange(len(_IOUS))
+    for overlaps in iou[(iou >= _IOUS[0]).any(1), ::-1]:
+        free = np.where(taken, 0.0, overlaps)  # [T, G]
+        best = free.argmax(1)
+        taken[rows, best] |= free[rows, best] >= _IOUS
+    matched: npt.NDArray[np.int64] = taken.sum(1)
+    return matched

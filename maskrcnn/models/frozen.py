@@ -97,7 +97,7 @@ class FrozenStage(nn.Sequential):
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__(*blocks)
-        self._paths = [_pairs(block) for block in blocks]
+        self._paths = [paths(block) for block in blocks]
         self._folded = FoldedNorms([pair for paths in self._paths for path in paths for pair in path])
 
     def forward(self, input: Tensor) -> Tensor:
@@ -128,10 +128,10 @@ def with_folded_norms(stage: nn.Sequential) -> nn.Sequential:
     return FrozenStage(*stage) if frozen else stage
 
 
-Pairs = list[tuple[nn.Conv2d, FrozenBatchNorm2d]]
+Pairs = list[tuple[nn.Conv2d, Any]]
 
 
-def _pairs(block: nn.Module) -> tuple[Pairs, Pairs]:
+def paths(block: nn.Module) -> tuple[Pairs, Pairs]:
     """The convolutions of a block with their norms: those of the main path, and that of the shortcut, if any."""
     assert isinstance(block, BasicBlock | Bottleneck)
     main: Any = [(block.conv1, block.bn1), (block.conv2, block.bn2)]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskrcnn.data.check import check_coco, check_voc, cleaned
 from maskrcnn.data.coco import CocoDataset, CocoLayout, CustomCoco
-from maskrcnn.data.coco_json import load_annotations
+from maskrcnn.data.coco_json import load_annotations, select
 from maskrcnn.data.voc import VocDataset
 from maskrcnn.engine.draw import draw_results
 from maskrcnn.errors import UserError
@@ -245,11 +245,15 @@ def test_the_check_finds_it_and_the_cleaned_file_is_sound(write_coco: Write, kin
         return
     if kind != "no image":
         assert check_coco(data, folder)[0].defects
+    if kind == "no image":
+        with pytest.raises(UserError, match="--fix would leave none of 0 images"):
+            cleaned(data, folder)
+        return
     content = cleaned(data, folder)
     again, _ = check_coco(content, folder)
     assert [d for d in again.defects if d.kind != "no category"] == []
     kept = len(content["annotations"])
-    assert kept >= (0 if kind in ("no image", "no category") else 1)
+    assert kept >= (0 if kind == "no category" else 1)
     if kind in ("image without height", "annotation twice", "id 0"):
         assert kept >= 3  # mended, not left out
 
@@ -292,6 +296,52 @@ def test_missing_files_and_folders(write_coco: Write, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=words):
             make()
+
+
+def test_a_cleaned_file_without_any_image_is_refused(write_coco: Write, tmp_path: Path) -> None:
+    """As with the wrong folder of images."""
+    path, _ = write_coco(sound())
+    with pytest.raises(
+        UserError, match=r"none of 3 images; the first defect: image 1 \(1\.png\): its file is missing"
+    ):
+        cleaned(load_annotations(path), tmp_path)
+
+
+def test_names_with_backslashes_are_found(write_coco: Write) -> None:
+    path, folder = write_coco(sound())
+    (folder / "sub").mkdir()
+    (folder / "1.png").rename(folder / "sub" / "1.png")
+    (folder / "2.png").rename(folder / "a\\2.png")  # a name of its own outside of Windows
+    data = json.loads(path.read_text())
+    for place, name in enumerate(("sub\\1.png", "a\\2.png")):
+        data["images"][place]["file_name"] = name
+    path.write_text(json.dumps(data))
+    dataset = read_all(path, folder)
+    assert [dataset.image_info(index)[0] for index in range(3)] == ["sub/1.png", "a\\2.png", "3.png"]
+
+
+def test_a_file_name_is_asked_for_where_images_are_read(write_coco: Write) -> None:
+    """Scoring reads none."""
+    path, folder = damaged(write_coco, image(file_name=...))
+    data = load_annotations(path)
+    assert "no file_name" in {defect.kind for defect in select(data, folder).defects}
+    assert select(data, None).defects == []
+
+
+@pytest.mark.parametrize(
+    ("largest", "depth", "dark"),
+    [(4095, 16, True), (16383, 16, True), (16384, 16, False), (60, 8, False)],
+)
+def test_twelve_bits_in_sixteen_are_a_defect(write_coco: Write, largest: int, depth: int, dark: bool) -> None:
+    path, folder = write_coco(sound())
+    values = np.linspace(0, largest, 40 * 60).reshape(40, 60).round()
+    Image.fromarray(values.astype(f"uint{depth}")).save(folder / "1.png")
+    findings, selection = check_coco(load_annotations(path), folder)
+    assert [defect.where for defect in findings.defects] == (
+        [f"image 1 ({folder / '1.png'}, at most {largest})"] if dark else []
+    )
+    assert all("all but black" in defect.kind and not defect.fatal for defect in findings.defects)
+    assert sorted(selection.images) == [1, 2, 3]
 
 
 def other_size(path: Path) -> None:

@@ -11,17 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from maskrcnn.data.loader import TrainBatch
+from maskrcnn.engine import distributed
 from maskrcnn.engine import learner as learners
 from maskrcnn.engine.distributed import World
+from maskrcnn.engine.failure import replay
 from maskrcnn.engine.guard import OVERFLOWS, LossError, LossGuard, Report
 from maskrcnn.engine.learner import Learner
 from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
+from maskrcnn.errors import UserError
+from maskrcnn.structures import Loss
 from tests.models.batches import random_images, random_targets
 from tests.models.test_mask_rcnn import TINY, build
 
@@ -140,3 +144,51 @@ def test_what_is_known_of_the_last_step_is_returned_once() -> None:
     assert settled is not None
     assert (settled.step, settled.stop) == (1, True)
     assert guard.settle() is None
+
+
+class Rooted(nn.Module):
+    """Losses that are finite while the gradient of ``middle`` is not: the root's slope at 0."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = (nn.Parameter(torch.tensor(v)) for v in (1.0, at, 1.0))
+
+    def forward(self, images: Any, targets: Any, proposals: Any) -> dict[str, Loss]:
+        root = (self.middle * self.first).sqrt()
+        return {"root": Loss(root * self.last, torch.tensor(1))}
+
+
+@pytest.mark.parametrize(("at", "bad"), [(0.0, {"first", "middle"}), (4.0, set())])
+def test_a_gradient_that_is_not_finite_is_found_again(at: float, bad: set[str]) -> None:
+    part = next(batches())
+    found = replay(Rooted(at), [part, part], CPU, "fp32")  # type: ignore[arg-type]
+    assert found.losses == {"root": at**0.5}
+    assert found.module is None
+    assert set(found.gradients) == bad
+
+
+def test_gradients_are_named_from_the_losses_backwards() -> None:
+    layers = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(3)))
+    layers[1].weight.register_hook(lambda gradient: gradient * torch.nan)
+    layers[1].register_full_backward_hook(lambda module, given, out: (given[0] * torch.nan,))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, *given: Any) -> dict[str, Loss]:
+            return {"sum": Loss(self.layers(torch.ones(1, 2)).sum(), torch.tensor(1))}
+
+    found = replay(Model(), [next(batches())], CPU, "fp32")  # type: ignore[arg-type]
+    assert found.gradients == ["layers.1.weight", "layers.0.weight"]
+
+
+def test_what_nccl_says_of_a_lost_process_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("get_rank", 0), ("get_world_size", 2), ("init_process_group", None)):
+        monkeypatch.setattr(distributed.dist, name, lambda *a, value=value, **k: value)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = r"(?s)process 0 of 2 lost another one.*NCCL error: x.*Last error: socket"
+    with pytest.raises(UserError, match=words), distributed.joined(CPU):
+        raise RuntimeError("NCCL error: x\nLast error: socket closed")

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 import maskrcnn
 from maskrcnn.data.transforms import Transform
-from maskrcnn.engine.augmentation import Augmentation
+from maskrcnn.engine.augmentation import Augmentation, _samples
 from maskrcnn.engine.detections import ImageDetections
 from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -107,6 +107,17 @@ def mirrored_back(found: ImageDetections, width: int) -> ImageDetections:
     x1, y1, x2, y2 = found.boxes.unbind(1)
     boxes = torch.stack([width - x2, y1, width - x1, y2], 1)
     return ImageDetections(boxes, found.labels, found.scores, None, found.size)
+
+
+@pytest.mark.parametrize("most", [None, 150])
+def test_no_view_is_longer_than_its_limit(most: int | None) -> None:
+    views = _samples(
+        pictures([(50, 100)]), Transform(40), Augmentation((1.0, 2.0), flip=False, max_size=most)
+    )
+    assert [sample.picture.size for samples, _ in views for sample in samples] == [
+        (40, 80),
+        (80, 160) if most is None else (75, 150),
+    ]
 
 
 def test_augmented_masks_are_the_mean_of_the_views() -> None:

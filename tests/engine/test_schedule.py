@@ -5,6 +5,7 @@ import math
 import pytest
 from torch import nn
 
+from maskrcnn import config as configs
 from maskrcnn.engine.schedule import Schedule, build_optimizer
 
 
@@ -25,6 +26,28 @@ def test_cosine_by_hand() -> None:
     assert schedule.lr_at(0) == pytest.approx(0.02)
     assert schedule.lr_at(50) == pytest.approx(0.01)
     assert schedule.lr_at(75) == pytest.approx(0.01 * (1 - math.sqrt(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "doubtful"), [(300, 500, True), (300, 101, True), (300, 100, False)]
+)
+def test_a_warm_up_that_swallows_the_run_is_said(steps: int, warmup: int, doubtful: bool) -> None:
+    words = Schedule(steps=steps, warmup_steps=warmup).doubt
+    assert (words is not None) == doubtful
+    if words is not None:
+        assert f"the warm-up of {warmup} steps" in words
+        assert "schedule.warmup_steps=30" in words
+
+
+def test_fine_tuning_differs_from_the_1x_schedule_by_what_it_says() -> None:
+    one, tuned = (
+        Schedule(**configs.compose_config("train", [f"schedule={name}"]).schedule)
+        for name in ("1x", "finetune")
+    )
+    changed = {"steps": 5000, "batch_size": 8, "warmup_steps": 500, "decay": "cosine", "clip_norm": 10.0}
+    kept = vars(one).keys() - changed.keys() - {"milestones"}
+    assert {name: getattr(tuned, name) for name in changed} == changed
+    assert all(getattr(tuned, name) == getattr(one, name) for name in kept)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

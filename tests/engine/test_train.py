@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from maskrcnn import structures
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.schedule import Schedule, build_optimizer
 from tests.models.batches import random_images, random_targets
-from tests.models.test_mask_rcnn import TINY, build
+from tests.models.test_mask_rcnn import TINY, TINY_C4, build
 
 CPU = torch.device("cpu")
 
@@ -66,6 +67,27 @@ def test_a_training_step_waits_for_nothing(
         step()
     assert counted.syncs - before == {}
     assert len(step()) == 5  # the guard did read the losses of the step before
+
+
+def test_slots_that_stay_padded_do_not_change_a_c4_models_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU res5 computes all slots, on a CPU those in use; batch norm that learns must not tell the difference."""
+    images, targets, trained = random_images(2, 64), random_targets(2, 64), []
+    images = replace(images, pixels=images.pixels.double())
+    few = ["model.sampler.num_samples=48", "model.rpn.post_nms_train=16"]
+    for used in (structures._used, lambda taken: taken.shape[1]):
+        monkeypatch.setattr(structures, "_used", used)
+        model = build("model=r18_c4", *TINY_C4, *few).double()
+        losses = model.losses(images, targets)
+        torch.stack([loss.total / loss.count for loss in losses.values()]).sum().backward()
+        trained.append((losses, model))
+    (one_losses, one), (other_losses, other) = trained
+    for name, loss in one_losses.items():
+        torch.testing.assert_close(loss.total, other_losses[name].total, rtol=1e-10, atol=0)
+    torch.testing.assert_close(one.state_dict(), other.state_dict(), rtol=1e-10, atol=1e-12)
+    for parameter, same in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, same.grad, rtol=1e-6, atol=1e-9)
 
 
 def test_a_step_of_eight_images_takes_a_third_of_torchvisions_dispatches(batch: TrainBatch) -> None:

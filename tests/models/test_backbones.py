@@ -1,5 +1,6 @@
 """Backbones against torchvision's networks; weights from files; what cannot be had, in words."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones import Res5Trunk, ResNet
+from maskrcnn.models.backbones import Arch, Res5Trunk, ResNet
 
 
 def saved_weights(tmp_path: Path, arch: str) -> tuple[Path, nn.Module]:
@@ -74,6 +75,33 @@ def test_res5_head_variants(arch: str, channels: tuple[int, int]) -> None:
     assert paper(torch.randn(2, channels[0], 7, 7)).shape == (2, channels[1], 7, 7)
     assert released(torch.randn(2, channels[0], 14, 14)).shape == (2, channels[1], 7, 7)
     assert paper.out_channels == channels[1]
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_empty_regions_are_no_part_of_res5s_batch_norm(arch: Arch) -> None:
+    """Regions padded with empty ones against torchvision's own layers on the regions alone."""
+    torch.manual_seed(0)
+    trunk = Res5Trunk(arch, norm="bn", stride=2).double().train()
+    plain = copy.deepcopy(trunk.res5)
+    regions = torch.rand(3, 256 if arch == "resnet18" else 1024, 6, 6, dtype=torch.float64)
+    padded = torch.cat([regions, torch.zeros_like(regions)]).requires_grad_()
+    regions.requires_grad_()
+    found, expected = trunk(padded)[:3], plain(regions)
+    torch.testing.assert_close(found, expected)
+    for out, given in ((found, padded), (expected, regions)):
+        out.square().sum().backward()
+        assert given.grad is not None
+    torch.testing.assert_close(padded.grad[:3], regions.grad)
+    assert not padded.grad[3:].any()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(trunk.res5.state_dict()[name], value)
+    for one, other in zip(trunk.res5.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_synchronised_norm_of_regions_is_refused() -> None:
+    with pytest.raises(UserError, match="sync_bn would count empty regions"):
+        Res5Trunk("resnet18", norm="sync_bn")
 
 
 def test_missing_and_foreign_weights_in_words(tmp_path: Path) -> None:

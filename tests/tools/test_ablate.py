@@ -237,9 +237,10 @@ def test_proposals_of_a_proposal_network_train_a_fast_rcnn(tiny: Sequence[str], 
     assert set(metrics) == {"proposals"}
     assert set(metrics["proposals"]) == {"AR100", "AR50", "ARs", "ARm", "ARl"}
     propose.main([f"checkpoint={tmp_path / 'rpn' / 'last.pt'}", f"run_dir={tmp_path / 'p'}", "threads=1"])
-    found = json.loads((tmp_path / "p" / "val.json").read_text())
-    assert len({r["image_id"] for r in found}) == 6
-    given = [f"proposals.{split}={tmp_path / 'p' / split}.json" for split in ("train", "val")]
+    with np.load(tmp_path / "p" / "val.npz") as found:
+        assert len(set(found["image_ids"].tolist())) == 6
+        assert len(found["boxes"]) == len(found["scores"]) == found["offsets"][-1] > 0
+    given = [f"proposals.{split}={tmp_path / 'p' / split}.npz" for split in ("train", "val")]
     train.main([*tiny, "model.rpn=null", *given, f"run_dir={tmp_path / 'fast'}"])
     assert not any(k.startswith("rpn") for k in torch.load(tmp_path / "fast" / "last.pt")["model"])
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli import _status, run_tool
 from maskrcnn.commands import train
 from maskrcnn.errors import UserError
 
@@ -176,3 +177,21 @@ def test_as_a_program(tool: str) -> None:
     )
     assert helped.returncode == 0
     assert "Examples" in helped.stdout
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"), [("train", "accumulate=4"), ("predict", "batch_size=1, or a smaller max")]
+)
+def test_a_full_gpu_is_answered_by_what_the_tool_has(
+    tool: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(arguments: Sequence[str]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    full.__module__ = f"maskrcnn.commands.{tool}"
+    assert _status(full, []) == 2
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert ("accumulate" in printed) == (tool == "train")
+    with pytest.raises(torch.OutOfMemoryError):
+        _status(full, ["debug=true"])

@@ -33,26 +33,52 @@ case $1 in show) echo localhost ;; requeue) echo "$2" > "$STATE/requeued" ;; esa
 }
 
 
-@pytest.mark.slow
-def test_a_preempted_job_saves_and_is_queued_again(tiny: Sequence[str], tmp_path: Path) -> None:
-    job = str(random.SystemRandom().randrange(10**6))
+def environment(state: Path, job: str) -> dict[str, str]:
+    """What SLURM sets, with the stand-ins first among the commands."""
     for name, body in STAND_INS.items():
-        (tmp_path / name).write_text(f"#!/bin/bash{body}")
-        (tmp_path / name).chmod(0o755)
-    environment = {
+        (state / name).write_text(f"#!/bin/bash{body}")
+        (state / name).chmod(0o755)
+    return {
         **os.environ,
-        "PATH": os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "STATE": str(tmp_path),
+        "PATH": os.pathsep.join([str(state), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "STATE": str(state),
         "SLURM_JOB_ID": job,
         "SLURM_JOB_NODELIST": "localhost",
         "SLURM_NNODES": "1",
         "SLURM_GPUS_ON_NODE": "1",
+        "SLURM_CPUS_PER_TASK": "6",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "directory"),
+    [
+        ([], "run_dir=runs/slurm-77"),
+        (["seed=1"], "run_dir=runs/slurm-77"),
+        (["run_dir=a b", "seed=1"], "run_dir=a b"),
+    ],
+)
+def test_a_job_has_a_run_directory_and_its_cores(tmp_path: Path, given: list[str], directory: str) -> None:
+    """A job that is queued again would begin anew in a directory named after the time."""
+    slurm = environment(tmp_path, "77")
+    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    command = ["bash", "tools/slurm.sh", *given]
+    done = subprocess.run(command, env=slurm, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    passed = done.stdout.splitlines()
+    assert [line for line in passed if line.startswith("run_dir=")] == [directory]
+    assert set(given) <= set(passed[passed.index("tools/train.py") :])
+    assert "--cpus-per-task=6" in passed[: passed.index("torchrun")]
+
+
+@pytest.mark.slow
+def test_a_preempted_job_saves_and_is_queued_again(tiny: Sequence[str], tmp_path: Path) -> None:
+    job = str(random.SystemRandom().randrange(10**6))
+    slurm = environment(tmp_path, job)
     run_dir, log = tmp_path / "run", tmp_path / "log"
     command = ["bash", "tools/slurm.sh", *tiny, "schedule.steps=100000", f"run_dir={run_dir}"]
     with (
         log.open("w") as file,
-        subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=REPOSITORY) as script,
+        subprocess.Popen(command, stdout=file, stderr=file, env=slurm, cwd=REPOSITORY) as script,
     ):
         end = time.monotonic() + 120
         while "step 4/" not in log.read_text():

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import math
+import shutil
+import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from maskrcnn import assembly
+from maskrcnn import config as configs
 from maskrcnn.commands import train
+from maskrcnn.commands.evaluation import Evaluator
 from maskrcnn.engine import checkpoint
-from maskrcnn.errors import UserError
+from maskrcnn.engine.distributed import World
+from maskrcnn.engine.interruption import Interruption
+from maskrcnn.engine.run_dir import RunDir
+from maskrcnn.errors import Interrupted, UserError
 
 
 def test_a_run_leaves_everything_behind(run: Path) -> None:
@@ -102,8 +115,167 @@ def test_a_finished_run_is_not_trained_again(
 
 
 def test_a_run_with_other_settings_is_not_resumed(run: Path, tiny: Sequence[str]) -> None:
-    with pytest.raises(UserError, match=r"schedule.lr: 0.001 before, 0.01 now"):
-        train.main([*tiny, f"run_dir={run}", "schedule.lr=0.01"])
+    with pytest.raises(UserError, match=r"schedule.weight_decay: 0.05 before, 0.01 now"):
+        train.main([*tiny, f"run_dir={run}", "schedule.weight_decay=0.01"])
+    with pytest.raises(UserError, match=r"schedule.lr_batch_size: 8 before, 4 now"):
+        train.main([*tiny, f"run_dir={run}", "schedule.lr_batch_size=4"])
+
+
+def test_what_a_failure_advises_may_be_changed_by_a_resumed_run(
+    run: Path, tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = shutil.copytree(run, tmp_path / "run")
+    changes = [
+        ["schedule.lr: 0.001 -> 0.02", "schedule.steps: 6 -> 8", "precision: fp32 -> fp16"],
+        ["schedule.clip_norm: 10.0 -> 1.0", "schedule.max_loss: 10000.0 -> 50.0", "precision: fp16 -> fp32"],
+    ]
+    arguments = [*tiny, f"run_dir={directory}", "schedule.steps=8", "schedule.lr=0.02"]
+    for step, changed in zip((7, 8), changes, strict=True):
+        more = [f"{key}={line.split(' -> ')[1]}" for line in changed for key in [line.split(":")[0]]]
+        arguments += [*more, "checkpoint.every=1"]
+        with pytest.MonkeyPatch.context() as patch:
+            if step == 7:
+                patch.setattr(train.Run, "_after_step", stopped_after_saving)
+            train.main(arguments)
+        printed = capsys.readouterr().out
+        assert [line in printed for line in changed] == [True] * 3
+        content = torch.load(directory / "last.pt", weights_only=True)
+        assert (content["step"], content["config"]["schedule"]["lr"]) == (step, 0.02)
+        assert content["config"]["precision"] == {7: "fp16", 8: "fp32"}[step]
+        rate = 0.02 * 2 / 8 * 0.5 * (1 + math.cos(math.pi * (step - 1) / 8))
+        assert content["optimizer"]["param_groups"][0]["lr"] == pytest.approx(rate)
+
+
+def stopped_after_saving(self: train.Run, step: int, report: object) -> bool:
+    self.step = step
+    self._save()
+    return True
+
+
+def test_data_may_move_but_not_change(
+    run: Path, tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(tiny[0].removeprefix("data.root="))
+    directory, moved = shutil.copytree(run, tmp_path / "run"), shutil.copytree(root, tmp_path / "moved")
+    arguments = [*tiny, f"data.root={moved}", f"run_dir={directory}"]
+    train.main(arguments)
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert "resuming from step 6 of 6" in printed
+    assert f"data.root: {root} -> {moved}".replace(" ", "") in printed.replace(" ", "")
+    place = moved / annotations_of(tiny).relative_to(root).parents[1] / "train" / "annotations.json"
+    content = json.loads(place.read_text())
+    images, objects = len(content["images"]), len(content["annotations"])
+    del content["annotations"][3]
+    place.write_text(json.dumps(content))
+    words = (
+        f"other train data: {images} images with {objects} objects before, {images} with {objects - 1} now"
+    )
+    with pytest.raises(UserError, match=words):
+        train.main(arguments)
+    older = checkpoint.load(directory / "last.pt")
+    del older["data"]
+    checkpoint.save(directory / "last.pt", older)
+    train.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "now"),
+    [("proposals.train", "a.npz", "ground_truth"), ("init.weights", "a.pt", "imagenet")],
+)
+def test_a_place_is_not_exchanged_for_what_is_none(key: str, before: str, now: str) -> None:
+    config = configs.compose_config("train", [])
+    group, name = key.split(".")
+    with pytest.raises(UserError, match=f"{key}: '{before}' before, '{now}' now"):
+        assembly.check_same_run(
+            OmegaConf.merge(config, {group: {name: now}}),
+            assembly.plain(OmegaConf.merge(config, {group: {name: before}})),
+            Path(),
+        )
+    moved = assembly.check_same_run(
+        OmegaConf.merge(config, {group: {name: "b"}}),
+        assembly.plain(OmegaConf.merge(config, {group: {name: before}})),
+        Path(),
+    )
+    assert moved == [f"{key}: {before} -> b"]
+
+
+def test_a_resumed_run_does_not_keep_what_it_was_read_from(
+    run: Path, tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    newest, alive, seen = RunDir.newest, [], []
+
+    def remembered(files: RunDir) -> dict[str, Any] | None:
+        content = newest(files)
+        assert content is not None
+        alive.extend(weakref.ref(tensor) for tensor in content["model"].values())
+        return content
+
+    def look(*arguments: object) -> None:
+        gc.collect()
+        seen.append(sum(reference() is not None for reference in alive))
+
+    monkeypatch.setattr(RunDir, "newest", remembered)
+    monkeypatch.setattr(train, "train", look)
+    train.main([*tiny, "schedule.steps=7", f"run_dir={tmp_path}"])
+    assert len(alive) > 10
+    assert seen == [0]
+
+
+def a_run(tiny: Sequence[str], tmp_path: Path, world: World, *changes: str) -> train.Run:
+    """What the process of this rank begins with."""
+    config = configs.compose_config("train", [*tiny, "schedule.batch_size=2", *changes])
+    torch.manual_seed(config.seed)
+    data = [assembly.open_data(config, split) for split in ("train", "val")]
+    assembly.set_categories(config, data[0])
+    return train.Run(config, RunDir(tmp_path), torch.device("cpu"), world, Interruption(), *data, None)
+
+
+def test_processes_begin_with_the_same_weights_and_draw_otherwise(
+    tiny: Sequence[str], tmp_path: Path
+) -> None:
+    drawn, weights = [], []
+    for rank in (0, 1, 2):
+        run = a_run(tiny, tmp_path, World(rank=rank))
+        weights.append(run.learner.model.state_dict())
+        drawn.append(torch.rand(4).tolist())
+    assert all(torch.equal(weights[0][name], w[name]) for w in weights for name in weights[0])
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_lost_process_leaves_a_checkpoint_where_the_update_cannot_have_begun(
+    tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """On a GPU the update may be queued on gradients that were never whole."""
+
+    def lost(*arguments: object) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    run = a_run(tiny, tmp_path, World(), "model.backbone.norm=gn")
+    monkeypatch.setattr(train, "train", lost)
+    run.device, run.log, run.step = torch.device(device), None, 5  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="Connection closed"):
+        run._train()
+    assert (tmp_path / "last.pt").exists() == (device == "cpu")
+
+
+def test_patience_without_evaluations_is_refused(tiny: Sequence[str]) -> None:
+    with pytest.raises(UserError, match=r"evaluation\.patience=3 .*set evaluation\.every"):
+        train.main([*tiny, "evaluation.patience=3"])
+
+
+@pytest.mark.parametrize(("answers", "whole"), [(6, True), (5, False)])
+def test_a_wish_to_stop_after_the_last_image_keeps_the_evaluation(
+    run: Path, tmp_path: Path, answers: int, whole: bool
+) -> None:
+    """Of six images; stopping is asked for after so many answers of no."""
+    config, model, _ = assembly.load_trained(str(run / "last.pt"), ["data.num_workers=0"], configs.Train)
+    evaluator = Evaluator(config, assembly.open_data(config, "val"), model, torch.device("cpu"))
+    asked = iter([False] * answers)
+    with nullcontext() if whole else pytest.raises(Interrupted):
+        evaluator.run(tmp_path, "test", 0, lambda: next(asked, True))
+    assert (tmp_path / "metrics.json").exists() == whole
 
 
 def test_fine_tuning_on_other_classes_needs_leave_and_says_what_was_skipped(
