@@ -155,7 +155,7 @@ def example_images(table: Table, rows: Sequence[Row], images: Path | None) -> Fi
         return None
     names = {c["id"]: c["name"] for c in rows[0].records[0]["manifest"]["config"]["categories"]}
     count = max(len(row.records[0]["examples"]) for row in rows)
-    side = 2.4 if len(rows) <= _FEW_LINES else 1.5
+    side = 2.4 if len(rows) <= _FEW_LINES else 1.4
     canvas = Canvas(figsize=(side * count, (side + 0.2) * len(rows)), layout="constrained")
     panels = np.atleast_2d(canvas.subplots(len(rows), count, squeeze=False))
     for line, row in zip(panels, rows, strict=True):

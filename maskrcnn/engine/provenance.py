@@ -38,7 +38,8 @@ def sessions(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def commit() -> str:
-    """The commit that runs, with ``+`` where files differ from it; ``unknown`` outside of a repository."""
+    """The commit that runs, with ``+`` where files other than results differ from it; ``unknown`` outside of a
+    repository."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -47,7 +48,8 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        changed = "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        files = ("--", ":(top)", ":(top,exclude)results")  # reports are written by the runs themselves
+        changed = "+" if git("status", "--porcelain", "--untracked-files=no", *files) else ""
         return git("rev-parse", "--short=12", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
