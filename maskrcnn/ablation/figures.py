@@ -23,6 +23,8 @@ from maskrcnn.engine.draw import draw_results
 
 # The same content gives the same file: no date, ids that do not change.
 matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
+# Words stay words, in the browser's own font: half the size of their outlines, and they can be searched and copied.
+matplotlib.rcParams["svg.fonttype"] = "none"
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 _FEW_LINES = 6  # of which a legend finds room between them
 _COLOURS = {"align": "#1b7837", "pool": "#b2182b", "warp": "#e08214", "align_legacy": "#5aae61"}
