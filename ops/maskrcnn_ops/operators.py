@@ -38,8 +38,8 @@ _LIBRARY.define(
 )
 _LIBRARY.define("nms(Tensor boxes, Tensor order, Tensor groups, Tensor valid, float threshold) -> Tensor")
 _LIBRARY.define(
-    "masks_to_rle(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, float doubt)"
-    " -> (Tensor, Tensor)"
+    "masks_to_rle(Tensor masks, Tensor boxes, SymInt height, SymInt width, SymInt padding, float threshold,"
+    " float doubt) -> (Tensor, Tensor, Tensor)"
 )
 
 for _name in ("roi_sample", "roi_maximum", "roi_spread", "roi_box_gradient"):

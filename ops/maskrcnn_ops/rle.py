@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate, pad
 from .kernels import CPU
 from .operators import ops
 
-# Bilinear sums of values up to 1 in another order of operations differ by less than this.
-DOUBT = 2.5e-7
+# Two orders of the operations of a bilinear sum, each of at most four roundings, differ by less than this part of it.
+DOUBT = 5e-7
 
 
 class Rle(TypedDict):
@@ -50,34 +50,49 @@ def masks_to_rle(probs: Tensor, boxes: Tensor, height: int, width: int, threshol
     if height < 1 or width < 1:
         raise ValueError(f"height and width: expected at least 1, found {height} and {width}")
     probs, boxes = probs.detach().float().cpu(), boxes.detach().float().cpu()
-    padded = pad(probs, (1, 1, 1, 1))
     corners = expand_boxes(boxes, (probs.shape[-1] + 2) / probs.shape[-1]).to(torch.int64)
-    texts: list[str] = []
     if CPU.compiled:
-        texts = _compiled(padded, corners, height, width, threshold, DOUBT)
-    for d in range(len(padded)):
-        if not CPU.compiled:
-            texts.append(compress(runs_of(_pasted(padded[d], corners[d].tolist(), height, width, threshold))))
-        elif not texts[d]:
-            # Pixel by pixel as torch resamples them, so that it decides what lies on the threshold.
-            pixels = _resized(padded[d], corners[d].tolist())[None]
-            texts[d] = _compiled(pixels, corners[d : d + 1], height, width, threshold, 0.0)[0]
+        texts = _compiled(probs.contiguous(), corners, height, width, threshold)
+    else:
+        pasted = (_pasted(probs[d], corners[d].tolist(), height, width, threshold) for d in range(len(probs)))
+        texts = [compress(runs_of(mask)) for mask in pasted]
     return [{"size": [height, width], "counts": text} for text in texts]
 
 
-def _compiled(
-    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float, doubt: float
-) -> list[str]:
-    """The counts by the compiled kernel; empty for a mask with a pixel within ``doubt`` of the threshold."""
-    letters, ends = ops.masks_to_rle(masks.contiguous(), boxes.contiguous(), height, width, threshold, doubt)
+def _compiled(probs: Tensor, corners: Tensor, height: int, width: int, threshold: float) -> list[str]:
+    """The counts by the compiled kernel, which leaves to torch's resampling what lies on the threshold."""
+    texts, close = _encoded(probs, corners, height, width, 1, threshold, DOUBT * threshold)
+    resized: dict[int, Tensor] = {}
+    wrong = {d for d, text in enumerate(texts) if not text}
+    for d, row, column, above in close:
+        if d not in resized:
+            resized[d] = _resized(probs[d], corners[d].tolist())
+        left, top = corners[d, :2].tolist()
+        if (resized[d][row + max(-top, 0), column + max(-left, 0)] > threshold) != above:
+            wrong.add(d)
+    for d in wrong:
+        pixels = resized[d] if d in resized else _resized(probs[d], corners[d].tolist())
+        ((texts[d],), _) = _encoded(pixels[None], corners[d : d + 1], height, width, 0, threshold, 0.0)
+    return texts
+
+
+def _encoded(
+    masks: Tensor, boxes: Tensor, height: int, width: int, padding: int, threshold: float, doubt: float
+) -> tuple[list[str], list[list[int]]]:
+    """The counts of masks [D, rows, columns] with ``padding`` cells of zero around them, and pixels in doubt.
+
+    No counts stand for a mask with whole stretches within ``doubt`` of the threshold; single pixels that close are
+    listed: mask, row and column from the first ones within box and image, and 1 where they were taken as above it.
+    """
+    letters, ends, close = ops.masks_to_rle(masks, boxes, height, width, padding, threshold, doubt)
     text, places = letters.numpy().tobytes().decode("ascii"), [0, *ends.tolist()]
-    return [text[begin:end] for begin, end in pairwise(places)]
+    return [text[begin:end] for begin, end in pairwise(places)], close.tolist()
 
 
 def expand_boxes(boxes: Tensor, factor: float) -> Tensor:
     """Boxes [D, 4] grown about their centres."""
-    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * factor
-    centre = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    low, high = boxes[:, :2], boxes[:, 2:]
+    half, centre = (high - low) * (0.5 * factor), (high + low) * 0.5
     return torch.cat([centre - half, centre + half], dim=1)
 
 
@@ -94,10 +109,12 @@ def _pasted(mask: Tensor, box: list[int], height: int, width: int, threshold: fl
 
 
 def _resized(mask: Tensor, box: list[int]) -> Tensor:
-    """The mask at one value per pixel of its box."""
+    """The mask, with its cell of padding, at one value per pixel of its box."""
     left, top, right, bottom = box
     size = (max(bottom - top + 1, 1), max(right - left + 1, 1))
-    return interpolate(mask[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    return interpolate(pad(mask, (1, 1, 1, 1))[None, None], size=size, mode="bilinear", align_corners=False)[
+        0, 0
+    ]
 
 
 def runs_of(mask: Tensor) -> list[int]:

@@ -1,9 +1,12 @@
 """Suppression against torchvision's, masks to RLE against torchvision's paste and pycocotools' encoding."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from maskrcnn_ops import batched_nms, masks_to_rle, reference_nms
+from maskrcnn_ops import batched_nms, masks_to_rle, reference_nms, rle
+from maskrcnn_ops.kernels import CPU
 from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import batched_nms as tv_batched_nms
@@ -86,13 +89,16 @@ def test_the_reference_is_the_greedy_loop(monkeypatch: pytest.MonkeyPatch, count
             assert keep[n].nonzero().flatten().tolist() == loop_nms(*image, threshold)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(60))
 def test_rle_strings_equal_paste_and_encode(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     height, width = (int(x) for x in torch.randint(20, 120, (2,), generator=generator))
+    side, threshold = (28, 5, 14, 31, 56, 95)[seed % 6], (0.5, 0.2, 0.5, 0.9, 0.5)[seed % 5]
     smooth = torch.nn.functional.interpolate(
-        torch.rand(8, 1, 5, 5, generator=generator), (28, 28), mode="bilinear"
+        torch.rand(8, 1, 5, 5, generator=generator), (side, side), mode="bilinear"
     )
+    if seed % 4 == 3:
+        smooth = (smooth * 8).round() / 8  # much of it on the threshold, and much of it level
     corner = torch.rand(8, 2, generator=generator) * 100 - 20
     size = torch.tensor([0.5, 1, 3, 10, 28, 40, 90, 200])[:, None] * (
         0.5 + torch.rand(8, 2, generator=generator)
@@ -100,19 +106,52 @@ def test_rle_strings_equal_paste_and_encode(seed: int) -> None:
     limit = torch.tensor([width, height])
     # torchvision fails on boxes that lie wholly outside of the image.
     boxes = torch.cat([torch.minimum(corner, limit - 2), torch.maximum(corner + size, torch.ones(8, 2))], 1)
-    pasted = paste_masks_in_image(smooth, boxes, (height, width))[:, 0] > 0.5
-    found = masks_to_rle(smooth[:, 0], boxes, height, width)
-    for mask, rle in zip(pasted.numpy(), found, strict=True):
+    pasted = paste_masks_in_image(smooth, boxes, (height, width))[:, 0] > threshold
+    found = masks_to_rle(smooth[:, 0], boxes, height, width, threshold)
+    for mask, one in zip(pasted.numpy(), found, strict=True):
         expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-        assert rle == {"size": [height, width], "counts": expected["counts"].decode()}
+        assert one == {"size": [height, width], "counts": expected["counts"].decode()}
+
+
+@pytest.mark.parametrize("turned_round", [False, True])
+def test_pixels_in_doubt_are_decided_by_torchs_resampling(
+    monkeypatch: pytest.MonkeyPatch, turned_round: bool
+) -> None:
+    """Many are, with a wide margin of doubt; where the kernel's own decision is not torch's the mask is made anew."""
+    if not CPU.compiled:
+        pytest.skip("the operators are not compiled: torch's resampling decides every pixel")
+    monkeypatch.setattr(rle, "DOUBT", 5e-4)
+    kernel, close = rle._encoded, []
+
+    def encoded(*args: Any) -> tuple[list[str], list[list[int]]]:
+        texts, pixels = kernel(*args)
+        close.extend(pixels)
+        if turned_round:
+            texts = [text[:-1] for text in texts] if pixels else texts
+            pixels = [[*place, 1 - above] for *place, above in pixels]
+        return texts, pixels
+
+    monkeypatch.setattr(rle, "_encoded", encoded)
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.interpolate(
+        torch.rand(8, 1, 5, 5, generator=generator), (28, 28), mode="bilinear"
+    )
+    corner = torch.rand(8, 2, generator=generator) * 60 - 40
+    boxes = torch.cat([corner, corner + 60 + torch.rand(8, 2, generator=generator) * 60], 1)
+    pasted = paste_masks_in_image(smooth, boxes, (80, 100))[:, 0] > 0.5
+    found = masks_to_rle(smooth[:, 0], boxes, 80, 100)
+    assert len({d for d, *_ in close}) >= 4
+    assert {above for *_, above in close} == {0, 1}
+    for mask, one in zip(pasted.numpy(), found, strict=True):
+        assert one["counts"] == coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
 
 
 @pytest.mark.parametrize("far", [1e4, 4e9, 1e12])
 def test_a_box_far_beyond_the_image_covers_it(far: float) -> None:
     """The image is a dot in the middle of a mask that is 1 there; pixels are counted from the box's far corner."""
     probs, box = torch.ones(1, 28, 28), torch.tensor([[-far, -far, far, far]])
-    (rle,) = masks_to_rle(probs, box, 20, 30)
-    assert coco_mask.area({"size": rle["size"], "counts": rle["counts"].encode()}) == 600
+    (one,) = masks_to_rle(probs, box, 20, 30)
+    assert coco_mask.area({"size": one["size"], "counts": one["counts"].encode()}) == 600
     beside = torch.tensor([[-far, -far, -far / 2, far]])
-    (rle,) = masks_to_rle(probs, beside, 20, 30)
-    assert coco_mask.area({"size": rle["size"], "counts": rle["counts"].encode()}) == 0
+    (one,) = masks_to_rle(probs, beside, 20, 30)
+    assert coco_mask.area({"size": one["size"], "counts": one["counts"].encode()}) == 0

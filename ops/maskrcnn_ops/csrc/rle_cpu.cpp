@@ -25,13 +25,14 @@ struct PixelAxis {
   int64_t first, last;  // pixels of the image, cut to it
   std::vector<int32_t> low, high;
   std::vector<float> weight;
-  float step;  // cells to a pixel
+  float step, pixels;  // cells to a pixel, pixels to a cell
 
   void build(int64_t begin, int64_t end, int64_t limit, int64_t cells) {
     const int64_t size = std::max<int64_t>(end - begin + 1, 1);
     first = std::clamp<int64_t>(begin, 0, limit);
     last = std::clamp<int64_t>(end + 1, first, limit);
     step = static_cast<float>(cells) / static_cast<float>(size);
+    pixels = static_cast<float>(size) / static_cast<float>(cells);
     low.resize(last - first);
     high.resize(last - first);
     weight.resize(last - first);
@@ -62,6 +63,12 @@ struct Runs {
   int64_t start = 0;
   bool value = false;
 
+  void clear() {
+    length.clear();
+    start = 0;
+    value = false;
+  }
+
   // The pixels from `position` on are `v`.
   void set(bool v, int64_t position) {
     if (v == value) return;
@@ -91,8 +98,15 @@ MASKRCNN_VECTORS void mix(const float* __restrict left, const float* __restrict 
   }
 }
 
+// A pixel, counted from the first ones within box and image, that another order of operations may put on the other side of
+// the threshold.
+struct Doubt {
+  int64_t row, column;
+  bool above;
+};
+
 struct Paster {
-  int64_t height, width, rows, columns;
+  int64_t height, width, rows, columns, padding;  // the cells of zero on every side are among rows and columns
   float threshold;
   float doubt;
   PixelAxis y{}, x{};
@@ -101,22 +115,32 @@ struct Paster {
   std::vector<uint8_t> side{};   // of the threshold, cell by cell of the column
   std::vector<int64_t> stretch{};  // first pixel of each stretch between two rows, and the end
   bool dense = false;
+  int64_t pixel_column = 0;
+  const float* left = nullptr;   // the columns of the mask on both sides of it, and where it lies between them
+  const float* right = nullptr;
+  float across = 0;
+  std::vector<Doubt> doubts{};
 
-  // False where a pixel is so close to the threshold that another order of operations may decide otherwise.
+  // False where a whole stretch is so close to the threshold that another order of operations may decide otherwise; single
+  // pixels are left in `doubts`.
   bool paste(const float* mask, const int64_t* box, Runs& runs) {
     y.build(box[1], box[3], height, rows);
     x.build(box[0], box[2], width, columns);
     find_stretches();
     const int64_t room = (rows + kRows - 1) / kRows * kRows;
     turned.assign(room * columns, 0.0f);
-    for (int64_t j = 0; j < columns; ++j)
-      for (int64_t k = 0; k < rows; ++k) turned[j * room + k] = mask[k * columns + j];
+    const int64_t inner = columns - 2 * padding;
+    for (int64_t j = padding; j < columns - padding; ++j)
+      for (int64_t k = padding; k < rows - padding; ++k) turned[j * room + k] = mask[(k - padding) * inner + j - padding];
     column.resize(room);
-    side.resize(room);
+    side.resize(room + 2 * kRows);  // looked at in whole groups, from any row on
     if (y.first < y.last) {
       for (size_t i = 0; i < x.low.size(); ++i) {
-        mix(turned.data() + x.low[i] * room, turned.data() + x.high[i] * room, x.weight[i], column.data(), side.data(),
-            rows, threshold - doubt, threshold + doubt);
+        pixel_column = static_cast<int64_t>(i);
+        left = turned.data() + x.low[i] * room;
+        right = turned.data() + x.high[i] * room;
+        across = x.weight[i];
+        mix(left, right, across, column.data(), side.data(), rows, threshold - doubt, threshold + doubt);
         if (!paste_column((x.first + static_cast<int64_t>(i)) * height + y.first, runs)) return false;
       }
     }
@@ -134,22 +158,35 @@ struct Paster {
     dense = !y.low.empty() && y.low.back() - y.low.front() == static_cast<int64_t>(stretch.size()) - 2;
   }
 
-  // The next stretch, from i on, that is not wholly on the side that the run is on: eight at a time.
-  int64_t skip_unchanged(int64_t i, int64_t count, bool value) const {
-    const uint8_t* from = side.data() + y.low.front();
-    const uint64_t same = 0x0101010101010101u * (value ? kAbove : kBelow);
-    uint64_t here = 0, next = 0;
-    for (; i + 8 < count; i += 8) {  // not the last one, which may end at the last row and has no next
+  // Bit i is set where stretch `begin + i` of 32 is not wholly on one side of the threshold: where row follows row, only
+  // there it changes.
+  uint64_t changes(int64_t begin) const {
+    const uint8_t* from = side.data() + y.low.front() + begin;
+    uint64_t here = 0, next = 0, bits = 0;
+    for (int i = 0; i < 32; i += 8) {
       __builtin_memcpy(&here, from + i, 8);
       __builtin_memcpy(&next, from + i + 1, 8);
-      if ((here & next) != same) break;
+      const uint64_t both = here & next;
+      const uint64_t one = ~(both | both >> 1) & 0x0101010101010101u;  // of each byte the lowest bit
+      bits |= (one * 0x0102040810204080u >> 56) << i;                    // next to each other
     }
-    return i;
+    return bits;
   }
 
   float value_at(int64_t j, float a, float b) const { return (1 - y.weight[j]) * a + y.weight[j] * b; }
 
-  bool doubtful(float value) const { return std::abs(value - threshold) < doubt; }
+  // Whether another order of operations may put pixel j, of this value, on the other side of the threshold. Two orders
+  // lie at most `doubt` apart, either one at most half of it from what is exact.
+  bool doubtful(float value, int64_t j) const {
+    return std::abs(value - threshold) < doubt && std::abs(exact_at(j) - threshold) < 0.5 * doubt;
+  }
+
+  [[gnu::noinline]] double exact_at(int64_t j) const {
+    const auto row = [&](int64_t k) {
+      return static_cast<double>(1 - across) * left[k] + static_cast<double>(across) * right[k];
+    };
+    return static_cast<double>(1 - y.weight[j]) * row(y.low[j]) + static_cast<double>(y.weight[j]) * row(y.high[j]);
+  }
 
   // Pixels begin .. end - 1 between cells of values a and b: on one side of the threshold, then on the other. Where they
   // change is estimated and then looked at: the two pixels there, the nearest to the threshold, must be beyond doubt.
@@ -157,40 +194,76 @@ struct Paster {
     const float start = value_at(begin, a, b), stop = value_at(end - 1, a, b);
     const bool first = start > threshold;
     runs.set(first, at + begin);
-    if ((stop > threshold) == first) return !doubtful(start) && !doubtful(stop);
+    if ((stop > threshold) == first) return !doubtful(start, begin) && !doubtful(stop, end - 1);
     const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) / y.step;
     const auto most = static_cast<float>(end - 2 - begin);
     int64_t other = begin + 1 + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, most)) : 0);
     while ((value_at(other, a, b) > threshold) == first) ++other;
     while ((value_at(other - 1, a, b) > threshold) != first) --other;
     runs.set(!first, at + other);
-    return !doubtful(value_at(other - 1, a, b)) && !doubtful(value_at(other, a, b));
+    return !doubtful(value_at(other - 1, a, b), other - 1) && !doubtful(value_at(other, a, b), other);
+  }
+
+  // The same between cells beyond doubt on two sides, the second one above where `up`: the first pixel on its side, any of
+  // begin .. end, cannot be foreseen, so that it is found without branches.
+  void cross_stretch(int64_t begin, int64_t end, float a, float b, bool up, int64_t at, Runs& runs) {
+    const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) * y.pixels + 1;
+    int64_t other = begin + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, static_cast<float>(end - begin))) : 0);
+    const float before = value_at(std::max(other - 1, begin), a, b), after = value_at(std::min(other, end - 1), a, b);
+    const bool wrong = ((other > begin) & ((before > threshold) == up)) | ((other < end) & ((after > threshold) != up));
+    if (wrong | (std::abs(before - threshold) < doubt) | (std::abs(after - threshold) < doubt))
+      other = look_closely(begin, end, other, a, b, up);
+    runs.set(!up, at + begin);
+    runs.set(up, at + other);
+  }
+
+  // The same, pixel by pixel from where it was estimated.
+  [[gnu::noinline]] int64_t look_closely(int64_t begin, int64_t end, int64_t other, float a, float b, bool up) {
+    while (other < end && (value_at(other, a, b) > threshold) != up) ++other;
+    while (other > begin && (value_at(other - 1, a, b) > threshold) == up) --other;
+    for (int64_t j = other; j < end && doubtful(value_at(j, a, b), j); ++j) doubts.push_back({j, pixel_column, up});
+    for (int64_t j = other - 1; j >= begin && doubtful(value_at(j, a, b), j); --j) doubts.push_back({j, pixel_column, !up});
+    return other;
   }
 
   // One column, whose first pixel in the box is number `at` of the image.
   bool paste_column(int64_t at, Runs& runs) {
     const auto count = static_cast<int64_t>(stretch.size()) - 1;
-    for (int64_t i = 0; i < count; ++i) {
-      if (dense) i = skip_unchanged(i, count, runs.value);
-      if (i == count) break;
-      const int64_t begin = stretch[i], low = y.low[begin], high = y.high[begin];
-      if (const uint8_t both = side[low] & side[high]) {
-        runs.set(both == kAbove, at + begin);
-        continue;
-      }
-      if (!paste_stretch(begin, stretch[i + 1], column[low], column[high], at, runs)) return false;
+    for (int64_t begin = 0; begin < count; begin += 32) {
+      const int64_t here = std::min<int64_t>(count - begin, 32);
+      uint64_t looked_at = (uint64_t{1} << here) - 1;
+      // The first one tells the side at the top, the last one may have no next row.
+      if (dense) looked_at &= changes(begin) | (begin == 0) | static_cast<uint64_t>(begin + here == count) << (here - 1);
+      for (; looked_at; looked_at &= looked_at - 1)
+        if (!paste_one(begin + __builtin_ctzll(looked_at), at, runs)) return false;
     }
     runs.set(false, at + stretch.back());
+    return true;
+  }
+
+  bool paste_one(int64_t i, int64_t at, Runs& runs) {
+    const int64_t begin = stretch[i], end = stretch[i + 1], low = y.low[begin], high = y.high[begin];
+    if (const uint8_t both = side[low] & side[high]) {
+      runs.set(both == kAbove, at + begin);
+      return true;
+    }
+    const bool up = side[high] == kAbove;
+    if (side[low] && side[high]) {
+      cross_stretch(begin, end, column[low], column[high], up, at, runs);
+      return true;
+    }
+    if (!paste_stretch(begin, end, column[low], column[high], at, runs)) return false;
+    if (side[high]) runs.set(up, at + end);
     return true;
   }
 };
 
 // COCO's compressed counts: from the fourth on the difference to the run two before, in groups of five bits, lowest
 // first, the sign in bit 4 of the last group, bit 5 set where more follow, plus 48.
-void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& text) {
+void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& room, std::vector<uint8_t>& text) {
   constexpr size_t kMost = 13;  // groups of five bits in an int64
-  text.resize(runs.size() * kMost);
-  uint8_t* to = text.data();
+  room.resize(std::max(room.size(), runs.size() * kMost));
+  uint8_t* to = room.data();
   for (size_t i = 0; i < runs.size(); ++i) {
     int64_t value = i > 2 ? runs[i] - runs[i - 2] : runs[i];
     bool more = true;
@@ -201,42 +274,55 @@ void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& text) {
       *to++ = static_cast<uint8_t>(group + (more ? 32 : 0) + 48);
     }
   }
-  text.resize(to - text.data());
+  text.assign(room.data(), to);
 }
 
-// masks [D, rows, columns] float32 (with their padding), boxes [D, 4] int64 whole pixels, the last ones included.
-// Returns the texts end to end [B] uint8 and where each ends [D] int64; a text of no length stands for a mask with a
-// pixel closer to the threshold than `doubt`.
-std::tuple<Tensor, Tensor> masks_to_rle(Tensor masks, Tensor boxes, int64_t height, int64_t width, double threshold, double doubt) {
+// masks [D, rows, columns] float32, `padding` cells of zero around them, boxes [D, 4] int64 of them with their padding in
+// whole pixels, the last ones included. Returns
+// - the texts end to end [B] uint8, one of no length for a mask with a stretch closer to the threshold than `doubt`,
+// - where each ends [D] int64,
+// - the pixels that close [Q, 4] int64: mask, row and column from the first ones within box and image, 1 where taken as above.
+std::tuple<Tensor, Tensor, Tensor> masks_to_rle(Tensor masks, Tensor boxes, int64_t height, int64_t width, int64_t padding,
+                                                double threshold, double doubt) {
   STD_TORCH_CHECK(masks.dim() == 3 && masks.scalar_type() == ScalarType::Float && masks.is_contiguous(),
                   "masks: expected contiguous float32 [D, rows, columns]");
   const int64_t count = masks.size(0), rows = masks.size(1), columns = masks.size(2);
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(0) == count && boxes.size(1) == 4 &&
                       boxes.scalar_type() == ScalarType::Long && boxes.is_contiguous(),
                   "boxes: expected contiguous int64 [D, 4]");
+  STD_TORCH_CHECK(padding >= 0, "padding: expected 0 or more");
   std::vector<std::vector<uint8_t>> text(count);
+  std::vector<std::vector<Doubt>> doubts(count);
   torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-    Paster paster{height, width, rows, columns, static_cast<float>(threshold), static_cast<float>(doubt)};
+    Paster paster{height, width, rows + 2 * padding, columns + 2 * padding, padding, static_cast<float>(threshold),
+                  static_cast<float>(doubt)};
+    Runs runs;
+    std::vector<uint8_t> room;
     for (int64_t d = begin; d < end; ++d) {
-      Runs runs;
-      if (paster.paste(masks.const_data_ptr<float>() + d * rows * columns, boxes.const_data_ptr<int64_t>() + 4 * d, runs))
-        compress(runs.length, text[d]);
+      runs.clear();
+      paster.doubts.clear();
+      if (!paster.paste(masks.const_data_ptr<float>() + d * rows * columns, boxes.const_data_ptr<int64_t>() + 4 * d, runs)) continue;
+      compress(runs.length, room, text[d]);
+      doubts[d] = paster.doubts;
     }
   });
-  int64_t total = 0;
-  for (const auto& t : text) total += static_cast<int64_t>(t.size());
-  const auto fresh = [&](int64_t size, ScalarType dtype) {
-    return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(&size, 1), dtype, std::nullopt, masks.device());
+  const auto fresh = [&](std::vector<int64_t> shape, ScalarType dtype) {
+    return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()), dtype, std::nullopt, masks.device());
   };
-  Tensor bytes = fresh(total, ScalarType::Byte), ends = fresh(count, ScalarType::Long);
-  uint8_t* to = bytes.mutable_data_ptr<uint8_t>();
-  int64_t at = 0;
+  int64_t letters = 0, close = 0;
+  for (const auto& t : text) letters += static_cast<int64_t>(t.size());
+  for (const auto& some : doubts) close += static_cast<int64_t>(some.size());
+  Tensor bytes = fresh({letters}, ScalarType::Byte), ends = fresh({count}, ScalarType::Long), pixels = fresh({close, 4}, ScalarType::Long);
+  uint8_t* const first = bytes.mutable_data_ptr<uint8_t>();
+  uint8_t* to = first;
+  int64_t* pixel = pixels.mutable_data_ptr<int64_t>();
   for (int64_t d = 0; d < count; ++d) {
-    std::copy(text[d].begin(), text[d].end(), to + at);
-    at += static_cast<int64_t>(text[d].size());
-    ends.mutable_data_ptr<int64_t>()[d] = at;
+    to = std::copy(text[d].begin(), text[d].end(), to);
+    ends.mutable_data_ptr<int64_t>()[d] = to - first;
+    for (const Doubt& one : doubts[d])
+      for (const int64_t number : {d, one.row, one.column, int64_t{one.above}}) *pixel++ = number;
   }
-  return {bytes, ends};
+  return {bytes, ends, pixels};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(maskrcnn_ops, CPU, m) { m.impl("masks_to_rle", TORCH_BOX(&masks_to_rle)); }
