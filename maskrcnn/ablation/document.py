@@ -38,7 +38,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; ``name`` is its LaTeX label."""
+    """A table; ``name`` is what LaTeX and scripts know it by."""
 
     name: str
     header: list[str]

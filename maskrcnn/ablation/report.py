@@ -26,6 +26,7 @@ from maskrcnn.ablation.document import (
 )
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
+from maskrcnn.ablation.settings import settings
 from maskrcnn.ablation.sizes import by_size, given_boxes
 from maskrcnn.ablation.statistics import show, signed
 from maskrcnn.ablation.summary import (
@@ -110,6 +111,7 @@ def report(table: Table, rows: Sequence[Row], images: Path) -> list[Block]:
         *_cross(table, rows),
         Heading("Figures"),
         *plots,
+        *settings(table, rows),
         *_made(table, rows),
     ]
     return [block for block in blocks if block is not None]
@@ -123,8 +125,9 @@ def _introduction(table: Table, rows: Sequence[Row]) -> str:
         "" if len(rows) == whole else f" {whole - len(rows)} of the {whole} places have no finished run yet."
     )
     return (
-        f"Table {table.name} at scale {table.scale}; {seeds} run(s) per cell. Figures are percent; an interval "
-        f"(±) is Student's 95 % over seeds, and a single run has none. {_fixed(table)}{missing}"
+        f"Table {table.name} at scale {table.scale}; {seeds} run(s) per cell. Figures are percent. An interval "
+        "(±) is Student's 95 % over seeds, which a single run has not; where one is of objects or images instead, "
+        f"the text there says so. {_fixed(table)}{missing}"
     )
 
 
@@ -145,7 +148,12 @@ def _results(table: Table, rows: Sequence[Row]) -> Grid:
 
 def _claims(table: Table, rows: Sequence[Row]) -> list[Block]:
     found = claims(table, rows)
-    return [Heading("What the paper claims, and what these runs say"), Items(found)] if found else []
+    text = (
+        "Read from the paper's Tables 2c and 2d and its section 4.1. How little is about nothing it does not say: "
+        "here a quarter of align − pool."
+    )
+    heading = Heading("What the paper claims, and what these runs say")
+    return [heading, Paragraph(text), Items(found)] if found else []
 
 
 def _differences(table: Table, rows: Sequence[Row]) -> list[Block]:
@@ -159,8 +167,8 @@ def _differences(table: Table, rows: Sequence[Row]) -> list[Block]:
         "image by itself, the seeds averaged, bootstrapped over images; it is another figure than AP, which ranks the "
         "detections of all images together, and its interval knows nothing of what another seed would change. "
         "Resolved: the intervals that there are exclude 0, on the same side; nothing is adjusted for the number of "
-        f"lines ({len(found)}), of which one in twenty would exclude 0 by chance. "
-        "Share lost: (first − second) / first."
+        f"lines ({len(found)}), of which one in twenty would exclude 0 by chance if nothing differed. "
+        "Share lost: (first − second) / first, where the first is what the others are compared with."
     )
     return [
         Heading("Differences"),

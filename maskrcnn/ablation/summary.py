@@ -58,7 +58,8 @@ class Difference:
     """``first`` minus ``second`` in one metric.
 
     by_seed: paired by seed. by_image: of the mean score within images, paired by image (None without such scores).
-    share: of the first's AP that the second loses. paper: the published difference, None where there is none.
+    share: of the first's AP that the second loses, where the first is ``compare.of``. paper: the published difference,
+    None where there is none.
     """
 
     axes: dict[str, str]
@@ -128,7 +129,7 @@ def _difference(table: Table, row: Row, other: Row, metric: str) -> Difference |
         metric=metric,
         by_seed=paired_by_seed(a, b),
         by_image=_by_image(first, second, METRICS[metric][0]) if METRICS[metric][1] == "AP" else None,
-        share=lost_share(a, b) if all(v > 0 for v in a) else None,
+        share=lost_share(a, b) if row.axes[axis] == table.compare.of and all(v > 0 for v in a) else None,
         paper=paper,
     )
 

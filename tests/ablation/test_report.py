@@ -427,3 +427,28 @@ def test_claims_say_where_they_hold(table: Table) -> None:
     said = claims(sizes, grid_rows(sizes, found))
     assert any("in mask AP at diameter 16 to 32 px" in line for line in said)
     assert any("in mask AP at diameter 64 to 128 px" in line for line in said)
+
+
+def test_the_report_says_what_was_trained(table: Table, tmp_path: Path) -> None:
+    made = records()
+    for record in made:
+        record["manifest"]["config"]["schedule"] = {"steps": 300, "optimizer": "sgd", "lr": 0.02}
+    made[0]["manifest"]["config"]["schedule"]["steps"] = 200
+    write_report(table, made, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "The first run is `tools/train.py roi_op=align` with" in text
+    assert "- backbone: last_stage 4 / 5\n" in text
+    assert "- training: steps 200 / 300, optimizer sgd, lr 0.02\n" in text
+    assert "- proposals: stored, of one RPN trained apart (experiment=ablation_shapes_rpn), whose" in text
+    assert "- images tested on: 3\n" in text
+    write_report(replace(table, proposals="ground_truth"), made, tmp_path)
+    assert "- proposals: the boxes of the ground truth\n" in (tmp_path / "report.md").read_text()
+    write_report(replace(table, proposals=None), made, tmp_path)
+    assert "- proposals: of the network's own RPN" in (tmp_path / "report.md").read_text()
+
+
+def test_only_what_is_compared_with_all_has_a_share_to_lose(table: Table) -> None:
+    assert table.compare is not None
+    more = replace(table, compare=replace(table.compare, also=[("warp", "pool")]))
+    found = differences(more, grid_rows(more, records()), ["segm_AP"])
+    assert {(d.first, d.share is None) for d in found} == {("align", False), ("warp", True)}
