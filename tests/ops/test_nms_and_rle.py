@@ -1,5 +1,7 @@
 """Suppression against torchvision's, masks to RLE against torchvision's paste and pycocotools' encoding."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,7 +148,54 @@ def test_pixels_in_doubt_are_decided_by_torchs_resampling(
         assert one["counts"] == coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
 
 
-@pytest.mark.parametrize("far", [1e4, 4e9, 1e12])
+@pytest.mark.parametrize("threshold", [0.5, 0.0, 0.05])
+@pytest.mark.parametrize("side", [14, 28, 56])
+def test_rle_of_saturated_masks(side: int, threshold: float) -> None:
+    """Between 0 and 1 within a cell a weight of the resampling that is rounded otherwise moves the border."""
+    generator = torch.Generator().manual_seed(side)
+    logits = torch.nn.functional.interpolate(
+        torch.randn(300, 1, 5, 5, generator=generator), (side, side), mode="bilinear"
+    )
+    masks = (logits * 200).sigmoid() if threshold else logits.clamp(0, 1)
+    masks[:2], masks[0, 0, side // 2 :] = 0, 1 - 6e-7
+    corner = torch.rand(300, 2, generator=generator) * 60 - 20
+    boxes = torch.cat([corner, corner + 22 + torch.rand(300, 2, generator=generator) * 150], 1)
+    boxes[0] = torch.tensor([10, 10, 20, 15.5])
+    pasted = paste_masks_in_image(masks, boxes, (90, 110))[:, 0] > threshold
+    for mask, one in zip(pasted.numpy(), masks_to_rle(masks, boxes, 90, 110, threshold), strict=True):
+        assert one["counts"] == coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_huge_box_of_values_on_the_threshold(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    """Its pixels are decided without an image of its size; the border between the halves lies in the middle."""
+    if not compiled:
+        monkeypatch.setattr(rle, "CPU", replace(CPU, compiled=False))
+    probs = torch.full((1, 28, 28), 0.5)
+    probs[:, :, 14:] = 0.75
+    (one,) = masks_to_rle(probs, torch.tensor([[-3e5, -3e5, 3e5, 3e5]]) + 20, 40, 60)
+    bitmap = coco_mask.decode({"size": one["size"], "counts": one["counts"].encode()})
+    # Half way between two cells, which are 20,000 pixels wide, the value is 0.625.
+    assert bitmap.all()
+    (one,) = masks_to_rle(probs - 0.125, torch.tensor([[-3e5, -3e5, 3e5, 3e5]]) + 20, 40, 60)
+    bitmap = coco_mask.decode({"size": one["size"], "counts": one["counts"].encode()})
+    assert bitmap[:, 22:].all()
+    assert not bitmap[:, :18].any()
+
+
+def test_arguments_that_are_not_masks_or_sizes_are_refused() -> None:
+    probs, boxes = torch.rand(1, 28, 28), torch.tensor([[0.0, 0, 9, 9]])
+    for height in (0, -3, 20.5, "a"):
+        with pytest.raises(ValueError, match="height: expected a whole number of at least 1"):
+            masks_to_rle(probs, boxes, height, 30)  # type: ignore[arg-type]
+    for shape in [(1, 0, 0), (1, 28, 14), (28, 28)]:
+        with pytest.raises(ValueError, match=r"probs: expected \[D, M, M\]"):
+            masks_to_rle(torch.rand(shape), boxes, 20, 30)
+    (one,) = masks_to_rle(probs, boxes, np.int64(20), np.int64(30))  # type: ignore[arg-type]
+    json.dumps(one)
+
+
+@pytest.mark.parametrize("far", [1e4, 4e9, 1e12, 5e18, 1e30])
 def test_a_box_far_beyond_the_image_covers_it(far: float) -> None:
     """The image is a dot in the middle of a mask that is 1 there; pixels are counted from the box's far corner."""
     probs, box = torch.ones(1, 28, 28), torch.tensor([[-far, -far, far, far]])
@@ -154,4 +203,6 @@ def test_a_box_far_beyond_the_image_covers_it(far: float) -> None:
     assert coco_mask.area({"size": one["size"], "counts": one["counts"].encode()}) == 600
     beside = torch.tensor([[-far, -far, -far / 2, far]])
     (one,) = masks_to_rle(probs, beside, 20, 30)
+    assert coco_mask.area({"size": one["size"], "counts": one["counts"].encode()}) == 0
+    (one,) = masks_to_rle(probs, torch.full((1, 4), torch.nan), 20, 30)
     assert coco_mask.area({"size": one["size"], "counts": one["counts"].encode()}) == 0

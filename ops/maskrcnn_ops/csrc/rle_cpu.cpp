@@ -19,10 +19,20 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Where the pixels of one axis of the box lie in the mask, as torch's bilinear resampling has it: between cells `low`
-// and `low + 1`, `weight` of the way.
+// A place on one axis of the mask: between cells `low` and `high`, `weight` of the way.
+struct Place {
+  int32_t low, high;
+  float weight;
+
+  Place(float at, int32_t most)
+      : low(std::min(static_cast<int32_t>(at), most)), high(std::min(low + 1, most)), weight(at - static_cast<float>(low)) {}
+};
+
+// Where the pixels of one axis of the box lie in the mask, as torch's bilinear resampling has it.
 struct PixelAxis {
   int64_t first, last;  // pixels of the image, cut to it
+  int64_t before;       // pixels of the box before the first
+  int32_t most;         // the last cell
   std::vector<int32_t> low, high;
   std::vector<float> weight;
   float step, pixels;  // cells to a pixel, pixels to a cell
@@ -33,28 +43,36 @@ struct PixelAxis {
     last = std::clamp<int64_t>(end + 1, first, limit);
     step = static_cast<float>(cells) / static_cast<float>(size);
     pixels = static_cast<float>(size) / static_cast<float>(cells);
+    before = first - begin;
+    most = static_cast<int32_t>(cells - 1);
     low.resize(last - first);
     high.resize(last - first);
     weight.resize(last - first);
     // Narrow numbers, which vectors hold, unless the box begins beyond them.
-    if (first - begin < std::numeric_limits<int32_t>::max() - (last - first))
-      fill<int32_t>(static_cast<int32_t>(first - begin), cells);
-    else
-      fill<int64_t>(first - begin, cells);
+    if (before < std::numeric_limits<int32_t>::max() - (last - first)) fill<int32_t>();
+    else fill<int64_t>();
   }
 
   template <typename Int>
-  void fill(Int offset, int64_t cells) {
-    const auto most = static_cast<int32_t>(cells - 1);
-    const auto count = static_cast<Int>(last - first);
+  void fill() {
+    const auto offset = static_cast<Int>(before), count = static_cast<Int>(last - first);
     for (Int i = 0; i < count; ++i) {
-      const float at = std::max((static_cast<float>(i + offset) + 0.5f) * step - 0.5f, 0.0f);
-      const int32_t cell = std::min(static_cast<int32_t>(at), most);
-      low[i] = cell;
-      high[i] = std::min(cell + 1, most);
-      weight[i] = at - static_cast<float>(cell);
+      const Place place(std::max((static_cast<float>(i + offset) + 0.5f) * step - 0.5f, 0.0f), most);
+      low[i] = place.low;
+      high[i] = place.high;
+      weight[i] = place.weight;
     }
   }
+
+  // Pixel i. Torch takes product and difference in one rounding (`fused`) or in two, depending on its build and the size.
+  Place place(int64_t i, bool fused) const {
+    const float pixel = static_cast<float>(i + before) + 0.5f;
+    const float at = fused ? static_cast<float>(static_cast<double>(pixel) * step - 0.5) : pixel * step - 0.5f;
+    return {std::max(at, 0.0f), most};
+  }
+
+  // How far the two roundings lie apart at most, in cells.
+  float rounding() const { return 2 * std::numeric_limits<float>::epsilon() * static_cast<float>(most + 1); }
 };
 
 // Run lengths down the columns of an image, beginning with zeros.
@@ -98,6 +116,14 @@ MASKRCNN_VECTORS void mix(const float* __restrict left, const float* __restrict 
   }
 }
 
+// The largest magnitude of `count` values, a multiple of kRows.
+MASKRCNN_VECTORS float largest(const float* __restrict values, int64_t count) {
+  float most[kRows] = {};
+  for (int64_t begin = 0; begin < count; begin += kRows)
+    for (int64_t k = 0; k < kRows; ++k) most[k] = std::max(most[k], std::abs(values[begin + k]));
+  return *std::max_element(most, most + kRows);
+}
+
 // A pixel, counted from the first ones within box and image, that another order of operations may put on the other side of
 // the threshold.
 struct Doubt {
@@ -115,10 +141,9 @@ struct Paster {
   std::vector<uint8_t> side{};   // of the threshold, cell by cell of the column
   std::vector<int64_t> stretch{};  // first pixel of each stretch between two rows, and the end
   bool dense = false;
+  int64_t room = 0;  // from one column of `turned` to the next
   int64_t pixel_column = 0;
-  const float* left = nullptr;   // the columns of the mask on both sides of it, and where it lies between them
-  const float* right = nullptr;
-  float across = 0;
+  float reach = 0;  // of the threshold: values beyond it are beyond doubt
   std::vector<Doubt> doubts{};
 
   // False where a whole stretch is so close to the threshold that another order of operations may decide otherwise; single
@@ -127,20 +152,19 @@ struct Paster {
     y.build(box[1], box[3], height, rows);
     x.build(box[0], box[2], width, columns);
     find_stretches();
-    const int64_t room = (rows + kRows - 1) / kRows * kRows;
+    room = (rows + kRows - 1) / kRows * kRows;
     turned.assign(room * columns, 0.0f);
     const int64_t inner = columns - 2 * padding;
     for (int64_t j = padding; j < columns - padding; ++j)
       for (int64_t k = padding; k < rows - padding; ++k) turned[j * room + k] = mask[(k - padding) * inner + j - padding];
+    reach = doubt < 0 ? 0 : doubt + 2 * largest(turned.data(), room * columns) * (x.rounding() + y.rounding());
     column.resize(room);
     side.resize(room + 2 * kRows);  // looked at in whole groups, from any row on
     if (y.first < y.last) {
       for (size_t i = 0; i < x.low.size(); ++i) {
         pixel_column = static_cast<int64_t>(i);
-        left = turned.data() + x.low[i] * room;
-        right = turned.data() + x.high[i] * room;
-        across = x.weight[i];
-        mix(left, right, across, column.data(), side.data(), rows, threshold - doubt, threshold + doubt);
+        mix(turned.data() + x.low[i] * room, turned.data() + x.high[i] * room, x.weight[i], column.data(), side.data(),
+            rows, threshold - reach, threshold + reach);
         if (!paste_column((x.first + static_cast<int64_t>(i)) * height + y.first, runs)) return false;
       }
     }
@@ -175,17 +199,26 @@ struct Paster {
 
   float value_at(int64_t j, float a, float b) const { return (1 - y.weight[j]) * a + y.weight[j] * b; }
 
-  // Whether another order of operations may put pixel j, of this value, on the other side of the threshold. Two orders
-  // lie at most `doubt` apart, either one at most half of it from what is exact.
-  bool doubtful(float value, int64_t j) const {
-    return std::abs(value - threshold) < doubt && std::abs(exact_at(j) - threshold) < 0.5 * doubt;
+  bool near(float value) const { return std::abs(value - threshold) < reach; }
+
+  // Whether torch may put pixel j on the other side of the threshold: another order of operations moves it at most by
+  // half of `doubt` from what is exact, and its place may be rounded otherwise.
+  [[gnu::noinline]] bool doubtful(int64_t j) const {
+    bool above = false, below = false;
+    for (const bool fused_x : {false, true}) {
+      for (const bool fused_y : {false, true}) {
+        const double value = exact_at(x.place(pixel_column, fused_x), y.place(j, fused_y)) - threshold;
+        if (std::abs(value) < 0.5 * doubt) return true;
+        (value > 0 ? above : below) = true;
+      }
+    }
+    return above && below;
   }
 
-  [[gnu::noinline]] double exact_at(int64_t j) const {
-    const auto row = [&](int64_t k) {
-      return static_cast<double>(1 - across) * left[k] + static_cast<double>(across) * right[k];
-    };
-    return static_cast<double>(1 - y.weight[j]) * row(y.low[j]) + static_cast<double>(y.weight[j]) * row(y.high[j]);
+  double exact_at(const Place& u, const Place& v) const {
+    const auto mixed = [](double a, double b, float weight) { return static_cast<double>(1 - weight) * a + weight * b; };
+    const auto row = [&](int64_t k) { return mixed(turned[u.low * room + k], turned[u.high * room + k], u.weight); };
+    return mixed(row(v.low), row(v.high), v.weight);
   }
 
   // Pixels begin .. end - 1 between cells of values a and b: on one side of the threshold, then on the other. Where they
@@ -194,14 +227,14 @@ struct Paster {
     const float start = value_at(begin, a, b), stop = value_at(end - 1, a, b);
     const bool first = start > threshold;
     runs.set(first, at + begin);
-    if ((stop > threshold) == first) return !doubtful(start, begin) && !doubtful(stop, end - 1);
+    if ((stop > threshold) == first) return !(near(start) && doubtful(begin)) && !(near(stop) && doubtful(end - 1));
     const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) / y.step;
     const auto most = static_cast<float>(end - 2 - begin);
     int64_t other = begin + 1 + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, most)) : 0);
     while ((value_at(other, a, b) > threshold) == first) ++other;
     while ((value_at(other - 1, a, b) > threshold) != first) --other;
     runs.set(!first, at + other);
-    return !doubtful(value_at(other - 1, a, b), other - 1) && !doubtful(value_at(other, a, b), other);
+    return !(near(value_at(other - 1, a, b)) && doubtful(other - 1)) && !(near(value_at(other, a, b)) && doubtful(other));
   }
 
   // The same between cells beyond doubt on two sides, the second one above where `up`: the first pixel on its side, any of
@@ -211,7 +244,7 @@ struct Paster {
     int64_t other = begin + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, static_cast<float>(end - begin))) : 0);
     const float before = value_at(std::max(other - 1, begin), a, b), after = value_at(std::min(other, end - 1), a, b);
     const bool wrong = ((other > begin) & ((before > threshold) == up)) | ((other < end) & ((after > threshold) != up));
-    if (wrong | (std::abs(before - threshold) < doubt) | (std::abs(after - threshold) < doubt))
+    if (wrong | near(before) | near(after))
       other = look_closely(begin, end, other, a, b, up);
     runs.set(!up, at + begin);
     runs.set(up, at + other);
@@ -221,8 +254,10 @@ struct Paster {
   [[gnu::noinline]] int64_t look_closely(int64_t begin, int64_t end, int64_t other, float a, float b, bool up) {
     while (other < end && (value_at(other, a, b) > threshold) != up) ++other;
     while (other > begin && (value_at(other - 1, a, b) > threshold) == up) --other;
-    for (int64_t j = other; j < end && doubtful(value_at(j, a, b), j); ++j) doubts.push_back({j, pixel_column, up});
-    for (int64_t j = other - 1; j >= begin && doubtful(value_at(j, a, b), j); --j) doubts.push_back({j, pixel_column, !up});
+    for (int64_t j = other; j < end && near(value_at(j, a, b)); ++j)
+      if (doubtful(j)) doubts.push_back({j, pixel_column, up});
+    for (int64_t j = other - 1; j >= begin && near(value_at(j, a, b)); --j)
+      if (doubtful(j)) doubts.push_back({j, pixel_column, !up});
     return other;
   }
 
@@ -279,9 +314,10 @@ void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& room, std:
 
 // masks [D, rows, columns] float32, `padding` cells of zero around them, boxes [D, 4] int64 of them with their padding in
 // whole pixels, the last ones included. Returns
-// - the texts end to end [B] uint8, one of no length for a mask with a stretch closer to the threshold than `doubt`,
+// - the texts end to end [B] uint8, one of no length for a mask with a whole stretch in doubt,
 // - where each ends [D] int64,
-// - the pixels that close [Q, 4] int64: mask, row and column from the first ones within box and image, 1 where taken as above.
+// - single pixels in doubt [Q, 4] int64: mask, row and column from the first ones within box and image, 1 where taken as above.
+// In doubt: torch may decide otherwise; two orders of operations lie at most `doubt` apart. Where that is negative nothing is.
 std::tuple<Tensor, Tensor, Tensor> masks_to_rle(Tensor masks, Tensor boxes, int64_t height, int64_t width, int64_t padding,
                                                 double threshold, double doubt) {
   STD_TORCH_CHECK(masks.dim() == 3 && masks.scalar_type() == ScalarType::Float && masks.is_contiguous(),
