@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from pycocotools import mask as coco_mask
 
 from maskrcnn.ablation.document import Figure
 from maskrcnn.ablation.grid import Table
@@ -160,18 +161,42 @@ def example_images(table: Table, rows: Sequence[Row], images: Path | None) -> Fi
     side = 2.4 if len(rows) <= _FEW_LINES else 1.4
     canvas = Canvas(figsize=(side * count, (side + 0.2) * len(rows)), layout="constrained")
     panels = np.atleast_2d(canvas.subplots(len(rows), count, squeeze=False))
+    known: dict[str, list[list[float]]] = {}
     for line, row in zip(panels, rows, strict=True):
         for panel in line:
             panel.set_axis_off()
         for panel, example in zip(line, row.records[0]["examples"], strict=False):
-            picture = cv2.imread(str(images / picture_of(example)))
-            panel.imshow(draw_results(_rgb(picture), example["detections"], names))
+            name = picture_of(example)
+            detections = coloured(example["detections"], known.setdefault(name, []))
+            panel.imshow(draw_results(_rgb(cv2.imread(str(images / name))), detections, names))
         line[0].set_title(", ".join(f"{k} {v}" for k, v in row.axes.items()), loc="left", fontsize=9)
     same = len({name for _, name in shown}) == count
     what = "The same images" if same else "The first images of its data"
     return Figure(
         "examples", f"{what} under each cell's model (first seed), scores above 0.5.", _jpeg(canvas)
     )
+
+
+def coloured(detections: Sequence[Record], known: list[list[float]]) -> list[Record]:
+    """The detections with a ``colour`` that an object has in every picture of its image.
+
+    known: the boxes x, y, width, height seen so far, whose places are the colours; one that overlaps none of
+    them by half is added. The surest choose first, and no two the same.
+    """
+    found: list[Record] = []
+    free = list(range(len(known)))
+    for detection in sorted(detections, key=lambda d: -d["score"]):
+        box = detection["bbox"]
+        overlaps = (
+            coco_mask.iou([box], [known[i] for i in free], [0] * len(free)) if free else np.zeros((1, 0))
+        )
+        if overlaps.max(initial=0) >= 0.5:
+            colour = free.pop(int(overlaps.argmax()))
+        else:
+            colour = len(known)
+            known.append(box)
+        found.append({**detection, "colour": colour})
+    return found
 
 
 def picture_of(example: Record) -> str:

@@ -33,25 +33,29 @@ def draw_results(
     """``image`` ``[H, W, 3]`` RGB with COCO results or annotations of at least ``score_threshold`` drawn onto it.
 
     names: category id to name. skeletons: category id to the pairs of keypoints that a line joins. Annotations, which
-    have no score, are always drawn; crowds are left out.
+    have no score, are always drawn; crowds are left out. Each has a colour of its own, the one of its number
+    ``colour`` where it has one.
     """
     canvas = image.copy()
     chosen = [r for r in results if r.get("score", 1.0) >= score_threshold and not r.get("iscrowd")]
     chosen.sort(key=lambda r: r.get("score", 1.0))
-    for index, result in enumerate(chosen):
+    colours = [_colour(result.get("colour", index)) for index, result in enumerate(chosen)]
+    for colour, result in zip(colours, chosen, strict=True):
         segmentation = result.get("segmentation")
         if segmentation and (bitmap := decode(segmentation, *canvas.shape[:2])) is not None:
-            _draw_mask(canvas, bitmap, _colour(index))
-    for index, result in enumerate(chosen):
+            _draw_mask(canvas, bitmap, colour)
+    for colour, result in zip(colours, chosen, strict=True):
         x, y, width, height = result["bbox"]
         corners = (round(x), round(y)), (round(x + width), round(y + height))
-        cv2.rectangle(canvas, *corners, _colour(index), _thickness(canvas))
+        cv2.rectangle(canvas, *corners, colour, _thickness(canvas))
         if result.get("keypoints"):
             lines = (skeletons or {}).get(result["category_id"], ())
-            _draw_keypoints(canvas, result["keypoints"], lines, _colour(index))
+            _draw_keypoints(canvas, result["keypoints"], lines, colour)
     taken: list[_Rectangle] = []
-    for index, result in reversed(list(enumerate(chosen))):  # the surest first: it gets the best place
-        _draw_caption(canvas, result["bbox"], _colour(index), _caption(result, names), taken)
+    for colour, result in reversed(
+        list(zip(colours, chosen, strict=True))
+    ):  # the surest first: it gets the best place
+        _draw_caption(canvas, result["bbox"], colour, _caption(result, names), taken)
     return canvas
 
 

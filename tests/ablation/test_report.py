@@ -452,3 +452,22 @@ def test_only_what_is_compared_with_all_has_a_share_to_lose(table: Table) -> Non
     more = replace(table, compare=replace(table.compare, also=[("warp", "pool")]))
     found = differences(more, grid_rows(more, records()), ["segm_AP"])
     assert {(d.first, d.share is None) for d in found} == {("align", False), ("warp", True)}
+
+
+def test_an_object_has_one_colour_in_all_pictures_of_its_image() -> None:
+    known: list[list[float]] = []
+    boxes = {
+        "a": [0.0, 0, 10, 10],
+        "b": [20.0, 0, 10, 10],
+        "near a": [1.0, 0, 10, 10],
+        "new": [50.0, 50, 5, 5],
+    }
+
+    def seen(*names: str) -> dict[str, int]:
+        detections = [{"bbox": boxes[n], "score": 0.9 - 0.1 * i, "name": n} for i, n in enumerate(names)]
+        return {d["name"]: d["colour"] for d in figures.coloured(detections, known)}
+
+    assert seen("a", "b") == {"a": 0, "b": 1}
+    assert seen("b", "near a") == {"b": 1, "near a": 0}
+    assert seen("a", "near a", "new") == {"a": 0, "near a": 2, "new": 3}
+    assert len(known) == 4
