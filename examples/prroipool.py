@@ -25,7 +25,7 @@ def bin_weights(low: Tensor, high: Tensor, bins: int, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PrRoIPool:
-    """A RoI operator for any pyramid; levels are chosen as by ``maskrcnn_ops.RoIOp``."""
+    """A RoI operator for any pyramid; levels are chosen as by ``maskrcnn_ops.RoIOp`` (strides that double)."""
 
     canonical_size: float = 224
     canonical_level: float = 4

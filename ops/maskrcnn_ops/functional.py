@@ -1,8 +1,16 @@
-"""What the public operators share: checks of the arguments, and the call of the dispatcher's operators."""
+"""What the public operators share: checks of the arguments, and the call of the dispatcher's operators.
+
+torch.compile, torch.export and torch.fx take the operators and their modules. torch.jit.script, which is deprecated,
+does not: it cannot compile variable keyword arguments (``**switches``) nor boxes of two types.
+"""
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,25 +19,45 @@ from .operators import ops
 from .switches import Switches
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+MAX_LEVELS = 8  # kMaxLevels of csrc/geometry.h
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """Output size as (height, width); ValueError unless one or two positive integers."""
-    sides = tuple(size) if isinstance(size, list | tuple | torch.Size) else (size, size)
-    if len(sides) == 1:
-        sides = sides * 2
-    if len(sides) != 2:
+    """Output size as (height, width); TypeError or ValueError unless one or two positive integers, of any type."""
+    given: tuple[Any, ...] = tuple(size) if isinstance(size, list | tuple | torch.Size) else (size,)
+    if len(given) not in (1, 2):
         raise ValueError(f"output_size: expected one or two integers, found {size!r}")
-    for side in sides:
-        if not isinstance(side, int | torch.SymInt):
-            raise TypeError(f"output_size: expected integers, found {size!r}")
-        if isinstance(side, int) and side < 1:
-            raise ValueError(f"output_size: expected at least 1, found {size!r}")
-    return sides[0], sides[1]
+    try:
+        # index() would fix a symbolic size to the number at hand.
+        sides = [s if isinstance(s, int | torch.SymInt) else operator.index(s) for s in given]
+    except TypeError:
+        raise TypeError(f"output_size: expected integers, found {size!r}") from None
+    if any(isinstance(side, int) and side < 1 for side in sides):
+        raise ValueError(f"output_size: expected at least 1, found {size!r}")
+    return sides[0], sides[-1]  # type: ignore[return-value]
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False from that or from what equals it, such as 1; else a TypeError."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) or value not in (False, True):
+        raise TypeError(f"{name}: expected true or false, found {value!r}")
+    return bool(value)
+
+
+def check_positive(name: str, value: object) -> None:
+    """TypeError or ValueError unless ``value`` is a number, positive and finite."""
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a positive number, found {value!r}")
+    if not 0 < value < math.inf:  # type: ignore[operator]
+        raise ValueError(f"{name}: expected a positive, finite number, found {value!r}")
 
 
 def check_features(features: Sequence[Tensor]) -> None:
     """TypeError or ValueError unless every level is a floating [N, C, H, W] of the same N, C, dtype and device."""
+    if len(features) > MAX_LEVELS:
+        raise ValueError(f"features: expected at most {MAX_LEVELS} levels, found {len(features)}")
     for feature in features:
         if not isinstance(feature, Tensor):
             raise TypeError(f"features: expected tensors, found {type(feature).__name__}")
@@ -52,14 +80,14 @@ def check_features(features: Sequence[Tensor]) -> None:
             )
 
 
-def rows_of(boxes: Tensor | Sequence[Tensor]) -> Tensor:
-    """Boxes as [K, 5] (image index, x1, y1, x2, y2), from that or from one [k, 4] for each image."""
+def index_and_boxes(boxes: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Image index [K] and boxes [K, 4], from boxes [K, 5] that begin with it or from one [k, 4] for each image."""
     if isinstance(boxes, Tensor):
         if boxes.dim() != 2 or boxes.shape[1] != 5:
             raise ValueError(
                 f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {list(boxes.shape)}"
             )
-        return boxes
+        return boxes[:, 0], boxes[:, 1:]
     if not isinstance(boxes, list | tuple) or not all(isinstance(b, Tensor) for b in boxes):
         raise TypeError(
             f"boxes: expected Tensor[K, 5] or a list of Tensor[k, 4], found {type(boxes).__name__}"
@@ -69,13 +97,14 @@ def rows_of(boxes: Tensor | Sequence[Tensor]) -> Tensor:
             raise ValueError(f"boxes: expected Tensor[k, 4] for image {index}, found {list(b.shape)}")
     if not boxes:
         raise ValueError("boxes: expected one Tensor[k, 4] for each image, found an empty list")
-    return torch.cat([torch.cat([torch.full_like(b[:, :1], i), b], dim=1) for i, b in enumerate(boxes)])
+    # Not in the boxes' dtype: bfloat16 has no 257.
+    images = [torch.full_like(b[:, 0], i, dtype=torch.int64) for i, b in enumerate(boxes)]
+    return torch.cat(images), torch.cat(list(boxes))
 
 
-def image_index(rows: Tensor, images: int) -> Tensor:
-    """Image index [K] int64 of boxes [K, 5]; on the CPU, ValueError where it is out of range."""
-    index = rows[:, 0]
-    if rows.device.type == "cpu" and not torch.compiler.is_compiling() and len(index):
+def image_index(index: Tensor, images: int) -> Tensor:
+    """Image index [K] of any dtype as int64; on the CPU, ValueError where it is out of range."""
+    if index.device.type == "cpu" and not torch.compiler.is_compiling() and len(index):
         outside = ~((index >= 0) & (index < images))
         if outside.any():
             raise ValueError(
@@ -138,23 +167,43 @@ def pool_single_level(
 ) -> Tensor:
     """torchvision's calling convention: one map, boxes [K, 5] or a list."""
     check_features([input])
-    if not spatial_scale > 0:
-        raise ValueError(f"spatial_scale: expected a positive number, found {spatial_scale!r}")
-    rows = rows_of(boxes)
-    image = image_index(rows, input.shape[0])
+    check_positive("spatial_scale", spatial_scale)
+    index, coordinates = index_and_boxes(boxes)
+    image = image_index(index, input.shape[0])
     return pool_regions(
-        [input], rows[:, 1:], image, output_size, [float(spatial_scale)], switches, box_gradient
+        [input], coordinates, image, output_size, [float(spatial_scale)], switches, box_gradient
     )
 
 
 class RoIModule(nn.Module):
-    """What the module forms share: settings kept as attributes and shown by repr."""
+    """What the module forms share: settings kept as attributes and shown by repr.
+
+    ``settings`` are always shown; of the ``switches`` those that differ from the ``plain`` ones, which these settings
+    have by themselves.
+    """
 
     settings: tuple[str, ...] = ()
+    switches: Switches
+    plain: Switches
+    box_gradient: bool = False
 
     def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.settings)
+        """The settings, and of the constructor's other arguments those that are not the default."""
+        shown = {name: getattr(self, name) for name in self.settings}
+        for name in (f.name for f in fields(Switches)):
+            if getattr(self.switches, name) != getattr(self.plain, name):
+                shown[name] = getattr(self.switches, name)
+        if self.box_gradient:
+            shown["box_gradient"] = True
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
-__all__ = ["RoIModule", "check_features", "pair", "pool_regions", "pool_single_level"]
+__all__ = [
+    "RoIModule",
+    "check_features",
+    "check_positive",
+    "flag",
+    "pair",
+    "pool_regions",
+    "pool_single_level",
+]

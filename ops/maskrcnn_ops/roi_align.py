@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
+import torch.fx
 from torch import Tensor
 
-from .functional import RoIModule, pool_single_level
+from .functional import RoIModule, flag, pool_single_level
 from .switches import ReductionOverrides, Switches, override
+
+torch.fx.wrap("pool_single_level")  # a leaf of what torch.fx traces
 
 
 def _switches(sampling_ratio: int, aligned: bool, overrides: ReductionOverrides) -> Switches:
+    aligned = flag("aligned", aligned)
     base = Switches(half_pixel=aligned, min_width=None if aligned else 1, sampling_ratio=sampling_ratio)
     return override(base, overrides)
 
@@ -35,10 +39,11 @@ def roi_align(
 
     Args:
         input: [N, C, H, W], float64, float32, bfloat16 or float16, contiguous or channels-last.
-        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels.
+        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels. In [K, 5] the
+            index has the boxes' precision: beyond 256 images (bfloat16) or 2048 (float16) only a list is exact.
         output_size: P, or (height, width).
         spatial_scale: 1 / stride.
-        sampling_ratio: n; <= 0: ``ceil(w / P)``.
+        sampling_ratio: n, at most 1024; <= 0: ``ceil(w / P)``.
         aligned: cell c is centred at c + 0.5.
         box_gradient: let the gradient through to the box coordinates.
         switches: any of :class:`maskrcnn_ops.Switches`, such as reduction="max".
@@ -75,6 +80,7 @@ class RoIAlign(RoIModule):
         self.aligned = aligned
         self.box_gradient = box_gradient
         self.switches = _switches(sampling_ratio, aligned, switches)
+        self.plain = _switches(sampling_ratio, aligned, {})
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
         """[N, C, H, W] and boxes -> [K, C, P, P]."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
+import torch.fx
 from torch import Tensor
 
 from .functional import RoIModule, pool_single_level
 from .switches import SwitchOverrides, override, preset
+
+torch.fx.wrap("pool_single_level")  # a leaf of what torch.fx traces
 
 
 def roi_pool(
@@ -26,7 +29,8 @@ def roi_pool(
 
     Args:
         input: [N, C, H, W], float64, float32, bfloat16 or float16, contiguous or channels-last.
-        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels.
+        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels. In [K, 5] the
+            index has the boxes' precision: beyond 256 images (bfloat16) or 2048 (float16) only a list is exact.
         output_size: P, or (height, width).
         spatial_scale: 1 / stride.
         switches: any of :class:`maskrcnn_ops.Switches`, such as reduction="avg".
@@ -52,6 +56,7 @@ class RoIPool(RoIModule):
         self.output_size = output_size
         self.spatial_scale = spatial_scale
         self.switches = override(preset("pool"), switches)
+        self.plain = preset("pool")
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
         """[N, C, H, W] and boxes -> [K, C, P, P]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
+import torch.fx
 from torch import Tensor
 
 from .functional import RoIModule, pool_single_level
@@ -12,6 +13,8 @@ from .switches import GeometryOverrides, Reduction, Switches, override
 from .switches import preset as named
 
 WarpPreset = Literal["warp", "warp_mnc", "warp_continuous"]
+
+torch.fx.wrap("pool_single_level")  # a leaf of what torch.fx traces
 
 
 def _switches(
@@ -47,10 +50,11 @@ def roi_warp(
 
     Args:
         input: [N, C, H, W], float64, float32, bfloat16 or float16, contiguous or channels-last.
-        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels.
+        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels. In [K, 5] the
+            index has the boxes' precision: beyond 256 images (bfloat16) or 2048 (float16) only a list is exact.
         output_size: P, or (height, width).
         spatial_scale: 1 / stride.
-        sampling_ratio: n; <= 0: ``ceil(w / P)``. None: -1, with "warp_mnc" 2.
+        sampling_ratio: n, at most 1024; <= 0: ``ceil(w / P)``. None: -1, with "warp_mnc" 2.
         reduction: "avg" or "max". None: "avg", with "warp_mnc" "max".
         preset: which of the three sources.
         box_gradient: let the gradient through to the box coordinates, rounding taken as identity.
@@ -88,6 +92,7 @@ class RoIWarp(RoIModule):
         self.preset = preset
         self.box_gradient = box_gradient
         self.switches = _switches(preset, sampling_ratio, reduction, switches)
+        self.plain = _switches(preset, None, None, {})
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
         """[N, C, H, W] and boxes -> [K, C, P, P]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
@@ -12,6 +13,7 @@ SamplePosition = Literal["centre", "corner", "thirds"]
 Border = Literal["align", "mnc"]
 Reduction = Literal["avg", "max"]
 
+MAX_SAMPLING_RATIO = 1024  # beyond any use; its square, the samples of a bin, must fit the winners' int32
 # In the order of the enumerations of csrc/geometry.h.
 POSITIONS: tuple[SamplePosition, ...] = ("centre", "corner", "thirds")
 BORDERS: tuple[Border, ...] = ("align", "mnc")
@@ -36,7 +38,7 @@ class Switches:
         half_pixel: cell c is centred at c + 0.5: the box moves by half a cell to the left and up.
         min_width: least width and height of a region in cells, 0 or 1; None: no minimum.
         bin_rounding: bins cover whole cells (RoIPool) instead of holding samples.
-        sampling_ratio: samples per bin along each axis; <= 0: one for each cell of the bin, rounded up.
+        sampling_ratio: samples per bin along each axis, at most 1024; <= 0: one for each cell of the bin, rounded up.
         sample_position: sample i of n lies at (i + 0.5) / n ("centre"), i / n ("corner") or (i + 1) / (n + 1)
             ("thirds") of its bin.
         border: samples are 0 beyond -1 or W ("align"), or beyond -0.5 or W - 0.5 ("mnc").
@@ -66,8 +68,13 @@ class Switches:
         for name in ("plus_one", "half_pixel", "bin_rounding"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected true or false, found {getattr(self, name)!r}")
-        if isinstance(self.sampling_ratio, bool) or not isinstance(self.sampling_ratio, int):
-            raise TypeError(f"sampling_ratio: expected an integer, found {self.sampling_ratio!r}")
+        if type(self.sampling_ratio) is not int:
+            object.__setattr__(self, "sampling_ratio", _integer("sampling_ratio", self.sampling_ratio))
+        if self.sampling_ratio > MAX_SAMPLING_RATIO:
+            raise ValueError(
+                f"sampling_ratio: expected at most {MAX_SAMPLING_RATIO} samples along an axis of a bin, "
+                f"found {self.sampling_ratio}"
+            )
         if self.min_width is not None:
             _check_number("min_width", self.min_width)
             if self.min_width not in (0, 1):
@@ -138,6 +145,12 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         expected = " or ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name}: expected {expected}, found {value!r}")
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, found {value!r}")
+    return operator.index(value)
 
 
 def _check_number(name: str, value: object) -> None:

@@ -120,10 +120,28 @@ def call_roi(rng) -> None:  # type: ignore[no-untyped-def]
     boxes = some_boxes(rng, images * regions, 4.0 * max(height, width)).reshape(images, regions, 4)
     boxes = boxes.to([torch.float32, torch.float64][rng.integers(2)])
     valid = torch.from_numpy(rng.random((images, regions)) < 0.9)
-    pooled = operator(features, boxes, valid, int(rng.choice([1, 2, 3, 7, 14])))
+    size = int(rng.choice([1, 2, 3, 7, 14]))
+    pooled = operator(features, boxes, valid, size)
     assert pooled.isfinite().all(), f"{operator}: not finite"
     gradients = torch.autograd.grad(pooled.sum(), list(features.values()))
     assert all(g.isfinite().all() for g in gradients), f"{operator}: a gradient is not finite"
+    if not operator.bin_rounding and rng.random() < 0.25:
+        ask_for_the_box_gradient(operator, features, boxes, valid, size)
+
+
+def ask_for_the_box_gradient(operator, features, boxes, valid, size: int) -> None:  # type: ignore[no-untyped-def]
+    """Finite, and 0 for boxes that do not count; the other arguments are those of ``operator``."""
+    import torch
+    from maskrcnn_ops.functional import pool_regions
+
+    image = torch.where(valid, torch.arange(len(boxes))[:, None], -1).flatten()
+    flat = boxes.flatten(0, 1).requires_grad_()
+    scales = [1 / stride for stride in features]
+    pooled = pool_regions(list(features.values()), flat, image, size, scales, operator, box_gradient=True)
+    (gradient,) = torch.autograd.grad(pooled.sum(), flat)
+    assert gradient.isfinite().all(), f"{operator}: a box's gradient is not finite"
+    counted = (image >= 0) & flat.isfinite().all(1)
+    assert (gradient[~counted] == 0).all(), f"{operator}: a box that does not count has a gradient"
 
 
 def call_nms(rng) -> None:  # type: ignore[no-untyped-def]
@@ -148,8 +166,11 @@ def call_rle(rng) -> None:  # type: ignore[no-untyped-def]
     height, width = (int(n) for n in rng.integers(1, 150, 2))
     probs = torch.from_numpy(rng.random((count, side, side))).float()
     boxes = some_boxes(rng, count, float(max(height, width))).float()
-    boxes = boxes.nan_to_num(0.0, 1e4, -1e4).clamp(-1e4, 1e4)
-    for rle in masks_to_rle(probs, boxes, height, width):
+    boxes *= float(rng.choice([1.0, 1.0, 1e3, 1e18]))
+    if rng.random() < 0.3:
+        probs = (probs * 60 - 30).sigmoid()
+    threshold = float(rng.choice([0.5, 0.0, 0.05, 0.9]))
+    for rle in masks_to_rle(probs, boxes, height, width, threshold):
         decoded = coco_mask.decode({**rle, "counts": rle["counts"].encode()})
         assert decoded.shape == (height, width)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from maskrcnn_ops import PRESETS, RoIOp, RoIWarp, batched_nms, roi_align, roi_pool, roi_warp
+from maskrcnn_ops import PRESETS, RoIOp, RoIWarp, Switches, batched_nms, roi_align, roi_pool, roi_warp
 
 from tests.ops.test_operators import features_for, loop_pool, some_boxes
 
@@ -113,16 +115,38 @@ def test_the_articles_maximum_of_four_samples() -> None:
     torch.testing.assert_close(found, x + 10 * y[:, None])
 
 
-def test_opcheck_of_every_operator() -> None:
-    generator = torch.Generator().manual_seed(0)
-    feature, boxes = torch.randn(1, 3, 8, 12, generator=generator), some_boxes(3, 1)
-    image, grad = torch.zeros(3, dtype=torch.int64), torch.randn(3, 3, 2, 2, generator=generator)
-    numbers, ops = ([1 / 8], PRESETS["align"].packed()), torch.ops.maskrcnn_ops
-    spread = (grad, boxes, image, None, [1, 3, 8, 12], *numbers, False, False)
-    torch.library.opcheck(ops.roi_spread, spread)
-    torch.library.opcheck(ops.roi_box_gradient, (grad, [feature], boxes, image, None, *numbers))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_opcheck_of_every_roi_operator_over_two_levels(
+    dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    generator, ops = torch.Generator().manual_seed(0), torch.ops.maskrcnn_ops
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    # Of sqrt(area) below and above the canonical size, one region that does not count.
+    boxes = torch.tensor([[9.0, 3, 30, 25], [5, 5, 90, 70], [0, 0, 9, 9]], dtype=wide)
+    image, numbers = torch.tensor([1, 0, -1]), ([1 / 8, 1 / 16], Switches(canonical_size=56).packed())
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=layout)
+
+    maps = [random(2, 3, 8, 12).requires_grad_(), random(2, 3, 4, 6).requires_grad_()]
+    grad, shape = random(3, 3, 2, 2), [2, 3, 8, 12, 4, 6]
+    winner = ops.roi_maximum(maps, boxes, image, 2, 2, *numbers)[1]
+    moved = boxes.clone().requires_grad_()
+    torch.library.opcheck(ops.roi_maximum, (maps, moved, image, 2, 2, *numbers))
+    for which in (None, winner):
+        torch.library.opcheck(ops.roi_sample, (maps, moved, image, which, 2, 2, *numbers))
+        last = layout == torch.channels_last
+        spread = (grad.requires_grad_(), boxes, image, which, shape, *numbers, last, False)
+        torch.library.opcheck(ops.roi_spread, spread)
+        detached = [grad.detach(), [m.detach() for m in maps]]
+        torch.library.opcheck(ops.roi_box_gradient, (*detached, boxes, image, which, *numbers))
+
+
+def test_opcheck_of_non_maximum_suppression() -> None:
     order, groups = torch.arange(3)[None], torch.zeros(1, 3, dtype=torch.int64)
-    torch.library.opcheck(ops.nms, (boxes[None], order, groups, torch.ones(1, 3, dtype=torch.bool), 0.5))
+    arguments = (some_boxes(3, 1)[None], order, groups, torch.ones(1, 3, dtype=torch.bool), 0.5)
+    torch.library.opcheck(torch.ops.maskrcnn_ops.nms, arguments)
 
 
 @pytest.mark.parametrize(
@@ -154,3 +178,148 @@ def test_nms_is_compiled_whole() -> None:
     groups = torch.zeros(1, 20, dtype=torch.int64)
     compiled = torch.compile(batched_nms, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(boxes, scores, groups, 0.3), batched_nms(boxes, scores, groups, 0.3))
+
+
+MODULES = [
+    maskrcnn_ops.RoIAlign(2, 1 / 8, 2, True),
+    maskrcnn_ops.RoIAlign((2, 3), 1 / 8, -1, reduction="max"),
+    maskrcnn_ops.RoIPool(2, 1 / 8),
+    RoIWarp(2, 1 / 8),
+    RoIWarp(2, 1 / 8, preset="warp_mnc", box_gradient=True),
+]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=repr)
+def test_exported_for_the_same_and_for_any_number_of_boxes(module: torch.nn.Module) -> None:
+    feature, any_number = features_for(11), {"input": None, "rois": {0: torch.export.Dim("K")}}
+    for shapes, counts in ((None, (3,)), (any_number, (0, 1, 3, 8))):
+        program = torch.export.export(module, (feature, rows_of(3, 1)), dynamic_shapes=shapes)
+        called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+        assert sum(name.startswith("maskrcnn_ops.roi_") for name in called) == 1
+        for count in counts:
+            rows = rows_of(count, 2)
+            torch.testing.assert_close(program.module()(feature, rows), module(feature, rows))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=repr)
+def test_a_leaf_of_what_torch_fx_traces(module: torch.nn.Module) -> None:
+    traced = torch.fx.symbolic_trace(torch.nn.ModuleDict({"pool": module})["pool"])
+    called = [node.target for node in traced.graph.nodes if node.op == "call_function"]
+    assert maskrcnn_ops.functional.pool_single_level in called
+    feature = features_for(12)
+    for boxes in (rows_of(4, 3), rows_of(6, 4), [some_boxes(3, 5)]):
+        assert torch.equal(traced(feature, boxes), module(feature, boxes))
+
+
+def test_the_functions_in_a_module_that_torch_fx_traces() -> None:
+    class Both(torch.nn.Module):
+        def forward(self, feature: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+            warped = roi_warp(feature, rows, 2, 1 / 8)
+            return roi_align(feature, rows, 2, 1 / 8) + roi_pool(feature, rows, 2, 1 / 8) * warped
+
+    feature, rows = features_for(12), rows_of(4, 3)
+    assert torch.equal(torch.fx.symbolic_trace(Both())(feature, rows), Both()(feature, rows))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("function", [roi_align, roi_pool, roi_warp])
+def test_boxes_of_a_list_are_of_their_image_in_any_precision(function: Any, dtype: torch.dtype) -> None:
+    """bfloat16 has no 257, float16 no 2049."""
+    number = torch.arange(2060.0)
+    box = torch.tensor([[0, 0, 3, 3]], dtype=dtype)
+    found = function(number.view(-1, 1, 1, 1).expand(-1, 1, 4, 4), [box] * len(number), 1)
+    torch.testing.assert_close(found.flatten(), number)
+
+
+def test_numbers_of_any_type_that_torchvision_takes() -> None:
+    feature, rows = features_for(3), rows_of(5, 4)
+    arguments = (np.int64(3), np.float32(1 / 8), np.int64(2), 1)
+    expected = torchvision.ops.roi_align(feature, rows, *arguments)
+    torch.testing.assert_close(roi_align(feature, rows, *arguments), expected)
+    torch.testing.assert_close(maskrcnn_ops.RoIAlign(*arguments)(feature, rows), expected)
+    for size in (np.int32(3), [np.int64(3)], (3, np.uint8(3)), torch.Size([3, 3])):
+        torch.testing.assert_close(roi_align(feature, rows, size, 1 / 8, 2, np.True_), expected)
+    expected = torchvision.ops.roi_pool(feature, rows, np.int64(3), 1 / 8)
+    torch.testing.assert_close(roi_pool(feature, rows, np.int64(3), 1 / 8), expected)
+    operator = RoIOp(sampling_ratio=np.int64(2))  # type: ignore[arg-type]
+    assert type(operator.sampling_ratio) is int
+    assert operator == RoIOp(sampling_ratio=2)
+
+
+ONE_BOX = (torch.tensor([[[4.0, 4, 40, 40]]]), torch.ones(1, 1, dtype=torch.bool))
+MAP = torch.zeros(1, 2, 8, 8)
+
+
+def aligned(*arguments: Any, **switches: Any) -> Any:
+    return roi_align(MAP, rows_of(2, 1), *arguments, **switches)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: aligned(7.0), "output_size: expected integers, found 7.0"),
+        (lambda: aligned("7"), "output_size: expected integers, found '7'"),
+        (lambda: aligned((7, 0)), r"output_size: expected at least 1, found \(7, 0\)"),
+        (lambda: aligned((7, 7, 7)), "output_size: expected one or two integers"),
+        (lambda: aligned(7, "a"), "spatial_scale: expected a positive number, found 'a'"),
+        (lambda: aligned(7, None), "spatial_scale: expected a positive number, found None"),
+        (lambda: aligned(7, math.inf), "spatial_scale: expected a positive, finite number, found inf"),
+        (lambda: aligned(7, math.nan), "spatial_scale: expected a positive, finite number, found nan"),
+        (lambda: aligned(7, 0), "spatial_scale: expected a positive, finite number, found 0"),
+        (lambda: aligned(7, 0.5, 2.0), "sampling_ratio: expected an integer, found 2.0"),
+        (lambda: aligned(7, 0.5, 2**31), "sampling_ratio: expected at most 1024 samples"),
+        (lambda: aligned(7, 0.5, 2, 2), "aligned: expected true or false, found 2"),
+        (lambda: aligned(7, 0.5, 2, "no"), "aligned: expected true or false, found 'no'"),
+        (lambda: RoIOp(sampling_ratio=2**31), "sampling_ratio: expected at most 1024 samples"),
+        (lambda: RoIOp()({"4": MAP}, *ONE_BOX, 7), "features: a stride as key: .* found '4'"),  # type: ignore[dict-item]
+        (lambda: RoIOp()({0: MAP}, *ONE_BOX, 7), "features: a stride as key: .* found 0"),
+        (lambda: RoIOp()([MAP], *ONE_BOX, 7), "features: expected a dict of maps by stride, found list"),  # type: ignore[arg-type]
+        (lambda: RoIOp()({4: None}, *ONE_BOX, 7), "features: expected tensors, found NoneType"),  # type: ignore[dict-item]
+        (lambda: RoIOp()(dict.fromkeys(range(1, 10), MAP), *ONE_BOX, 7), "at most 8 levels, found 9"),
+        (lambda: RoIOp()({4: MAP}, [[[0, 0, 9, 9]]], ONE_BOX[1], 7), r"boxes: expected Tensor \[1, K, 4\]"),  # type: ignore[arg-type]
+        (lambda: RoIOp()({4: MAP}, ONE_BOX[0], None, 7), r"valid: expected bool \[1, 1\], found NoneType"),  # type: ignore[arg-type]
+    ],
+)
+def test_mistakes_are_refused_in_words(call: Callable[[], object], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        call()
+
+
+@pytest.mark.parametrize("samples", [1024, np.int64(-5), -(2**70)])
+def test_numbers_of_samples_up_to_the_bound(samples: int) -> None:
+    ramp = torch.arange(20.0).expand(1, 1, 20, 20).contiguous()
+    found = roi_align(ramp, torch.tensor([[0.0, 16, 16, 48, 48]]), 1, 1 / 4, samples, True)
+    assert found.item() == pytest.approx(7.5, abs=1e-3)  # the middle of cells 4 to 12
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (
+            maskrcnn_ops.RoIAlign(7, 0.1, 2),
+            "RoIAlign(output_size=7, spatial_scale=0.1, sampling_ratio=2, aligned=False)",
+        ),
+        (
+            maskrcnn_ops.RoIAlign(7, 0.1, 2, True, box_gradient=True, reduction="max", border="align"),
+            "RoIAlign(output_size=7, spatial_scale=0.1, sampling_ratio=2, aligned=True, reduction='max', "
+            "box_gradient=True)",
+        ),
+        (maskrcnn_ops.RoIPool((7, 5), 0.1), "RoIPool(output_size=(7, 5), spatial_scale=0.1)"),
+        (
+            maskrcnn_ops.RoIPool(7, 0.1, reduction="avg", sampling_ratio=3),
+            "RoIPool(output_size=7, spatial_scale=0.1, sampling_ratio=3, reduction='avg')",
+        ),
+        (RoIWarp(7, 0.1), "RoIWarp(output_size=7, spatial_scale=0.1, preset='warp')"),
+        (
+            RoIWarp(7, 0.1, 2, "max", plus_one=False),
+            "RoIWarp(output_size=7, spatial_scale=0.1, preset='warp', plus_one=False, sampling_ratio=2, "
+            "reduction='max')",
+        ),
+        (
+            RoIWarp(7, 0.1, 2, "max", preset="warp_mnc"),
+            "RoIWarp(output_size=7, spatial_scale=0.1, preset='warp_mnc')",
+        ),
+    ],
+)
+def test_repr_shows_what_differs_from_the_defaults(module: torch.nn.Module, expected: str) -> None:
+    assert repr(module) == expected

@@ -46,7 +46,7 @@ Set find_set() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  // MASKRCNN_OPS_ISA=baseline or avx2 holds back what the processor could do, for tests.
+  // MASKRCNN_OPS_ISA=baseline or avx2 holds back what the RoI kernels could do, for tests; not loops of MASKRCNN_VECTORS.
   const char* wish = std::getenv("MASKRCNN_OPS_ISA");
   const std::string limit = wish ? wish : "";
   if (limit == "baseline") return Set::baseline;
