@@ -14,6 +14,7 @@ from rich.progress import track
 
 from maskrcnn import config as configs
 from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.workers import BatchError
 from maskrcnn.engine.detections import Result
 from maskrcnn.engine.distributed import World
 from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side, skeletons
@@ -118,10 +119,17 @@ class Evaluator:
         total = min(self.settings.num_images or len(self.dataset), len(self.dataset)) // self.world.size
         shown = console.is_terminal and self.world.is_main
         by_image: dict[int, list[Result]] = {}
-        for image_id, results in track(images, "evaluating", total, console=console, disable=not shown):
-            if should_stop():
+        try:
+            for image_id, results in track(images, "evaluating", total, console=console, disable=not shown):
+                if should_stop():
+                    return None
+                by_image[image_id] = results
+        except BatchError:
+            if (
+                should_stop()
+            ):  # the signal reached the processes that load data too, which do not wait for long
                 return None
-            by_image[image_id] = results
+            raise
         return by_image
 
     def _report(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from maskrcnn.commands.evaluation import Evaluator
 from maskrcnn.config_pretrained import drop_pretrained, pin_norms
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import TrainBatch
+from maskrcnn.data.workers import BatchError
 from maskrcnn.engine.distributed import World, joined, lost_peer
 from maskrcnn.engine.failure import describe, save_failed_step
 from maskrcnn.engine.guard import LossError, LossGuard, Report
@@ -65,7 +66,7 @@ def _run(config: DictConfig, device: torch.device, world: World, interruption: I
     data = assembly.data_summary(train_set, val_set)
     files = RunDir(world.share(lambda: assembly.open_run_dir(config.run_dir)), config.checkpoint.keep)
     if world.is_main:
-        files.lock()
+        files.lock(lambda: interruption.requested)
     try:
         # No name holds the stored tensors, so that they go once the run has taken them up.
         Run(
@@ -90,6 +91,11 @@ def _newest(
     pin_norms(config, None if stored is None else stored["config"])
     if stored is None:
         return None
+    if config.schedule.steps < stored["step"]:
+        raise UserError(
+            f"run_dir={files.path} holds step {stored['step']}, beyond schedule.steps={config.schedule.steps}: give "
+            f"schedule.steps={stored['step']} to evaluate it as it is, more to train on, or another run_dir"
+        )
     changes = world.share(lambda: assembly.check_same_run(config, stored["config"], files.path))
     if "data" in stored:  # older checkpoints do not say
         world.share(lambda: assembly.check_same_data(data, stored["data"], files.path))
@@ -155,7 +161,7 @@ class Run:
             **settings,
             active=self.world.is_main,
         )
-        with self.log:
+        with self.log, self._in_words():
             done = self.world.share(lambda: self.files.evaluated() == self.step)
             finished = self._due(self.step) and not done and self._evaluate(self.step)
             if not finished and self.step < self.schedule.steps and not self._out_of_patience(self.step):
@@ -194,37 +200,63 @@ class Run:
                 console.print(f"  {name}: {reason}")
 
     def _train(self) -> None:
-        """The loop; what ends it early is said in words, with what is kept of the run."""
+        with closing(self._batches()) as batches:
+            train(
+                self.learner,
+                batches,
+                self.world,
+                self.guard,
+                self.log,
+                lambda: self.interruption.requested,
+                self._after_step,
+                self.step,
+                self.config.accumulate,
+            )
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """What ends the run early is said in words, with what is kept of it."""
         try:
-            with closing(self._batches()) as batches:
-                train(
-                    self.learner,
-                    batches,
-                    self.world,
-                    self.guard,
-                    self.log,
-                    lambda: self.interruption.requested,
-                    self._after_step,
-                    self.step,
-                    self.config.accumulate,
-                )
+            yield
         except LossError as error:
             raise self._failure(error) from error
+        except BatchError as error:  # between two steps, or within an evaluation
+            kept = self._keep([random_state()] if self.world.is_main else [])
+            raise self._end(f"{error}; {kept}") from error
         except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                if (
-                    self.interruption.requested
-                ):  # the signal reached the workers too, which do not wait for long
-                    raise Interrupted(self.files.kept()) from error
-                raise UserError(f"a process that loads data died ({error}); {self.files.kept()}") from error
+            if self.world.size == 1 or not lost_peer(error):
+                raise
+            # Within a step processes meet before its update alone, and `_after_step` counts the step before it meets
+            # them again, so the weights are those of a whole step. Running statistics may already be half a step on,
+            # and on a GPU an update by half-reduced gradients may be queued before the host learns of the loss: such a
+            # run goes on from its last checkpoint. Random states are those of a step that will be done again.
             whole = self.device.type == "cpu" and not has_running_statistics(self.learner.model)
-            if lost_peer(error) and whole:
-                # Within a step processes meet before its update alone, and `_after_step` counts the step before it
-                # meets them again, so the weights are those of a whole step. Running statistics may already be half a
-                # step on, and on a GPU an update by half-reduced gradients may be queued before the host learns of the
-                # loss: such a run goes on from its last checkpoint.
-                self._write("last.pt", [random_state()])
-            raise
+            kept = self._keep([]) if whole else self.files.kept()
+            raise self._end(f"{self.world.lost(error)}\n{kept}") from error
+
+    def _end(self, words: str) -> Exception:
+        """The signal that asked the run to stop may itself be why a process ended."""
+        return Interrupted(words) if self.interruption.requested else UserError(words)
+
+    def _keep(self, random_states: list[dict[str, Any]]) -> str:
+        """Write the last complete step unless it is stored; in words, from where the run can go on.
+
+        Called where the processes do not meet again; the first of those that are left writes.
+        """
+        try:
+            self.guard.settle()
+        except LossError as error:
+            words = describe(error.report, error.parts, self.schedule.max_loss)
+            return f"{words} {self.files.kept()}"
+        if not self.world.is_main and not self.files.take_over():
+            return f"{self.files.kept()}, unless another process of the run writes a later step"
+        stored = self.files.stored()
+        if self.step == 0 or (stored is not None and stored[1] >= self.step):
+            return self.files.kept()
+        self._write("last.pt", random_states)
+        missing = self.world.size - len(random_states)
+        anew = "" if missing == 0 else " (random numbers of the model, as of stochastic depth, begin anew)"
+        return self.files.kept() + anew
 
     def _batches(self) -> Generator[TrainBatch]:
         data = self.config.data
@@ -269,7 +301,8 @@ class Run:
         score = next(iter([*metrics.values()][-1].values()))  # AP of the masks, or of what there is
         if self.best is None or (score is not None and score > self.best):
             self.best, self.best_step = -1.0 if score is None else score, step
-            self._write("best.pt", [random_state()])
+            if self.world.is_main:
+                self._write("best.pt", [random_state()])
         if self.world.is_main:
             self.files.note_evaluated(step)
         return self._out_of_patience(step)
@@ -290,8 +323,6 @@ class Run:
         return settled
 
     def _write(self, name: str, random_states: list[dict[str, Any]]) -> None:
-        if not self.world.is_main:
-            return
         content = {
             **self.learner.state(),
             "step": self.step,

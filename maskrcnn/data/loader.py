@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from maskrcnn.data.canvas import Buckets, Canvas, batch_images
 from maskrcnn.data.dataset import Dataset, Example
 from maskrcnn.data.images import CorruptImageError
-from maskrcnn.data.order import Ticket, TrainOrder
+from maskrcnn.data.order import Ticket, TrainOrder, hash_key
 from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.transforms import Sample, Transform
+from maskrcnn.data.workers import read_ahead
 from maskrcnn.errors import UserError
 from maskrcnn.masks import pack
 from maskrcnn.ranges import Count
@@ -114,10 +113,11 @@ class TrainLoader:
     def batches(self, start_step: int = 0) -> Generator[TrainBatch]:
         """The batches from ``start_step`` on, without end; nothing before it is read.
 
-        Raises UserError for what cannot be read, and for a worker that died.
+        Raises BatchError.
         """
-        yield from _read_ahead(
-            self._fetch, self.order.from_step(start_step), self._num_workers, self._pin_memory
+        order, seed = self.order, hash_key(self.order.seed, start_step, self.order.rank)
+        yield from read_ahead(
+            self._fetch, order.from_step(start_step), self._num_workers, self._pin_memory, seed
         )
 
 
@@ -126,7 +126,7 @@ class EvalLoader:
     takes its part of the batches, which are the same for any number of processes. num_images: only the first.
 
     Arguments as for ``TrainLoader``. Images that cannot be decoded are left out, with a warning, when the
-    data set says so.
+    data set says so. Iterating raises BatchError.
     """
 
     def __init__(
@@ -150,12 +150,14 @@ class EvalLoader:
         self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor, buckets=buckets))
         self._num_workers = num_workers
         self._pin_memory = pin_memory
+        self._seed = hash_key(0, 0, rank)
 
     def __len__(self) -> int:
         return len(self._tickets)
 
     def __iter__(self) -> Iterator[EvalBatch]:
-        for batch in _read_ahead(self._fetch, iter(self._tickets), self._num_workers, self._pin_memory):
+        tickets = iter(self._tickets)
+        for batch in read_ahead(self._fetch, tickets, self._num_workers, self._pin_memory, self._seed):
             if batch.image_ids:
                 yield batch
 
@@ -219,69 +221,3 @@ class _EvalFetch(NamedTuple):
         proposals = batch_proposals([sample.proposals for sample in samples])
         sizes = [sample.original_size for sample in samples]
         return EvalBatch(images, [sample.image_id for sample in samples], sizes, proposals)
-
-
-class _Failure(NamedTuple):
-    """A UserError on its way out of a worker; torch would bury its words in the worker's traceback."""
-
-    message: str
-
-
-class _Batches(torch.utils.data.Dataset[Any]):
-    """Lets torch's DataLoader ask for whole batches by their tickets."""
-
-    def __init__(self, fetch: _TrainFetch | _EvalFetch) -> None:
-        self._fetch = fetch
-
-    def __getitem__(self, tickets: list[Ticket]) -> Any:
-        try:
-            return self._fetch(tickets)
-        except UserError as error:
-            return _Failure(str(error))
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-# A run that was asked to stop still takes its workers' batches; by then it has saved and gone.
-SECONDS_AFTER_SIGTERM = 30
-
-
-def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and batch systems signal every process of a run; the workers end when the run does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
-
-
-def _read_ahead(
-    fetch: _TrainFetch | _EvalFetch,
-    tickets: Iterator[list[Ticket]],
-    num_workers: int,
-    pin_memory: bool | None,
-) -> Iterator[Any]:
-    pin = torch.cuda.is_available() if pin_memory is None else pin_memory
-    loader: DataLoader[Any] = DataLoader(
-        _Batches(fetch),
-        batch_size=None,
-        sampler=tickets,
-        num_workers=num_workers,
-        pin_memory=pin,
-        collate_fn=_as_it_is,
-        worker_init_fn=_outlive_signals,
-    )
-    try:
-        for batch in loader:
-            if isinstance(batch, _Failure):
-                raise UserError(batch.message)
-            yield batch
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # A process that dies within a batch also leaves a closed connection behind, which may be met first.
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-            raise
-        reason = str(error) or "its connection is closed"
-        raise UserError(
-            f"a process that loads data died ({reason}); most often the machine ran out of memory, "
-            f"or of shared memory in /dev/shm: lower the number of workers (now {num_workers}); with 0 the "
-            "data is loaded in this process"
-        ) from error

@@ -52,9 +52,10 @@ def _write(content: dict[str, Any], file: IO[bytes]) -> None:
         raise OSError(str(error)) from error
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint or of another program's state dict, on the CPU; no code in it is executed.
 
+    mmap: leave the tensors in the file until they are looked at.
     Raises UserError where there is no file, it cannot be read, or it is a checkpoint without its right checksum.
     """
     path = Path(path)
@@ -62,7 +63,9 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path}: no such file")
     try:
         whole = _is_whole(path)
-        content = None if whole is False else torch.load(path, map_location="cpu", weights_only=True)
+        content = (
+            None if whole is False else torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        )
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
@@ -76,9 +79,11 @@ def load(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_model(path: str | Path, keys: Collection[str] = ("model", "step", "config")) -> dict[str, Any]:
+def load_model(
+    path: str | Path, keys: Collection[str] = ("model", "step", "config"), mmap: bool = False
+) -> dict[str, Any]:
     """A training checkpoint with at least ``keys``."""
-    content = load(path)
+    content = load(path, mmap)
     absent = [key for key in keys if key not in content]
     if absent:
         raise UserError(f"checkpoint {path} is not one of tools/train.py: it has no {', '.join(absent)}")

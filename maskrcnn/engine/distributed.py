@@ -77,7 +77,19 @@ class World:
         shared: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
         # The strides of a channels-last 1x1 convolution are ambiguous; torch copies such a gradient and warns of it.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        # After its first step torch sorts the gradients anew, and three or more numbers then add up in another order: a
+        # resumed run would begin with other bits. Looking for parameters without gradient, of which there are none, is
+        # what keeps it from that (torch warns that it costs time).
+        if self.size > 2 and torch.are_deterministic_algorithms_enabled():
+            shared["find_unused_parameters"] = True
         return DistributedDataParallel(model, gradient_as_bucket_view=True, **shared)
+
+    def lost(self, error: RuntimeError) -> str:
+        """In words, what an error that `lost_peer` knows means."""
+        return (
+            f"process {self.rank} of {self.size} lost another one. It was killed, or its machine is gone (out of "
+            f"memory?); what it printed last says more. What was noticed here:\n{error}"
+        )
 
     def share_buffers(self, model: nn.Module) -> None:
         """The main process's running statistics to all, so that all evaluate the same model."""
@@ -113,10 +125,7 @@ def joined(device: torch.device) -> Iterator[World]:
     except RuntimeError as error:
         if not lost_peer(error):
             raise
-        raise UserError(
-            f"process {world.rank} of {world.size} lost another one. It was killed, or its machine is gone (out of "
-            f"memory?); what it printed last says more. What was noticed here:\n{error}"
-        ) from error
+        raise UserError(world.lost(error)) from error
     finally:
         dist.destroy_process_group()
 

@@ -7,15 +7,16 @@ import fcntl
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from maskrcnn.engine import checkpoint
 from maskrcnn.engine.logs import console
-from maskrcnn.errors import UserError
+from maskrcnn.errors import Interrupted, UserError
 
 LEASE = 120.0  # seconds that a file server keeps the locks of a machine that is gone
-_PAUSE = 5.0
+_PAUSE = 1.0
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some Lustre and NFS mounts
 RESUMABLE = ("model", "step", "config", "optimizer", "scaler", "ema", "random_states")
 
@@ -31,11 +32,12 @@ class RunDir:
         self._lock: IO[str] | None = None
         self._step_of_last: int | None = None
 
-    def lock(self) -> None:
+    def lock(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Keep other processes out until `unlock`. Raises UserError where another one is in.
 
         The lock belongs to the process, not to the file: it ends with the process, however that ends. A file server
-        learns of the end of a whole machine only after a while, which is waited for.
+        learns of the end of a whole machine only after a while, which is waited for; Interrupted is raised where this
+        process ``should_stop`` meanwhile.
         """
         file = (self.path / "lock").open("a+")
         owner = self._claim(file)
@@ -45,6 +47,9 @@ class RunDir:
             )
             end = time.monotonic() + LEASE
             while owner is not None and time.monotonic() < end:
+                if should_stop():
+                    file.close()
+                    raise Interrupted(f"nothing was begun: {self.path} is in use by {owner}")
                 time.sleep(_PAUSE)
                 owner = self._claim(file)
         if owner is not None:
@@ -52,6 +57,31 @@ class RunDir:
             raise UserError(
                 f"run_dir={self.path} is in use by {owner}; wait for it, stop it, or give another run_dir"
             )
+        self._sign(file)
+
+    def take_over(self) -> bool:
+        """`lock` in the place of a process of this run that is gone, without waiting: of those left, one at most.
+
+        False where another process is in, or where locks cannot tell.
+        """
+        if self._lock is not None:
+            return True
+        try:
+            file = (self.path / "lock").open("r+")
+        except OSError:  # not a file system that all machines share
+            return False
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            return False
+        self._sign(file)
+        name, step = self.stored() or ("", 0)
+        self._step_of_last = step if name == "last.pt" else None
+        return True
+
+    def _sign(self, file: IO[str]) -> None:
+        """Note in a locked file whose it is."""
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -93,9 +123,8 @@ class RunDir:
 
         One that is damaged is passed over in words. Raises UserError where there are some, but all damaged.
         """
-        paths = [path for path in (self.path / "last.pt", *self._older()) if path.exists()]
         damage = []
-        for path in paths:
+        for path in self._checkpoints():
             try:
                 content = checkpoint.load_model(path, RESUMABLE)
             except UserError as error:
@@ -139,11 +168,23 @@ class RunDir:
         text = path.read_text().strip() if there else ""
         return int(text) if text.isdigit() else None
 
+    def stored(self) -> tuple[str, int] | None:
+        """Name and step of the checkpoint that `newest` would read, whichever process wrote it."""
+        for path in self._checkpoints():
+            try:
+                return path.name, int(checkpoint.load_model(path, RESUMABLE, mmap=True)["step"])
+            except UserError:  # `newest` says it, when it passes over the file
+                continue
+        return None
+
     def kept(self) -> str:
         """In words, from where the run can go on."""
-        if self._step_of_last is None:
-            return "there is no checkpoint yet; the same command starts anew"
-        return f"last.pt holds step {self._step_of_last}; the same command goes on from there"
+        stored = self.stored()
+        if stored is not None:
+            return f"{stored[0]} holds step {stored[1]}; the same command goes on from there"
+        if self._checkpoints():
+            return f"no checkpoint in {self.path} can be read"
+        return "there is no checkpoint yet; the same command starts anew"
 
     def best(self) -> tuple[float | None, int]:
         """Score and step of best.pt; (None, 0) where there is none, or it is damaged, which is said."""
@@ -156,6 +197,10 @@ class RunDir:
             console.print(f"{error}; the next evaluation replaces it", style="yellow")
             return None, 0
         return content["best"], int(content["step"])
+
+    def _checkpoints(self) -> list[Path]:
+        """Newest first."""
+        return [path for path in (self.path / "last.pt", *self._older()) if path.exists()]
 
     def _older(self) -> list[Path]:
         """The checkpoints before the last one, newest first."""

@@ -14,6 +14,7 @@ import torch
 from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.loader import EvalLoader, TrainBatch, TrainLoader
 from maskrcnn.data.transforms import Transform
+from maskrcnn.data.workers import read_ahead
 from maskrcnn.errors import UserError
 
 from .conftest import annotation
@@ -53,6 +54,29 @@ def test_a_run_taken_up_at_a_step_continues_exactly(dataset: CocoDataset, num_wo
     resumed = TrainLoader(dataset, TRANSFORM, 2, seed=5, num_workers=num_workers).batches(4)
     for expected, batch in zip(whole[4:], resumed, strict=False):
         assert_equal(expected, batch)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_reading_draws_none_of_the_models_random_numbers(dataset: CocoDataset, num_workers: int) -> None:
+    """A resumed run begins to read once more often, and must still draw the same for its stochastic depth."""
+    before = torch.get_rng_state()
+    next(TrainLoader(dataset, TRANSFORM, 2, num_workers=num_workers).batches())
+    list(EvalLoader(dataset, Transform(), 2, num_workers=num_workers))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def worker_seed(tickets: object) -> int:
+    return torch.initial_seed()
+
+
+def test_what_a_transform_may_draw_in_a_worker_depends_on_the_loaders_seed_alone() -> None:
+    def seeds(seed: int) -> list[int]:
+        torch.seed()
+        return list(read_ahead(worker_seed, iter([[], []]), 2, False, seed))
+
+    first = seeds(1)
+    assert first == seeds(1)
+    assert len({*first, *seeds(2)}) == 4
 
 
 def test_another_seed_or_epoch_gives_other_pictures(dataset: CocoDataset) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from maskrcnn.engine import run_dir
-from maskrcnn.engine.run_dir import RunDir
-from maskrcnn.errors import UserError
+from maskrcnn.engine import checkpoint, run_dir
+from maskrcnn.engine.run_dir import RESUMABLE, RunDir
+from maskrcnn.errors import Interrupted, UserError
 
 
 def refusing(number: int, times: int, calls: list[int]) -> Callable[..., None]:
@@ -69,3 +72,87 @@ def test_a_lock_of_this_machine_is_not_waited_for(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match="in use by process 7"):
         RunDir(tmp_path).lock()
     assert len(calls) == 1
+
+
+def test_a_signal_ends_the_wait_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(run_dir.time, "sleep", waited.append)
+    monkeypatch.setattr(fcntl, "lockf", refusing(errno.EAGAIN, 10**6, []))
+    (tmp_path / "lock").write_text("process 7 on another.machine")
+    with pytest.raises(Interrupted, match=r"in use by process 7 on another\.machine"):
+        RunDir(tmp_path).lock(lambda: sum(waited) >= 3)
+    assert sum(waited) < 10
+
+
+def content(step: int) -> dict[str, Any]:
+    return {**{key: {} for key in RESUMABLE}, "step": step}
+
+
+def test_what_is_kept_is_what_lies_on_the_disk(tmp_path: Path) -> None:
+    """Another process of the run wrote it."""
+    files, writer = RunDir(tmp_path), RunDir(tmp_path)
+    assert files.kept() == "there is no checkpoint yet; the same command starts anew"
+    for step in (3, 5):
+        writer.save_last(content(step))
+        assert files.kept() == f"last.pt holds step {step}; the same command goes on from there"
+    (tmp_path / "last.pt").write_bytes(b"nothing")
+    assert files.kept() == "step_00000003.pt holds step 3; the same command goes on from there"
+    (tmp_path / "step_00000003.pt").unlink()
+    assert files.kept() == f"no checkpoint in {tmp_path} can be read"
+
+
+LOCKS = """
+import fcntl, sys
+file = open(sys.argv[1], "a")
+try:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("locked", flush=True)
+except OSError:
+    print("refused", flush=True)
+sys.stdin.read()
+"""
+
+
+def other_process(directory: Path) -> tuple[subprocess.Popen[str], str]:
+    """One that tries to lock the directory, and how that went."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOCKS, str(directory / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+def test_of_those_left_one_takes_over_from_a_process_that_is_gone(tmp_path: Path) -> None:
+    main, answer = other_process(tmp_path)
+    assert answer == "locked"
+    left = RunDir(tmp_path)
+    assert not left.take_over()
+    main.kill()
+    main.communicate()
+    assert left.take_over()
+    another, answer = other_process(tmp_path)
+    another.communicate()
+    assert answer == "refused"
+    left.unlock()
+    assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on")
+
+
+def test_without_locks_nobody_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not RunDir(tmp_path / "not_here").take_over()
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(fcntl, "lockf", refusing(errno.ENOSYS, 1, []))
+    assert not RunDir(tmp_path).take_over()
+
+
+def test_who_takes_over_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    RunDir(tmp_path).save_last(content(3))
+    (tmp_path / "lock").touch()
+    files = RunDir(tmp_path)
+    assert files.take_over()
+    files.save_last(content(4))
+    files.unlock()
+    assert checkpoint.load(tmp_path / "step_00000003.pt")["step"] == 3
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,9 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+import torch.multiprocessing
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from maskrcnn.engine import checkpoint
+from maskrcnn.engine.distributed import joined
 from tests.tools.test_survival import ROOT, TOOL, environment, wait_for
 
 pytestmark = pytest.mark.slow
@@ -147,24 +152,53 @@ def test_sigterm_to_one_of_two_saves_and_both_exit_75(exact: list[str], tmp_path
     assert saved >= max(int(step) for step in re.findall(r"^step (\d+)/", printed[0], re.M) or ["4"])
 
 
-def test_a_lost_process_is_told_by_the_other_and_leaves_a_checkpoint(
-    exact: list[str], tmp_path: Path
+@pytest.mark.parametrize(("processes", "lost"), [(2, 1), (3, 0)])
+def test_a_lost_process_is_told_by_the_others_and_one_leaves_a_checkpoint(
+    exact: list[str], tmp_path: Path, processes: int, lost: int
 ) -> None:
-    arguments = endless(exact, tmp_path)
-    both = workers(2, arguments)
-    wait_for(both[0], r"^step 4/")
-    both[1].kill()
-    printed = both[0].communicate(timeout=300)[0]
-    both[1].communicate()
-    assert both[0].returncode == 2, printed
-    assert "lost another one" in printed
-    assert "Traceback" not in printed
+    """Which no periodic one would be."""
+    arguments = [*endless(exact, tmp_path), "checkpoint.every=1000", "schedule.batch_size=6"]
+    everyone = workers(processes, arguments)
+    wait_for(everyone[0], r"^step 4/")
+    everyone[lost].kill()
+    printed = [process.communicate(timeout=300)[0] for process in everyone]
     step = checkpoint.load_model(tmp_path / "last.pt")["step"]
     assert step >= 4
-    again = workers(2, arguments)
+    for rank in set(range(processes)) - {lost}:
+        assert everyone[rank].returncode == 2, printed[rank]
+        assert "lost another one" in printed[rank]
+        assert "Traceback" not in printed[rank]
+    assert f"last.pt holds step {step}" in "".join(printed)
+    again = workers(processes, arguments)
     line = wait_for(again[0], r"^resuming from step")
     assert f"resuming from step {step} of" in line
     wait_for(again[0], rf"^step {step + 2}/")
     for process in again:
         process.kill()
         process.communicate()
+
+
+def differing(rank: int, size: int, port: int) -> None:
+    """Fails where the first step's gradients of one batch are other bits than the second's."""
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": size}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(8, 8, 3, padding=1) for _ in range(6)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8 * 64, 37))
+    torch.manual_seed(rank + 1)
+    images, gradients = torch.randn(4, 8, 8, 8), []
+    with joined(torch.device("cpu")) as world:
+        shared = world.parallel(model)
+        for _ in range(3):
+            model.zero_grad(set_to_none=True)
+            shared(images).square().sum().backward()
+            gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    first, *others = gradients
+    assert all(torch.equal(first[name], other[name]) for other in others for name in first)
+
+
+def test_a_resumed_runs_first_step_adds_up_like_any_other() -> None:
+    """Three numbers have an order, two have none."""
+    torch.multiprocessing.spawn(differing, (3, free_port()), nprocs=3)

@@ -144,7 +144,7 @@ def test_two_runs_do_not_share_a_directory_and_a_dead_ones_lock_is_none(
 def test_a_lost_loader_process_is_told_and_the_run_goes_on_from_its_checkpoint(
     long: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
-    arguments = [*long, f"run_dir={tmp_path}", "data.num_workers=1"]
+    arguments = [*long, f"run_dir={tmp_path}", "data.num_workers=1", "checkpoint.every=1000"]
     process = start(arguments)
     wait_for(process, r"^step 6/30 ")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -154,8 +154,10 @@ def test_a_lost_loader_process_is_told_and_the_run_goes_on_from_its_checkpoint(
     assert process.returncode == 2, printed
     assert "a process that loads data died" in printed
     assert "Traceback" not in printed
+    seen = [int(step) for step in re.findall(r"^step (\d+)/30 ", printed, re.M)] or [6]
+    assert f"last.pt holds step {max(seen)}" in printed  # no step lost
     again = start(arguments)
-    assert "resuming from step" in again.communicate()[0]
+    assert f"resuming from step {max(seen)} of 30" in again.communicate()[0]
     assert_same_bits(weights(uninterrupted), weights(tmp_path))
 
 

@@ -243,21 +243,9 @@ def test_processes_begin_with_the_same_weights_and_draw_otherwise(
     assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_lost_process_leaves_a_checkpoint_where_the_update_cannot_have_begun(
-    tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
-) -> None:
-    """On a GPU the update may be queued on gradients that were never whole."""
-
-    def lost(*arguments: object) -> None:
-        raise RuntimeError("Connection closed by peer")
-
-    run = a_run(tiny, tmp_path, World(), "model.backbone.norm=gn")
-    monkeypatch.setattr(train, "train", lost)
-    run.device, run.log, run.step = torch.device(device), None, 5  # type: ignore[assignment]
-    with pytest.raises(RuntimeError, match="Connection closed"):
-        run._train()
-    assert (tmp_path / "last.pt").exists() == (device == "cpu")
+def test_fewer_steps_than_are_done_are_refused(run: Path, tiny: Sequence[str]) -> None:
+    with pytest.raises(UserError, match=r"holds step 6, beyond schedule\.steps=5: give schedule\.steps=6"):
+        train.main([*tiny, f"run_dir={run}", "schedule.steps=5"])
 
 
 def test_patience_without_evaluations_is_refused(tiny: Sequence[str]) -> None:
