@@ -35,21 +35,23 @@ SETTINGS = [
 ]
 
 
-def pictures(folder: str, count: int, side: int) -> TrainBatch:
-    """``count`` generated images of ``side`` x ``side`` as a training batch; objects as in configs/data/shapes.yaml."""
+def pictures(folder: str, count: int, size: tuple[int, int]) -> TrainBatch:
+    """``count`` generated images of ``size`` (height, width) as a training batch; objects as in
+    configs/data/shapes.yaml."""
+    side = max(size)
     source = Shapes(folder, count, 1, side, min_radius=side / 24, max_radius=side * 36 / 192)
-    return next(islice(TrainLoader(source.train(), Transform(), count).batches(), 1))
+    return next(islice(TrainLoader(source.train(), Transform(crop=size), count).batches(), 1))
 
 
-def pair(batch: TrainBatch, side: int, regions: int = 512) -> tuple[MaskRCNN, TorchvisionMaskRCNN]:
+def pair(batch: TrainBatch, regions: int = 512) -> tuple[MaskRCNN, TorchvisionMaskRCNN]:
     """Ours and torchvision's with the same random weights, frozen norms set to the statistics of ``batch``.
 
-    regions: of an image that the heads learn from.
+    batch: images of one size. regions: of an image that the heads learn from.
     """
     torch.manual_seed(0)
     config = configs.compose_config("train", [*SETTINGS, f"model.sampler.num_samples={regions}"])
     own = assembly.build_model(config)
-    peer = _torchvisions(own, side, regions)
+    peer = _torchvisions(own, [int(side) for side in batch.images.sizes[0]], regions)
     with _calibrated(peer), torch.no_grad():
         peer.backbone(peer.transform(for_torchvision(batch)[0])[0].tensors)
     values = own.state_dict()
@@ -78,14 +80,14 @@ def _calibrated(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _torchvisions(model: MaskRCNN, side: int, regions: int) -> TorchvisionMaskRCNN:
+def _torchvisions(model: MaskRCNN, size: list[int], regions: int) -> TorchvisionMaskRCNN:
     """What `maskrcnn_resnet50_fpn` builds for fine-tuning (frozen norms, stem and res2), with our weights."""
     net = torchvision.models.resnet50(norm_layer=FrozenBatchNorm2d)
     peer = TorchvisionMaskRCNN(  # type: ignore[no-untyped-call]
         _resnet_fpn_extractor(net, 3),
         NUM_CLASSES + 1,
-        min_size=side,
-        max_size=side,
+        min_size=min(size),
+        max_size=max(size),
         box_batch_size_per_image=regions,
     )
     own = model.state_dict()
@@ -130,8 +132,9 @@ def _background_first(values: Tensor, part: str) -> Tensor:
 
 
 def for_torchvision(batch: TrainBatch) -> tuple[list[Tensor], TrainTargets]:
-    """The batch as torchvision wants it: images ``[3, H, W]`` in 0..1, and full masks of the objects."""
-    images = [pixels.float() / 255 for pixels in batch.images.pixels]
+    """The batch as torchvision wants it: images ``[3, H, W]`` in 0..1, unpadded, and full masks of the objects."""
+    sizes = batch.images.sizes.int().tolist()
+    images = [p[:, :h, :w].float() / 255 for p, (h, w) in zip(batch.images.pixels, sizes, strict=True)]
     return images, [_objects(batch.targets, n, images[n].shape[-2:]) for n in range(len(images))]
 
 

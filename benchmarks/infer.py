@@ -27,8 +27,8 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2, device: str = "auto
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
-        image = detectors.pictures(folder, 1, side)
-    own, peer = detectors.pair(image, side)
+        image = detectors.pictures(folder, 1, (side, side))
+    own, peer = detectors.pair(image)
     confident(own, peer, image)
     own, peer = own.to(place), peer.to(place)
     pixels, images = [p.to(place) for p in detectors.for_torchvision(image)[0]], image.images.to(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,11 +15,12 @@ import torchvision
 
 from benchmarks import detectors
 from benchmarks.counting import Counted, arithmetic
-from benchmarks.timing import compare, compare_steps, keep_freed_memory, machine
+from benchmarks.regions import IMAGE
+from benchmarks.timing import Row, compare, compare_steps, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.distributed import World
 from maskrcnn.engine.guard import LossGuard
-from maskrcnn.engine.learner import Learner, Precision
+from maskrcnn.engine.learner import Learner, Precision, autocast
 from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
@@ -30,40 +32,79 @@ SETTING = "R50-FPN, frozen norms, stem and res2 frozen, 512 regions an image, SG
 LR = 1e-6  # the weights stay, in effect, those that both sides share
 
 
-def run(
-    repeats: int = 5, batch: int = 2, side: int = 512, threads: int = 2, precisions: str = "fp32,bf16"
-) -> dict[str, Any]:
-    """Steps of ``batch`` images of ``side`` x ``side``, ours in each of ``precisions``, the peer's in float32.
+@dataclass(frozen=True)
+class Comparison:
+    """Our precision, that of torchvision's step (fp16 and bf16: as its ``--amp``), and the ratio to reach."""
 
-    On a GPU: tools/benchmark.py suite=train batch=8 side=1024 precisions=bf16 (as many pixels as 800 x 1333).
+    ours: Precision
+    peer: Precision
+    goal: str
+
+
+def comparisons(device: torch.device, precisions: str, peers: str) -> list[Comparison]:
+    """Every one of ``precisions`` beside every one of ``peers``; empty: what the device is measured in."""
+    on_cpu = device.type == "cpu"
+    wanted = precisions or ("fp32,bf16" if on_cpu else "bf16")
+    beside = peers or ("fp32" if on_cpu else "fp32,fp16")
+    found = []
+    for ours in map(_known, wanted.split(",")):
+        for peer in map(_known, beside.split(",")):
+            goal = "1.5x" if on_cpu and ours == "fp32" else "2.5x"
+            found.append(Comparison(ours, peer, goal if peer == "fp32" else "1.6x"))
+    return found
+
+
+def dimensions(device: torch.device, batch: int, side: int) -> tuple[int, tuple[int, int]]:
+    """Images of a step and their (height, width); 0: 2 of 512 x 512 on a CPU, 8 of 800 x 1333 on a GPU."""
+    on_cpu = device.type == "cpu"
+    size = (side, side) if side else ((512, 512) if on_cpu else IMAGE)
+    return batch or (2 if on_cpu else 8), size
+
+
+def run(
+    repeats: int = 5, batch: int = 0, side: int = 0, threads: int = 2, precisions: str = "", peers: str = ""
+) -> dict[str, Any]:
+    """Steps of ``batch`` images of ``side`` x ``side``, ours in each of ``precisions``, torchvision's in ``peers``.
+
+    Nothing given: `dimensions` and `comparisons` of the device; on a GPU ours in bf16 beside fp32 and fp16 (AMP).
     """
-    wanted = [_known(name) for name in precisions.split(",")]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted, (batch, size) = comparisons(device, precisions, peers), dimensions(device, batch, side)
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        images = detectors.pictures(folder, batch, side)
-        eight = detectors.pictures(folder, 8, 128)
-    rows, losses, work = [], {}, {}
-    for precision in wanted:
-        own, peer = detectors.pair(images, side)
-        ours = _finished(our_step(own.to(device), images, device, precision), device)
-        theirs = _finished(their_step(peer.to(device), images, device), device)
-        setting = f"{SETTING}, {batch} x {side}x{side}, ours in {precision}, {device.type}, {threads} threads"
-        goal = "1.5x" if device.type == "cpu" and precision == "fp32" else "2.5x"
-        rows += compare_steps("training step", "torchvision in fp32", setting, ours, theirs, repeats, goal)
-        if device.type == "cpu" and precision == "fp32":
+        images = detectors.pictures(folder, batch, size)
+        eight = detectors.pictures(folder, 8, (128, 128))
+    rows, losses, work, speed = list[Row](), {}, {}, {}
+    for pair in wanted:
+        own, peer = detectors.pair(images)
+        ours = _finished(our_step(own.to(device), images, device, pair.ours), device)
+        theirs = _finished(their_step(peer.to(device), images, device, pair.peer), device)
+        shape = f"{batch} x {size[0]}x{size[1]}"
+        setting = f"{SETTING}, {shape}, ours in {pair.ours}, {device.type}, {threads} threads"
+        words = f"torchvision in {pair.peer}{'' if pair.peer == 'fp32' else ' autocast'}"
+        wall, cpu = compare_steps("training step", words, setting, ours, theirs, repeats, pair.goal)
+        rows += [wall, cpu]
+        name = pair.ours if pair.peer == "fp32" else f"{pair.ours} beside {pair.peer}"
+        speed[name] = images_per_second(wall, batch)
+        if device.type == "cpu" and pair.ours == "fp32":
             work = arithmetic({"ours": ours, "torchvision": theirs})
-        losses[precision] = {"ours": _rounded(ours()), "torchvision": _rounded(theirs())}
+        losses[name] = {"ours": _rounded(ours()), "torchvision": _rounded(theirs())}
     return {
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "bf16_convolution": _bf16_convolution(device),
         "arithmetic": work,
+        "images_per_second": speed,
         "last_losses": losses,
         "per_step_at_batch_8": counts(eight, device),
         "rows": [row.as_json() for row in rows],
     }
+
+
+def images_per_second(row: Row, batch: int) -> dict[str, float]:
+    """Of both sides, from the median time of a step of ``batch`` images."""
+    return {"ours": round(1e3 * batch / row.ours_ms, 2), "torchvision": round(1e3 * batch / row.peer_ms, 2)}
 
 
 def _known(name: str) -> Precision:
@@ -71,7 +112,7 @@ def _known(name: str) -> Precision:
         if precision == name:
             known: Precision = precision
             return known
-    raise UserError(f"precisions={name}: there are {', '.join(get_args(Precision))}")
+    raise UserError(f"{name}: of precisions there are {', '.join(get_args(Precision))}")
 
 
 def _rounded(losses: Step) -> dict[str, float]:
@@ -104,11 +145,10 @@ def _bf16_convolution(device: torch.device) -> str:
 def counts(batch: TrainBatch, device: torch.device) -> dict[str, Any]:
     """Operators dispatched in a step, and those that make the host wait; neither depends on the size of
     the images or on the number of regions."""
-    side = int(batch.images.pixels.shape[-1])
-    own, peer = detectors.pair(batch, side, regions=32)
+    own, peer = detectors.pair(batch, regions=32)
     steps = {
         "ours": our_step(own.to(device), batch, device, "fp32"),
-        "torchvision": their_step(peer.to(device), batch, device),
+        "torchvision": their_step(peer.to(device), batch, device, "fp32"),
     }
     found: dict[str, Any] = {}
     for name, step in steps.items():
@@ -141,23 +181,28 @@ def our_step(
     return step
 
 
-def their_step(model: Any, batch: TrainBatch, device: torch.device) -> Callable[[], Step]:
-    """One step of torchvision's references/detection/engine.py."""
+def their_step(
+    model: Any, batch: TrainBatch, device: torch.device, precision: Precision
+) -> Callable[[], Step]:
+    """One step of torchvision's references/detection/engine.py, in fp16 as its ``--amp``."""
     images, targets = detectors.for_torchvision(batch)
     images = [image.to(device) for image in images]
     targets = [{name: value.to(device) for name, value in target.items()} for target in targets]
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=LR, momentum=0.9, weight_decay=1e-4)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     model.train()
 
     def step() -> Step:
-        losses = model(images, targets)
-        total = sum(losses.values())
+        with autocast(precision, device):
+            losses = model(images, targets)
+            total = sum(losses.values())
         if not torch.isfinite(total.detach()).item():
             raise RuntimeError(f"torchvision's loss is not finite: {losses}")
         optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
         return dict(losses)
 
     return step

@@ -30,7 +30,7 @@ from maskrcnn.config_pretrained import pin_pretrained
 from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
-from maskrcnn.ranges import Count, Positive
+from maskrcnn.ranges import Count, Positive, PositiveAmount
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 # `init=FILE` is what people type; the node also holds a switch.
@@ -88,7 +88,7 @@ class Evaluation:
     per_class: bool = False
     fast: bool = False
     details: bool = False
-    cell: float = 16.0
+    cell: PositiveAmount = 16.0
     patience: Positive | None = None
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from hydra.utils import get_object
 
 from maskrcnn.errors import UserError
-from maskrcnn.ranges import AtLeast
+from maskrcnn.ranges import Bounds
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
@@ -90,8 +90,8 @@ def _fits(value: Any, expected: Any) -> bool:
     if expected is Any:
         return True
     if origin is Annotated:
-        bounds = [note.bound for note in args[1:] if isinstance(note, AtLeast)]
-        return _fits(value, args[0]) and all(value >= bound for bound in bounds)
+        bounds = [note for note in args[1:] if isinstance(note, Bounds)]
+        return _fits(value, args[0]) and all(bound.hold(value) for bound in bounds)
     if origin in (Union, types.UnionType):
         return any(_fits(value, arg) for arg in args)
     if origin is Literal:
@@ -111,13 +111,13 @@ def _fits(value: Any, expected: Any) -> bool:
 def _describe(expected: Any) -> str:
     if get_origin(expected) is Annotated:
         inner, *notes = get_args(expected)
-        return " ".join(
-            [_describe(inner), *(f"of at least {n.bound}" for n in notes if isinstance(n, AtLeast))]
-        )
+        return " ".join([_describe(inner), *(str(n) for n in notes if isinstance(n, Bounds))])
     if get_origin(expected) is Literal:
         return "one of " + ", ".join(map(str, get_args(expected)))
     if get_origin(expected) in (Union, types.UnionType):
         return " or ".join(_describe(arg) for arg in get_args(expected))
+    if get_origin(expected) is list:
+        return "a list, each entry " + _describe(get_args(expected)[0])
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return names.get(
         expected,

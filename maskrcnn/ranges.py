@@ -1,4 +1,4 @@
-"""Numbers that have a least value; it is checked where a config is read, before anything is built."""
+"""Numbers that have bounds; they are checked where a config is read, before anything is built."""
 
 from __future__ import annotations
 
@@ -7,11 +7,28 @@ from typing import Annotated
 
 
 @dataclass(frozen=True)
-class AtLeast:
-    """Of an annotated number: the least value it may have."""
+class Bounds:
+    """Of an annotated number: the least value it may have, or one that it must exceed, and one to stay below."""
 
-    bound: int
+    least: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def hold(self, value: float) -> bool:
+        """Whether ``value`` lies within; NaN never does."""
+        return (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        named = (("of at least", self.least), ("above", self.above), ("below", self.below))
+        return " and ".join(f"{words} {bound:g}" for words, bound in named if bound is not None)
 
 
-Count = Annotated[int, AtLeast(0)]
-Positive = Annotated[int, AtLeast(1)]
+Count = Annotated[int, Bounds(least=0)]
+Positive = Annotated[int, Bounds(least=1)]
+Amount = Annotated[float, Bounds(least=0)]
+PositiveAmount = Annotated[float, Bounds(above=0)]
+Fraction = Annotated[float, Bounds(least=0, below=1)]

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from maskrcnn import config as configs
+from maskrcnn.commands import replay
 from maskrcnn.errors import UserError
 
 MODELS = sorted(path.stem for path in (configs.CONFIG_DIR / "model").glob("[!_]*.yaml"))
@@ -85,6 +86,20 @@ WRONG = [
     ("schedule.lr_batch_size=0", "schedule.lr_batch_size=0 is not a whole number of at least 1"),
     ("data.num_workers=-1", "num_workers=-1 is not a whole number of at least 0"),
     ("schedule.lr=fast", "schedule.lr='fast' is not a number"),
+    ("schedule.lr=-1", "schedule.lr=-1 is not a number of at least 0"),
+    ("schedule.lr=nan", "schedule.lr=nan is not a number of at least 0"),
+    ("schedule.momentum=-1", "schedule.momentum=-1 is not a number of at least 0 and below 1"),
+    ("schedule.weight_decay=-1e-4", "schedule.weight_decay=-0.0001 is not a number of at least 0"),
+    ("schedule.warmup_factor=-1", "schedule.warmup_factor=-1 is not a number of at least 0"),
+    ("schedule.clip_norm=-10", "schedule.clip_norm=-10 is not a number above 0 or null"),
+    ("schedule.max_loss=0", "schedule.max_loss=0 is not a number above 0"),
+    ("schedule.layer_decay=0", "schedule.layer_decay=0 is not a number above 0"),
+    ("schedule.ema=2.0", "schedule.ema=2.0 is not a number of at least 0 and below 1 or null"),
+    (
+        "schedule.milestones=[0.5,-1]",
+        "schedule.milestones=[0.5, -1] is not a list, each entry a number of at",
+    ),
+    ("evaluation.cell=0", "evaluation.cell=0 is not a number above 0"),
     ("seed=true", "seed=True is not a whole number"),
     ("schedule.optimizer=lamb", "schedule.optimizer='lamb' is not one of sgd, adamw"),
     ("model.rpn.nms_iuo=0.5", "did you mean model.rpn.nms_iou"),
@@ -102,6 +117,18 @@ def test_wrong_arguments_are_answered_in_words(override: str, words: str) -> Non
     with pytest.raises(UserError) as error:
         configs.compose_config("train", [override])
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["schedule.lr=0", "schedule.clip_norm=null", "schedule.ema=0.999", "schedule.momentum=0"]
+)
+def test_values_on_a_bound_that_means_something_are_taken(override: str) -> None:
+    configs.compose_config("train", [override])
+
+
+def test_a_replay_without_threads_is_refused() -> None:
+    with pytest.raises(UserError, match="threads=0 is not a whole number of at least 1"):
+        replay.main(["threads=0"])
 
 
 def test_stored_configs_take_overrides() -> None:

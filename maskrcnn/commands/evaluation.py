@@ -21,7 +21,8 @@ from maskrcnn.engine.draw import Picture, draw_results, sheet, side_by_side, ske
 from maskrcnn.engine.evaluate import detect_all
 from maskrcnn.engine.logs import console, metrics_table
 from maskrcnn.errors import Interrupted, UserError
-from maskrcnn.evaluation.coco import Truth, load_ground_truth
+from maskrcnn.evaluation.areas import chosen_areas
+from maskrcnn.evaluation.coco import Truth, evaluator_of, load_ground_truth
 from maskrcnn.evaluation.metrics import Metric, evaluate, per_class, write_details
 from maskrcnn.evaluation.recall import average_recall
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -44,6 +45,13 @@ def chosen_metric(wanted: str | None, default: str) -> Metric:
     if name == "voc":
         return "voc"
     raise UserError(f"metric={name}: there are coco and voc")
+
+
+def check_settings(settings: DictConfig) -> None:
+    """Raise UserError for what `score` would refuse of the config group ``evaluation``, before anything is trained."""
+    if (given := settings.get("area_ranges")) is not None:
+        chosen_areas(configs.plain_dict(given), "bbox")
+    evaluator_of("bbox", settings.fast)
 
 
 def score(
@@ -80,6 +88,7 @@ class Evaluator:
         device: torch.device,
         world: World | None = None,
     ) -> None:
+        check_settings(config.evaluation)
         self.settings, self.dataset, self.model, self.device = config.evaluation, dataset, model, device
         self.names = {c["id"]: c["name"] for c in config.categories}
         self.skeletons = skeletons(dataset.categories)

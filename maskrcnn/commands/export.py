@@ -12,6 +12,7 @@ from maskrcnn import config as configs
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
 from maskrcnn.export.program import exportable, save_onnx, save_program
+from maskrcnn.ranges import Positive
 
 FORMATS = {"onnx": save_onnx, "torch_export": save_program}
 
@@ -24,7 +25,7 @@ class Export:
     trust_checkpoint: bool = False
     format: str = "onnx"
     out: str | None = None
-    threads: int | None = None
+    threads: Positive | None = None
     debug: bool = False
 
 

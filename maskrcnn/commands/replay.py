@@ -13,6 +13,7 @@ from maskrcnn.config_pretrained import drop_pretrained
 from maskrcnn.engine.failure import load_failed_step, replay
 from maskrcnn.engine.logs import console
 from maskrcnn.errors import UserError
+from maskrcnn.ranges import Positive
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Replay:
     step: str | None = None
     trust_checkpoint: bool = False
     device: str = "auto"
-    threads: int | None = None
+    threads: Positive | None = None
     debug: bool = False
 
 

@@ -14,6 +14,7 @@ from torch.amp import GradScaler
 
 from maskrcnn.engine.ema import Ema
 from maskrcnn.engine.schedule import Schedule, build_optimizer
+from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
@@ -70,7 +71,11 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 def compile_static_parts(model: MaskRCNN) -> None:
-    """Compile what has no data-dependent choice in it: backbone, pyramid, and the networks of the heads."""
+    """Compile what has no data-dependent choice in it: backbone, pyramid, and the networks of the heads.
+
+    Raises UserError where nothing can be compiled on the model's device.
+    """
+    _check_compiler(next(model.parameters()).device)
     parts: list[nn.Module | None] = [model.backbone, model.pyramid]
     parts += [None if model.rpn is None else model.rpn.head]
     parts += [None if model.box_head is None else model.box_head.trunk]
@@ -81,6 +86,22 @@ def compile_static_parts(model: MaskRCNN) -> None:
     for part in parts:
         if part is not None:
             part.compile()
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile something small: the first step would find what is missing (a compiler, headers, Triton) too late."""
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds
+
+    x = torch.ones(8, device=device)
+    try:
+        torch.compile(lambda x: x.relu() + 1)(x)
+    except TorchDynamoException as error:
+        cause = str(getattr(error, "inner_exception", error)).strip().splitlines()
+        raise UserError(
+            f"compile=true: torch.compile does not work here ({cause[0] if cause else type(error).__name__}); it needs "
+            "a C++ compiler (apt install g++, or its path in the variable CXX), Python's headers (python3-dev) and on "
+            "a GPU Triton; or leave compile=false"
+        ) from error
 
 
 def random_state() -> dict[str, Any]:

@@ -21,7 +21,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from torch import Tensor, nn
@@ -29,13 +28,16 @@ from torch import Tensor, nn
 from maskrcnn.engine.writers import open_profiler, open_writers
 
 console = Console(highlight=False, soft_wrap=True)
+LARGEST_DRAWN = 9e19  # TensorBoard's outermost bins end short of 1e20
 
 
 class RunLog:
     """Progress of steps ``start .. steps``, and TensorBoard events in ``run_dir``.
 
-    A terminal shows a moving bar; anything else (a file, CI) gets a plain line every ``every`` steps. histograms: steps
-    between histograms of weights and gradients, 0 for none. profile: this many steps are traced into trace.json.
+    A terminal shows a moving bar; anything else (a file, CI) gets a plain line every ``every`` steps. Rates, and the
+    time left, are of training alone: from waiting for a step's data to its end, without evaluations and checkpoints.
+    histograms: steps between histograms of weights and gradients, 0 for none. profile: this many steps are traced into
+    trace.json.
     wandb: a project of Weights & Biases to report to as well. active: false in all processes of a run but one.
     """
 
@@ -55,10 +57,11 @@ class RunLog:
         self.start, self.steps, self.batch_size = start, steps, batch_size
         self.every, self.histograms = every, histograms
         self.writers = open_writers(run_dir, start, wandb) if active else []
-        self.profiler = open_profiler(run_dir, profile) if active and profile else None
-        self._waited = 0.0  # seconds spent waiting for data since the last line
-        self._since, self._last = time.perf_counter(), start
-        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.profiler = open_profiler(run_dir, profile, steps - start) if active else None
+        # Seconds since the last line: waiting for data, and in steps with the wait.
+        self._waited = self._worked = 0.0
+        self._began, self._last = time.perf_counter(), start
+        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(
             TextColumn("training"),
             *columns,
@@ -87,10 +90,10 @@ class RunLog:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent within it counts as waiting for data."""
-        began = time.perf_counter()
+        """Time spent within it counts as waiting for data; a step begins with it."""
+        self._began = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - began
+        self._waited += time.perf_counter() - self._began
 
     def due(self, step: int) -> bool:
         """Whether the step that just ended is to be reported (reading the losses waits for the device)."""
@@ -100,17 +103,18 @@ class RunLog:
         self, step: int, losses: Mapping[str, Tensor], gradient_norm: Tensor, lr: float, model: nn.Module
     ) -> None:
         """``step`` steps are done; the figures are read where `due`."""
+        values = torch.stack(list(losses.values())).tolist() if self.due(step) else []
+        self._worked += time.perf_counter() - self._began
         self.progress.update(self.task, completed=step)
         if self.profiler is not None:
             self.profiler.step()
         if self.active and self.histograms and step % self.histograms == 0:
             self._histograms(step, model)
-        if self.due(step):
-            values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
-            self._report(step, values, float(gradient_norm), lr)
+        if values:
+            self._report(step, dict(zip(losses, values, strict=True)), float(gradient_norm), lr)
 
     def _report(self, step: int, losses: Mapping[str, float], gradient_norm: float, lr: float) -> None:
-        seconds = max(time.perf_counter() - self._since, 1e-9)
+        seconds = max(self._worked, 1e-9)
         rate, share = (step - self._last) * self.batch_size / seconds, self._waited / seconds
         total, held = sum(losses.values()), memory()
         scalars = {f"loss/{name}": value for name, value in losses.items()} | {
@@ -126,12 +130,12 @@ class RunLog:
         used = " ".join(f"{name.split('_')[0]} {mib / 1024:.1f}" for name, mib in held.items())
         status = f"loss {total:.3f} ({parts}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
         short = " ".join(f"{name.split('_')[-1]} {value:.2f}" for name, value in losses.items())
-        brief = f"loss {total:.2f} ({short}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
+        left = f"{_clock((self.steps - step) * seconds / max(step - self._last, 1))} of training left"
+        brief = f"{left}, loss {total:.2f} ({short}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
         self.progress.update(self.task, status=brief)
         if not console.is_terminal:
-            left = (self.steps - step) * seconds / max(step - self._last, 1)
-            console.print(f"step {step}/{self.steps} {status}, lr {lr:.4g}, {_clock(left)} left")
-        self._waited, self._since, self._last = 0.0, time.perf_counter(), step
+            console.print(f"step {step}/{self.steps} {status}, lr {lr:.4g}, {left}")
+        self._waited, self._worked, self._last = 0.0, 0.0, step
 
     def metrics(self, step: int, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
         """Average precisions."""
@@ -149,13 +153,18 @@ class RunLog:
                 writer.add_scalar(name, value, step)
 
     def _histograms(self, step: int, model: nn.Module) -> None:
-        """Of the weights of each part of the model that learn, and of their gradients."""
+        """Of the weights of each part of the model that learn, and of their gradients.
+
+        Values that are not finite have no bin; where there are no others nothing is drawn, and the guard ends the run.
+        """
         for name, part in model.named_children():
             learning = [p for p in part.parameters() if p.grad is not None]
             for kind, values in (("weights", learning), ("gradients", [p.grad for p in learning])):
                 flat = [v.detach().flatten() for v in values if v is not None]
-                for writer in self.writers if flat else ():
-                    writer.add_histogram(f"{kind}/{name}", torch.cat(flat), step)
+                known = torch.cat(flat) if flat else torch.empty(0)
+                known = known[known.abs() < LARGEST_DRAWN]
+                for writer in self.writers if len(known) else ():
+                    writer.add_histogram(f"{kind}/{name}", known, step)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]], title: str) -> Table:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.ranges import Count, Positive
+from maskrcnn.ranges import Amount, Count, Fraction, Positive, PositiveAmount
 
 
 @dataclass
@@ -30,19 +30,19 @@ class Schedule:
     steps: Count = 1000
     batch_size: Positive = 8
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.02
+    lr: Amount = 0.02
     lr_batch_size: Positive = 16
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    momentum: Fraction = 0.9
+    weight_decay: Amount = 1e-4
     norm_weight_decay: bool = True
     warmup_steps: Count = 100
-    warmup_factor: float = 0.001
+    warmup_factor: Amount = 0.001
     decay: Literal["multistep", "cosine"] = "multistep"
-    milestones: list[float] = field(default_factory=lambda: [0.75, 0.9])
-    clip_norm: float | None = None
-    max_loss: float = 1e4
-    layer_decay: float = 1.0
-    ema: float | None = None
+    milestones: list[Amount] = field(default_factory=lambda: [0.75, 0.9])
+    clip_norm: PositiveAmount | None = None
+    max_loss: PositiveAmount = 1e4
+    layer_decay: PositiveAmount = 1.0
+    ema: Fraction | None = None
 
     @property
     def scaled_lr(self) -> float:

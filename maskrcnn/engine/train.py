@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from maskrcnn.data.loader import TrainBatch
@@ -13,7 +14,6 @@ from maskrcnn.engine.distributed import World, without_sync
 from maskrcnn.engine.guard import LossGuard, Report
 from maskrcnn.engine.learner import Learner
 from maskrcnn.engine.logs import RunLog
-from maskrcnn.engine.statistics import unchanged_statistics
 from maskrcnn.structures import Loss
 
 
@@ -113,8 +113,19 @@ def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
     """What the losses of ``parts`` will be divided by, ``[L]``.
 
     How many regions are sampled is known only after a forward pass, but the first part's backward pass needs the
-    number of all: so accumulating costs one more forward pass, and in return gives the batch's own gradient.
+    number of all: so accumulating costs one more forward pass, and in return gives the batch's own gradient. It draws
+    the random numbers that the passes after it will draw: both drop the same rows and sample the same regions.
     """
-    with unchanged_statistics(learner.model), learner.autocast():
+    with _unchanged(learner.model, learner.device), learner.autocast():
         found = [stacked(learner.model(*on_device(part, learner.device)))[1] for part in parts]
     return torch.stack(found).sum(0)
+
+
+@contextmanager
+def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Buffers (running statistics, counters) and torch's random state are afterwards what they were before."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    for buffer, before in kept:
+        buffer.copy_(before)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
+import yaml
 from torch.profiler import ProfilerActivity, profile, schedule
 from torch.utils.tensorboard import SummaryWriter
 
@@ -25,7 +27,10 @@ class Writer(Protocol):
 
 
 class Wandb:
-    """Reports to a project of Weights & Biases; the same run directory is the same run there."""
+    """Reports to a project of Weights & Biases; the same run directory is the same run there.
+
+    The settings that it shows are those of ``run_dir``/config.yaml. Raises UserError where wandb cannot start.
+    """
 
     def __init__(self, run_dir: Path, project: str) -> None:
         try:
@@ -36,9 +41,21 @@ class Wandb:
         known = run_dir / "wandb_id"
         if not known.exists():
             known.write_text(uuid.uuid4().hex[:12])
-        self._run = wandb.init(
-            project=project, dir=str(run_dir), name=run_dir.name, id=known.read_text(), resume="allow"
-        )
+        settings, read = run_dir / "config.yaml", cast(Callable[[str], Any], yaml.safe_load)
+        try:
+            self._run = wandb.init(
+                project=project,
+                dir=str(run_dir),
+                name=run_dir.name,
+                id=known.read_text(),
+                resume="allow",
+                config=read(settings.read_text()) if settings.exists() else None,
+            )
+        except Exception as error:  # its own, and those of the network libraries below it
+            raise UserError(
+                f"log.wandb={project}: wandb cannot start ({type(error).__name__}: {error}); log in (wandb login), "
+                "write to files alone (WANDB_MODE=offline), or leave log.wandb=null"
+            ) from error
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         self._run.log({tag: scalar_value}, step=global_step)
@@ -55,17 +72,24 @@ class Wandb:
 
 def open_writers(run_dir: Path, start: int, project: str | None) -> list[Writer]:
     """TensorBoard in ``run_dir``, without what a run that died wrote after step ``start``; wandb if asked for."""
-    writers: list[Writer] = [SummaryWriter(str(run_dir), purge_step=start + 1 if start else 0)]
-    return writers if project is None else [*writers, Wandb(run_dir, project)]
+    others = [] if project is None else [Wandb(run_dir, project)]  # first: it may refuse
+    return [SummaryWriter(str(run_dir), purge_step=start + 1 if start else 0), *others]
 
 
-def open_profiler(run_dir: Path, steps: int) -> profile:
-    """Traces ``steps`` steps after the first ones into ``run_dir``/trace.json (open it in ui.perfetto.dev)."""
+def open_profiler(run_dir: Path, steps: int, left: int) -> profile | None:
+    """Traces ``steps`` of the ``left`` steps into ``run_dir``/trace.json (open it in ui.perfetto.dev): those after the
+    first `STEPS_BEFORE_TRACE`, or the last ones of a shorter run. None where there is none to trace.
+    """
+    traced = min(steps, left)
+    if traced <= 0:
+        return None
+    before = min(STEPS_BEFORE_TRACE, left - traced)
+    warmup = min(before, 1)
     activities = [ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
     return profile(
         activities=activities,
-        schedule=schedule(wait=STEPS_BEFORE_TRACE - 1, warmup=1, active=steps, repeat=1),
+        schedule=schedule(wait=before - warmup, warmup=warmup, active=traced, repeat=1),
         on_trace_ready=lambda trace: trace.export_chrome_trace(str(run_dir / "trace.json")),
     )

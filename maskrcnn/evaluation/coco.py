@@ -245,7 +245,7 @@ def accumulate(
         truth = with_masks(truth)
     with silence():
         results = load_results(predictions, truth, kind)
-        evaluation: COCOeval = _evaluator(iou_type, fast)(truth, results, kind)
+        evaluation: COCOeval = evaluator_of(iou_type, fast)(truth, results, kind)
         parameters = evaluation.params
         parameters.imgIds = list(image_ids)
         if kind == "keypoints":
@@ -260,7 +260,7 @@ def accumulate(
     return evaluation
 
 
-def _evaluator(iou_type: str, fast: bool) -> Any:
+def evaluator_of(iou_type: str, fast: bool) -> Any:
     if iou_type == "boundary":
         return BoundaryEval
     if not fast:

@@ -50,6 +50,26 @@ def test_fine_tuning_differs_from_the_1x_schedule_by_what_it_says() -> None:
     assert all(getattr(tuned, name) == getattr(one, name) for name in kept)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "drops"),
+    [
+        ("1x", 90_000, (60_000, 80_000)),
+        ("2x", 180_000, (120_000, 160_000)),
+        ("3x", 270_000, (210_000, 250_000)),
+        ("keypoints", 90_000, (60_000, 80_000)),
+        ("paper", 160_000, (120_000,)),
+    ],
+)
+def test_published_schedules_drop_at_the_steps_they_are_published_with(
+    name: str, steps: int, drops: tuple[int, ...]
+) -> None:
+    schedule = Schedule(**configs.compose_config("train", [f"schedule={name}"]).schedule)
+    assert (schedule.steps, schedule.scaled_lr) == (steps, 0.02)
+    for number, step in enumerate(drops):
+        assert schedule.lr_at(step - 1) == pytest.approx(0.02 * 0.1**number)
+        assert schedule.lr_at(step) == pytest.approx(0.02 * 0.1 ** (number + 1))
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_norms_and_biases_decay_only_if_asked(optimizer: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import cycle, repeat
 from pathlib import Path
 
 import pytest
 import torch
+from torchvision.ops import stochastic_depth
 
 from benchmarks.counting import Counted
 from benchmarks.train import our_step
 from maskrcnn import structures
-from maskrcnn.data.loader import TrainBatch
+from maskrcnn.data.loader import TrainBatch, TrainLoader
+from maskrcnn.data.shapes import Shapes
+from maskrcnn.data.transforms import Transform
+from maskrcnn.engine.distributed import World
+from maskrcnn.engine.guard import LossError, LossGuard, Report
+from maskrcnn.engine.learner import Learner
+from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule, build_optimizer
-from tests.models.batches import random_images, random_targets
+from maskrcnn.engine.train import train
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.structures import Loss
+from tests.models.batches import NUM_CLASSES, random_images, random_targets
 from tests.models.test_mask_rcnn import TINY, TINY_C4, build
 
 CPU = torch.device("cpu")
@@ -113,22 +125,95 @@ def test_optimizers_are_one_operator_a_group(name: str) -> None:
     assert counted.dispatches < 20
 
 
-@pytest.mark.long
-def test_memory_is_flat_over_2000_steps() -> None:
-    """Resident memory after 200 steps and after 2,000."""
-    batches = [
-        TrainBatch(random_images(2, 64, seed), random_targets(2, 64, seed), [0, 1]) for seed in range(8)
+def run_train(
+    learner: Learner,
+    batches: Iterator[TrainBatch],
+    log: RunLog | None = None,
+    after: Callable[[int, Report | None], bool] = lambda step, report: False,
+    limit: float = 1e9,
+    accumulate: int = 1,
+) -> None:
+    schedule = learner.schedule
+    log = RunLog(Path(), 0, schedule.steps, schedule.batch_size, active=False) if log is None else log
+    with log:
+        guard = LossGuard(CPU, limit)
+        train(learner, batches, World(), guard, log, lambda: False, after, accumulate=accumulate)
+
+
+def with_stochastic_depth(model: MaskRCNN) -> MaskRCNN:
+    """Half of the rows of res4 and res5 are dropped."""
+    for stage in ("res4", "res5"):
+        block = model.backbone.get_submodule(f"stages.{stage}")
+        block.register_forward_hook(lambda m, given, out: stochastic_depth(out, 0.5, "row", m.training))
+    return model
+
+
+def test_counting_sees_the_rows_that_learn_and_leaves_nothing_behind() -> None:
+    """Two parts of a step, in a model that drops rows at random and whose batch norms learn."""
+    parts = [
+        TrainBatch(random_images(4, 64, seed), random_targets(4, 64, seed), list(range(4)))
+        for seed in range(2)
     ]
+    model = with_stochastic_depth(build(*TINY, "model.backbone.norm=bn", "model.sampler.num_samples=64"))
+    passes: list[dict[str, Loss]] = []
+    model.register_forward_hook(lambda m, given, out: passes.append(out))
+    schedule = Schedule(steps=3, batch_size=8, lr=0.01, lr_batch_size=8, warmup_steps=0)
+    reports: list[Report] = []
+    run_train(
+        Learner(model, schedule, CPU, "fp32"),
+        cycle(parts),
+        after=lambda step, report: bool(report is not None and reports.append(report)),
+        accumulate=2,
+    )
+    assert len(passes) == 3 * 4
+    assert len(reports) == 2
+    dropped = []
+    for step, report in enumerate(reports):
+        counted, learned = passes[4 * step : 4 * step + 2], passes[4 * step + 2 : 4 * step + 4]
+        for name in learned[0]:
+            total, count = (
+                sum(float(getattr(part[name], what)) for part in learned) for what in ("total", "count")
+            )
+            assert sum(float(part[name].count) for part in counted) == count, name
+            assert report.losses[name] == pytest.approx(total / count), name
+            dropped.append(count)
+    assert len(set(dropped)) > 2  # what is counted does differ from step to step
+    norms = {name: int(value) for name, value in model.named_buffers() if "num_batches" in name}
+    assert norms
+    assert set(norms.values()) == {3 * 2}
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_whatever_is_drawn_of_it(tmp_path: Path) -> None:
+    schedule = Schedule(steps=9, batch_size=2, lr=1e30, lr_batch_size=2, warmup_steps=0)
+    learner = Learner(build(*TINY, "model.backbone.norm=frozen_bn"), schedule, CPU, "fp32")
+    one = TrainBatch(random_images(2, 64), random_targets(2, 64), [0, 1])
+    log = RunLog(tmp_path, 0, 9, 2, histograms=1)
+    with pytest.raises(LossError):
+        run_train(learner, repeat(one), log, limit=1e38)
+
+
+@pytest.mark.long
+def test_memory_is_flat_over_2000_steps(tmp_path: Path) -> None:
+    """The least resident memory of the steps 200 to 400, and of the last 200 of 2,000: images decoded, weights
+    averaged, figures and histograms written. The least, because freed blocks of a layer's size come and go."""
     torch.set_num_threads(1)
+    source = Shapes(str(tmp_path / "data"), 32, 1, 64, min_radius=4, max_radius=12, num_classes=NUM_CLASSES)
+    loader = TrainLoader(source.train(), Transform(), 2)
+    schedule = Schedule(steps=2000, batch_size=2, lr=1e-6, lr_batch_size=2, ema=0.99)
     model = build(*TINY, "model.rpn.post_nms_train=50", "model.rpn.pre_nms_train=50")
-    held = []
-    steps = [our_step(model, one, CPU, "fp32") for one in batches]
-    for index in range(2000):
-        steps[index % 8]()
-        if index in (199, 1999):
-            held.append(resident_mib())
-    print(f"resident memory after 200 and 2,000 steps: {held[0]:.0f} and {held[1]:.0f} MiB")
-    assert held[1] - held[0] < 20
+    early, late = [], []
+
+    def after(step: int, report: Report | None) -> bool:
+        if 200 <= step < 400 or step >= 1800:
+            (early if step < 400 else late).append(resident_mib())
+        return False
+
+    log = RunLog(tmp_path, 0, 2000, 2, histograms=100)
+    run_train(Learner(model, schedule, CPU, "fp32"), loader.batches(), log, after)
+    print(
+        f"resident memory of the steps 200 to 400, and of the last 200: {min(early):.0f}, {min(late):.0f} MiB"
+    )
+    assert min(late) - min(early) < 20
 
 
 def resident_mib() -> float:

@@ -52,6 +52,26 @@ def test_a_compiled_run_learns_what_the_run_without_compiling_learns(
         torch.testing.assert_close(compiled[name], value, rtol=1e-6, atol=1e-8, msg=name)
 
 
+@pytest.mark.slow
+def test_compiling_without_a_compiler_is_refused_before_the_first_step(
+    tiny: Sequence[str], tmp_path: Path
+) -> None:
+    arguments = [*short(tiny), "compile=true", f"run_dir={tmp_path / 'run'}"]
+    surroundings = {
+        **environment(),
+        "CXX": "/nowhere/c++",
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    done = subprocess.run(
+        [sys.executable, *TOOL[1:], *arguments], env=surroundings, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error: compile=true: torch.compile does not work here (No working C++ compiler" in done.stderr
+    assert "apt install g++" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "step 2/4" not in done.stdout
+
+
 def peak(arguments: Sequence[str]) -> float:
     """GiB that a run of its own reports at its end, less what a process holds that has only begun."""
     code = "import maskrcnn.commands.train as t; print(t.peak_memory_mib() / 1024)"
