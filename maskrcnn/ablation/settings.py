@@ -56,7 +56,7 @@ def _said(configs: Sequence[dict[str, object]], key: str) -> str | None:
     found: dict[str, None] = {}
     for config in configs:
         for name, value in config.items():
-            if f".{name}".endswith(f".{key}") and value not in (None, False):
+            if f".{name}".endswith(f".{key}") and value is not None and value is not False:
                 found[_short(value)] = None
     if not found:
         return None

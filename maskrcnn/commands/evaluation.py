@@ -134,9 +134,8 @@ class Evaluator:
                     return None
                 by_image[image_id] = results
         except BatchError:
-            if (
-                should_stop()
-            ):  # the signal reached the processes that load data too, which do not wait for long
+            # The signal reached the processes that load data too, which do not wait for long.
+            if should_stop():
                 return None
             raise
         return by_image

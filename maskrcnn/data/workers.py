@@ -62,7 +62,8 @@ def _outlive_signals(worker: int) -> None:
 class _Deaths:
     """Tells of a dead worker where a batch is waited for.
 
-    torch's own handler of SIGCHLD raises in whatever frame runs: within an update, or while a file is written.
+    torch's own handler of SIGCHLD raises in whatever frame runs: within an update, or while a file is written. Once
+    taken over, it is so for all loaders of the process.
     """
 
     def __init__(self) -> None:

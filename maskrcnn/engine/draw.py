@@ -52,9 +52,8 @@ def draw_results(
             lines = (skeletons or {}).get(result["category_id"], ())
             _draw_keypoints(canvas, result["keypoints"], lines, colour)
     taken: list[_Rectangle] = []
-    for colour, result in reversed(
-        list(zip(colours, chosen, strict=True))
-    ):  # the surest first: it gets the best place
+    # The surest first: it gets the best place.
+    for colour, result in reversed(list(zip(colours, chosen, strict=True))):
         _draw_caption(canvas, result["bbox"], colour, _caption(result, names), taken)
     return canvas
 

@@ -155,7 +155,8 @@ class RunLog:
     def _histograms(self, step: int, model: nn.Module) -> None:
         """Of the weights of each part of the model that learn, and of their gradients.
 
-        Values that are not finite have no bin; where there are no others nothing is drawn, and the guard ends the run.
+        Values that are not finite, or as good as that, have no bin; where there are no others nothing is drawn, and the
+        guard ends the run.
         """
         for name, part in model.named_children():
             learning = [p for p in part.parameters() if p.grad is not None]

@@ -75,6 +75,10 @@ class RunDir:
         except OSError:
             file.close()
             return False
+        # Some mounts know the locks of their own machine alone: there the owner on another one may well live.
+        if not file.read().endswith(f" on {socket.gethostname()}"):
+            file.close()
+            return False
         self._sign(file)
         name, step = self.stored() or ("", 0)
         self._step_of_last = step if name == "last.pt" else None
@@ -82,7 +86,8 @@ class RunDir:
 
     def _sign(self, file: IO[str]) -> None:
         """Note in a locked file whose it is."""
-        file.truncate(0)
+        file.seek(0)
+        file.truncate()
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         self._lock = file

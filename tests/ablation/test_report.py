@@ -433,11 +433,12 @@ def test_the_report_says_what_was_trained(table: Table, tmp_path: Path) -> None:
     made = records()
     for record in made:
         record["manifest"]["config"]["schedule"] = {"steps": 300, "optimizer": "sgd", "lr": 0.02}
+        record["manifest"]["config"]["model"]["backbone"]["frozen_stages"] = 2 * (record["seed"] > 0)
     made[0]["manifest"]["config"]["schedule"]["steps"] = 200
     write_report(table, made, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "The first run is `tools/train.py roi_op=align` with" in text
-    assert "- backbone: last_stage 4 / 5\n" in text
+    assert "- backbone: frozen_stages 0 / 2, last_stage 4 / 5\n" in text
     assert "- training: steps 200 / 300, optimizer sgd, lr 0.02\n" in text
     assert "- proposals: stored, of one RPN trained apart (experiment=ablation_shapes_rpn), whose" in text
     assert "- images tested on: 3\n" in text

@@ -102,10 +102,12 @@ def test_what_is_kept_is_what_lies_on_the_disk(tmp_path: Path) -> None:
 
 
 LOCKS = """
-import fcntl, sys
+import fcntl, os, socket, sys
 file = open(sys.argv[1], "a")
 try:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    file.truncate(0)
+    print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=file, flush=True)
     print("locked", flush=True)
 except OSError:
     print("refused", flush=True)
@@ -142,14 +144,21 @@ def test_of_those_left_one_takes_over_from_a_process_that_is_gone(tmp_path: Path
 
 def test_without_locks_nobody_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not RunDir(tmp_path / "not_here").take_over()
-    (tmp_path / "lock").touch()
+    (tmp_path / "lock").write_text(f"process 7 on {socket.gethostname()}")
     monkeypatch.setattr(fcntl, "lockf", refusing(errno.ENOSYS, 1, []))
     assert not RunDir(tmp_path).take_over()
 
 
+def test_nobody_takes_over_from_another_machine(tmp_path: Path) -> None:
+    """Where a mount knows the locks of its own machine alone, the main process may live."""
+    (tmp_path / "lock").write_text("process 7 on another.machine")
+    assert not RunDir(tmp_path).take_over()
+    assert (tmp_path / "lock").read_text() == "process 7 on another.machine"
+
+
 def test_who_takes_over_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     RunDir(tmp_path).save_last(content(3))
-    (tmp_path / "lock").touch()
+    (tmp_path / "lock").write_text(f"process 7 on {socket.gethostname()}")
     files = RunDir(tmp_path)
     assert files.take_over()
     files.save_last(content(4))

@@ -230,7 +230,7 @@ struct Paster {
     if ((stop > threshold) == first) return !(near(start) && doubtful(begin)) && !(near(stop) && doubtful(end - 1));
     const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) / y.step;
     const auto most = static_cast<float>(end - 2 - begin);
-    int64_t other = begin + 1 + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, most)) : 0);
+    int64_t other = std::min(begin + 1 + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, most)) : 0), end - 1);
     while ((value_at(other, a, b) > threshold) == first) ++other;
     while ((value_at(other - 1, a, b) > threshold) != first) --other;
     runs.set(!first, at + other);
@@ -241,7 +241,8 @@ struct Paster {
   // begin .. end, cannot be foreseen, so that it is found without branches.
   void cross_stretch(int64_t begin, int64_t end, float a, float b, bool up, int64_t at, Runs& runs) {
     const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) * y.pixels + 1;
-    int64_t other = begin + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, static_cast<float>(end - begin))) : 0);
+    const auto most = static_cast<float>(end - begin);
+    int64_t other = std::min(begin + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, most)) : 0), end);
     const float before = value_at(std::max(other - 1, begin), a, b), after = value_at(std::min(other, end - 1), a, b);
     const bool wrong = ((other > begin) & ((before > threshold) == up)) | ((other < end) & ((after > threshold) != up));
     if (wrong | near(before) | near(after))
