@@ -221,24 +221,8 @@ struct Paster {
     return mixed(row(v.low), row(v.high), v.weight);
   }
 
-  // Pixels begin .. end - 1 between cells of values a and b: on one side of the threshold, then on the other. Where they
-  // change is estimated and then looked at: the two pixels there, the nearest to the threshold, must be beyond doubt.
-  bool paste_stretch(int64_t begin, int64_t end, float a, float b, int64_t at, Runs& runs) const {
-    const float start = value_at(begin, a, b), stop = value_at(end - 1, a, b);
-    const bool first = start > threshold;
-    runs.set(first, at + begin);
-    if ((stop > threshold) == first) return !(near(start) && doubtful(begin)) && !(near(stop) && doubtful(end - 1));
-    const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) / y.step;
-    const auto most = static_cast<float>(end - 2 - begin);
-    int64_t other = std::min(begin + 1 + (pixels > 0 ? static_cast<int64_t>(std::min(pixels, most)) : 0), end - 1);
-    while ((value_at(other, a, b) > threshold) == first) ++other;
-    while ((value_at(other - 1, a, b) > threshold) != first) --other;
-    runs.set(!first, at + other);
-    return !(near(value_at(other - 1, a, b)) && doubtful(other - 1)) && !(near(value_at(other, a, b)) && doubtful(other));
-  }
-
-  // The same between cells beyond doubt on two sides, the second one above where `up`: the first pixel on its side, any of
-  // begin .. end, cannot be foreseen, so that it is found without branches.
+  // Pixels begin .. end - 1 between cells of values a and b: on one side of the threshold, then above where `up`. The first
+  // one there, any of begin .. end, cannot be foreseen, so that it is found without branches.
   void cross_stretch(int64_t begin, int64_t end, float a, float b, bool up, int64_t at, Runs& runs) {
     const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) * y.pixels + 1;
     const auto most = static_cast<float>(end - begin);
@@ -260,6 +244,18 @@ struct Paster {
     for (int64_t j = other - 1; j >= begin && near(value_at(j, a, b)); --j)
       if (doubtful(j)) doubts.push_back({j, pixel_column, !up});
     return other;
+  }
+
+  // Pixels begin .. end - 1 between cells of values a and b, which may lie in doubt.
+  bool paste_stretch(int64_t begin, int64_t end, float a, float b, int64_t at, Runs& runs) {
+    const float start = value_at(begin, a, b), stop = value_at(end - 1, a, b);
+    const bool above = start > threshold;
+    if ((stop > threshold) != above) {
+      cross_stretch(begin, end, a, b, !above, at, runs);
+      return true;
+    }
+    runs.set(above, at + begin);
+    return !(near(start) && doubtful(begin)) && !(near(stop) && doubtful(end - 1));
   }
 
   // One column, whose first pixel in the box is number `at` of the image.
