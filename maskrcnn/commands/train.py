@@ -17,10 +17,10 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.data.workers import BatchError
 from maskrcnn.engine.distributed import World, joined, lost_peer
-from maskrcnn.engine.failure import describe, save_failed_step
 from maskrcnn.engine.guard import LossError, LossGuard, Report
 from maskrcnn.engine.initialise import initialise
 from maskrcnn.engine.interruption import Interruption
+from maskrcnn.engine.keeper import Keeper
 from maskrcnn.engine.learner import (
     Learner,
     be_deterministic,
@@ -124,7 +124,6 @@ class Run:
             drop_pretrained(config)
         self.config, self.files, self.device, self.world = config, files, device, world
         self.interruption, self.train_set, self.stored = interruption, train_set, stored
-        self.data = assembly.data_summary(train_set, val_set)
         self.schedule = Schedule(**configs.build(config.schedule))
         self.part_size = self.schedule.part_size(world.size, config.accumulate)
         model = assembly.build_model(config).to(device)
@@ -133,6 +132,8 @@ class Run:
         if world.rank:
             torch.manual_seed(config.seed + world.rank)
         self.guard = LossGuard(device, self.schedule.max_loss)
+        facts = {"config": self.stored_config, "data": assembly.data_summary(train_set, val_set)}
+        self.keeper = Keeper(files, self.learner, self.guard, world, facts, self.schedule.max_loss)
         self.evaluator = Evaluator(config, val_set, self.learner.evaluated_model, device, world)
         self.best: float | None = None  # AP of best.pt
         self.best_step = 0
@@ -219,9 +220,10 @@ class Run:
         try:
             yield
         except LossError as error:
-            raise self._failure(error) from error
+            raise UserError(self.keeper.failure(error)) from error
         except BatchError as error:  # between two steps, or within an evaluation
-            kept = self._keep([random_state()] if self.world.is_main else [])
+            states = [random_state()] if self.world.is_main else []
+            kept = self.keeper.save_alone(self.step, self.best, states)
             raise self._end(f"{error}; {kept}") from error
         except RuntimeError as error:
             if self.world.size == 1 or not lost_peer(error):
@@ -231,32 +233,12 @@ class Run:
             # and on a GPU an update by half-reduced gradients may be queued before the host learns of the loss: such a
             # run goes on from its last checkpoint. Random states are those of a step that will be done again.
             whole = self.device.type == "cpu" and not has_running_statistics(self.learner.model)
-            kept = self._keep([]) if whole else self.files.kept()
+            kept = self.keeper.save_alone(self.step, self.best, []) if whole else self.files.kept()
             raise self._end(f"{self.world.lost(error)}\n{kept}") from error
 
     def _end(self, words: str) -> Exception:
         """The signal that asked the run to stop may itself be why a process ended."""
         return Interrupted(words) if self.interruption.requested else UserError(words)
-
-    def _keep(self, random_states: list[dict[str, Any]]) -> str:
-        """Write the last complete step unless it is stored; in words, from where the run can go on.
-
-        Called where the processes do not meet again; the first of those that are left writes.
-        """
-        try:
-            self.guard.settle()
-        except LossError as error:
-            words = describe(error.report, error.parts, self.schedule.max_loss)
-            return f"{words} {self.files.kept()}"
-        if not self.world.is_main and not self.files.take_over():
-            return f"{self.files.kept()}, unless another process of the run writes a later step"
-        stored = self.files.stored()
-        if self.step == 0 or (stored is not None and stored[1] >= self.step):
-            return self.files.kept()
-        self._write("last.pt", random_states)
-        missing = self.world.size - len(random_states)
-        anew = "" if missing == 0 else " (random numbers of the model, as of stochastic depth, begin anew)"
-        return self.files.kept() + anew
 
     def _batches(self) -> Generator[TrainBatch]:
         data = self.config.data
@@ -279,7 +261,7 @@ class Run:
         alone = self.world.size == 1 and self.interruption.requested
         stop = alone or (report is not None and report.stop)  # of several processes, all know one step later
         if stop or self._due(step) or step % self.config.checkpoint.every == 0:
-            settled = self._save()  # of this very step
+            settled = self.keeper.save(step, self.best)  # of this very step
             stop = stop or (settled is not None and settled.stop)
         if stop:
             raise Interrupted(f"saved at step {step} of {self.schedule.steps} in {self.files.path}")
@@ -301,8 +283,7 @@ class Run:
         score = next(iter([*metrics.values()][-1].values()))  # AP of the masks, or of what there is
         if self.best is None or (score is not None and score > self.best):
             self.best, self.best_step = -1.0 if score is None else score, step
-            if self.world.is_main:
-                self._write("best.pt", [random_state()])
+            self.keeper.save_best(step, self.best)
         if self.world.is_main:
             self.files.note_evaluated(step)
         return self._out_of_patience(step)
@@ -314,35 +295,3 @@ class Run:
             return False
         console.print(f"no better evaluation since step {self.best_step}: training ends at step {step}")
         return True
-
-    def _save(self) -> Report | None:
-        """Write last.pt; called in all processes, which wait for it. Returns what is known of the step."""
-        settled = self.guard.settle()
-        states = self.world.gather(random_state())
-        self.world.share(lambda: self._write("last.pt", states))
-        return settled
-
-    def _write(self, name: str, random_states: list[dict[str, Any]]) -> None:
-        content = {
-            **self.learner.state(),
-            "step": self.step,
-            "random_states": random_states,
-            "config": self.stored_config,
-            "data": self.data,
-            "best": self.best,
-        }
-        if name == "last.pt":
-            self.files.save_last(content)
-        else:
-            self.files.save_best(content)
-
-    def _failure(self, error: LossError) -> UserError:
-        """What went wrong in words, and a file that shows it again."""
-        batches = self.world.gather(list(error.parts))
-        path = self.files.path / f"failed_step_{error.report.step:08d}.pt"
-        parts = [part for process in batches for part in process]
-        words = describe(error.report, parts, self.schedule.max_loss)
-        saved = self.world.share(
-            lambda: save_failed_step(path, self.learner, self.stored_config, error.report, parts)
-        )
-        return UserError(f"{words}\n{saved}")

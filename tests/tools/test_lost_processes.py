@@ -182,7 +182,7 @@ def test_a_lost_process_does_not_replace_a_checkpoint_that_knows_more(
 ) -> None:
     """Lost in an evaluation: the checkpoint before it has the random states of both processes."""
     run = after_five_steps(tiny, tmp_path)
-    run._write("last.pt", [random_state(), random_state()])
+    run.files.save_last(run.keeper.content(5, None, [random_state(), random_state()]))
     assert "begin anew" not in lose_the_other(run)
     assert len(checkpoint.load(tmp_path / "last.pt")["random_states"]) == 2
 
@@ -203,12 +203,14 @@ def test_without_the_main_process_another_one_writes(
     main.communicate()
 
 
-def test_a_lost_process_after_a_bad_loss_writes_nothing(tiny: Sequence[str], tmp_path: Path) -> None:
-    """The fifth step made no update, which is known in the sixth."""
+def test_a_lost_process_after_a_bad_loss_writes_no_checkpoint(tiny: Sequence[str], tmp_path: Path) -> None:
+    """The fifth step made no update, which is known in the sixth: no checkpoint, but what shows the step again."""
     run = after_five_steps(tiny, tmp_path)
     losses, none = torch.tensor([torch.nan]), torch.zeros(())
     run.guard.note(losses)
     run.guard.watch(5, ["a"], losses, none, none, [])
     words = lose_the_other(run)
     assert "the loss is not finite at step 5" in words
+    assert f"tools/replay.py step={tmp_path / 'failed_step_00000005.pt'}" in words
+    assert (tmp_path / "failed_step_00000005.pt").exists()
     assert not (tmp_path / "last.pt").exists()
