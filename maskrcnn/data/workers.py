@@ -92,7 +92,9 @@ class _Deaths:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted = not self._waiting
         if self._waiting and self._tell is not None:
+            self._waiting = False  # another death does not disturb what is done on the way out
             self._tell(number, frame)
+            self._waiting = True
 
 
 _deaths = _Deaths()

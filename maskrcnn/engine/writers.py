@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import yaml
@@ -41,7 +40,7 @@ class Wandb:
         known = run_dir / "wandb_id"
         if not known.exists():
             known.write_text(uuid.uuid4().hex[:12])
-        settings, read = run_dir / "config.yaml", cast(Callable[[str], Any], yaml.safe_load)
+        settings = run_dir / "config.yaml"
         try:
             self._run = wandb.init(
                 project=project,
@@ -49,7 +48,7 @@ class Wandb:
                 name=run_dir.name,
                 id=known.read_text(),
                 resume="allow",
-                config=read(settings.read_text()) if settings.exists() else None,
+                config=yaml.safe_load(settings.read_text()) if settings.exists() else None,
             )
         except Exception as error:  # its own, and those of the network libraries below it
             raise UserError(
