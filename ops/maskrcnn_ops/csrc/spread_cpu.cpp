@@ -10,6 +10,7 @@ namespace {
 // Winners lie anywhere in a region: few enough planes that its cells stay in the cache.
 constexpr int64_t kWinnerPlanesAtOnce = 32;
 constexpr int64_t kFewCells = 4;
+constexpr int64_t kLine = 64;  // bytes
 
 // The rows of all maps, image by image and level by level, and how much is added to them.
 template <typename G>
@@ -51,6 +52,7 @@ struct Spreader {
   std::vector<Tensor>& maps;
   Level output = output_strides(f);
   const Kernels<T, G>& loops = kernels<T, G>();
+  int64_t ahead = 0;  // from this region's gradient to the next one's, in elements
 
   RegionFilters<G> filters{};
   Batch<G> batch{};
@@ -146,10 +148,13 @@ struct Spreader {
     }
   }
 
-  // Two planes in turn: neighbouring bins often share a cell, and each addition to it waits for the one before.
+  // Two planes in turn: neighbouring bins often share a cell, and each addition to it waits for the one before. The next
+  // region's planes lie a jump away, which the processor does not foresee.
   void add_two_planes(G* plane, int64_t stride, int64_t at, int64_t bins) {
     const int32_t* cell = winner + at;
     const T* from = grad + at;
+    for (int64_t i = 0; i < 2 * bins; i += kLine / sizeof(int32_t)) __builtin_prefetch(cell + ahead + i);
+    for (int64_t i = 0; i < 2 * bins; i += kLine / sizeof(T)) __builtin_prefetch(from + ahead + i);
     for (int64_t i = 0; i < bins; ++i) {
       if (cell[i] >= 0) plane[cell[i]] += static_cast<G>(from[i]);
       if (cell[bins + i] >= 0) plane[stride + cell[bins + i]] += static_cast<G>(from[bins + i]);
@@ -212,7 +217,11 @@ void spread_regions(const Family& f, const T* grad, const Plan<G>& plan, const i
     }
     const int64_t step = f.channels_last ? stop - start : kWinnerPlanesAtOnce;
     for (int64_t first = start; first < stop; first += step)
-      for (const int64_t r : plan.order) spreader.spread(r, first, std::min(first + step, stop));
+      for (size_t i = 0; i < plan.order.size(); ++i) {
+        const int64_t r = plan.order[i], next = plan.order[std::min(i + 1, plan.order.size() - 1)];
+        spreader.ahead = (next - r) * spreader.output.image_stride;
+        spreader.spread(r, first, std::min(first + step, stop));
+      }
   });
 }
 
