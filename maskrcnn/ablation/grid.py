@@ -46,7 +46,8 @@ class Table:
     overrides. proposals: None (every cell has an RPN), ``ground_truth``, or the overrides of a proposal network that is
     trained once, whose proposals all cells share. start_from_proposals: its backbone starts the cells. compare: the
     differences to state. sizes: edges in pixels of the original image (square root of an object's area) for AP by size.
-    cross: the axis along which the first seed's cells are also tested with the other values, or None. paper: published
+    cross: the axis along which the first seed's cells are also tested with the other values, or None. folds: the axis
+    whose values are folds of one data set, whose objects are also compared all together, or None. paper: published
     figures. pictures: whether pictures of its images may be shared (generated ones may).
     """
 
@@ -60,6 +61,7 @@ class Table:
     compare: Comparison | None = None
     sizes: list[float] = field(default_factory=lambda: [0, 32, 96])
     cross: str | None = None
+    folds: str | None = None
     paper: list[Paper] = field(default_factory=list)
     pictures: bool = False
 
@@ -131,8 +133,9 @@ def _table(path: Path, name: str, scale: str, content: dict[str, Any]) -> Table:
         for value in (compare.of, *(value for pair in also for value in pair)):
             if value not in axes.get(compare.axis, {}):
                 raise UserError(f"{path}: compare names {compare.axis}={value}, which is not on the axes")
-    if (cross := content.get("cross")) is not None and cross not in axes:
-        raise UserError(f"{path}: cross names {cross}, which is not one of the axes {list(axes)}")
+    for key in ("cross", "folds"):
+        if (named := content.get(key)) is not None and named not in axes:
+            raise UserError(f"{path}: {key} names {named}, which is not one of the axes {list(axes)}")
     paper = [_paper(path, axes, entry) for entry in content.pop("paper", [])]
     return Table(name=name, scale=scale, axes=axes, compare=compare, paper=paper, **content)
 

@@ -101,7 +101,7 @@ def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) ->
     """Mask IoU of every object with the mask predicted for its own box (ground truth as proposals).
 
     Objects without a prediction (no mask at all) have IoU 0. Returns lists in the order of the annotations' ids:
-    ``id``, ``area`` in pixels of the original image, ``iou`` in percent.
+    ``id``, ``image``, ``area`` in pixels of the original image, ``iou`` in percent.
     """
     truth = load_ground_truth(annotations)
     by_image: dict[int, list[Result]] = {}
@@ -116,8 +116,10 @@ def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) ->
         iou = 0.0
         if own is not None and _distance(own["bbox"], annotation["bbox"]) < 1.0:
             iou = float(coco_mask.iou([own["segmentation"]], [truth.annToRLE(annotation)], [0])[0, 0])
-        rows.append((annotation["id"], round(float(annotation["area"]), 1), round(100 * iou, 2)))
-    return {"id": [r[0] for r in rows], "area": [r[1] for r in rows], "iou": [r[2] for r in rows]}
+        area = round(float(annotation["area"]), 1)
+        rows.append((annotation["id"], annotation["image_id"], area, round(100 * iou, 2)))
+    columns = zip(*rows, strict=True) if rows else ((),) * 4
+    return {name: list(column) for name, column in zip(("id", "image", "area", "iou"), columns, strict=True)}
 
 
 def _distance(a: Sequence[float], b: Sequence[float]) -> float:

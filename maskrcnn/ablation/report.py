@@ -25,9 +25,10 @@ from maskrcnn.ablation.document import (
     to_markdown,
 )
 from maskrcnn.ablation.grid import Table
+from maskrcnn.ablation.instances import given_boxes
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.settings import settings
-from maskrcnn.ablation.sizes import by_size, given_boxes
+from maskrcnn.ablation.sizes import by_size
 from maskrcnn.ablation.statistics import show, signed
 from maskrcnn.ablation.summary import (
     METRICS,

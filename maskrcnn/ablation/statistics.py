@@ -60,23 +60,35 @@ def paired_by_seed(first: Sequence[float], second: Sequence[float], level: float
 
 
 def paired_bootstrap(
-    first: Floats, second: Floats, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    first: Floats,
+    second: Floats,
+    groups: npt.NDArray[np.int64] | None = None,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
 ) -> Estimate:
     """The mean of ``first - second`` over images (or objects), ``[I]`` each, NaN where one has no score.
 
     The interval is the bootstrap's (Efron 1979): images are drawn anew with replacement, ``resamples`` times. It says
     how far the difference depends on the images that happen to be in the set; `paired_by_seed` says it of training.
+    groups: ``[I]``, of objects the image that each is from: images are drawn with all their objects, which have more in
+    common than objects of several images.
     """
     if first.shape != second.shape:
         raise ValueError(f"pairs need as many scores on both sides, not {first.shape} and {second.shape}")
     difference = first - second
-    difference = difference[np.isfinite(difference)]
+    known = np.isfinite(difference)
+    difference = difference[known]
     if difference.size == 0:
         raise ValueError("no image has a score on both sides")
+    index = np.arange(difference.size)
+    if groups is not None:
+        index = np.unique(groups[known], return_inverse=True)[1]
+    sums, sizes = np.bincount(index, difference), np.bincount(index)
     rng = np.random.default_rng(seed)
     # Multinomial counts are the same resampling without the index matrix.
-    counts = rng.multinomial(difference.size, np.full(difference.size, 1 / difference.size), size=resamples)
-    means = counts @ difference / difference.size
+    counts = rng.multinomial(sums.size, np.full(sums.size, 1 / sums.size), size=resamples)
+    means = counts @ sums / (counts @ sizes)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(difference.mean()), float(low), float(high), int(difference.size))
 

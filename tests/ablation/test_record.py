@@ -116,6 +116,7 @@ def test_ious_are_those_of_each_objects_own_mask() -> None:
     ]
     assert instance_ious(predictions, truth) == {
         "id": [a["id"] for a in truth["annotations"]],
+        "image": [1, 1, 1],
         "area": [100.0, 200.0, 100.0],
         "iou": [100.0, 50.0, 0.0],
     }

@@ -265,6 +265,7 @@ def test_a_table_that_is_not_described_is_named_with_those_that_are() -> None:
         ("title: [\n", "cannot be read"),
         ("title: t\naxes: {a: {x: [b=1]}}\ncompare: {axis: a, of: x, also: [[x, z]]}\n", "a=z, which is not"),
         ("title: t\naxes: {a: {x: [b=1]}}\ncross: c\n", "cross names c"),
+        ("title: t\naxes: {a: {x: [b=1]}}\nfolds: c\n", "folds names c"),
         ("title: t\naxes: {a: {x: [b=1]}}\npaper: [{where: {a: y}, segm_AP: 1}]\n", "no cell of this table"),
         ("title: t\naxes: {a: {x: [b=1]}}\npaper: [{where: {q: x}, segm_AP: 1}]\n", "no cell of this table"),
     ],
@@ -343,11 +344,11 @@ def test_a_difference_whose_two_intervals_disagree_is_not_resolved(table: Table,
     assert "| no |" in line
 
 
-def given_boxes(operator: str) -> dict[str, Any]:
+def given_boxes(operator: str, fold: str = "0") -> dict[str, Any]:
     record = made_up("16", operator, 0)
     return {
         **record,
-        "axes": {"fold": "0", "roi_op": operator},
+        "axes": {"fold": fold, "roi_op": operator},
         "by_size": {"objects": [12] * 7, "segm": [20.0] * 7, "bbox": [20.0] * 7},
         "instances": {"area": [400.0] * 12, "iou": [60.0 if operator == "pool" else 62.0] * 12},
     }
@@ -361,6 +362,26 @@ def test_a_report_in_the_middle_of_a_table_needs_no_run_to_compare_with(tmp_path
     text = (tmp_path / "report.md").read_text()
     assert "| 0 | pool | 12 | 60.00 | +2.00 ± 0.00 |" in text
     assert "| 0 | pool | 1–2 | 12 | +2.00 ± 0.00 |" in text
+    assert "| all |" not in text  # the other fold has no runs yet
+
+
+def test_folds_are_also_compared_together_and_images_drawn_whole(tmp_path: Path) -> None:
+    """Two objects an image; in the second fold align gains 4 instead of 2, in half of the images 0 and 8."""
+    made = [given_boxes(operator, fold) for fold in "01" for operator in ("align", "pool")]
+    for record in made:
+        images = np.arange(12) // 2 + (100 if record["axes"]["fold"] == "1" else 0)
+        record["instances"]["image"] = images.tolist()
+    made[2]["instances"]["iou"] = [60.0, 60.0, 68.0, 68.0] * 3
+    write_report(read_table(TABLES, "masks", "coco"), made, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "bootstrap over images, each with all its objects:" in text
+    assert "| 0 | pool | 12 | 60.00 | +2.00 ± 0.00 |" in text
+    assert "| all | align | 24 | 63.00 |  |" in text
+    found = re.search(r"\| all \| pool \| 24 \| 60\.00 \| \+3\.00 ± (\S+) \|", text)
+    assert found is not None
+    images = [2.0] * 6 + [0.0, 8.0] * 3
+    # About 1.96 standard errors of twelve images, not of 24 objects (1.0).
+    assert float(found[1]) == pytest.approx(1.96 * np.std(images) / np.sqrt(12), abs=0.15)
 
 
 @pytest.mark.parametrize(

@@ -83,3 +83,26 @@ def test_the_share_lost() -> None:
     assert estimate.mean == pytest.approx((0.25 + 0.5) / 2)
     with pytest.raises(ValueError, match="0 AP"):
         lost_share([0.0], [0.0])
+
+
+def test_objects_that_say_the_same_count_as_their_images() -> None:
+    """Ten objects of equal differences in every image know no more than one of each."""
+    images = np.random.default_rng(2).normal(1.0, 2.0, 60)
+    objects, groups = np.repeat(images, 10), np.repeat(np.arange(60) + 7, 10)
+    grouped = paired_bootstrap(objects, np.zeros(600), groups)
+    alone = paired_bootstrap(images, np.zeros(60))
+    assert grouped.mean == pytest.approx(alone.mean)
+    assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high))
+    assert grouped.count == 600
+    apart = paired_bootstrap(objects, np.zeros(600))
+    assert apart.half is not None
+    assert grouped.half is not None
+    assert grouped.half / apart.half == pytest.approx(np.sqrt(10), rel=0.05)
+
+
+def test_an_image_weighs_as_many_objects_as_it_has() -> None:
+    """Two images, of one object and of three: means of the draws are 0, 3/4 and 1."""
+    estimate = paired_bootstrap(np.array([0.0, 1.0, 1.0, 1.0]), np.zeros(4), np.array([5, 9, 9, 9]))
+    assert (estimate.mean, estimate.low, estimate.high) == (0.75, 0.0, 1.0)
+    middle = paired_bootstrap(np.array([0.0, 1.0, 1.0, 1.0]), np.zeros(4), np.array([5, 9, 9, 9]), level=0.4)
+    assert (middle.low, middle.high) == (0.75, 0.75)
