@@ -17,13 +17,31 @@ from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
 
 
+class FullyConnected(nn.Linear):
+    """A linear layer, ``[R, K]`` to ``[R, D]``.
+
+    On several threads of a CPU, in float32, it is computed as the 1x1 convolution that it also is. Torch leaves that to
+    oneDNN, which took 0.6 times as long as MKL's product on an AMD processor with AVX-512, and as long with AVX2.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[R, K]`` to ``[R, D]``."""
+        plain = (
+            torch.is_autocast_enabled("cpu") or torch.get_num_threads() == 1 or torch.compiler.is_compiling()
+        )
+        if plain or input.device.type != "cpu" or input.dtype != torch.float32 or len(input) == 0:
+            return super().forward(input)
+        along_a_row = input.t()[None, :, None, :]  # [1, K, 1, R], channels-last
+        return F.conv2d(along_a_row, self.weight[:, :, None, None], self.bias)[0, :, 0].t()
+
+
 class TwoFCTrunk(nn.Module):
     """Fully connected layers with ReLU on the flattened region: ``[R, C, P, P]`` to ``[R, dim]``."""
 
     def __init__(self, in_channels: int, pooled_size: int, dim: int = 1024, num_layers: int = 2) -> None:
         super().__init__()
         sizes = [in_channels * pooled_size**2] + [dim] * num_layers
-        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        layers = [FullyConnected(a, b) for a, b in pairwise(sizes)]
         for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from maskrcnn import boxes as box_ops
-from maskrcnn.models.box_head import BoxHead, TwoFCTrunk
+from maskrcnn.models.box_head import BoxHead, FullyConnected, TwoFCTrunk
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images, Proposals, Samples
 from tests.models.batches import NUM_CLASSES, random_targets
@@ -143,3 +143,39 @@ def test_a_box_for_background_changes_nothing() -> None:
         strict=True,
     ):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("regions", [0, 1, 300])
+def test_a_fully_connected_layer_is_a_product(threads: int, regions: int) -> None:
+    """Its output and gradients are those of a product in float64; in float32 they are computed as a convolution."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        layer = FullyConnected(196, 64)
+        x, grad = torch.randn(regions, 196).requires_grad_(), torch.randn(regions, 64)
+        out = layer(x)
+        found = torch.autograd.grad(out, (x, layer.weight, layer.bias), grad)
+    finally:
+        torch.set_num_threads(before)
+    wide, g = x.detach().double(), grad.double()
+    expected = [wide @ layer.weight.double().T + layer.bias.double()]
+    expected += [g @ layer.weight.double(), g.T @ wide, g.sum(0)]
+    assert out.shape == (regions, 64)
+    for own, wanted in zip((out, *found), expected, strict=True):
+        torch.testing.assert_close(own.double(), wanted, atol=1e-4, rtol=1e-5)
+
+
+def test_a_fully_connected_layer_is_a_linear_one_where_that_is_faster() -> None:
+    """Half precision, one thread and what is compiled: bitwise torch's own."""
+    layer = FullyConnected(32, 16)
+    plain = nn.Linear(32, 16)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(50, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), plain(x))
+    exported = torch.export.export(layer, (x,))
+    assert [node.target for node in exported.graph.nodes if node.op == "call_function"] == [
+        torch.ops.aten.linear.default
+    ]
