@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,25 @@ from torch import Tensor
 from benchmarks import detectors
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, device_of, keep_freed_memory, machine
+from benchmarks.train import known_precision
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.detections import Result, image_detections
+from maskrcnn.engine.learner import Precision, autocast
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 PAIRS = 500  # (box, class) pairs above the threshold, so that 100 detections remain
 
 
-def run(repeats: int = 5, side: int = 512, threads: int = 2, device: str = "auto") -> dict[str, Any]:
-    """One generated image of ``side`` x ``side``; detections from the same weights on both sides."""
+def run(
+    repeats: int = 5,
+    side: int = 512,
+    threads: int = 2,
+    device: str = "auto",
+    precisions: str = "fp32,bf16",
+) -> dict[str, Any]:
+    """One generated image of ``side`` x ``side``; detections from the same weights on both sides, ours in each of
+    ``precisions``, torchvision's in float32."""
+    wanted = [known_precision(name) for name in precisions.split(",")]
     place = device_of(device)
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
@@ -34,8 +45,9 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2, device: str = "auto
     pixels, images = [p.to(place) for p in detectors.for_torchvision(image)[0]], image.images.to(place)
 
     @torch.no_grad()
-    def ours() -> list[Result]:
-        found = own.detect(images, trim=True).to("cpu")
+    def ours(precision: Precision = "fp32") -> list[Result]:
+        with autocast(precision, place):
+            found = own.detect(images, trim=True).to("cpu")
         detections = image_detections(found, 0, image.images.sizes[0], (side, side))
         return detections.to_coco(1, range(detectors.NUM_CLASSES))
 
@@ -47,17 +59,20 @@ def run(repeats: int = 5, side: int = 512, threads: int = 2, device: str = "auto
         masks = (theirs()[0]["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
         return [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
 
-    setting = f"R50-FPN, 1 x {side}x{side}, float32, {place.type}, {threads} threads"
     rows = []
-    for words, peer_side, goal in (
-        ("full masks as probabilities", theirs, "2.5x"),
-        ("masks as COCO's run lengths, as ours", theirs_encoded, ""),
-    ):
-        rows += compare_steps("evaluation", f"torchvision, {words}", setting, ours, peer_side, repeats, goal)
+    for precision in wanted:
+        setting = f"R50-FPN, 1 x {side}x{side}, ours in {precision}, {place.type}, {threads} threads"
+        for words, peer_side, goal in (
+            ("full masks as probabilities", theirs, "2.5x"),
+            ("masks as COCO's run lengths, as ours", theirs_encoded, ""),
+        ):
+            peer_words, own_side = f"torchvision in fp32, {words}", partial(ours, precision)
+            rows += compare_steps("evaluation", peer_words, setting, own_side, peer_side, repeats, goal)
+    counts = {"ours": {name: len(ours(name)) for name in wanted}, "torchvision": len(theirs()[0]["boxes"])}
     return {
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
-        "detections": {"ours": len(ours()), "torchvision": len(theirs()[0]["boxes"])},
+        "detections": counts,
         "per_image": {"ours": _counts(ours), "torchvision": _counts(theirs)},
         "arithmetic": arithmetic({"ours": ours, "torchvision": theirs}) if place.type == "cpu" else {},
         "rows": [row.as_json() for row in rows],

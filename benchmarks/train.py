@@ -47,8 +47,8 @@ def comparisons(device: torch.device, precisions: str, peers: str) -> list[Compa
     wanted = precisions or ("fp32,bf16" if on_cpu else "bf16")
     beside = peers or ("fp32" if on_cpu else "fp32,fp16")
     found = []
-    for ours in map(_known, wanted.split(",")):
-        for peer in map(_known, beside.split(",")):
+    for ours in map(known_precision, wanted.split(",")):
+        for peer in map(known_precision, beside.split(",")):
             goal = "1.5x" if on_cpu and ours == "fp32" else "2.5x"
             found.append(Comparison(ours, peer, goal if peer == "fp32" else "1.6x"))
     return found
@@ -107,7 +107,8 @@ def images_per_second(row: Row, batch: int) -> dict[str, float]:
     return {"ours": round(1e3 * batch / row.ours_ms, 2), "torchvision": round(1e3 * batch / row.peer_ms, 2)}
 
 
-def _known(name: str) -> Precision:
+def known_precision(name: str) -> Precision:
+    """A precision by its name. Raises UserError for another word."""
     for precision in get_args(Precision):
         if precision == name:
             known: Precision = precision

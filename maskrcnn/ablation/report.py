@@ -78,10 +78,7 @@ def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Pat
     }
     for name, text in files.items():
         (out / name).write_text(text)
-    (out / "figures").mkdir(exist_ok=True)
-    for block in blocks:
-        if isinstance(block, Figure):
-            (out / "figures" / f"{block.name}.svg").write_text(block.svg)
+    _write_figures(blocks, out / "figures")
     _write_csv(out / "cells.csv", records)
     written = [out / "cells.csv", *(out / name for name in files)]
     if not table.pictures and (out / "runs" / "examples").is_dir():
@@ -90,6 +87,16 @@ def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Pat
         with_pictures.write_text(to_html(report(table, rows, out / "runs" / "examples"), title))
         written.append(with_pictures)
     return written
+
+
+def _write_figures(blocks: Sequence[Block], folder: Path) -> None:
+    """The figures of this report; those of an earlier one go."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for block in blocks:
+        if isinstance(block, Figure):
+            (folder / f"{block.name}.svg").write_text(block.svg)
 
 
 def report(table: Table, rows: Sequence[Row], images: Path) -> list[Block]:

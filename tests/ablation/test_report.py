@@ -228,6 +228,15 @@ def test_one_seed_resolves_nothing(table: Table, tmp_path: Path) -> None:
     assert "mask AP at stride 16: one run, not resolved: +4.0." in text
 
 
+def test_figures_of_an_earlier_report_go(table: Table, tmp_path: Path) -> None:
+    write_report(table, records(1), tmp_path)
+    assert (tmp_path / "figures" / "stride_gain.svg").exists()
+    write_report(table, [r for r in records(1) if r["axes"]["stride"] == "16"], tmp_path)
+    left = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert left == set(re.findall(r"figures/(\S+\.svg)", (tmp_path / "report.md").read_text()))
+    assert "stride_gain.svg" not in left
+
+
 def test_missing_cells_are_said_to_be_missing(table: Table, tmp_path: Path) -> None:
     write_report(table, [r for r in records() if r["axes"] != {"stride": "32", "roi_op": "warp"}], tmp_path)
     assert "1 of the 6 places have no finished run yet" in (tmp_path / "report.md").read_text()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from maskrcnn import config as configs
+from maskrcnn.ablation.grid import read_table
 from maskrcnn.commands import ablate, train
 from tests.tools.conftest import TINY_MODEL
 
@@ -77,7 +78,7 @@ def test_the_worked_example_is_the_code() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_is_one_that_is_run(page: Path) -> None:
     found = commands(page)
-    assert found or page.stem in ("index", "troubleshooting", "coming_from")
+    assert found or page.stem in ("index", "troubleshooting", "coming_from", "findings")
     if page.stem not in IN_ORDER:
         assert all(command.startswith((*ELSEWHERE, "uv run")) for command in found)
     for command in found:
@@ -92,6 +93,23 @@ def test_training_commands_of_other_pages_compose(page: Path) -> None:
     for line in re.findall(r"tools/train\.py ([^#\n]*)", text):
         given = [a for a in shlex.split(line) if a not in ("...", "\\")]
         configs.compose_config("train", given)
+
+
+def test_the_findings_name_tables_that_were_run() -> None:
+    text = (ROOT / "docs" / "findings.md").read_text()
+    folders = re.findall(r"`results/([\w-]+)`", text)
+    assert len(folders) >= 6
+    for folder in folders:
+        read_table(ROOT / "configs" / "tables", *folder.rsplit("-", 1))
+        assert list((ROOT / "results" / folder / "cells").glob("*.json"))
+    named = [
+        dict(word.split("=") for word in line.split())
+        for line in re.findall(r"tools/ablate\.py ([^`]+)`", text)
+    ]
+    assert len(named) >= 4
+    for arguments in named:
+        folder = f"{arguments.get('table', 'strides')}-{arguments.get('scale', 'shapes')}"
+        assert folder in folders
 
 
 @pytest.fixture(scope="module")
