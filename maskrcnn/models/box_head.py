@@ -21,7 +21,8 @@ class FullyConnected(nn.Linear):
     """A linear layer, ``[R, K]`` to ``[R, D]``.
 
     On several threads of a CPU, in float32, it is computed as the 1x1 convolution that it also is. Torch leaves that to
-    oneDNN, which took 0.6 times as long as MKL's product on an AMD processor with AVX-512, and as long with AVX2.
+    oneDNN, which on an AMD processor with AVX-512 took 0.6 times as long as MKL's product for K = 12544, 0.8 for small
+    layers; held to AVX2 on the same processor, 0.9 and up to 1.2 times.
     """
 
     def forward(self, input: Tensor) -> Tensor:
