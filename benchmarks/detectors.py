@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torchvision
@@ -19,6 +19,8 @@ from maskrcnn import config as configs
 from maskrcnn.data.loader import TrainBatch, TrainLoader
 from maskrcnn.data.shapes import Shapes
 from maskrcnn.data.transforms import Transform
+from maskrcnn.engine.learner import Precision
+from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.structures import Targets
 
@@ -33,6 +35,15 @@ SETTINGS = [
     "model.backbone.norm=frozen_bn",
     "model.backbone.frozen_stages=2",
 ]
+
+
+def known_precision(name: str) -> Precision:
+    """A precision by its name. Raises UserError for another word."""
+    for precision in get_args(Precision):
+        if precision == name:
+            known: Precision = precision
+            return known
+    raise UserError(f"{name}: of precisions there are {', '.join(get_args(Precision))}")
 
 
 def pictures(folder: str, count: int, size: tuple[int, int]) -> TrainBatch:

@@ -15,7 +15,6 @@ from torch import Tensor
 from benchmarks import detectors
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, device_of, keep_freed_memory, machine
-from benchmarks.train import known_precision
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.engine.detections import Result, image_detections
 from maskrcnn.engine.learner import Precision, autocast
@@ -33,7 +32,7 @@ def run(
 ) -> dict[str, Any]:
     """One generated image of ``side`` x ``side``; detections from the same weights on both sides, ours in each of
     ``precisions``, torchvision's in float32."""
-    wanted = [known_precision(name) for name in precisions.split(",")]
+    wanted = [detectors.known_precision(name) for name in precisions.split(",")]
     place = device_of(device)
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,6 @@ from maskrcnn.engine.learner import Learner, Precision, autocast
 from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
-from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 Step = dict[str, Any]
@@ -47,8 +46,8 @@ def comparisons(device: torch.device, precisions: str, peers: str) -> list[Compa
     wanted = precisions or ("fp32,bf16" if on_cpu else "bf16")
     beside = peers or ("fp32" if on_cpu else "fp32,fp16")
     found = []
-    for ours in map(known_precision, wanted.split(",")):
-        for peer in map(known_precision, beside.split(",")):
+    for ours in map(detectors.known_precision, wanted.split(",")):
+        for peer in map(detectors.known_precision, beside.split(",")):
             goal = "1.5x" if on_cpu and ours == "fp32" else "2.5x"
             found.append(Comparison(ours, peer, goal if peer == "fp32" else "1.6x"))
     return found
@@ -105,15 +104,6 @@ def run(
 def images_per_second(row: Row, batch: int) -> dict[str, float]:
     """Of both sides, from the median time of a step of ``batch`` images."""
     return {"ours": round(1e3 * batch / row.ours_ms, 2), "torchvision": round(1e3 * batch / row.peer_ms, 2)}
-
-
-def known_precision(name: str) -> Precision:
-    """A precision by its name. Raises UserError for another word."""
-    for precision in get_args(Precision):
-        if precision == name:
-            known: Precision = precision
-            return known
-    raise UserError(f"{name}: of precisions there are {', '.join(get_args(Precision))}")
 
 
 def _rounded(losses: Step) -> dict[str, float]:

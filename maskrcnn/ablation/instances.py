@@ -62,13 +62,10 @@ def given_boxes(table: Table, rows: Sequence[Row]) -> list[Block]:
 
 
 def _drawn(rows: Sequence[Row]) -> str:
-    whole = all(_images(row) is not None for row in rows)
-    what, more = (
-        ("images, each with all its objects", "")
-        if whole
-        else ("objects", ", nor that the objects of one image belong together")
-    )
-    return f"{what}: it knows nothing of what another seed would change{more}."
+    unknown = "it knows nothing of what another seed would change"
+    if all(_images(row) is not None for row in rows):
+        return f"images, each with all its objects: {unknown}."
+    return f"objects: {unknown}, nor that the objects of one image belong together."
 
 
 def _places(table: Table, rows: Sequence[Row]) -> Iterator[tuple[dict[str, str], list[Row]]]:

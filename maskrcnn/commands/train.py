@@ -133,7 +133,7 @@ class Run:
             torch.manual_seed(config.seed + world.rank)
         self.guard = LossGuard(device, self.schedule.max_loss)
         facts = {"config": self.stored_config, "data": assembly.data_summary(train_set, val_set)}
-        self.keeper = Keeper(files, self.learner, self.guard, world, facts, self.schedule.max_loss)
+        self.keeper = Keeper(files, self.learner, self.guard, world, facts)
         self.evaluator = Evaluator(config, val_set, self.learner.evaluated_model, device, world)
         self.best: float | None = None  # AP of best.pt
         self.best_step = 0

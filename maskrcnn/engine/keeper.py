@@ -26,10 +26,9 @@ class Keeper:
         guard: LossGuard,
         world: World,
         facts: dict[str, Any],
-        max_loss: float,
     ) -> None:
         self._files, self._learner, self._guard, self._world = files, learner, guard, world
-        self._facts, self._max_loss = facts, max_loss
+        self._facts = facts
 
     def save(self, step: int, best: float | None) -> Report | None:
         """Write last.pt; called in all processes, which wait for it. Returns what is known of the step.
@@ -74,7 +73,7 @@ class Keeper:
     def _words(self, error: LossError, parts: Sequence[TrainBatch]) -> str:
         path = self._files.path / f"failed_step_{error.report.step:08d}.pt"
         saved = save_failed_step(path, self._learner, self._facts["config"], error.report, parts)
-        return f"{describe(error.report, parts, self._max_loss)}\n{saved}"
+        return f"{describe(error.report, parts, self._learner.schedule.max_loss)}\n{saved}"
 
     def content(self, step: int, best: float | None, random_states: list[dict[str, Any]]) -> dict[str, Any]:
         """What a checkpoint holds."""
