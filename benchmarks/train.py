@@ -24,10 +24,17 @@ from maskrcnn.engine.learner import Learner, Precision, autocast
 from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.engine.train import train
+from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 Step = dict[str, Any]
+VARIANTS = (
+    "eager",
+    "compiled",
+    "graphs",
+)  # of our step: as it is, compile=true, and cuda_graphs=true with it
 SETTING = "R50-FPN, frozen norms, stem and res2 frozen, 512 regions an image, SGD"
+COMPILING = 3  # steps until every shape is compiled and captured
 LR = 1e-6  # the weights stay, in effect, those that both sides share
 
 
@@ -38,18 +45,37 @@ class Comparison:
     ours: Precision
     peer: Precision
     goal: str
+    variant: str = "eager"
+
+    @property
+    def own(self) -> str:
+        """Our side in words."""
+        return self.ours if self.variant == "eager" else f"{self.ours} {self.variant}"
+
+    @property
+    def name(self) -> str:
+        """Both sides in words; torchvision's in float32 goes without saying."""
+        return self.own if self.peer == "fp32" else f"{self.own} beside {self.peer}"
 
 
-def comparisons(device: torch.device, precisions: str, peers: str) -> list[Comparison]:
-    """Every one of ``precisions`` beside every one of ``peers``; empty: what the device is measured in."""
+def comparisons(
+    device: torch.device, precisions: str, peers: str, variants: str = "eager"
+) -> list[Comparison]:
+    """Every one of ``precisions`` in every one of ``variants`` beside every one of ``peers``; empty: what the device
+    is measured in."""
     on_cpu = device.type == "cpu"
     wanted = precisions or ("fp32,bf16" if on_cpu else "bf16")
     beside = peers or ("fp32" if on_cpu else "fp32,fp16")
     found = []
     for ours in map(detectors.known_precision, wanted.split(",")):
-        for peer in map(detectors.known_precision, beside.split(",")):
-            goal = "1.5x" if on_cpu and ours == "fp32" else "2.5x"
-            found.append(Comparison(ours, peer, goal if peer == "fp32" else "1.6x"))
+        for variant in variants.split(","):
+            if variant not in VARIANTS:
+                raise UserError(f"{variant}: of variants there are {', '.join(VARIANTS)}")
+            if variant == "graphs" and on_cpu:
+                raise UserError("variants=graphs captures CUDA graphs, and there is no GPU here")
+            for peer in map(detectors.known_precision, beside.split(",")):
+                goal = "1.5x" if on_cpu and ours == "fp32" else "2.5x"
+                found.append(Comparison(ours, peer, goal if peer == "fp32" else "1.6x", variant))
     return found
 
 
@@ -61,14 +87,22 @@ def dimensions(device: torch.device, batch: int, side: int) -> tuple[int, tuple[
 
 
 def run(
-    repeats: int = 5, batch: int = 0, side: int = 0, threads: int = 2, precisions: str = "", peers: str = ""
+    repeats: int = 5,
+    batch: int = 0,
+    side: int = 0,
+    threads: int = 2,
+    precisions: str = "",
+    peers: str = "",
+    variants: str = "eager",
 ) -> dict[str, Any]:
-    """Steps of ``batch`` images of ``side`` x ``side``, ours in each of ``precisions``, torchvision's in ``peers``.
+    """Steps of ``batch`` images of ``side`` x ``side``, ours in each of ``precisions`` and ``variants`` (``eager``,
+    ``compiled``, ``graphs``), torchvision's in ``peers``.
 
     Nothing given: `dimensions` and `comparisons` of the device; on a GPU ours in bf16 beside fp32 and fp16 (AMP).
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted, (batch, size) = comparisons(device, precisions, peers), dimensions(device, batch, side)
+    wanted = comparisons(device, precisions, peers, variants)
+    batch, size = dimensions(device, batch, side)
     before = {**machine(), "freed_memory_kept": keep_freed_memory(), "threads": threads}
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,18 +111,19 @@ def run(
     rows, losses, work, speed = list[Row](), {}, {}, {}
     for pair in wanted:
         own, peer = detectors.pair(images)
-        ours = _finished(our_step(own.to(device), images, device, pair.ours), device)
+        ours = _finished(our_step(own.to(device), images, device, pair.ours, pair.variant), device)
         theirs = _finished(their_step(peer.to(device), images, device, pair.peer), device)
+        for _ in range(0 if pair.variant == "eager" else COMPILING):
+            ours()
         shape = f"{batch} x {size[0]}x{size[1]}"
-        setting = f"{SETTING}, {shape}, ours in {pair.ours}, {device.type}, {threads} threads"
+        setting = f"{SETTING}, {shape}, ours in {pair.own}, {device.type}, {threads} threads"
         words = f"torchvision in {pair.peer}{'' if pair.peer == 'fp32' else ' autocast'}"
         wall, cpu = compare_steps("training step", words, setting, ours, theirs, repeats, pair.goal)
         rows += [wall, cpu]
-        name = pair.ours if pair.peer == "fp32" else f"{pair.ours} beside {pair.peer}"
-        speed[name] = images_per_second(wall, batch)
-        if device.type == "cpu" and pair.ours == "fp32":
+        speed[pair.name] = images_per_second(wall, batch)
+        if device.type == "cpu" and pair.ours == "fp32" and pair.variant == "eager":
             work = arithmetic({"ours": ours, "torchvision": theirs})
-        losses[name] = {"ours": _rounded(ours()), "torchvision": _rounded(theirs())}
+        losses[pair.name] = {"ours": _rounded(ours()), "torchvision": _rounded(theirs())}
     return {
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
@@ -152,11 +187,17 @@ def counts(batch: TrainBatch, device: torch.device) -> dict[str, Any]:
 
 
 def our_step(
-    model: MaskRCNN, batch: TrainBatch, device: torch.device, precision: Precision | str
+    model: MaskRCNN,
+    batch: TrainBatch,
+    device: torch.device,
+    precision: Precision | str,
+    variant: str = "eager",
 ) -> Callable[[], Step]:
     """The engine's own training loop, one step at a time; the losses are those of the step before."""
     schedule = Schedule(steps=0, batch_size=len(batch.image_ids), lr=LR, lr_batch_size=len(batch.image_ids))
     learner = Learner(model, schedule, device, precision)  # type: ignore[arg-type]
+    if variant != "eager":
+        learner.compile(cuda_graphs=variant == "graphs")
     guard, log = LossGuard(device, 1e9), RunLog(Path(), 0, 0, len(batch.image_ids), active=False)
     last: dict[str, float] = {}
 

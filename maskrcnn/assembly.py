@@ -41,6 +41,7 @@ _FREE = (
     "data.source.on_corrupt_image",
     "accumulate",
     "compile",
+    "cuda_graphs",
 )
 # What ends early is gone on with otherwise: a resumed run may change these, which is said.
 CHANGEABLE = (

@@ -128,6 +128,7 @@ class Train(Common):
     precision: Precision = "fp32"
     accumulate: Positive = 1
     compile: bool = False
+    cuda_graphs: bool = False
     num_classes: int | None = None
     num_keypoints: int | None = None
     categories: list[dict[str, Any]] | None = None

@@ -24,7 +24,6 @@ from maskrcnn.engine.keeper import Keeper
 from maskrcnn.engine.learner import (
     Learner,
     be_deterministic,
-    compile_static_parts,
     random_state,
     set_random_state,
 )
@@ -53,11 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _run(config: DictConfig, device: torch.device, world: World, interruption: Interruption) -> None:
-    if config.evaluation.patience and not config.evaluation.every:
-        raise UserError(
-            f"evaluation.patience={config.evaluation.patience} counts evaluations, but with evaluation.every=0 there "
-            "is one, at the end: set evaluation.every to the steps between two"
-        )
+    check_together(config, device)
     train_set, val_set = world.main_first(
         lambda: (assembly.open_data(config, "train"), assembly.open_data(config, "val"))
     )
@@ -81,6 +76,26 @@ def _run(config: DictConfig, device: torch.device, world: World, interruption: I
         ).go()
     finally:
         files.unlock()
+
+
+def check_together(config: DictConfig, device: torch.device) -> None:
+    """Raise UserError for settings that are right by themselves, but not with each other."""
+    if config.evaluation.patience and not config.evaluation.every:
+        raise UserError(
+            f"evaluation.patience={config.evaluation.patience} counts evaluations, but with evaluation.every=0 there "
+            "is one, at the end: set evaluation.every to the steps between two"
+        )
+    if not config.cuda_graphs:
+        return
+    if device.type != "cuda":
+        raise UserError(f"cuda_graphs=true needs a GPU, but the run is on {device}: leave it out")
+    if not config.compile:
+        raise UserError("cuda_graphs=true captures what compile=true compiles: set that too")
+    if config.accumulate > 1:
+        raise UserError(
+            f"cuda_graphs=true with accumulate={config.accumulate}: torch's graphs write over gradients that are still "
+            "to be added to (pytorch issue 169545); set accumulate=1"
+        )
 
 
 def _newest(
@@ -143,7 +158,7 @@ class Run:
         """Train from where the stored run left off, then evaluate if that has not been done."""
         self._start()
         if self.config.compile:
-            compile_static_parts(self.learner.model)
+            self.learner.compile(self.config.cuda_graphs)
         if self.world.is_main:
             config = OmegaConf.create(self.stored_config)
             OmegaConf.save(config, self.files.path / "config.yaml", resolve=True)
@@ -274,9 +289,10 @@ class Run:
 
     def _evaluate(self, step: int) -> bool:
         """Score the validation set; the best weights so far are kept aside. Whether to end training here."""
-        metrics = self.evaluator.run(
-            self.files.path, f"step {step}", self.config.log.images, lambda: self.interruption.requested
-        )
+        with self.learner.evaluating():
+            metrics = self.evaluator.run(
+                self.files.path, f"step {step}", self.config.log.images, lambda: self.interruption.requested
+            )
         self.log.metrics(step, metrics)
         if (picture := self.evaluator.picture) is not None:
             self.log.picture(step, "ground truth | predictions", picture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,25 @@ class Learner:
         self.optimizer = build_optimizer(model, schedule)
         self.scaler = GradScaler(device.type, enabled=precision == "fp16")
         self.ema = None if schedule.ema is None else Ema(model, schedule.ema)
+        self._graphs = False
+
+    def compile(self, cuda_graphs: bool = False) -> None:
+        """Compile the model's static parts.
+
+        cuda_graphs: on a GPU, also capture them, forward and backward, for every shape that they meet: a pass then
+        launches a few graphs in place of hundreds of kernels. Raises UserError where nothing can be compiled.
+        """
+        _compile_static_parts(self.model, "reduce-overhead" if cuda_graphs else None)
+        self._graphs = cuda_graphs
+
+    def begin_pass(self) -> None:
+        """Tell captured graphs that nothing of the pass before is needed any more: they write over it."""
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """Within it nothing is captured: the number of detections differs from image to image."""
+        return torch.compiler.set_stance("force_eager") if self._graphs else nullcontext()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Within it, forward passes compute in the precision asked for."""
@@ -70,11 +89,8 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     )
 
 
-def compile_static_parts(model: MaskRCNN) -> None:
-    """Compile what has no data-dependent choice in it: backbone, pyramid, and the networks of the heads.
-
-    Raises UserError where nothing can be compiled on the model's device.
-    """
+def _compile_static_parts(model: MaskRCNN, mode: str | None) -> None:
+    """Compile what has no data-dependent choice in it: backbone, pyramid, and the networks of the heads."""
     _check_compiler(next(model.parameters()).device)
     parts: list[nn.Module | None] = [model.backbone, model.pyramid]
     parts += [None if model.rpn is None else model.rpn.head]
@@ -85,7 +101,7 @@ def compile_static_parts(model: MaskRCNN) -> None:
         parts += [model.keypoint_head.trunk]
     for part in parts:
         if part is not None:
-            part.compile()
+            part.compile(mode=mode)
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -49,6 +49,7 @@ def train(
         counts = world.sum(count(learner, parts)).clamp(min=1) if accumulate > 1 else torch.empty(0)
         sums = []
         for index, part in enumerate(parts):
+            learner.begin_pass()
             with without_sync(model, last=index == accumulate - 1):
                 with learner.autocast():
                     terms = model(*on_device(part, learner.device))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torchvision.ops import stochastic_depth
 
 from benchmarks.counting import Counted
@@ -190,6 +191,39 @@ def test_a_gradient_that_is_not_finite_ends_the_run_whatever_is_drawn_of_it(tmp_
     log = RunLog(tmp_path, 0, 9, 2, histograms=1)
     with pytest.raises(LossError):
         run_train(learner, repeat(one), log, limit=1e38)
+
+
+@pytest.mark.slow
+def test_graphs_are_told_where_a_pass_begins_and_kept_out_of_evaluation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As torch's CUDA graph trees want it. On a CPU torch compiles the same, and captures nothing."""
+    torch.compiler.reset()
+    counters.clear()
+    events: list[str] = []
+    real = torch.compiler.cudagraph_mark_step_begin
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: (events.append("mark"), real()))
+    one = TrainBatch(random_images(2, 64), random_targets(2, 64), [0, 1])
+    one = one._replace(images=replace(one.images, pixels=one.images.pixels.double()))
+    schedule = Schedule(steps=3, batch_size=2, lr=1e-5, lr_batch_size=2, warmup_steps=0)
+    trained, detected = [], []
+    for compiled in (False, True):
+        model = build(*TINY, "model.backbone.norm=frozen_bn").double()
+        learner = Learner(model, schedule, CPU, "fp64")
+        if compiled:
+            learner.compile(cuda_graphs=True)
+        model.register_forward_pre_hook(lambda m, given: events.append("pass"))
+        events.clear()
+        run_train(learner, repeat(one))
+        assert events == (["mark", "pass"] if compiled else ["pass"]) * 3
+        before = counters["frames"]["total"]
+        assert bool(before) == compiled
+        with learner.evaluating(), torch.no_grad():
+            detected.append(model.eval().detect(one.images))
+        assert counters["frames"]["total"] == before
+        trained.append(model.state_dict())
+    torch.testing.assert_close(trained[1], trained[0], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(detected[1].boxes, detected[0].boxes, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.long

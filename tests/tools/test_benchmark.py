@@ -63,6 +63,17 @@ def test_a_gpu_measures_the_training_step_in_bf16_beside_both_of_torchvisions() 
     assert train.dimensions(CPU, 0, 0) == (2, (512, 512))
     assert train.comparisons(CPU, "bf16", "bf16") == [Comparison("bf16", "bf16", "1.6x")]
     assert train.dimensions(CUDA, 3, 64) == (3, (64, 64))
+    variants = train.comparisons(CUDA, "bf16", "fp32,fp16", "compiled,graphs")
+    assert [(c.name, c.goal) for c in variants] == [
+        ("bf16 compiled", "2.5x"),
+        ("bf16 compiled beside fp16", "1.6x"),
+        ("bf16 graphs", "2.5x"),
+        ("bf16 graphs beside fp16", "1.6x"),
+    ]
+    with pytest.raises(UserError, match="jit: of variants there are eager, compiled, graphs"):
+        train.comparisons(CPU, "", "", "jit")
+    with pytest.raises(UserError, match="variants=graphs captures CUDA graphs"):
+        train.comparisons(CPU, "", "", "graphs")
     with pytest.raises(UserError, match="int8: of precisions there are fp32, bf16, fp16, fp64"):
         train.comparisons(CPU, "int8", "")
 

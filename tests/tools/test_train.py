@@ -253,6 +253,20 @@ def test_patience_without_evaluations_is_refused(tiny: Sequence[str]) -> None:
         train.main([*tiny, "evaluation.patience=3"])
 
 
+@pytest.mark.parametrize(
+    ("device", "changes", "words"),
+    [
+        ("cpu", ["compile=true"], "needs a GPU, but the run is on cpu"),
+        ("cuda", [], "captures what compile=true compiles"),
+        ("cuda", ["compile=true", "accumulate=2"], "accumulate=2: .*set accumulate=1"),
+    ],
+)
+def test_graphs_where_they_cannot_be_are_refused(device: str, changes: list[str], words: str) -> None:
+    config = configs.compose_config("train", ["cuda_graphs=true", *changes])
+    with pytest.raises(UserError, match=words):
+        train.check_together(config, torch.device(device))
+
+
 @pytest.mark.parametrize(("answers", "whole"), [(6, True), (5, False)])
 def test_a_wish_to_stop_after_the_last_image_keeps_the_evaluation(
     run: Path, tmp_path: Path, answers: int, whole: bool
