@@ -166,13 +166,34 @@ class Samples(_Record):
 
 
 def _used(taken: Tensor) -> int:
-    """How many slots of ``[N, K]`` bool, taken from the front, are used by some image, at least 1.
+    """How many slots of ``[N, K]`` bool, taken from the front, are used by some image, at least 1; padded, all."""
+    return taken.shape[1] if _stays_padded(taken) else max(1, int(taken.sum(1).max()))
 
-    All of them but on a CPU: a GPU would have to be waited for, and wants the same shapes in every step.
-    """
-    if taken.device.type != "cpu" or torch.compiler.is_compiling():
-        return taken.shape[1]
-    return max(1, int(taken.sum(1).max()))
+
+def used_rows(valid: Tensor) -> Tensor | None:
+    """Which rows of ``[N * K]`` hold something where ``valid`` is ``[N, K]`` bool: ``[R]`` int64, one at least where
+    there are any rows. None is all of them: where slots stay padded."""
+    if _stays_padded(valid):
+        return None
+    rows = valid.flatten().nonzero()[:, 0]
+    return rows if len(rows) else torch.arange(min(1, valid.numel()))
+
+
+def pick(values: Tensor, rows: Tensor | None) -> Tensor:
+    """The ``rows`` of `used_rows` of ``[N * K, ...]``: ``[R, ...]``."""
+    return values if rows is None else values.index_select(0, rows)
+
+
+def spread(found: Tensor, rows: Tensor | None, shape: torch.Size) -> Tensor:
+    """The way back: ``[R, ...]`` to ``[N, K, ...]``, zero elsewhere. shape: (N, K)."""
+    if rows is not None:
+        found = found.new_zeros(shape.numel(), *found.shape[1:]).index_copy(0, rows, found)
+    return found.reshape(*shape, *found.shape[1:])
+
+
+def _stays_padded(slots: Tensor) -> bool:
+    """Everywhere but on a CPU: a GPU would have to be waited for, and wants the same shapes in every step."""
+    return slots.device.type != "cpu" or torch.compiler.is_compiling()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from maskrcnn.models.losses import full_precision, multiclass
 from maskrcnn.models.matching import take
 from maskrcnn.models.precision import exactly
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Detections, Loss, Samples, Targets
+from maskrcnn.structures import Detections, Loss, Samples, Targets, pick, spread, used_rows
 
 _COARSE = 2  # places per cell of a heatmap at which its maximum is looked for first
 _PEAKS = 4  # so many of its highest peaks are looked at closely
@@ -37,9 +37,10 @@ class KeypointHead(nn.Module):
 
     def heatmaps(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """Logits ``[N, K, J, M, M]`` within boxes ``[N, K, 4]``; of no meaning where not ``valid`` ``[N, K]``."""
-        maps = self.upsample(self.trunk(self.pooler(features, boxes, valid)))
+        rows = used_rows(valid)
+        maps = self.upsample(self.trunk(pick(self.pooler(features, boxes, valid), rows)))
         maps = F.interpolate(full_precision(maps), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return maps.reshape(*valid.shape, *maps.shape[1:])
+        return spread(maps, rows, valid.shape)
 
     def losses(self, features: dict[int, Tensor], positives: Samples, targets: Targets) -> dict[str, Loss]:
         """``keypoint``: softmax cross entropy over the M^2 cells, summed over labelled keypoints in their region."""

@@ -15,7 +15,7 @@ from maskrcnn.masks import aligned_mask_targets, has_mask, mask_targets
 from maskrcnn.models.losses import binary, full_precision, multiclass
 from maskrcnn.models.norms import LayerNorm, batch_norm_of, normalised
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Images, Loss, MaskBitmaps, Samples, Targets
+from maskrcnn.structures import Images, Loss, MaskBitmaps, Samples, Targets, pick
 
 MaskLoss = Literal["sigmoid", "class_agnostic", "softmax"]
 MaskTargets = Literal["exact", "bitmap_align"]
@@ -146,12 +146,18 @@ class MaskHead(nn.Module):
         self.predictor = predictor(num_maps=num_maps + background_map)
 
     def losses(
-        self, regions: Tensor, positives: Samples, targets: Targets, images: Images | None = None
+        self,
+        regions: Tensor,
+        positives: Samples,
+        targets: Targets,
+        images: Images | None = None,
+        rows: Tensor | None = None,
     ) -> dict[str, Loss]:
         """``mask``: cross entropy averaged over the cells of a region, summed over positives (of objects with a mask).
 
         regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``. images: their sizes are
-        what ``mask_targets=bitmap_align`` needs.
+        what ``mask_targets=bitmap_align`` needs. rows: ``[R]``, which of the N * K the regions are, all positives among
+        them; None is all.
         """
         if targets.masks is None:
             raise ValueError("the mask head needs masks, but the targets have none")
@@ -162,6 +168,7 @@ class MaskHead(nn.Module):
             with_mask = has_mask(targets.masks).gather(1, positives.matched)
         chosen = (positives.positive & with_mask).flatten()
         labels = torch.where(chosen, positives.labels.flatten(), 0)
+        wanted, chosen, labels = (pick(values, rows) for values in (wanted, chosen, labels))
         total, count = self._cross_entropy(logits, wanted, labels, chosen)
         return {"mask": Loss(total / side**2, count)}
 
@@ -185,7 +192,8 @@ class MaskHead(nn.Module):
         return binary(_own_map(logits, labels), wanted, chosen, count)
 
     def detect(self, regions: Tensor, labels: Tensor) -> Tensor:
-        """Mask probabilities ``[N, D, M, M]`` of each detection's own class (``labels`` ``[N, D]``), inside its box."""
+        """Mask probabilities ``[N, D, M, M]`` of each detection's own class (``labels`` ``[N, D]``), inside its box; of
+        regions ``[R, C', P', P']`` with ``labels`` ``[R]`` alone, ``[R, M, M]``."""
         logits = full_precision(self.predictor(regions))
         scores = logits.softmax(1) if self.loss == "softmax" else logits.sigmoid()
         own = _own_map(scores, labels.flatten())

@@ -15,7 +15,18 @@ from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.matching import match, take
 from maskrcnn.models.rpn import RPN
 from maskrcnn.sampling import sample
-from maskrcnn.structures import Detections, Images, Loss, Preprocessing, Proposals, Samples, Targets
+from maskrcnn.structures import (
+    Detections,
+    Images,
+    Loss,
+    Preprocessing,
+    Proposals,
+    Samples,
+    Targets,
+    pick,
+    spread,
+    used_rows,
+)
 
 SAMPLING_STREAM = 2
 
@@ -113,8 +124,9 @@ class MaskRCNN(nn.Module):
             losses |= self.box_head.losses(features, samples, targets)
         if self.mask_head is not None:
             positives = samples.positives()
-            regions = self.mask_regions(features, positives.boxes, positives.valid)
-            losses |= self.mask_head.losses(regions, positives, targets, images)
+            rows = used_rows(positives.valid)
+            regions = self.mask_regions(features, positives.boxes, positives.valid, rows)
+            losses |= self.mask_head.losses(regions, positives, targets, images, rows)
         if self.keypoint_head is not None:
             losses |= self.keypoint_head.losses(features, samples.positives(), targets)
         return losses
@@ -147,11 +159,18 @@ class MaskRCNN(nn.Module):
             detections = replace(detections, keypoints=self.keypoint_head.detect(features, detections))
         if self.mask_head is None:
             return detections
-        regions = self.mask_regions(features, detections.boxes, detections.valid)
-        masks = self.mask_head.detect(regions, detections.labels)
+        masks = self._masks(features, detections)
         if self.box_head is None:
             detections = replace(detections, scores=maskness(masks))
         return replace(detections, masks=masks)
+
+    def _masks(self, features: dict[int, Tensor], detections: Detections) -> Tensor:
+        """``[N, D, M, M]``."""
+        assert self.mask_head is not None
+        rows = used_rows(detections.valid)
+        regions = self.mask_regions(features, detections.boxes, detections.valid, rows)
+        masks = self.mask_head.detect(regions, pick(detections.labels.flatten(), rows))
+        return spread(masks, rows, detections.labels.shape)
 
     def features(self, images: Images) -> dict[int, Tensor]:
         """Maps ``[N, C, H/l, W/l]`` by stride l."""
@@ -170,15 +189,20 @@ class MaskRCNN(nn.Module):
         inside = (y.unsqueeze(-1) < height) & (x < width)  # [N, H, W]
         return (pixels * inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
 
-    def mask_regions(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
-        """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's."""
+    def mask_regions(
+        self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's.
+
+        rows: ``[R]``, those of the N * K boxes that are wanted; None is all.
+        """
         head = self.mask_head
         assert head is not None
         trunk = head.trunk
         if trunk is None:
             assert self.box_head is not None
             trunk = self.box_head.trunk
-        regions: Tensor = trunk(head.pooler(features, boxes, valid))
+        regions: Tensor = trunk(pick(head.pooler(features, boxes, valid), rows))
         return regions
 
     def _num_classes(self) -> int:

@@ -71,7 +71,7 @@ def test_a_training_step_waits_for_nothing(
     batch: TrainBatch, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NaN guard and all, between two lines of the log. Slots stay padded, as they do on a GPU."""
-    monkeypatch.setattr(structures, "_used", lambda taken: taken.shape[1])
+    monkeypatch.setattr(structures, "_stays_padded", lambda slots: True)
     small = TINY if model.endswith("fpn") else ["model.sampler.num_samples=16"]
     step = our_step(build(f"model={model}", *small, "model.backbone.norm=frozen_bn"), batch, CPU, "fp32")
     with Counted() as counted:
@@ -89,8 +89,8 @@ def test_slots_that_stay_padded_do_not_change_a_c4_models_training(
     images, targets, trained = random_images(2, 64), random_targets(2, 64), []
     images = replace(images, pixels=images.pixels.double())
     few = ["model.sampler.num_samples=48", "model.rpn.post_nms_train=16"]
-    for used in (structures._used, lambda taken: taken.shape[1]):
-        monkeypatch.setattr(structures, "_used", used)
+    for padded in (False, True):
+        monkeypatch.setattr(structures, "_stays_padded", lambda slots, padded=padded: padded)
         model = build("model=r18_c4", *TINY_C4, *few).double()
         losses = model.losses(images, targets)
         torch.stack([loss.total / loss.count for loss in losses.values()]).sum().backward()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from maskrcnn import assembly
+from maskrcnn import assembly, structures
 from maskrcnn import config as configs
 from maskrcnn.engine.schedule import Schedule, build_optimizer
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -69,6 +70,36 @@ def test_the_sum_of_losses_is_that_of_its_images() -> None:
     for name, loss in whole.items():
         assert loss.count == sum(part[name].count for part in parts)
         torch.testing.assert_close(loss.total, sum(part[name].total for part in parts), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("model", ["r18_fpn", "r18_fpn_keypoints"])
+def test_slots_that_a_cpu_leaves_out_change_nothing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three images with unlike numbers of objects and detections: what a GPU computes, all slots, is the same."""
+    images = random_images(3, 64)
+    images = replace(images, pixels=images.pixels.double())
+    targets = with_keypoints(random_targets(3, 64), 5)
+    small = ["model.pyramid.out_channels=16", "model.box_head.trunk.dim=32", "model.sampler.num_samples=32"]
+    small += ["model.rpn.post_nms_train=20", "model.box_head.score_threshold=0.26", "model.backbone.norm=gn"]
+    whole, regions = [], list[int]()
+    for padded in (False, True):
+        monkeypatch.setattr(structures, "_stays_padded", lambda slots, padded=padded: padded)
+        detector = build(f"model={model}", *small, "num_keypoints=5").double()
+        head = detector.keypoint_head or detector.mask_head
+        assert head is not None
+        assert head.trunk is not None
+        head.trunk.register_forward_hook(lambda trunk, given, out: regions.append(len(out)))
+        losses = detector.losses(images, targets)
+        torch.stack([loss.total / loss.count for loss in losses.values()]).sum().backward()
+        gradients = {n: p.grad for n, p in detector.named_parameters() if p.grad is not None}
+        with torch.no_grad():
+            found = detector.eval().detect(images, trim=True)
+        at = found.valid
+        seen = [None if maps is None else maps[at] for maps in (found.masks, found.keypoints)]
+        whole.append(({name: loss.total for name, loss in losses.items()}, gradients, found.boxes[at], seen))
+    assert len(set(at.sum(1).tolist())) > 1
+    assert regions[0] < regions[2]
+    assert regions[1] == at.sum() < regions[3] == at.numel()
+    torch.testing.assert_close(*whole, rtol=1e-7, atol=1e-10)
 
 
 def one_image(targets: Targets, n: int) -> Targets:
