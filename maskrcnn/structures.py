@@ -171,12 +171,14 @@ def _used(taken: Tensor) -> int:
 
 
 def used_rows(valid: Tensor) -> Tensor | None:
-    """Which rows of ``[N * K]`` hold something where ``valid`` is ``[N, K]`` bool: ``[R]`` int64, one at least where
-    there are any rows. None is all of them: where slots stay padded."""
+    """Which rows of ``[N * K]`` hold something where ``valid`` is ``[N, K]`` bool: ``[R]`` int64, one at least. None is
+    all of them, as where slots stay padded."""
     if _stays_padded(valid):
         return None
     rows = valid.flatten().nonzero()[:, 0]
-    return rows if len(rows) else torch.arange(min(1, valid.numel()))
+    if len(rows) == valid.numel():
+        return None
+    return rows if len(rows) else torch.zeros(1, dtype=torch.int64)
 
 
 def pick(values: Tensor, rows: Tensor | None) -> Tensor:
