@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from maskrcnn.errors import Interrupted, UserError
 
@@ -20,32 +22,45 @@ _FOR_MEMORY = {
     "propose": "give evaluation.batch_size=1",
     "predict": "give batch_size=1, or a smaller max_size",
 }
+STOPPED = 128 + signal.SIGINT  # as shells report it
 INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command goes on where this one stopped
 
 
-def run_tool(main: Callable[[Sequence[str]], None], description: str | None) -> None:
-    """Call ``main`` with the command line's arguments and exit.
+def run_tool(tool: str, description: str | None) -> None:
+    """Call ``main`` of the module maskrcnn.commands.``tool`` with the command line's arguments and exit.
 
-    A UserError is printed on stderr and ends with status 2; ``debug=true`` lets its traceback through. Modules of the
-    working directory can be named in configs (``_target_: my_operator.MyOperator``).
+    A UserError is printed on stderr and ends with status 2, Ctrl-C with 130 where the tool does not save first;
+    ``debug=true`` lets their tracebacks through. Modules of the working directory can be named in configs
+    (``_target_: my_operator.MyOperator``).
     """
     sys.path.append(os.getcwd())
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(description)
         sys.exit(0)
+
+    def main(arguments: Sequence[str]) -> None:
+        import_module(f"maskrcnn.commands.{tool}").main(
+            arguments
+        )  # neither --help nor Ctrl-C waits for torch
+
     # Left only once the error is forgotten: what it kept alive (processes that load data) ends before Python does.
-    sys.exit(_status(main, arguments))
+    sys.exit(_status(main, arguments, tool))
 
 
-def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> int:
+def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str], tool: str = "train") -> int:
     try:
         main(arguments)
     except Interrupted as error:
         print(f"interrupted: {error}", file=sys.stderr)
         return INTERRUPTED
+    except KeyboardInterrupt:
+        if "debug=true" in arguments:
+            raise
+        print("stopped at once; what was written before is kept", file=sys.stderr)
+        return STOPPED
     except Exception as error:
-        words = _words(error, main.__module__.rpartition(".")[2])
+        words = _words(error, tool)
         if words is None or "debug=true" in arguments:
             raise
         print(f"error: {words}", file=sys.stderr)

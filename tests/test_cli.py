@@ -1,14 +1,20 @@
-"""How a command ends where the disk refuses."""
+"""How a command ends where the disk refuses, and where it is stopped."""
 
 from __future__ import annotations
 
 import errno
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-import torch
 
 from maskrcnn.cli import _status
+
+TOOL = Path(__file__).resolve().parents[1] / "tools/train.py"
 
 
 def refusing(number: int) -> None:
@@ -33,10 +39,20 @@ def test_what_is_no_refusal_keeps_its_traceback() -> None:
         _status(broken, [])
 
 
-def test_a_full_gpu_is_answered_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    def full(arguments: Sequence[str]) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+def test_a_second_ctrl_c_ends_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(arguments: Sequence[str]) -> None:
+        raise KeyboardInterrupt
 
-    assert _status(full, []) == 2
-    assert "accumulate=4" in (printed := capsys.readouterr().err)
-    assert "Tried to allocate 2.00 GiB)" in printed
+    assert _status(stopped, []) == 130
+    assert capsys.readouterr().err == "stopped at once; what was written before is kept\n"
+    with pytest.raises(KeyboardInterrupt):
+        _status(stopped, ["debug=true"])
+
+
+def test_ctrl_c_while_torch_is_being_imported_is_no_traceback() -> None:
+    run = subprocess.Popen([sys.executable, str(TOOL)], stderr=subprocess.PIPE, text=True)
+    while "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text():
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    assert "Traceback" not in run.communicate()[1]
+    assert run.returncode == 130

@@ -14,7 +14,6 @@ table and scale name a file of configs/tables/.
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.ablate import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("ablate", __doc__)

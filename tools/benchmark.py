@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.benchmark import main
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    run_tool(main, __doc__)
+    run_tool("benchmark", __doc__)

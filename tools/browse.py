@@ -11,7 +11,6 @@ number of errors (missed, background, localisation, ...), of objects or by name,
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.browse import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("browse", __doc__)

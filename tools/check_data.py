@@ -7,7 +7,6 @@ defects.
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.check_data import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("check_data", __doc__)

@@ -10,7 +10,6 @@ Writes metrics.json (with a checkpoint also predictions.json and predictions.png
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.eval import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("eval", __doc__)

@@ -12,7 +12,6 @@ Examples:
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.explain import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("explain", __doc__)

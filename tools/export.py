@@ -12,7 +12,6 @@ of torch.export need torch, torchvision and maskrcnn_ops imported where they are
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.export import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("export", __doc__)

@@ -13,7 +13,6 @@ mask. Memory does not grow with the number or the size of the images: the networ
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.predict import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("predict", __doc__)

@@ -6,7 +6,6 @@ Started again, it resumes. Archives are checked against their published checksum
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.prepare_data import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("prepare_data", __doc__)

@@ -9,7 +9,6 @@ Example:
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.propose import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("propose", __doc__)

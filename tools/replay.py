@@ -4,7 +4,6 @@ Prints the losses of the run and of now, and the first module whose output is no
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.replay import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("replay", __doc__)

@@ -13,7 +13,6 @@ predictions.png and TensorBoard events.
 """
 
 from maskrcnn.cli import run_tool
-from maskrcnn.commands.train import main
 
 if __name__ == "__main__":
-    run_tool(main, __doc__)
+    run_tool("train", __doc__)

@@ -49,7 +49,7 @@ def ended(
 ) -> tuple[object, str]:
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with pytest.raises(SystemExit) as exit_:
-        run_tool(train.main, "help")
+        run_tool("train", "help")
     return exit_.value.code, capsys.readouterr().err
 
 
@@ -186,12 +186,12 @@ def test_a_full_gpu_is_answered_by_what_the_tool_has(
     tool: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(arguments: Sequence[str]) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
 
-    full.__module__ = f"maskrcnn.commands.{tool}"
-    assert _status(full, []) == 2
+    assert _status(full, [], tool) == 2
     printed = capsys.readouterr().err
     assert words in printed
+    assert "Tried to allocate 2.00 GiB)" in printed
     assert ("accumulate" in printed) == (tool == "train")
     with pytest.raises(torch.OutOfMemoryError):
         _status(full, ["debug=true"])
