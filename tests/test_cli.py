@@ -51,7 +51,7 @@ def test_a_second_ctrl_c_ends_in_words(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_ctrl_c_while_torch_is_being_imported_is_no_traceback() -> None:
     run = subprocess.Popen([sys.executable, str(TOOL)], stderr=subprocess.PIPE, text=True)
-    while "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text():
+    while run.poll() is None and "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text():
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
     assert "Traceback" not in run.communicate()[1]
