@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,11 @@ def open_run_dir(run_dir: str | None) -> Path:
 def open_device(name: str, threads: int | None) -> torch.device:
     """The device asked for. ``auto`` is a CUDA device (under torchrun each process's own), or the CPU without one."""
     if threads is not None:
+        cores = os.cpu_count() or 1
+        if threads > 8 * cores:
+            raise UserError(
+                f"threads={threads}: this machine has {cores} cores; leave it out to use them all"
+            )
         torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

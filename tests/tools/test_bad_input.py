@@ -160,6 +160,11 @@ def test_a_learning_rate_that_explodes_is_named(
     assert "schedule.lr" in message
 
 
+def test_threads_beyond_reason_are_refused() -> None:
+    with pytest.raises(UserError, match=r"threads=100000: this machine has \d+ cores"):
+        train.main(["threads=100000"])
+
+
 @pytest.mark.parametrize("tool", ["train", "eval", "predict"])
 def test_as_a_program(tool: str) -> None:
     wrong = subprocess.run(
