@@ -30,7 +30,7 @@ from maskrcnn.config_pretrained import pin_pretrained
 from maskrcnn.engine.learner import Precision
 from maskrcnn.engine.schedule import Schedule
 from maskrcnn.errors import UserError
-from maskrcnn.ranges import Count, Positive, PositiveAmount
+from maskrcnn.ranges import Count, Positive, PositiveAmount, Seed
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 # `init=FILE` is what people type; the node also holds a switch.
@@ -122,7 +122,7 @@ class Common:
 class Train(Common):
     """The keys of configs/train.yaml. The groups are checked against their own constructors."""
 
-    seed: int = 0
+    seed: Seed = 0
     deterministic: bool = False
     metric: str | None = None
     precision: Precision = "fp32"
@@ -253,7 +253,9 @@ def check(config: DictConfig, schema: type) -> None:
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
-        if "=" not in text and not text.startswith("~"):
+        if text.startswith("~"):
+            raise UserError(f"{text}: no key can be taken away; some can be null, as in model.mask_head=null")
+        if "=" not in text:
             raise UserError(f"cannot read the argument {text!r}: expected key=value, for example seed=1")
     lines = []
     for text in overrides:

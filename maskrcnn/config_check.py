@@ -18,12 +18,16 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
 
 def is_own(target: str) -> bool:
-    """Whether a ``_target_`` is defined in this project or is one of torch's layers, wherever it was imported from."""
-    homes = ("maskrcnn.", "maskrcnn_ops.", "torch.nn.modules.")
+    """Whether a ``_target_`` is a class of a model's or a data set's parts or one of torch's layers, wherever it was
+    imported from: to make one executes nothing that a config could choose."""
+    homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.")
     if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.")):
         return False
-    home = getattr(get_object(target), "__module__", None) or ""
-    return f"{home}.".startswith(homes)
+    try:
+        found = get_object(target)
+    except ImportError:  # of another version of the project
+        return False
+    return isinstance(found, type) and f"{found.__module__}.".startswith(homes)
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

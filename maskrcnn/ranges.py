@@ -29,6 +29,7 @@ class Bounds:
 
 Count = Annotated[int, Bounds(least=0)]
 Positive = Annotated[int, Bounds(least=1)]
+Seed = Annotated[int, Bounds(least=0, below=2**63)]
 Amount = Annotated[float, Bounds(least=0)]
 PositiveAmount = Annotated[float, Bounds(above=0)]
 Fraction = Annotated[float, Bounds(least=0, below=1)]

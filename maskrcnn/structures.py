@@ -182,8 +182,13 @@ def used_rows(valid: Tensor) -> Tensor | None:
 
 
 def pick(values: Tensor, rows: Tensor | None) -> Tensor:
-    """The ``rows`` of `used_rows` of ``[N * K, ...]``: ``[R, ...]``."""
-    return values if rows is None else values.index_select(0, rows)
+    """The ``rows`` of `used_rows` of ``[N * K, ...]``: ``[R, ...]``; maps ``[R, C, H, W]``, and their gradient, in
+    channels-last."""
+    if rows is None:
+        return values
+    if values.dim() != 4:
+        return values.index_select(0, rows)
+    return values.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
 
 
 def spread(found: Tensor, rows: Tensor | None, shape: torch.Size) -> Tensor:

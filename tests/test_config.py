@@ -101,6 +101,8 @@ WRONG = [
     ),
     ("evaluation.cell=0", "evaluation.cell=0 is not a number above 0"),
     ("seed=true", "seed=True is not a whole number"),
+    ("seed=99999999999999999999", "is not a whole number of at least 0 and below 9.22337e+18"),
+    ("~model.mask_head", "no key can be taken away; some can be null"),
     ("schedule.optimizer=lamb", "schedule.optimizer='lamb' is not one of sgd, adamw"),
     ("model.rpn.nms_iuo=0.5", "did you mean model.rpn.nms_iou"),
     ("+model.rpn.nms=0.5", "unknown key 'model.rpn.nms': maskrcnn.models.rpn.RPN takes"),
@@ -120,7 +122,14 @@ def test_wrong_arguments_are_answered_in_words(override: str, words: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "override", ["schedule.lr=0", "schedule.clip_norm=null", "schedule.ema=0.999", "schedule.momentum=0"]
+    "override",
+    [
+        f"seed={2**63 - 1}",
+        "schedule.lr=0",
+        "schedule.clip_norm=null",
+        "schedule.ema=0.999",
+        "schedule.momentum=0",
+    ],
 )
 def test_values_on_a_bound_that_means_something_are_taken(override: str) -> None:
     configs.compose_config("train", [override])

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     failed: list[str] = []
     if missing and not settings.report_only:
-        interruption = Interruption(runner.processes.stop)
+        interruption = Interruption("stopping when the runs have saved", runner.processes.stop)
         with interruption.watched():
             runner.prepare()
             if settings.launcher is not None:

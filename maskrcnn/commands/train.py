@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from maskrcnn import config as configs
 from maskrcnn.commands.evaluation import Evaluator
 from maskrcnn.config_pretrained import drop_pretrained, pin_norms
 from maskrcnn.data.dataset import Dataset
-from maskrcnn.data.loader import TrainBatch
+from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.workers import BatchError
 from maskrcnn.engine.distributed import World, joined, lost_peer
 from maskrcnn.engine.guard import LossError, LossGuard, Report
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     torch.manual_seed(config.seed)
     be_deterministic(config.deterministic)
     device = assembly.open_device(config.device, config.threads)
-    interruption = Interruption()
+    interruption = Interruption("stopping after this step, with a checkpoint")
     with interruption.watched(), joined(device) as world:
         before, console.quiet = console.quiet, not world.is_main
         try:
@@ -149,6 +149,7 @@ class Run:
         self.guard = LossGuard(device, self.schedule.max_loss)
         facts = {"config": self.stored_config, "data": assembly.data_summary(train_set, val_set)}
         self.keeper = Keeper(files, self.learner, self.guard, world, facts)
+        self.loader = self._train_loader()
         self.evaluator = Evaluator(config, val_set, self.learner.evaluated_model, device, world)
         self.best: float | None = None  # AP of best.pt
         self.best_step = 0
@@ -165,6 +166,11 @@ class Run:
             changeable = {key: OmegaConf.select(config, key) for key in assembly.CHANGEABLE}
             note_session(self.files.path, self.step, changeable)
         console.print(self._headline())
+        if self.config.cuda_graphs and self.config.data.train_loader.buckets is None:
+            words = (
+                "cuda_graphs=true captures every size of canvas; data.train_loader.buckets=128 keeps them few"
+            )
+            console.print(words, style="yellow")
         if (doubt := self.schedule.doubt) is not None:
             console.print(doubt, style="yellow")
         settings = configs.plain_dict(self.config.log)
@@ -216,7 +222,7 @@ class Run:
                 console.print(f"  {name}: {reason}")
 
     def _train(self) -> None:
-        with closing(self._batches()) as batches:
+        with closing(self.loader.batches(self.step)) as batches:
             train(
                 self.learner,
                 batches,
@@ -255,9 +261,9 @@ class Run:
         """The signal that asked the run to stop may itself be why a process ended."""
         return Interrupted(words) if self.interruption.requested else UserError(words)
 
-    def _batches(self) -> Generator[TrainBatch]:
+    def _train_loader(self) -> TrainLoader:
         data = self.config.data
-        loader = configs.build(data.train_loader)(
+        loader: TrainLoader = configs.build(data.train_loader)(
             self.train_set,
             configs.build(data.train_transform),
             self.part_size,
@@ -267,8 +273,7 @@ class Run:
             accumulate=self.config.accumulate,
             pin_memory=self.device.type == "cuda",
         )
-        batches: Generator[TrainBatch] = loader.batches(self.step)
-        return batches
+        return loader
 
     def _after_step(self, step: int, report: Report | None) -> bool:
         """Checkpoint before evaluation, so that a run stopped while evaluating loses nothing; whether to end."""

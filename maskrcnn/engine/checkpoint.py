@@ -68,6 +68,8 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         )
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "weights_only" in reason:  # torch goes on to advise loading what executes code
+            reason = "it is damaged, no file of torch's, or holds more than tensors and plain values"
         raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
     if whole is False:
         raise UserError(f"checkpoint {path} cannot be read: it is damaged (its checksum is another)")

@@ -53,20 +53,27 @@ class World:
         return values or []
 
     def share(self, make: Callable[[], Value]) -> Value:
-        """What ``make`` returns in the main process, in every process; only the main one calls it."""
+        """What ``make`` returns in the main process, or the UserError that it raises there, in every process; only the
+        main one calls it."""
         if self.size == 1:
             return make()
-        box: list[Any] = [make() if self.is_main else None]
+        box: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                box[0] = make()
+            except UserError as error:
+                box[1] = error
         dist.broadcast_object_list(box)
+        if box[1] is not None:
+            raise box[1]
         value: Value = box[0]
         return value
 
     def main_first(self, make: Callable[[], Value]) -> Value:
         """``make`` in the main process first (which may write files that it reads), then in all others."""
-        value = make() if self.is_main else None
-        if self.size > 1:
-            dist.barrier()
-        return make() if value is None else value
+        made: list[Value] = []
+        self.share(lambda: made.append(make()))
+        return made[0] if made else make()
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over the processes after every backward pass."""

@@ -5,6 +5,7 @@ A second SIGTERM changes nothing: batch systems send several.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """``requested`` turns true when one of the signals arrives, and ``then`` is called."""
+    """``requested`` turns true when one of the signals arrives, and ``then`` is called.
 
-    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+    words: said at once, by the main process: a step may take long, and who hears nothing presses Ctrl-C again.
+    """
+
+    def __init__(self, words: str, then: Callable[[], None] = lambda: None) -> None:
         self.requested = False
-        self._then = then
+        self._words, self._then = words, then
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -31,6 +35,10 @@ class Interruption:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self.requested and os.environ.get("RANK", "0") == "0":
+            os.write(
+                2, f"\n{self._words}; Ctrl-C again stops at once\n".encode()
+            )  # print may be interrupted itself
         self.requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -126,7 +126,8 @@ class RunDir:
     def newest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read, or None where there is none.
 
-        One that is damaged is passed over in words. Raises UserError where there are some, but all damaged.
+        One that is damaged is passed over in words. Raises UserError where there are some, but all damaged, or best.pt
+        alone, which a new run would write over.
         """
         damage = []
         for path in self._checkpoints():
@@ -142,6 +143,11 @@ class RunDir:
         if damage:
             raise UserError(
                 "\n".join([*damage, f"no checkpoint is left to resume from; empty {self.path} to start anew"])
+            )
+        if (best := self.path / "best.pt").exists():
+            raise UserError(
+                f"run_dir={self.path} holds best.pt and no last.pt to resume from: give another run_dir, with "
+                f"init={best} to start from its weights"
             )
         return None
 

@@ -44,6 +44,14 @@ class Schedule:
     layer_decay: PositiveAmount = 1.0
     ema: Fraction | None = None
 
+    def __post_init__(self) -> None:
+        if any(milestone >= 1 for milestone in self.milestones):
+            meant = [round(milestone / max(self.steps, 1), 4) for milestone in self.milestones]
+            raise UserError(
+                f"schedule.milestones={list(self.milestones)} are fractions of schedule.steps={self.steps}, below 1: "
+                f"if steps are meant, give {meant}"
+            )
+
     @property
     def scaled_lr(self) -> float:
         """The rate at full height for this batch size."""

@@ -28,7 +28,7 @@ class FullyConnected(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """``[R, K]`` to ``[R, D]``."""
         plain = (
-            torch.is_autocast_enabled("cpu") or torch.get_num_threads() == 1 or torch.compiler.is_compiling()
+            torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or torch.get_num_threads() == 1
         )
         if plain or input.device.type != "cpu" or input.dtype != torch.float32 or len(input) == 0:
             return super().forward(input)

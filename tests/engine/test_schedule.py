@@ -7,6 +7,7 @@ from torch import nn
 
 from maskrcnn import config as configs
 from maskrcnn.engine.schedule import Schedule, build_optimizer
+from maskrcnn.errors import UserError
 
 
 def test_the_rate_scales_with_the_batch() -> None:
@@ -80,3 +81,8 @@ def test_norms_and_biases_decay_only_if_asked(optimizer: str) -> None:
     assert found == {(4, 3, 3, 3): 0.1, (4,): 0.0}
     schedule = Schedule(optimizer=optimizer, weight_decay=0.1)  # type: ignore[arg-type]
     assert {group["weight_decay"] for group in build_optimizer(model, schedule).param_groups} == {0.1}
+
+
+def test_milestones_in_steps_are_refused_with_the_fractions_that_were_meant() -> None:
+    with pytest.raises(UserError, match=r"\[60000, 80000\] are fractions .* give \[0\.6667, 0\.8889\]"):
+        Schedule(steps=90000, milestones=[60000, 80000])

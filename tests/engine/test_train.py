@@ -215,6 +215,7 @@ def test_graphs_are_told_where_a_pass_begins_and_kept_out_of_evaluation(
         model.register_forward_pre_hook(lambda m, given: events.append("pass"))
         events.clear()
         run_train(learner, repeat(one))
+        assert not counters["graph_break"]
         assert events == (["mark", "pass"] if compiled else ["pass"]) * 3
         before = counters["frames"]["total"]
         assert bool(before) == compiled

@@ -102,6 +102,28 @@ def test_slots_that_a_cpu_leaves_out_change_nothing(model: str, monkeypatch: pyt
     torch.testing.assert_close(*whole, rtol=1e-7, atol=1e-10)
 
 
+@pytest.mark.parametrize("model", ["r18_fpn", "r18_fpn_keypoints"])
+def test_slots_left_out_leave_maps_channels_last(model: str) -> None:
+    """What a trunk is given, and the gradient that a RoI operator gets back: else both take their slow paths."""
+    detector = build(f"model={model}", "model.sampler.num_samples=32", "num_keypoints=5")
+    head = detector.keypoint_head or detector.mask_head
+    assert head is not None
+    assert head.trunk is not None
+    seen: list[bool] = []
+
+    def note(maps: torch.Tensor) -> None:
+        seen.append(maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous())
+
+    def pooled(pooler: torch.nn.Module, given: object, out: torch.Tensor) -> None:
+        out.register_hook(note)
+
+    head.trunk.register_forward_pre_hook(lambda trunk, given: note(given[0]))
+    head.pooler.register_forward_hook(pooled)
+    losses = detector.losses(random_images(3, 64), with_keypoints(random_targets(3, 64), 5))
+    torch.stack([loss.total for loss in losses.values()]).sum().backward()
+    assert seen == [True, True]
+
+
 def one_image(targets: Targets, n: int) -> Targets:
     masks = targets.masks
     assert masks is not None

@@ -104,6 +104,21 @@ def losses(run_dir: Path) -> dict[str, list[float]]:
     return {name: [event.value for event in events.Scalars(name)] for name in names}
 
 
+@pytest.mark.slow
+def test_a_users_mistake_is_the_same_sentence_in_all_processes(exact: list[str], tmp_path: Path) -> None:
+    """Of data, which the main process reads first, and of the run directory, which it alone reads."""
+    (tmp_path / "last.pt").write_bytes(b"nothing")
+    for changes, words in (
+        (["data.source.num_val=0"], "num_val must be at least 1"),
+        ([f"run_dir={tmp_path}"], "no checkpoint is left to resume from"),
+    ):
+        for process in workers(2, [*exact, *changes]):
+            printed = process.communicate()[0]
+            assert process.returncode == 2, printed
+            assert words in printed
+            assert "lost another one" not in printed
+
+
 @pytest.mark.parametrize(("processes", "parts"), [(1, 4), (2, 1), (2, 2), (4, 1)])
 def test_losses_do_not_depend_on_how_the_batch_is_shared(
     exact: list[str], alone: Path, tmp_path: Path, processes: int, parts: int

@@ -19,6 +19,7 @@ import torch
 from maskrcnn.commands import replay, train
 from maskrcnn.engine import checkpoint
 from maskrcnn.engine.distributed import World
+from maskrcnn.engine.interruption import Interruption
 from maskrcnn.engine.run_dir import RunDir
 from maskrcnn.errors import Interrupted, UserError
 
@@ -186,6 +187,28 @@ def test_when_all_checkpoints_are_damaged_the_run_does_not_start_over(
     (tmp_path / "last.pt").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"(?s)last\.pt cannot be read.*no checkpoint is left to resume from"):
         train.main([*tiny, f"run_dir={tmp_path}"])
+
+
+def test_a_run_of_which_only_the_best_is_left_is_not_written_over(
+    tiny: Sequence[str], tmp_path: Path, run: Path
+) -> None:
+    (tmp_path / "best.pt").write_bytes((run / "best.pt").read_bytes())
+    with pytest.raises(UserError, match=r"holds best\.pt and no last\.pt .*init=.*best\.pt"):
+        train.main([*tiny, f"run_dir={tmp_path}"])
+    assert (tmp_path / "best.pt").read_bytes() == (run / "best.pt").read_bytes()
+
+
+def test_the_first_ctrl_c_is_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for rank, words in (("0", "stopping after this step; Ctrl-C again stops at once"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        interruption = Interruption("stopping after this step")
+        with interruption.watched():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.requested
+        assert capfd.readouterr().err.strip() == words
 
 
 def test_a_full_disk_ends_in_words_with_the_former_checkpoint_whole(

@@ -228,7 +228,9 @@ def a_run(tiny: Sequence[str], tmp_path: Path, world: World, *changes: str) -> t
     torch.manual_seed(config.seed)
     data = [assembly.open_data(config, split) for split in ("train", "val")]
     assembly.set_categories(config, data[0])
-    return train.Run(config, RunDir(tmp_path), torch.device("cpu"), world, Interruption(), *data, None)
+    return train.Run(
+        config, RunDir(tmp_path), torch.device("cpu"), world, Interruption("stopping"), *data, None
+    )
 
 
 def test_processes_begin_with_the_same_weights_and_draw_otherwise(
