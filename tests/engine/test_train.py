@@ -20,7 +20,7 @@ from maskrcnn.data.shapes import Shapes
 from maskrcnn.data.transforms import Transform
 from maskrcnn.engine.distributed import World
 from maskrcnn.engine.guard import LossError, LossGuard, Report
-from maskrcnn.engine.learner import Learner
+from maskrcnn.engine.learner import Learner, Precision
 from maskrcnn.engine.logs import RunLog
 from maskrcnn.engine.schedule import Schedule, build_optimizer
 from maskrcnn.engine.train import train
@@ -82,6 +82,25 @@ def test_a_training_step_waits_for_nothing(
     assert len(step()) == 5  # the guard did read the losses of the step before
 
 
+@pytest.mark.parametrize(("precision", "accumulate"), [("fp16", 1), ("bf16", 2)])
+def test_scaling_clipping_averaging_and_parts_wait_for_nothing(
+    batch: TrainBatch, precision: Precision, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structures, "_stays_padded", lambda slots: True)
+    schedule = Schedule(steps=3, optimizer="adamw", lr=1e-5, clip_norm=1.0, ema=0.99, warmup_steps=0)
+    learner = Learner(build(*TINY, "model.backbone.norm=frozen_bn"), schedule, CPU, precision)
+    syncs = []
+    with Counted() as counted:
+        run_train(
+            learner,
+            repeat(batch),
+            after=lambda step, report: bool(syncs.append(counted.syncs.copy())),  # type: ignore[func-returns-value]
+            accumulate=accumulate,
+        )
+    assert len(syncs) == 3
+    assert syncs[2] - syncs[1] == {}
+
+
 def test_slots_that_stay_padded_do_not_change_a_c4_models_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -104,12 +123,12 @@ def test_slots_that_stay_padded_do_not_change_a_c4_models_training(
 
 
 def test_a_step_of_eight_images_takes_a_third_of_torchvisions_dispatches(batch: TrainBatch) -> None:
-    """torchvision 0.29's takes 4,421, counted in the same way (benchmarks/train.md)."""
+    """torchvision 0.29's takes 4,426, counted in the same way (benchmarks/train.md)."""
     step = our_step(build("model=r50_fpn", *TINY, "model.backbone.norm=frozen_bn"), batch, CPU, "fp32")
     step()
     with Counted() as counted:
         step()
-    assert 500 < counted.dispatches <= 4421 / 3
+    assert 500 < counted.dispatches <= 4426 / 3
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

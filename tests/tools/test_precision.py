@@ -13,6 +13,8 @@ import torch
 
 from maskrcnn.commands import train
 from maskrcnn.engine import checkpoint
+from maskrcnn.engine.guard import Report
+from tests.engine.test_train import resident_mib
 from tests.tools.test_survival import ROOT, TOOL, assert_same_bits, environment, weights
 
 
@@ -109,3 +111,28 @@ def test_deterministic_twice_the_same_bits_and_hardly_more_memory(tmp_path: Path
     assert usual > 0.5
     assert_same_bits(weights(tmp_path / "once"), weights(tmp_path / "twice"))
     assert max(once, twice) <= 1.2 * usual
+
+
+@pytest.mark.long
+def test_memory_is_flat_over_evaluations_checkpoints_and_workers(
+    tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least resident memory of 50 steps after the second evaluation, and of the last 50 of 800 steps, in which there
+    are 16 evaluations, 40 checkpoints and 100 epochs of two loading processes."""
+    resident: list[float] = []
+    after_step = train.Run._after_step
+
+    def noted(run: train.Run, step: int, report: Report | None) -> bool:
+        ends = after_step(run, step, report)
+        resident.append(resident_mib())
+        return ends
+
+    monkeypatch.setattr(train.Run, "_after_step", noted)
+    changed = ("schedule.steps", "checkpoint.every", "data.num_workers")
+    kept = [a for a in tiny if not a.startswith(changed)]
+    more = ["schedule.steps=800", "checkpoint.every=20", "data.num_workers=2", "evaluation.every=50"]
+    train.main([*kept, *more, "log.images=4", f"run_dir={tmp_path}"])
+    early, late = min(resident[100:150]), min(resident[-50:])
+    print(f"resident memory of the steps 100 to 150, and of the last 50 of 800: {early:.0f}, {late:.0f} MiB")
+    assert len(resident) == 800
+    assert late - early < 20
