@@ -117,8 +117,8 @@ def test_deterministic_twice_the_same_bits_and_hardly_more_memory(tmp_path: Path
 def test_memory_is_flat_over_evaluations_checkpoints_and_workers(
     tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The least resident memory of 50 steps after the second evaluation, and of the last 50 of 800 steps, in which there
-    are 16 evaluations, 40 checkpoints and 100 epochs of two loading processes."""
+    """The least resident memory of 50 steps after the second evaluation, and of the last 50 of 800. In between are 14
+    evaluations, 34 checkpoints and 85 epochs of two loading processes."""
     resident: list[float] = []
     after_step = train.Run._after_step
 
