@@ -80,9 +80,7 @@ def open_device(name: str, threads: int | None) -> torch.device:
     if threads is not None:
         cores = os.cpu_count() or 1
         if threads > 8 * cores:
-            raise UserError(
-                f"threads={threads}: this machine has {cores} cores; leave it out to use them all"
-            )
+            raise UserError(f"threads={threads}: this machine has {cores} cores; left out, all are used")
         torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -40,9 +40,8 @@ def run_tool(tool: str, description: str | None) -> None:
         sys.exit(0)
 
     def main(arguments: Sequence[str]) -> None:
-        import_module(f"maskrcnn.commands.{tool}").main(
-            arguments
-        )  # neither --help nor Ctrl-C waits for torch
+        # Imported here: neither --help nor Ctrl-C waits for torch.
+        import_module(f"maskrcnn.commands.{tool}").main(arguments)
 
     # Left only once the error is forgotten: what it kept alive (processes that load data) ends before Python does.
     sys.exit(_status(main, arguments, tool))

@@ -167,10 +167,8 @@ class Run:
             note_session(self.files.path, self.step, changeable)
         console.print(self._headline())
         if self.config.cuda_graphs and self.config.data.train_loader.buckets is None:
-            words = (
-                "cuda_graphs=true captures every size of canvas; data.train_loader.buckets=128 keeps them few"
-            )
-            console.print(words, style="yellow")
+            sizes = "cuda_graphs=true captures every size of canvas, and data.train_loader.buckets=128 keeps them few"
+            console.print(sizes, style="yellow")
         if (doubt := self.schedule.doubt) is not None:
             console.print(doubt, style="yellow")
         settings = configs.plain_dict(self.config.log)

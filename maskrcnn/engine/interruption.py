@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -36,9 +36,9 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.requested and os.environ.get("RANK", "0") == "0":
-            os.write(
-                2, f"\n{self._words}; Ctrl-C again stops at once\n".encode()
-            )  # print may be interrupted itself
+            with suppress(OSError):  # nobody may be listening any more; the run is saved all the same
+                # not print, which may be what is interrupted
+                os.write(2, f"\n{self._words}; Ctrl-C again stops at once\n".encode())
         self.requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
