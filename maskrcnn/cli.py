@@ -40,8 +40,14 @@ def run_tool(tool: str, description: str | None) -> None:
         sys.exit(0)
 
     def main(arguments: Sequence[str]) -> None:
-        # Imported here: neither --help nor Ctrl-C waits for torch.
-        import_module(f"maskrcnn.commands.{tool}").main(arguments)
+        # Imported here: --help does not wait for torch, and Ctrl-C meanwhile ends the process as the system does it.
+        # There is nothing to save yet, and an exception might be caught by what is being imported.
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        module = import_module(f"maskrcnn.commands.{tool}")
+        signal.signal(signal.SIGINT, handler)
+        module.main(arguments)
 
     # Left only once the error is forgotten: what it kept alive (processes that load data) ends before Python does.
     sys.exit(_status(main, arguments, tool))
