@@ -28,11 +28,8 @@ from maskrcnn.errors import UserError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 Step = dict[str, Any]
-VARIANTS = (
-    "eager",
-    "compiled",
-    "graphs",
-)  # of our step: as it is, compile=true, and cuda_graphs=true with it
+# Of our step: as it is, compile=true, and cuda_graphs=true with it.
+VARIANTS = ("eager", "compiled", "graphs")
 SETTING = "R50-FPN, frozen norms, stem and res2 frozen, 512 regions an image, SGD"
 COMPILING = 3  # steps until every shape is compiled and captured
 LR = 1e-6  # the weights stay, in effect, those that both sides share
@@ -66,13 +63,14 @@ def comparisons(
     on_cpu = device.type == "cpu"
     wanted = precisions or ("fp32,bf16" if on_cpu else "bf16")
     beside = peers or ("fp32" if on_cpu else "fp32,fp16")
+    for variant in variants.split(","):
+        if variant not in VARIANTS:
+            raise UserError(f"{variant}: of variants there are {', '.join(VARIANTS)}")
+        if variant == "graphs" and on_cpu:
+            raise UserError("variants=graphs captures CUDA graphs, and there is no GPU here")
     found = []
     for ours in map(detectors.known_precision, wanted.split(",")):
         for variant in variants.split(","):
-            if variant not in VARIANTS:
-                raise UserError(f"{variant}: of variants there are {', '.join(VARIANTS)}")
-            if variant == "graphs" and on_cpu:
-                raise UserError("variants=graphs captures CUDA graphs, and there is no GPU here")
             for peer in map(detectors.known_precision, beside.split(",")):
                 goal = "1.5x" if on_cpu and ours == "fp32" else "2.5x"
                 found.append(Comparison(ours, peer, goal if peer == "fp32" else "1.6x", variant))

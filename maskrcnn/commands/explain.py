@@ -196,8 +196,7 @@ def _pooled_and_mask(
     if model.box_head is not None:
         given = Proposals(boxes, torch.zeros(1, 1, device=device), valid)
         labels = model.box_head.detect(features, given, images).labels[:, :1]
-    regions = model.mask_regions(features, boxes, valid)
-    return pooled, model.mask_head.detect(regions, labels)
+    return pooled, model.masks(features, boxes, labels, valid)
 
 
 def _moved(image: Pixels, shift: int, device: torch.device) -> Images:

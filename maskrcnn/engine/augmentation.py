@@ -182,8 +182,7 @@ def _within(
     boxes = view.from_files(merged.boxes)
     masks = heatmaps = merged.scores.new_zeros(0)
     if model.mask_head is not None:
-        regions = model.mask_regions(features, boxes, merged.valid)
-        masks = model.mask_head.detect(regions, merged.labels).float()
+        masks = model.masks(features, boxes, merged.labels, merged.valid).float()
         masks = masks.flip(-1) if view.mirrored else masks
     if model.keypoint_head is not None:
         heatmaps = model.keypoint_head.heatmaps(features, boxes, merged.valid).float()

@@ -192,12 +192,10 @@ class MaskHead(nn.Module):
         return binary(_own_map(logits, labels), wanted, chosen, count)
 
     def detect(self, regions: Tensor, labels: Tensor) -> Tensor:
-        """Mask probabilities ``[N, D, M, M]`` of each detection's own class (``labels`` ``[N, D]``), inside its box; of
-        regions ``[R, C', P', P']`` with ``labels`` ``[R]`` alone, ``[R, M, M]``."""
+        """Mask probabilities ``[R, M, M]`` of regions ``[R, C', P', P']`` of the classes ``labels`` ``[R]``."""
         logits = full_precision(self.predictor(regions))
         scores = logits.softmax(1) if self.loss == "softmax" else logits.sigmoid()
-        own = _own_map(scores, labels.flatten())
-        return own.reshape(*labels.shape, *own.shape[1:])
+        return _own_map(scores, labels)
 
 
 def _own_map(maps: Tensor, labels: Tensor) -> Tensor:

@@ -159,18 +159,17 @@ class MaskRCNN(nn.Module):
             detections = replace(detections, keypoints=self.keypoint_head.detect(features, detections))
         if self.mask_head is None:
             return detections
-        masks = self._masks(features, detections)
+        masks = self.masks(features, detections.boxes, detections.labels, detections.valid)
         if self.box_head is None:
             detections = replace(detections, scores=maskness(masks))
         return replace(detections, masks=masks)
 
-    def _masks(self, features: dict[int, Tensor], detections: Detections) -> Tensor:
-        """``[N, D, M, M]``."""
+    def masks(self, features: dict[int, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """Mask probabilities ``[N, D, M, M]`` within boxes ``[N, D, 4]`` of the classes ``labels`` ``[N, D]``."""
         assert self.mask_head is not None
-        rows = used_rows(detections.valid)
-        regions = self.mask_regions(features, detections.boxes, detections.valid, rows)
-        masks = self.mask_head.detect(regions, pick(detections.labels.flatten(), rows))
-        return spread(masks, rows, detections.labels.shape)
+        rows = used_rows(valid)
+        regions = self.mask_regions(features, boxes, valid, rows)
+        return spread(self.mask_head.detect(regions, pick(labels.flatten(), rows)), rows, labels.shape)
 
     def features(self, images: Images) -> dict[int, Tensor]:
         """Maps ``[N, C, H/l, W/l]`` by stride l."""
