@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional
 
 from benchmarks import scoring
 from benchmarks.timing import Row, compare, machine
-from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.formats.coco import CocoDataset
 from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError

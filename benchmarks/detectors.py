@@ -14,14 +14,14 @@ from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d
 
-from maskrcnn import assembly
-from maskrcnn import config as configs
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.data.formats.shapes import Shapes
 from maskrcnn.data.loader import TrainBatch, TrainLoader
-from maskrcnn.data.shapes import Shapes
 from maskrcnn.data.transforms import Transform
-from maskrcnn.engine.learner import Precision
 from maskrcnn.errors import UserError
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.precision import Precision
 from maskrcnn.structures import Targets
 
 NUM_CLASSES = 90  # torchvision's 91 with background

@@ -16,9 +16,9 @@ from benchmarks import detectors
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, device_of, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
-from maskrcnn.engine.detections import Result, image_detections
-from maskrcnn.engine.learner import Precision, autocast
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.precision import Precision, autocast
+from maskrcnn.prediction.detections import Result, image_detections
 
 PAIRS = 500  # (box, class) pairs above the threshold, so that 100 detections remain
 

@@ -22,7 +22,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from benchmarks.regions import IMAGE, LAYOUTS, STRIDES, pyramid, regions
 from benchmarks.timing import Row, compare, keep_freed_memory, machine
-from maskrcnn.engine.logs import peak_memory_mib
+from maskrcnn.training.logging import peak_memory_mib
 
 
 def run(repeats: int = 7, channels: int = 1024) -> dict[str, Any]:

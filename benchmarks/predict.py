@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from maskrcnn import assembly
-from maskrcnn import config as configs
-from maskrcnn.commands.predict_input import find_images
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
 from maskrcnn.data.images import read_image
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
-from maskrcnn.predictor import Predictor
+from maskrcnn.prediction.inputs import find_images
+from maskrcnn.prediction.predictor import Predictor
 
 
 def run(

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from maskrcnn.engine.provenance import cores, processor
 from maskrcnn.errors import UserError
+from maskrcnn.training.provenance import cores, processor
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def keep_freed_memory() -> bool:
 def device_of(name: str) -> torch.device:
     """The device asked for; ``auto`` is a CUDA device, or the CPU without one.
 
-    `maskrcnn.assembly.open_device` without what it imports: measuring the operators takes torch and torchvision alone.
+    A copy of `maskrcnn.config.build.open_device` that imports torch alone: measuring the operators needs no more.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -18,14 +18,15 @@ from benchmarks.counting import Counted, arithmetic
 from benchmarks.regions import IMAGE
 from benchmarks.timing import Row, compare, compare_steps, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
-from maskrcnn.engine.distributed import World
-from maskrcnn.engine.guard import LossGuard
-from maskrcnn.engine.learner import Learner, Precision, autocast
-from maskrcnn.engine.logs import RunLog
-from maskrcnn.engine.schedule import Schedule
-from maskrcnn.engine.train import train
 from maskrcnn.errors import UserError
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.precision import Precision, autocast
+from maskrcnn.training.distributed import World
+from maskrcnn.training.guard import LossGuard
+from maskrcnn.training.learner import Learner
+from maskrcnn.training.logging import RunLog
+from maskrcnn.training.loop import train
+from maskrcnn.training.schedule import Schedule
 
 Step = dict[str, Any]
 # Of our step: as it is, compile=true, and cuda_graphs=true with it.

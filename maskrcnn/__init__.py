@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from maskrcnn.predictor import Predictor
+    from maskrcnn.prediction.predictor import Predictor
 
 __all__ = ["Predictor"]
 
@@ -13,7 +13,7 @@ __all__ = ["Predictor"]
 def __getattr__(name: str) -> object:
     """`maskrcnn.Predictor`, imported when it is asked for: who wants a box function need not load a detector."""
     if name == "Predictor":
-        from maskrcnn.predictor import Predictor
+        from maskrcnn.prediction.predictor import Predictor
 
         return Predictor
     raise AttributeError(f"module 'maskrcnn' has no attribute {name!r}")

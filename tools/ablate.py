@@ -13,7 +13,7 @@ Examples:
 table and scale name a file of configs/tables/.
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("ablate", __doc__)

@@ -10,7 +10,7 @@ Writes index.html, which a browser opens without a network or server, and the pi
 number of errors (missed, background, localisation, ...), of objects or by name, and filters by class and name.
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("browse", __doc__)

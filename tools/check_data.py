@@ -6,7 +6,7 @@ defects.
   --fix             writes A_fixed.json beside A.json, without what is defective
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("check_data", __doc__)

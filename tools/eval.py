@@ -9,7 +9,7 @@ Examples:
 Writes metrics.json (with a checkpoint also predictions.json and predictions.png) into run_dir.
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("eval", __doc__)

@@ -11,7 +11,7 @@ Examples:
   tools/explain.py image=photo.jpg box=[..] checkpoints=[a/last.pt,b/last.pt]   also: the masks of trained models
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("explain", __doc__)

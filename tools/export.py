@@ -11,7 +11,7 @@ files hold standard operators only (opset 18; RoiAlign, MaxRoiPool, NonMaxSuppre
 of torch.export need torch, torchvision and maskrcnn_ops imported where they are loaded.
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("export", __doc__)

@@ -12,7 +12,7 @@ with its file_name) and annotations.json (a COCO data set that annotation progra
 mask. Memory does not grow with the number or the size of the images: the network sees at most max_size pixels.
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("predict", __doc__)

@@ -5,7 +5,7 @@ Started again, it resumes. Archives are checked against their published checksum
   keep=true    leave the archives in DIR
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("prepare_data", __doc__)

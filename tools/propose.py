@@ -8,7 +8,7 @@ Example:
   tools/propose.py checkpoint=runs/rpn/last.pt run_dir=runs/rpn/proposals
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("propose", __doc__)

@@ -3,7 +3,7 @@
 Prints the losses of the run and of now, and the first module whose output is not finite.
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("replay", __doc__)

@@ -12,7 +12,7 @@ run_dir, training resumes. The run directory receives config.yaml, last.pt, best
 predictions.png and TensorBoard events.
 """
 
-from maskrcnn.cli import run_tool
+from maskrcnn.cli.entry import run_tool
 
 if __name__ == "__main__":
     run_tool("train", __doc__)

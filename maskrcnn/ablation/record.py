@@ -14,8 +14,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from maskrcnn.engine import provenance
 from maskrcnn.evaluation.coco import accumulate, average_precision, evaluate, load_ground_truth
+from maskrcnn.training import provenance
 
 Record = dict[str, Any]
 Result = dict[str, Any]

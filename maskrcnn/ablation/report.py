@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrcnn.ablation import figures
+from maskrcnn.ablation import plots as figures
 from maskrcnn.ablation.claims import claims
 from maskrcnn.ablation.document import (
     Block,
@@ -40,7 +40,7 @@ from maskrcnn.ablation.summary import (
     stride_of,
     value,
 )
-from maskrcnn.assembly import flat
+from maskrcnn.config.build import flat
 
 _MAIN = (
     *("segm_AP", "segm_AP50", "segm_AP75", "bbox_AP", "bbox_AP50", "bbox_AP75"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from maskrcnn.ablation.document import Block, Heading, Items, Paragraph
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.summary import Row
-from maskrcnn.assembly import flat
+from maskrcnn.config.build import flat
 
 # The keys of a run's config by what they say; one that a run has not, or that is null or false, is left out.
 _KEYS = {

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from maskrcnn.ablation.document import Block, Grid, Heading, Paragraph
-from maskrcnn.ablation.figures import KINDS
 from maskrcnn.ablation.grid import Table
+from maskrcnn.ablation.plots import KINDS
 from maskrcnn.ablation.statistics import show
 from maskrcnn.ablation.summary import FEW, Row, cell_pixels, compared, gain_by_size
 

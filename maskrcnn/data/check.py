@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.data import sbd
-from maskrcnn.data.coco_json import FIX, Selection, readable_segmentation, select
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.defects import Defect
+from maskrcnn.data.formats import sbd
+from maskrcnn.data.formats.coco_json import FIX, Selection, readable_segmentation, select
+from maskrcnn.data.formats.voc import CLASSES, read_record, record_masks, split_names
 from maskrcnn.data.images import read_image, sixteen_bit_maximum
-from maskrcnn.data.voc import CLASSES, read_record, record_masks, split_names
+from maskrcnn.data.masks import MaskBitmap
+from maskrcnn.data.segmentation import decode
 from maskrcnn.errors import UserError
-from maskrcnn.masks import MaskBitmap
-from maskrcnn.segmentation import decode
 
 SIZES = {
     "small": (0, 32),

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrcnn.data.images import CorruptImageError, Pixels, read_image
+from maskrcnn.data.keypoints import mirror_order
+from maskrcnn.data.masks import MaskBitmap
+from maskrcnn.data.segmentation import decode, decode_all
 from maskrcnn.data.store import RecordStore
 from maskrcnn.errors import UserError
-from maskrcnn.keypoints import mirror_order
-from maskrcnn.masks import MaskBitmap
-from maskrcnn.segmentation import decode, decode_all
 
 Floats = npt.NDArray[np.float32]
 OnCorruptImage = Literal["stop", "skip"]

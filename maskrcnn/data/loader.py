@@ -13,13 +13,12 @@ from torch import Tensor
 from maskrcnn.data.canvas import Buckets, Canvas, batch_images
 from maskrcnn.data.dataset import Dataset, Example
 from maskrcnn.data.images import CorruptImageError
+from maskrcnn.data.masks import pack
 from maskrcnn.data.order import Ticket, TrainOrder, hash_key
 from maskrcnn.data.proposals import batch_proposals
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.data.workers import read_ahead
-from maskrcnn.errors import UserError
-from maskrcnn.masks import pack
-from maskrcnn.ranges import Count
+from maskrcnn.errors import Count, UserError
 from maskrcnn.structures import Images, Proposals, Targets
 
 

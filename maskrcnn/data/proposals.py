@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from maskrcnn.data.coco_json import load_json
 from maskrcnn.data.dataset import Dataset, Floats
+from maskrcnn.data.formats.coco_json import load_json
 from maskrcnn.errors import UserError
 from maskrcnn.structures import Proposals
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
+from maskrcnn.data.masks import MaskBitmap
 from maskrcnn.data.picture import Drawn, Normalise, Picture
 from maskrcnn.errors import UserError
-from maskrcnn.masks import MaskBitmap
 from maskrcnn.structures import Preprocessing, Resampling
 
 Doubles = npt.NDArray[np.float64]

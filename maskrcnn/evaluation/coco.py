@@ -15,13 +15,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.data.coco_json import load_annotations, select
 from maskrcnn.data.defects import refuse_fatal
+from maskrcnn.data.formats.coco_json import load_annotations, select
+from maskrcnn.data.segmentation import check_rle_strings, compressed
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
 from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
 from maskrcnn.evaluation.silence import silence
-from maskrcnn.segmentation import check_rle_strings, compressed
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO

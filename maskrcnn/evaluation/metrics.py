@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from maskrcnn.evaluation import coco, errors, voc
+from maskrcnn.evaluation import coco, voc
+from maskrcnn.evaluation import diagnosis as errors
 from maskrcnn.evaluation.areas import Ranges
 
 Metric = Literal["coco", "voc"]

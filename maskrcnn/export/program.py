@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from maskrcnn.errors import UserError
 from maskrcnn.export.operators import ExportedRoIOp
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from maskrcnn import boxes as box_ops
+from maskrcnn.models import boxes as box_ops
 from maskrcnn.structures import Targets
 
 # A region that lies inside a crowd by this share says nothing about it either way (Detectron's crowd filter).

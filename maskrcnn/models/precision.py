@@ -1,11 +1,14 @@
-"""Where half precision must not reach: places in pixels."""
+"""Precision of the arithmetic: automatic casting, and where it must not reach (coordinates in pixels)."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
+
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def exactly(device: torch.device) -> AbstractContextManager[Any]:
@@ -15,4 +18,11 @@ def exactly(device: torch.device) -> AbstractContextManager[Any]:
         torch.autocast(device.type, enabled=False)
         if torch.is_autocast_enabled(device.type)
         else nullcontext()
+    )
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """torch's automatic casting to ``precision``; none for fp32 and fp64."""
+    return torch.autocast(
+        device.type, _AUTOCAST.get(precision, torch.bfloat16), enabled=precision in _AUTOCAST
     )

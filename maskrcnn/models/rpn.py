@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from maskrcnn_ops import batched_nms
 from torch import Tensor, nn
 
-from maskrcnn import boxes as box_ops
+from maskrcnn.models import boxes as box_ops
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.losses import binary, full_precision, smooth_l1
 from maskrcnn.models.matching import match, take
-from maskrcnn.sampling import sample
+from maskrcnn.models.sampling import sample
 from maskrcnn.structures import Loss, Proposals, Targets
 
 SAMPLING_STREAM = 1

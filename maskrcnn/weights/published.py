@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.weights import detectron2, torchvision_names
 
 Framework = Literal["torchvision", "Detectron2"]

@@ -15,16 +15,16 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.backbones import Arch, ResNet
-from maskrcnn.models.box_head import BoxHead, TwoFCTrunk
-from maskrcnn.models.keypoint_head import KeypointHead
-from maskrcnn.models.mask_head import ConvTrunk, FCNPredictor, MaskHead
-from maskrcnn.models.mask_rcnn import MaskRCNN, Sampler
+from maskrcnn.models.backbones.resnet import Arch, ResNet
+from maskrcnn.models.detector import MaskRCNN, Sampler
+from maskrcnn.models.heads.box import BoxHead, TwoFCTrunk
+from maskrcnn.models.heads.keypoint import KeypointHead
+from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead
+from maskrcnn.models.heads.trunks import ConvFCTrunk
 from maskrcnn.models.norms import LayerNorm
 from maskrcnn.models.pyramids import FPN
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.models.rpn import RPN
-from maskrcnn.models.trunks import ConvFCTrunk
 from maskrcnn.structures import Preprocessing
 from maskrcnn.weights import torchvision_names
 

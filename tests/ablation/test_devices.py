@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskrcnn.ablation.cell import Processes
-from maskrcnn.commands import ablate
+from maskrcnn.ablation.run import Processes
+from maskrcnn.cli import ablate
 
 # Waits for the other one, so that both run at once.
 SAY = """

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from maskrcnn.ablation import figures
-from maskrcnn.ablation.cell import Runner
+from maskrcnn.ablation import plots as figures
 from maskrcnn.ablation.claims import claims
 from maskrcnn.ablation.grid import Table, available, read_table
 from maskrcnn.ablation.report import write_report
+from maskrcnn.ablation.run import Runner
 from maskrcnn.ablation.summary import differences, gain_by_size, grid_rows
-from maskrcnn.config import compose_config
+from maskrcnn.config.compose import compose_config
 from maskrcnn.errors import UserError
 
 TABLES = Path(__file__).resolve().parents[2] / "configs" / "tables"

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from maskrcnn.data.check import check_coco, check_voc, cleaned
-from maskrcnn.data.coco import CocoDataset, CocoLayout, CustomCoco
-from maskrcnn.data.coco_json import load_annotations, select
-from maskrcnn.data.voc import VocDataset
-from maskrcnn.engine.draw import draw_results
+from maskrcnn.data.formats.coco import CocoDataset, CocoLayout, CustomCoco
+from maskrcnn.data.formats.coco_json import load_annotations, select
+from maskrcnn.data.formats.voc import VocDataset
+from maskrcnn.data.segmentation import compressed
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import evaluate
-from maskrcnn.segmentation import compressed
+from maskrcnn.prediction.draw import draw_results
 
 from . import test_download, test_sbd
 from .conftest import annotation

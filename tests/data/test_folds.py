@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.data.coco import CocoFolds
+from maskrcnn.data.formats.coco import CocoFolds
 from maskrcnn.errors import UserError
 
 Write = Callable[..., tuple[Path, Path]]

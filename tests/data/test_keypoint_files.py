@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.commands import check_data
-from maskrcnn.commands import eval as eval_command
-from maskrcnn.data.coco import CocoDataset
+from maskrcnn.cli import check_data
+from maskrcnn.cli import eval as eval_command
+from maskrcnn.data.formats.coco import CocoDataset
+from maskrcnn.data.keypoints import to_coco
 from maskrcnn.data.loader import TrainLoader
+from maskrcnn.data.masks import encode
 from maskrcnn.data.transforms import Transform
-from maskrcnn.keypoints import to_coco
-from maskrcnn.masks import encode
-from tests.test_keypoints import COCO_PERSON
+from tests.data.test_keypoints import COCO_PERSON
 
 Write = Callable[..., tuple[Path, Path]]
 PERSON = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.formats.coco import CocoDataset
 from maskrcnn.data.loader import EvalLoader, TrainBatch, TrainLoader
 from maskrcnn.data.transforms import Transform
 from maskrcnn.data.workers import read_ahead

@@ -12,12 +12,12 @@ import scipy.io
 import scipy.sparse
 from PIL import Image
 
-from maskrcnn.commands import check_data
-from maskrcnn.config import build, compose_config
+from maskrcnn.cli import check_data
+from maskrcnn.config.compose import build, compose_config
 from maskrcnn.data.check import check_sbd
 from maskrcnn.data.download import SETS
-from maskrcnn.data.sbd import SbdDataset, SbdSource
-from maskrcnn.data.voc import CLASSES
+from maskrcnn.data.formats.sbd import SbdDataset, SbdSource
+from maskrcnn.data.formats.voc import CLASSES
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import voc
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskrcnn.data.drawing import NAMES, Shape, coverage, landmarks
-from maskrcnn.data.shapes import Shapes
+from maskrcnn.data.formats.shapes import Shapes
+from maskrcnn.data.formats.shapes_drawing import NAMES, Shape, coverage, landmarks
 from maskrcnn.errors import UserError
 
 

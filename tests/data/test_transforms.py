@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from maskrcnn.config import build, compose_config
-from maskrcnn.data.coco import CocoDataset
+from maskrcnn.config.compose import build, compose_config
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example
+from maskrcnn.data.formats.coco import CocoDataset
+from maskrcnn.data.masks import crop_to_object, pack
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
-from maskrcnn.masks import crop_to_object, mask_targets, pack
+from maskrcnn.models.mask_targets import mask_targets
 from maskrcnn.structures import Preprocessing
 
 

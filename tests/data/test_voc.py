@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskrcnn.data.voc import CLASSES, VocDataset, VocSource
+from maskrcnn.data.formats.voc import CLASSES, VocDataset, VocSource
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import coco, voc
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn import config as configs
 from maskrcnn.ablation.grid import read_table
-from maskrcnn.commands import ablate, train
-from tests.tools.conftest import TINY_MODEL
+from maskrcnn.cli import ablate, train
+from maskrcnn.config import compose as configs
+from tests.cli.conftest import TINY_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -144,14 +144,14 @@ def test_the_pages_commands_run(page: str, place: Path, monkeypatch: pytest.Monk
     for command in commands(ROOT / "docs" / f"{page}.md"):
         tool, arguments = parts(command)
         if tool == "ablate":
-            # tests/tools/test_ablate.py runs whole tables; here each cell's config is composed.
+            # tests/cli/test_ablate.py runs whole tables; here each cell's config is composed.
             ablate.plan(arguments)
             continue
         if tool == "train":
             arguments = shortened(arguments, place / "drawn")
         if tool in ("eval", "predict") and "threads=1" not in arguments:
             arguments = [*arguments, "threads=1"]
-        importlib.import_module(f"maskrcnn.commands.{tool}").main(arguments)
+        importlib.import_module(f"maskrcnn.cli.{tool}").main(arguments)
     made = {
         "quickstart": "runs/first_scored/details.json",
         "your_data": "out/predictions.json",

@@ -13,9 +13,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from maskrcnn.data.masks import encode
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import by_cells, evaluate, outline_band, per_class
-from maskrcnn.masks import encode
 
 SIDE = 200
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")

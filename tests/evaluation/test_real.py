@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.formats.coco import CocoDataset
+from maskrcnn.data.masks import encode
 from maskrcnn.evaluation.coco import evaluate
-from maskrcnn.masks import encode
 from tests.data.conftest import real_data
 
 __all__ = ["real_data"]

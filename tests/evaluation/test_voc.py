@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskrcnn.data.masks import encode
 from maskrcnn.evaluation.voc import Curve, area_ap, eleven_point_ap, evaluate
-from maskrcnn.masks import encode
 
 from .test_coco import random_predictions, random_truth
 

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.commands import export
+from maskrcnn.cli import export
 from maskrcnn.data.images import read_image
 from maskrcnn.data.loader import Canvas, batch_images
 from maskrcnn.data.transforms import Transform
-from maskrcnn.engine.predict import prepared
 from maskrcnn.errors import UserError
 from maskrcnn.export.program import exportable, save_onnx, save_program
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.prediction.batching import prepared
 from maskrcnn.structures import Images
 from tests.data.conftest import REAL_DATA
 from tests.models.batches import random_images
-from tests.models.test_mask_rcnn import TINY, TINY_C4, build
+from tests.models.test_detector import TINY, TINY_C4, build
 
 SMALL = ["model.rpn.pre_nms_test=100", "model.rpn.post_nms_test=40", "model.box_head.score_threshold=0.05"]
 

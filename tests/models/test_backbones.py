@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones import Arch, Res5Trunk, ResNet
+from maskrcnn.models.backbones.resnet import Arch, Res5Trunk, ResNet
 
 
 def saved_weights(tmp_path: Path, arch: str) -> tuple[Path, nn.Module]:

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
-from maskrcnn import boxes as box_ops
-from maskrcnn.models.box_head import BoxHead, FullyConnected, TwoFCTrunk
+from maskrcnn.models import boxes as box_ops
+from maskrcnn.models.heads.box import BoxHead, FullyConnected, TwoFCTrunk
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images, Proposals, Samples
 from tests.models.batches import NUM_CLASSES, random_targets
-from tests.test_boxes import random_boxes
+from tests.models.test_boxes import random_boxes
 
 
 class CornerOp:

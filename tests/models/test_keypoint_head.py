@@ -12,8 +12,8 @@ from torchvision.models.detection.roi_heads import (
     keypoints_to_heatmap,
 )
 
-from maskrcnn.models.keypoint_head import KeypointHead, cells_of, points_of
-from maskrcnn.models.mask_head import ConvTrunk
+from maskrcnn.models.heads.keypoint import KeypointHead, cells_of, points_of
+from maskrcnn.models.heads.mask import ConvTrunk
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Samples, Targets
 from tests.models.batches import box_targets

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.mask_head import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
+from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images, Samples
 from tests.models.batches import NUM_CLASSES, box_targets

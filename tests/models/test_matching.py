@@ -4,11 +4,11 @@ import torch
 import torchvision
 from torchvision.models.detection._utils import Matcher
 
-from maskrcnn.models.mask_rcnn import Sampler
+from maskrcnn.models.detector import Sampler
 from maskrcnn.models.matching import match, take
 from maskrcnn.structures import Proposals, Targets
 from tests.models.batches import NUM_CLASSES, box_targets, random_targets
-from tests.test_boxes import random_boxes
+from tests.models.test_boxes import random_boxes
 
 
 def test_take_is_fancy_indexing() -> None:

@@ -6,11 +6,11 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
-from maskrcnn import boxes as box_ops
+from maskrcnn.models import boxes as box_ops
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.matching import match
 from maskrcnn.models.rpn import RPN, SAMPLING_STREAM
-from maskrcnn.sampling import sample
+from maskrcnn.models.sampling import sample
 from tests.models.batches import random_targets
 
 SIZES = torch.tensor([[96.0, 128.0], [80.0, 100.0]])

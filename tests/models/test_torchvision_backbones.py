@@ -11,9 +11,9 @@ import torchvision
 from torch import nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones import ResNet
-from maskrcnn.models.torchvision_backbones import TorchvisionArch, TorchvisionBackbone
-from tests.models.test_mask_rcnn import build
+from maskrcnn.models.backbones.resnet import ResNet
+from maskrcnn.models.backbones.torchvision import TorchvisionArch, TorchvisionBackbone
+from tests.models.test_detector import build
 
 CHANNELS = {
     "vgg16": [256, 512, 512, 512],

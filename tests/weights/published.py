@@ -23,8 +23,8 @@ from torchvision.models.detection import (
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FrozenBatchNorm2d
 
-from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.dataset import Example
+from maskrcnn.data.formats.coco import CocoDataset
 
 
 def frozen_maskrcnn(**settings: Any) -> nn.Module:

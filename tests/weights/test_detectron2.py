@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones import ResNet
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.backbones.resnet import ResNet
+from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.structures import Images
 from maskrcnn.weights import from_detectron2, read_weights
 from maskrcnn.weights.detectron2 import published_name

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from maskrcnn.weights import from_detectron2, from_torchvision
-from tests.models.test_mask_rcnn import build
+from tests.models.test_detector import build
 from tests.weights.detectron2_names import STRUCTURES
 from tests.weights.published import FAMILIES
 

@@ -18,7 +18,7 @@ from maskrcnn.data.dataset import Example
 from maskrcnn.data.loader import batch_targets
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.structures import Detections, Images, Preprocessing, Proposals
 from maskrcnn.weights import from_torchvision, to_torchvision
 from tests.data.conftest import real_data

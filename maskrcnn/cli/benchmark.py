@@ -1,0 +1,110 @@
+"""tools/benchmark.py: the project's speed beside its peers', measured here and now."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from maskrcnn.config import compose as configs
+from maskrcnn.console import console
+from maskrcnn.errors import UserError
+
+SUITES = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@dataclass
+class Benchmark:
+    """The keys of configs/benchmark.yaml; what else is given goes to the suite."""
+
+    suite: str | None = None
+    out: str | None = None
+    debug: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one suite, print its table, write its json."""
+    own, rest = configs.split(arguments, Benchmark)
+    settings = configs.compose_config("benchmark", own, Benchmark)
+    suites = sorted(p.stem for p in SUITES.glob("*.py") if "def run(" in p.read_text())
+    if settings.suite not in suites:
+        raise UserError(f"suite={settings.suite}: give one of {', '.join(suites)}")
+    run = importlib.import_module(f"benchmarks.{settings.suite}").run
+    result = run(**_arguments(run, rest))
+    console.print(_table(settings.suite, result))
+    for key, value in result.items():
+        if key != "rows":
+            console.print(f"{key}: {json.dumps(value)}")
+    if settings.out is not None:
+        Path(settings.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(settings.out).write_text(json.dumps(result, indent=1) + "\n")
+        Path(settings.out).with_suffix(".md").write_text(_markdown(settings.suite, result))
+        console.print(f"written: {settings.out}, {Path(settings.out).with_suffix('.md')}")
+
+
+def _arguments(run: Any, given: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` texts as the suite's parameters, of the annotated types."""
+    known = inspect.signature(run).parameters
+    values: dict[str, Any] = {}
+    for text in given:
+        key, _, value = text.partition("=")
+        if key not in known:
+            raise UserError(f"{key}: this suite has {', '.join(known) or 'no arguments'}")
+        convert = {"int": int, "Path": Path}.get(str(known[key].annotation), str)
+        try:
+            values[key] = convert(value)
+        except ValueError as error:
+            raise UserError(f"{text}: expected {known[key].annotation}") from error
+    absent = [k for k, p in known.items() if p.default is inspect.Parameter.empty and k not in values]
+    if absent:
+        raise UserError(f"this suite needs {', '.join(f'{key}=...' for key in absent)}")
+    return values
+
+
+_COLUMNS = ("name", "setting", "peer", "ratio", "ours", "peer's", "goal")
+
+
+def _lines(result: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            row["name"],
+            row["setting"],
+            row["peer"],
+            f"{row['ratio_median']:.2f}x ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
+            _time(row, "ours"),
+            _time(row, "peer"),
+            row["goal"],
+        ]
+        for row in result["rows"]
+    ]
+
+
+def _time(row: dict[str, Any], side: str) -> str:
+    """``1.2 ms``, and what the host took to queue it, where that was measured."""
+    host = row.get(f"{side}_host_ms")
+    digits = 1 if host is None else 3
+    queued = "" if host is None else f" ({host:.{digits}f} of the host)"
+    return f"{row[f'{side}_ms']:.{digits}f} ms{queued}"
+
+
+def _table(suite: str, result: dict[str, Any]) -> Table:
+    table = Table(title=f"suite={suite}: peer's time / ours, median (least-most)", title_justify="left")
+    for column in _COLUMNS:
+        table.add_column(column)
+    for line in _lines(result):
+        table.add_row(*line)
+    return table
+
+
+def _markdown(suite: str, result: dict[str, Any]) -> str:
+    lines = [list(_COLUMNS), ["---"] * len(_COLUMNS), *_lines(result)]
+    rest = [f"- {key}: `{json.dumps(value)}`" for key, value in result.items() if key != "rows"]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    words = "Peer's time divided by ours: median (least-most) of interleaved turns in one process."
+    return f"# tools/benchmark.py suite={suite}\n\n{words}\n\n{table}\n\n" + "\n".join(rest) + "\n"

@@ -1,0 +1,142 @@
+"""tools/browse.py: a data set, or predictions beside its ground truth, as a page of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import track
+
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.console import console
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.formats.coco import CocoDataset
+from maskrcnn.data.formats.coco_json import load_json
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation import diagnosis as errors
+from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
+from maskrcnn.evaluation.metrics import kinds_of
+from maskrcnn.prediction.draw import Picture, draw_results, side_by_side, skeletons, to_width
+from maskrcnn.prediction.gallery import Card, to_page
+
+_WRONG = [kind for kind in errors.KINDS if kind != "correct"]
+
+
+@dataclass
+class Browse(configs.Common):
+    """The keys of configs/browse.yaml."""
+
+    run: str | None = None
+    annotations: str | None = None
+    images: str | None = None
+    predictions: str | None = None
+    split: str = "val"
+    score_threshold: float = 0.5
+    num_images: int | None = 200
+    width: int = 480
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw every image, count its errors, and write index.html with the pictures beside it."""
+    own, rest = configs.split(arguments, Browse)
+    settings = configs.compose_config("browse", own, Browse)
+    dataset = _dataset(settings, rest)
+    source = settings.predictions
+    if source is None and settings.run is not None and settings.split == "val":
+        source = str(Path(settings.run) / "predictions.json")
+    predictions = None if source is None else load_json(Path(source))
+    folder = assembly.open_run_dir(settings.run_dir)
+    (folder / "pictures").mkdir(exist_ok=True)
+    cards = _cards(dataset, predictions, settings, folder)
+    what = f"{settings.run or settings.annotations or settings.split}, {len(cards)} images"
+    beside = (
+        "" if predictions is None else f"; ground truth | {source}, scores from {settings.score_threshold:g}"
+    )
+    page = folder / "index.html"
+    page.write_text(to_page(what + beside, cards, "objects" if predictions is None else "errors"))
+    console.print(f"{len(cards)} images: {page}")
+
+
+def _dataset(settings: DictConfig, rest: Sequence[str]) -> Dataset:
+    """What is to be shown: a run's data, annotations with a folder of images, or any data=... of the configs."""
+    if settings.split not in ("train", "val"):
+        raise UserError(f"split={settings.split}: there are train and val")
+    if (settings.annotations is None) != (settings.images is None):
+        raise UserError("annotations=FILE (COCO format) and images=DIR belong together")
+    if settings.annotations is not None:
+        return CocoDataset(settings.annotations, settings.images)
+    if settings.run is None:
+        return assembly.open_data(configs.compose_config("train", rest), settings.split)
+    path = Path(settings.run) / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"run={settings.run} is no run directory of tools/train.py: there is no {path}")
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    if foreign := configs.foreign_targets(config.data):
+        raise UserError(f"{path} would call {', '.join(foreign)}, which is not part of this project")
+    return assembly.open_data(configs.override_config(config, rest), settings.split)
+
+
+def _cards(
+    dataset: Dataset, predictions: list[dict[str, Any]] | None, settings: DictConfig, folder: Path
+) -> list[Card]:
+    """Every image drawn into ``folder``/pictures, with what there is to sort it by."""
+    truth = dataset.ground_truth()
+    if predictions is not None:
+        check_predictions(predictions, load_ground_truth(truth))
+    objects, found = _by_image(truth["annotations"]), _by_image(predictions or [])
+    wrong: dict[int, dict[str, int]] = {}
+    if predictions is not None:
+        kind = "segm" if "segm" in kinds_of(predictions) and dataset.has_masks else "bbox"
+        wrong = errors.by_image(predictions, truth, kind, settings.score_threshold)
+    names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
+    lines = skeletons(dataset.categories)
+    cards = []
+    indices = range(len(dataset))[: settings.num_images]
+    for index in track(indices, "drawing", console=console, disable=not console.is_terminal):
+        image_id, file_name = dataset.image_id(index), dataset.image_info(index)[0]
+        sides = [objects.get(image_id, [])]
+        if predictions is not None:
+            sides.append(found.get(image_id, []))
+        picture = _picture(dataset.read(index).image, sides, names, settings, lines)
+        place = f"pictures/{index:06d}.jpg"
+        if not cv2.imwrite(str(folder / place), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
+            raise UserError(f"{folder / place} cannot be written")
+        shown = [r for side in sides for r in side if r.get("score", 1.0) >= settings.score_threshold]
+        classes = sorted({names[r["category_id"]] for r in shown})
+        cards.append(Card(place, file_name, classes, _numbers(sides[0], wrong.get(image_id))))
+    return cards
+
+
+def _picture(
+    image: Picture,
+    sides: Sequence[list[dict[str, Any]]],
+    names: dict[int, str],
+    settings: DictConfig,
+    lines: dict[int, list[tuple[int, int]]],
+) -> Picture:
+    """Each of ``sides`` drawn onto the image, at most ``settings.width`` pixels wide, beside each other."""
+    width = min(image.shape[1], settings.width)
+    drawn = [
+        to_width(draw_results(image, side, names, settings.score_threshold, lines), width) for side in sides
+    ]
+    return drawn[0] if len(drawn) == 1 else side_by_side(drawn[0], drawn[1])
+
+
+def _numbers(objects: Sequence[dict[str, Any]], wrong: dict[str, int] | None) -> dict[str, float]:
+    numbers: dict[str, float] = {"objects": sum(not o.get("iscrowd") for o in objects)}
+    if wrong is None:
+        return numbers
+    return {"errors": sum(wrong[kind] for kind in _WRONG), **numbers, **wrong}
+
+
+def _by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for entry in entries:
+        found.setdefault(entry["image_id"], []).append(entry)
+    return found

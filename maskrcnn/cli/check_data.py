@@ -1,0 +1,84 @@
+"""tools/check_data.py: what a data set holds, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+
+from maskrcnn.data.check import Findings, check_coco, check_sbd, check_voc, cleaned
+from maskrcnn.data.formats.coco_json import load_annotations
+from maskrcnn.errors import UserError
+
+KEYS = ("annotations", "images", "voc", "sbd", "figure", "debug")
+DEFECTS_FOUND = 1
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints counts and defects; exits with 1 when there are defects."""
+    fix = "--fix" in arguments
+    values = read_arguments([argument for argument in arguments if argument != "--fix"], KEYS)
+    given = [key for key in ("annotations", "voc", "sbd") if key in values]
+    if len(given) != 1:
+        raise UserError("give either annotations=A.json images=DIR, or voc=.../VOC2007, or sbd=DIR")
+    if fix and given != ["annotations"]:
+        raise UserError("--fix cleans COCO-format json; VOC's and SBD's files must be unpacked anew")
+    if given == ["voc"]:
+        findings = check_voc(Path(values["voc"]))
+    elif given == ["sbd"]:
+        findings = check_sbd(Path(values["sbd"]))
+    else:
+        findings = _coco(values, fix)
+    for line in findings.lines():
+        print(line)
+    for defect in findings.defects:
+        print(f"defect: {defect}")
+    if "figure" in values:
+        draw_histograms(findings, Path(values["figure"]))
+    if findings.defects:
+        sys.exit(DEFECTS_FOUND)
+
+
+def _coco(values: dict[str, str], fix: bool) -> Findings:
+    if "images" not in values:
+        raise UserError("annotations=A.json needs images=DIR, the folder with its images")
+    path, folder = Path(values["annotations"]), Path(values["images"])
+    data = load_annotations(path)
+    findings, _ = check_coco(data, folder)
+    if fix:
+        out = path.with_name(f"{path.stem}_fixed.json")
+        out.write_text(json.dumps(cleaned(data, folder)))
+        print(f"wrote {out}")
+    return findings
+
+
+def read_arguments(arguments: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    """``key=value`` arguments; raises UserError for anything else."""
+    values = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in keys:
+            raise UserError(
+                f"unknown argument {argument!r}; known are {', '.join(f'{key}=' for key in keys)}"
+            )
+        values[key] = value
+    return values
+
+
+def draw_histograms(findings: Findings, path: Path) -> None:
+    """Classes and sizes as a figure."""
+    figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
+    classes, sizes = figure.subplots(1, 2)
+    most = findings.classes.most_common(30)
+    classes.barh([name for name, _ in most][::-1], [count for _, count in most][::-1])
+    classes.tick_params(axis="y", labelsize=6)
+    classes.set_xlabel("objects")
+    if findings.sides:
+        sizes.hist(findings.sides, bins=np.geomspace(1, max(max(findings.sides), 2), 40).tolist())
+    sizes.set_xscale("log")
+    sizes.set_xlabel("side of the object, square root of its area, pixels")
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,59 @@
+"""tools/eval.py: score a checkpoint on a data set, or a file of predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.console import console, metrics_table
+from maskrcnn.data.formats.coco_json import load_json
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
+from maskrcnn.evaluation.evaluator import Evaluator, chosen_metric, score
+from maskrcnn.evaluation.metrics import kinds_of
+
+
+@dataclass
+class Eval(configs.Common):
+    """The keys of configs/eval.yaml."""
+
+    checkpoint: str | None = None
+    trust_checkpoint: bool = False
+    predictions: str | None = None
+    annotations: str | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Score what the arguments name, print a table, write metrics.json."""
+    own, rest = configs.split(arguments, Eval)
+    settings = configs.compose_config("eval", own, Eval)
+    if (settings.checkpoint is None) == (settings.predictions is None):
+        raise UserError("give either checkpoint=FILE, or predictions=FILE with annotations=FILE")
+    if settings.predictions is not None:
+        if settings.annotations is None:
+            raise UserError("predictions=FILE needs annotations=FILE, the ground truth in COCO format")
+        return _score_file(settings.predictions, settings.annotations, settings.run_dir, rest)
+    config, model, step = assembly.load_trained(
+        settings.checkpoint, rest, configs.Train, settings.trust_checkpoint
+    )
+    device = assembly.open_device(settings.device, settings.threads)
+    dataset = assembly.open_data(config, "val")
+    assembly.check_categories(config, dataset)
+    run_dir = assembly.open_run_dir(settings.run_dir)
+    evaluator = Evaluator(config, dataset, model.to(device), device)
+    evaluator.run(run_dir, title=f"{settings.checkpoint}, step {step}", pictures=config.log.images)
+    return None
+
+
+def _score_file(predictions: str, annotations: str, run_dir: str | None, rest: Sequence[str]) -> None:
+    config = configs.compose_config("train", rest)
+    truth, found = load_ground_truth(annotations), load_json(Path(predictions))
+    metric, directory = chosen_metric(config.metric, "coco"), assembly.open_run_dir(run_dir)
+    check_predictions(found, truth)
+    metrics = score(found, truth, metric, kinds_of(found), config.evaluation, directory)
+    (directory / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    console.print(metrics_table(metrics, f"{predictions}: {len(found)} detections"))

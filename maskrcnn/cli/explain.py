@@ -1,0 +1,212 @@
+"""tools/explain.py: what the RoI operators see of a box, drawn and in numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from rich.table import Table
+from torch import Tensor
+
+from maskrcnn.ablation import explain_plots as draw
+from maskrcnn.ablation.explain import Floats, View, shift_curve, smooth_map, view
+from maskrcnn.ablation.statistics import signed
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.config.check import nearest
+from maskrcnn.console import console
+from maskrcnn.data.images import Pixels, read_image
+from maskrcnn.errors import Positive, UserError
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.roi_pooling import RoIOp
+from maskrcnn.structures import Images, Proposals
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass
+class Explain(configs.Common):
+    """The keys of configs/explain.yaml."""
+
+    box: list[float] = field(default_factory=lambda: [0.0, 0.0, 665.0, 665.0])
+    image: str | None = None
+    image_size: list[int] = field(default_factory=lambda: [800, 800])
+    stride: Positive = 32
+    output_size: Positive = 7
+    operators: list[str] = field(default_factory=lambda: ["align", "warp", "pool"])
+    checkpoints: list[str] = field(default_factory=list)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Draw and print the views of all operators."""
+    own, switches = configs.split(arguments, Explain)
+    settings = configs.compose_config("explain", own, Explain)
+    image = None if settings.image is None else read_image(settings.image)
+    height, width = settings.image_size if image is None else image.shape[:2]
+    box = _checked_box(list(settings.box), height, width)
+    operators = {name: _operator(name, switches) for name in settings.operators}
+    size = math.ceil(height / settings.stride), math.ceil(width / settings.stride)
+    views = {
+        name: view(op, box, settings.stride, size, settings.output_size) for name, op in operators.items()
+    }
+    run_dir = assembly.open_run_dir(settings.run_dir)
+    draw.overview(views, operators, settings.output_size, image, run_dir / "overview.png")
+    draw.bins(views, settings.output_size, run_dir / "bins.png")
+    weights: dict[str, Any] = {name: seen.weights for name, seen in views.items()}
+    np.savez_compressed(run_dir / "weights.npz", **weights)
+    shifts = np.linspace(0, 2 * settings.stride, 65)
+    maps = smooth_map((size[0], size[1] + 4), settings.stride)
+    changed = {
+        name: shift_curve(op, maps, box, settings.stride, settings.output_size, shifts)
+        for name, op in operators.items()
+    }
+    words = "change of the pooled features, % of their spread"
+    draw.curves(shifts, changed, settings.stride, words, run_dir / "shift.png")
+    numbers = {name: _numbers(v, operators[name], settings.output_size) for name, v in views.items()}
+    for name, values in changed.items():
+        numbers[name]["largest_change_percent"] = round(float(values.max()), 2)
+    if settings.checkpoints:
+        if image is None:
+            raise UserError("checkpoints are looked at with an image: give image=FILE")
+        device = assembly.open_device(settings.device, settings.threads)
+        _model_curves(list(settings.checkpoints), image, box, run_dir, device)
+    (run_dir / "explain.json").write_text(json.dumps({"box": box, "operators": numbers}, indent=1))
+    console.print(_table(box, settings.stride, numbers))
+
+
+def _operator(name: str, overrides: list[str]) -> RoIOp:
+    options = sorted(path.stem for path in (configs.CONFIG_DIR / "roi_op").glob("*.yaml"))
+    if name not in options:
+        raise UserError(
+            f"operators: there is no {name}{nearest(name, options)}; there are: {', '.join(options)}"
+        )
+    node = OmegaConf.load(configs.CONFIG_DIR / "roi_op" / f"{name}.yaml")
+    given = OmegaConf.from_dotlist(overrides)
+    if unknown := sorted(str(key) for key in given if key not in node):
+        raise UserError(
+            f"{', '.join(unknown)}: neither a key of configs/explain.yaml nor a switch of {name}, which has "
+            f"{', '.join(str(key) for key in node if not str(key).startswith('_'))}"
+        )
+    operator: RoIOp = configs.build(OmegaConf.merge(node, given))
+    return operator
+
+
+def _checked_box(box: list[float], height: int, width: int) -> Box:
+    if len(box) != 4 or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
+        raise UserError(
+            f"box={box} must be x1, y1, x2, y2 in pixels with x1 < x2 and y1 < y2, inside the image of "
+            f"{width} x {height} (width x height)"
+        )
+    x1, y1, x2, y2 = map(float, box)
+    return x1, y1, x2, y2
+
+
+def _numbers(seen: View, operator: RoIOp, output_size: int) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        "lost_percent": round(100 * float(seen.lost.sum()), 2),
+        "gained_percent": round(100 * float(seen.gained.sum()), 2),
+        "shift_pixels": [round(d, 2) for d in seen.shift],
+    }
+    read = draw.readings(operator, seen, output_size)
+    if read is not None:
+        for axis, r in zip("xy", read, strict=True):
+            numbers[axis] = {"region": r.region, "bins": r.bins, "points": r.points}
+    return numbers
+
+
+def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
+    width, height = ((box[2] - box[0]) / stride, (box[3] - box[1]) / stride)
+    title = f"a box of {width:.2f} x {height:.2f} cells of {stride} pixels ({int(width)} x {int(height)} whole ones)"
+    table = Table(title=title, title_justify="left")
+    for column in (
+        "",
+        "sees, cells",
+        "a bin, cells",
+        "lost",
+        "gained",
+        "shift, pixels",
+        "largest change under shift",
+    ):
+        table.add_column(column, justify="right")
+    for name, n in numbers.items():
+        seen, of_bin = "–", "–"
+        if "x" in n:
+            w, h = (n[axis]["region"][1] - n[axis]["region"][0] for axis in "xy")
+            bins = len(n["x"]["bins"])
+            seen, of_bin = f"{w:.2f} x {h:.2f}", f"{w / bins:.2f} x {h / bins:.2f}"
+        dx, dy = n["shift_pixels"]
+        share = (f"{n[key]:.1f} %" for key in ("lost_percent", "gained_percent", "largest_change_percent"))
+        lost, gained, change = share
+        table.add_row(name, seen, of_bin, lost, gained, f"{signed(dx)}, {signed(dy)}", change)
+    return table
+
+
+@torch.no_grad()
+def _model_curves(paths: list[str], image: Pixels, box: Box, run_dir: Path, device: torch.device) -> None:
+    """Features and masks of trained models when image and box move together, by up to two cells of the coarsest map."""
+    models = {
+        name: assembly.load_trained(path, [], configs.Train)[1].to(device).eval()
+        for name, path in _named(paths)
+    }
+    still = _moved(image, 0, device)
+    stride = max(max(s for s in model.features(still) if s <= 32) for model in models.values())
+    shifts = np.arange(0, 2 * stride + 1, max(stride // 16, 1)).astype(np.float64)
+    by_features, by_masks = {}, {}
+    for name, model in models.items():
+        pooled, masks = zip(*(_pooled_and_mask(model, image, box, s, device) for s in shifts), strict=True)
+        by_features[name] = _change(pooled, relative=True)
+        if masks[0] is not None:
+            by_masks[name] = _change(masks, relative=False)
+    words = "change of the pooled features, % of their spread"
+    draw.curves(shifts, by_features, stride, words, run_dir / "model_features.png")
+    if by_masks:
+        words = "change of the mask's probabilities, points (root mean square)"
+        draw.curves(shifts, by_masks, stride, words, run_dir / "model_masks.png")
+
+
+def _named(paths: list[str]) -> list[tuple[str, str]]:
+    """Each checkpoint with the name of its folder, or all of its path where folders are named alike."""
+    folders = [Path(path).parent.name for path in paths]
+    return [(f if folders.count(f) == 1 else path, path) for f, path in zip(folders, paths, strict=True)]
+
+
+@torch.no_grad()
+def _pooled_and_mask(
+    model: MaskRCNN, image: Pixels, box: Box, shift: float, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    images = _moved(image, int(shift), device)
+    boxes = torch.tensor([[[box[0] + shift, box[1], box[2] + shift, box[3]]]], device=device)
+    valid = torch.ones(1, 1, dtype=torch.bool, device=device)
+    features = model.features(images)
+    head = model.mask_head or model.box_head
+    if head is None:
+        raise UserError("a proposal network has no head that pools")
+    pooled = head.pooler(features, boxes, valid)
+    if model.mask_head is None:
+        return pooled, None
+    labels = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    if model.box_head is not None:
+        given = Proposals(boxes, torch.zeros(1, 1, device=device), valid)
+        labels = model.box_head.detect(features, given, images).labels[:, :1]
+    return pooled, model.masks(features, boxes, labels, valid)
+
+
+def _moved(image: Pixels, shift: int, device: torch.device) -> Images:
+    """The image moved right by ``shift`` pixels on a canvas that holds every shift."""
+    height, width = image.shape[:2]
+    canvas = torch.zeros(1, 3, -(-height // 32) * 32, -(-(width + 96) // 32) * 32, dtype=torch.uint8)
+    canvas[0, :, :height, shift : shift + width] = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    sizes = torch.tensor([[float(height), float(canvas.shape[-1])]])
+    return Images(canvas, sizes).to(device)
+
+
+def _change(values: Sequence[Tensor], relative: bool) -> Floats:
+    unit = values[0].std() if relative else torch.ones(())
+    return np.array([float(100 * (v - values[0]).pow(2).mean().sqrt() / unit) for v in values])

@@ -1,0 +1,63 @@
+"""tools/export.py: a checkpoint as a graph that runs without this project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.console import console
+from maskrcnn.errors import Positive, UserError
+from maskrcnn.export.program import exportable, save_onnx, save_program
+
+FORMATS = {"onnx": save_onnx, "torch_export": save_program}
+
+
+@dataclass
+class Export:
+    """The keys of configs/export.yaml."""
+
+    checkpoint: str | None = None
+    trust_checkpoint: bool = False
+    format: str = "onnx"
+    out: str | None = None
+    threads: Positive | None = None
+    debug: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the graph, and beside it a json that says how to feed it."""
+    own, rest = configs.split(arguments, Export)
+    settings = configs.compose_config("export", own, Export)
+    if settings.checkpoint is None or settings.out is None:
+        raise UserError("give checkpoint=FILE, format=onnx or torch_export, and out=FILE")
+    if settings.format not in FORMATS:
+        raise UserError(f"format={settings.format}: there are {', '.join(FORMATS)}")
+    assembly.open_device("cpu", settings.threads)
+    loaded = assembly.load_for_prediction(settings.checkpoint, rest, settings.trust_checkpoint)
+    out = Path(settings.out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: its folder cannot be made: {error}") from error
+    FORMATS[settings.format](loaded.model, out, loaded.size_divisor)
+    transform = loaded.transform
+    description = {
+        "format": settings.format,
+        "inputs": {
+            "pixels": f"uint8 [1, 3, H, W], RGB, H and W multiples of {loaded.size_divisor} from 96 on, "
+            "zeros right and below",
+            "size": "float32 [1, 2], (height, width) of the image before padding",
+        },
+        "outputs": exportable(loaded.model).names,
+        "size_divisor": loaded.size_divisor,
+        "short_side": transform.short_side,
+        "max_size": transform.max_size,
+        "categories": loaded.categories,
+    }
+    beside = out.with_name(f"{out.name}.json")
+    beside.write_text(json.dumps(description, indent=1))
+    console.print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB), {beside}")

@@ -1,0 +1,97 @@
+"""tools/predict.py: what is found in pictures, videos and cameras, drawn and as COCO json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from rich.progress import track
+
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.console import console
+from maskrcnn.data.images import Pixels
+from maskrcnn.errors import UserError
+from maskrcnn.prediction.inputs import Frame, Video, open_input
+from maskrcnn.prediction.outputs import Outputs
+from maskrcnn.prediction.predictor import Predictor
+from maskrcnn.prediction.tta import Augmentation
+
+
+@dataclass
+class Predict(configs.Common):
+    """The keys of configs/predict.yaml."""
+
+    checkpoint: str | None = None
+    trust_checkpoint: bool = False
+    input: str | int | None = None
+    score_threshold: float = 0.5
+    batch_size: int = 4
+    max_size: int | None = 2048
+    flip: bool = False
+    scales: list[float] = field(default_factory=lambda: [1.0])
+    masks: bool = False
+    max_frames: int | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Detect in everything that ``input`` names; write drawings and json into the run directory."""
+    own, rest = configs.split(arguments, Predict)
+    settings = configs.compose_config("predict", own, Predict)
+    if settings.checkpoint is None or settings.input is None:
+        raise UserError("give checkpoint=FILE and input=<file|folder|glob|video|camera number>")
+    source = open_input(str(settings.input), settings.max_frames)
+    augmentation = Augmentation(
+        [float(scale) for scale in settings.scales], settings.flip, max_size=settings.max_size
+    )
+    predictor = Predictor(
+        settings.checkpoint,
+        device=assembly.open_device(settings.device, settings.threads),
+        batch_size=settings.batch_size,
+        max_size=settings.max_size,
+        augmentation=augmentation if settings.flip or augmentation.scales != [1.0] else None,
+        overrides=rest,
+        trust_checkpoint=settings.trust_checkpoint,
+    )
+    run_dir = assembly.open_run_dir(settings.run_dir)
+    if source.folder is not None and run_dir.resolve() == source.folder.resolve():
+        raise UserError(
+            f"run_dir={run_dir} is where the input lies, which would be written over: give another"
+        )
+    video = source if isinstance(source, Video) else None
+    with Outputs(
+        run_dir,
+        predictor.categories,
+        settings.score_threshold,
+        settings.masks,
+        None if video is None else video.rate,
+    ) as outputs:
+        frames = _Origins(source)
+        total = video.total if video is not None else len(source)  # type: ignore[arg-type]
+        stream = track(
+            predictor.stream(frames), "predicting", total, console=console, disable=not console.is_terminal
+        )
+        live = video is not None and video.live
+        with suppress(*([KeyboardInterrupt] if live else [])):  # how a camera is switched off
+            for image, found in stream:
+                outputs.add(frames.of(image), found)
+    console.print(f"{len(outputs.images)} images, {outputs.num_detections} detections: {run_dir}")
+
+
+class _Origins:
+    """Pictures on their way through the predictor, each of which remembers where it is from."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames, self._waiting = frames, list[Frame]()
+
+    def __iter__(self) -> Iterator[Pixels]:
+        for frame in self._frames:
+            self._waiting.append(frame)
+            yield frame.image
+
+    def of(self, image: Pixels) -> Frame:
+        """Where the next picture to come out is from."""
+        frame = self._waiting.pop(0)
+        assert frame.image is image
+        return frame

@@ -1,0 +1,64 @@
+"""tools/propose.py: the proposals of a trained RPN, stored for the runs that share them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.progress import track
+
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.console import console
+from maskrcnn.data.proposals import ProposalWriter
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation.coco import load_ground_truth
+from maskrcnn.evaluation.detect import detect_images
+from maskrcnn.evaluation.recall import Recall
+
+
+@dataclass
+class Propose(configs.Common):
+    """The keys of configs/propose.yaml."""
+
+    checkpoint: str | None = None
+    trust_checkpoint: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write train.npz and val.npz into the run directory."""
+    own, rest = configs.split(arguments, Propose)
+    settings = configs.compose_config("propose", own, Propose)
+    if settings.checkpoint is None:
+        raise UserError("give checkpoint=FILE, a run of a proposal network (model.box_head=null)")
+    config, model, _ = assembly.load_trained(
+        settings.checkpoint, rest, configs.Train, settings.trust_checkpoint
+    )
+    if model.rpn is None:
+        raise UserError(
+            f"the model of {settings.checkpoint} has no RPN (model.rpn=null), so it proposes nothing"
+        )
+    model.box_head = model.mask_head = model.keypoint_head = None
+    device = assembly.open_device(settings.device, settings.threads)
+    run_dir = assembly.open_run_dir(settings.run_dir)
+    model.to(device)
+    for split in ("train", "val"):
+        dataset = assembly.open_data(config, split)
+        loader = configs.build(config.data.test_loader)(
+            dataset,
+            configs.build(config.data.test_transform),
+            config.evaluation.batch_size,
+            pin_memory=device.type == "cuda",
+        )
+        images = detect_images(model, loader, device)
+        shown = track(images, split, total=len(dataset), console=console, disable=not console.is_terminal)
+        objects = load_ground_truth(dataset.ground_truth()).imgToAnns
+        writer, recall = ProposalWriter(), Recall(config.model.rpn.post_nms_test)
+        for image_id, found in shown:
+            writer.add(image_id, found.boxes.numpy(), found.scores.numpy())
+            recall.add(found.boxes.numpy(), objects.get(image_id, []))
+        count = writer.write(run_dir / f"{split}.npz")
+        words = ", ".join(
+            f"{name} {value:.1f}" for name, value in recall.figures().items() if value is not None
+        )
+        console.print(f"{run_dir / split}.npz: {count} proposals; {words}")

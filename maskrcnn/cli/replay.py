@@ -1,0 +1,57 @@
+"""tools/replay.py: run a step again that ended a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omegaconf import OmegaConf
+
+from maskrcnn.config import build as assembly
+from maskrcnn.config import compose as configs
+from maskrcnn.config.pretrained import drop_pretrained
+from maskrcnn.console import console
+from maskrcnn.errors import Positive, UserError
+from maskrcnn.training.failure import load_failed_step, replay
+
+
+@dataclass
+class Replay:
+    """The keys of configs/replay.yaml."""
+
+    step: str | None = None
+    trust_checkpoint: bool = False
+    device: str = "auto"
+    threads: Positive | None = None
+    debug: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the losses of the step as they were and as they are now, and where they first go wrong."""
+    settings = configs.compose_config("replay", arguments, Replay)
+    if settings.step is None:
+        raise UserError("give step=FILE, a failed_step_*.pt of a run directory")
+    content = load_failed_step(settings.step)
+    config = OmegaConf.create(content["config"])
+    if not settings.trust_checkpoint and (foreign := configs.foreign_targets(config)):
+        raise UserError(
+            f"{settings.step} would call {', '.join(foreign)}; set trust_checkpoint=true to let it"
+        )
+    drop_pretrained(config)
+    device = assembly.open_device(settings.device, settings.threads)
+    model = assembly.build_model(config)
+    model.load_state_dict(content["model"])
+    parts = content["batch"]
+    images = [image_id for part in parts for image_id in part.image_ids]
+    console.print(f"step {content['step']}, images {images}")
+    found = replay(model.to(device), parts, device, config.precision)
+    for name, value in found.losses.items():
+        console.print(f"  {name}: {content['losses'][name]:.6g} in the run, {value:.6g} now")
+    if found.module is not None:
+        console.print(f"the first module with an output that is not finite: {found.module}")
+    if found.gradients:
+        listed = f"{', '.join(found.gradients[:5])}, {len(found.gradients)} in all"
+        console.print(f"gradients that are not finite, from the losses backwards: {listed}")
+    bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
+    if bad:
+        console.print(f"weights that are not finite before the step: {', '.join(bad[:5])}, {len(bad)} in all")

@@ -1,0 +1,130 @@
+"""Plain config values against the signatures of the constructors they are for."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from hydra.utils import get_object
+
+from maskrcnn.errors import Bounds, UserError
+
+_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
+
+
+def is_own(target: str) -> bool:
+    """Whether a ``_target_`` is a class of a model's or a data set's parts or one of torch's layers, wherever it was
+    imported from: to make one executes nothing that a config could choose."""
+    homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.")
+    if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.")):
+        return False
+    try:
+        found = get_object(target)
+    except ImportError:  # of another version of the project
+        return False
+    return isinstance(found, type) and f"{found.__module__}.".startswith(homes)
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """The closest of ``words``, by the whole dotted key first and by its last part second."""
+    close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
+    last = word.rsplit(".", 1)[-1]
+    close += [key for key in words if key.rsplit(".", 1)[-1] == last and key not in close][:3]
+    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def check_value(value: Any, expected: Any, path: str) -> None:
+    if isinstance(value, dict) and "_target_" in value:
+        _check_target(value, path)
+    elif is_dataclass(expected) and isinstance(value, dict):
+        _check_fields(value, expected, path)
+    elif not _fits(value, expected):
+        raise UserError(f"{path}={value!r} is not {_describe(expected)}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_value(item, Any, f"{path}.{key}" if path else str(key))
+
+
+def _check_fields(value: dict[str, Any], schema: Any, path: str) -> None:
+    hints = get_type_hints(schema, include_extras=True)
+    names = [f.name for f in fields(schema)]
+    for key, item in value.items():
+        where = f"{path}.{key}" if path else key
+        if key not in names:
+            raise UserError(
+                f"unknown key {where!r}{nearest(where, [f'{path}.{n}' if path else n for n in names])}"
+            )
+        check_value(item, hints[key], where)
+
+
+def _check_target(value: dict[str, Any], path: str) -> None:
+    try:
+        target = get_object(value["_target_"])
+    except Exception as error:  # whatever importing the user's own module raises
+        raise UserError(f"{path}._target_={value['_target_']}: cannot be imported ({error})") from error
+    parameters = inspect.signature(target).parameters
+    plain_class = inspect.isclass(target) and not is_dataclass(target)
+    hints = get_type_hints(target.__init__ if plain_class else target, include_extras=True)
+    for key, item in value.items():
+        if key not in parameters and key not in _HYDRA_KEYS:
+            raise UserError(
+                f"unknown key {f'{path}.{key}'!r}: {value['_target_']} takes {', '.join(parameters)}"
+                f"{nearest(key, list(parameters))}"
+            )
+        if key in parameters:
+            check_value(item, hints.get(key, Any), f"{path}.{key}")
+    needed = [
+        n
+        for n, p in parameters.items()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    absent = [name for name in needed if name not in value]
+    if absent and not value.get("_partial_"):
+        raise UserError(f"{path}: {value['_target_']} also needs {', '.join(absent)}")
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a plain YAML value suits an annotation. Parts (modules, callables) must be nodes, so they never do."""
+    origin, args = get_origin(expected), get_args(expected)
+    if expected is Any:
+        return True
+    if origin is Annotated:
+        bounds = [note for note in args[1:] if isinstance(note, Bounds)]
+        return _fits(value, args[0]) and all(bound.hold(value) for bound in bounds)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if expected in (None, type(None)):
+        return value is None
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        inner = args[0] if args else Any
+        return isinstance(value, list) and all(_fits(item, inner) for item in value)
+    return isinstance(expected if origin is None else origin, type) and isinstance(value, origin or expected)
+
+
+def _describe(expected: Any) -> str:
+    if get_origin(expected) is Annotated:
+        inner, *notes = get_args(expected)
+        return " ".join([_describe(inner), *(str(n) for n in notes if isinstance(n, Bounds))])
+    if get_origin(expected) is Literal:
+        return "one of " + ", ".join(map(str, get_args(expected)))
+    if get_origin(expected) in (Union, types.UnionType):
+        return " or ".join(_describe(arg) for arg in get_args(expected))
+    if get_origin(expected) is list:
+        return "a list, each entry " + _describe(get_args(expected)[0])
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return names.get(
+        expected,
+        str(getattr(expected, "__name__", expected))
+        if not get_args(expected)
+        else str(expected).replace("collections.abc.", ""),
+    )

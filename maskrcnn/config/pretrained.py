@@ -1,0 +1,68 @@
+"""What a configuration says of pretrained weights, written out in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from maskrcnn.training.initialise import norms_of
+
+
+def pin_pretrained(config: DictConfig) -> None:
+    """Spread ``init.weights=imagenet`` to the backbone parts, and replace ``auto`` by what it stands for.
+
+    So the run's stored config says what ran, and builds the same model without the pretrained file. What depends on a
+    file that the weights start from is left to `pin_norms`.
+    """
+    source = config.init.weights if "init" in config else None
+    for part in _pretrained_parts(config.get("model")):
+        if source == "imagenet":
+            part.weights = "imagenet"
+        if source in (None, "imagenet"):
+            _fill(part, *(("frozen_bn", 2) if part.weights else ("bn", 0)))
+
+
+def pin_norms(config: DictConfig, stored: Mapping[str, Any] | None) -> None:
+    """Replace the ``auto`` that `pin_pretrained` left: as the weights of ``init`` were learned.
+
+    stored: the config of the run that is resumed, which says so without the file; None for a new run.
+    """
+    for part in _pretrained_parts(config.get("model")):
+        if not (part.norm == "auto" or _unknown_stages(part)):
+            continue
+        if stored is None:
+            source = config.init.weights
+            _fill(part, *(norms_of(source) if Path(source).is_file() else ("bn", 0)))
+        else:
+            before = OmegaConf.select(OmegaConf.create(dict(stored)), str(part._get_full_key(None)))
+            if before is not None:
+                _fill(part, before.norm, before.get("frozen_stages"))
+
+
+def _fill(part: DictConfig, norm: str, frozen_stages: int | None) -> None:
+    if part.norm == "auto":
+        part.norm = norm
+    if _unknown_stages(part):
+        part.frozen_stages = frozen_stages
+
+
+def _unknown_stages(part: DictConfig) -> bool:
+    return "frozen_stages" in part and part.frozen_stages is None
+
+
+def drop_pretrained(config: DictConfig) -> None:
+    """Forget where the backbone's weights came from: a checkpoint brings its own."""
+    for part in _pretrained_parts(config.get("model")):
+        part.weights = None
+
+
+def _pretrained_parts(node: Any) -> Iterator[DictConfig]:
+    if isinstance(node, DictConfig):
+        if "weights" in node and "norm" in node:
+            yield node
+        for key in node:
+            if isinstance(node._get_node(key), DictConfig):
+                yield from _pretrained_parts(node[key])

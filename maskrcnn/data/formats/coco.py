@@ -1,0 +1,162 @@
+"""COCO-format data: the official layout, or any json beside a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from maskrcnn.data.dataset import Dataset, OnCorruptImage
+from maskrcnn.data.defects import refuse_fatal, summarise
+from maskrcnn.data.formats.coco_json import load_annotations, select
+from maskrcnn.errors import UserError
+
+
+class CocoDataset(Dataset):
+    """A COCO-format annotation file and the folder its images lie in.
+
+    annotations: path of the json. images: folder that the json's file names are relative to.
+    on_corrupt_image: what the loaders do about an image that cannot be decoded, "stop" or "skip".
+    only_with_keypoints: leave out images without a labelled keypoint. image_ids: read these images alone.
+
+    Classes come from the file. Images without objects are kept; boxes of no size, boxes outside of their
+    image and unreadable polygons are passed over and counted in ``report``. Raises UserError, naming file,
+    id and remedy, for what would make training wrong: a missing or broken file, an annotation of an image
+    or category that is not listed.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        on_corrupt_image: OnCorruptImage = "stop",
+        only_with_keypoints: bool = False,
+        image_ids: Collection[int] | None = None,
+    ) -> None:
+        self.annotations = Path(annotations)
+        self.chosen = None if image_ids is None else frozenset(image_ids)
+        folder = Path(images)
+        data = load_annotations(self.annotations)
+        if not folder.is_dir():
+            raise UserError(f"there is no images folder {folder} (for {self.annotations})")
+        sound = select(data, folder)
+        refuse_fatal(self.annotations, sound.defects)
+        if not sound.images:
+            raise UserError(f"{self.annotations} lists no image")
+        report = summarise(self.annotations, sound.defects)
+        records = [r for r in sound.records() if self.chosen is None or r.image_id in self.chosen]
+        if only_with_keypoints:
+            records = [r for r in records if r.keypoints is not None and (r.keypoints[..., 2] > 0).any()]
+        super().__init__(records, sound.categories, folder, on_corrupt_image, report)
+
+    def ground_truth(self) -> dict[str, Any]:
+        """The annotation file's content as it is trained on, for scoring: what was passed over is not there."""
+        data = load_annotations(self.annotations)
+        content = select(data, None).content(data)
+        if self.chosen is None:
+            return content
+        images = [image for image in content["images"] if image["id"] in self.chosen]
+        annotations = [a for a in content["annotations"] if a["image_id"] in self.chosen]
+        return {**content, "images": images, "annotations": annotations}
+
+
+@dataclass(frozen=True)
+class CocoLayout:
+    """COCO 2017 as published: ``root/{train2017,val2017}`` and
+    ``root/annotations/{instances,person_keypoints}_{train,val}2017.json``.
+
+    annotations: which of the files. With the keypoints, training is on the images that show some.
+    """
+
+    root: str | None
+    on_corrupt_image: OnCorruptImage = "stop"
+    annotations: Literal["instances", "person_keypoints"] = "instances"
+
+    def train(self) -> CocoDataset:
+        return self._split("train2017", self.annotations == "person_keypoints")
+
+    def val(self) -> CocoDataset:
+        return self._split("val2017")
+
+    def _split(self, split: str, only_with_keypoints: bool = False) -> CocoDataset:
+        if self.root is None:
+            raise UserError(
+                "data=coco needs data.root=DIR, the folder with train2017/, val2017/ and "
+                f"annotations/{self.annotations}_{{train,val}}2017.json"
+            )
+        root = Path(self.root)
+        annotations = root / "annotations" / f"{self.annotations}_{split}.json"
+        if not annotations.is_file() or not (root / split).is_dir():
+            raise UserError(
+                f"data.root={root} is not COCO's layout: expected the file {annotations} and the folder "
+                f"{root / split}; data=custom takes any other json and folder"
+            )
+        return CocoDataset(annotations, root / split, self.on_corrupt_image, only_with_keypoints)
+
+
+@dataclass(frozen=True)
+class CustomCoco:
+    """Any COCO-format json with its folder of images, one pair for each split; a split not used may be left
+    out.
+    """
+
+    train_annotations: str | None
+    train_images: str | None
+    val_annotations: str | None
+    val_images: str | None
+    on_corrupt_image: OnCorruptImage = "stop"
+
+    def train(self) -> CocoDataset:
+        return self._split("train", self.train_annotations, self.train_images)
+
+    def val(self) -> CocoDataset:
+        return self._split("val", self.val_annotations, self.val_images)
+
+    def _split(self, split: str, annotations: str | None, images: str | None) -> CocoDataset:
+        for key, value, what in (
+            ("annotations", annotations, "a COCO-format json"),
+            ("images", images, "the folder with its images"),
+        ):
+            if value is None:
+                raise UserError(f"data=custom needs data.{split}_{key}={what}")
+        return CocoDataset(str(annotations), str(images), self.on_corrupt_image)
+
+
+@dataclass(frozen=True)
+class CocoFolds:
+    """One json cut into ``folds`` parts by image: part ``fold`` is validated on, the others are trained on.
+
+    For few images without a split of their own, and for cross-validation. Which images make a part depends on their ids
+    alone.
+    """
+
+    annotations: str | None
+    images: str | None
+    folds: int = 5
+    fold: int = 0
+    on_corrupt_image: OnCorruptImage = "stop"
+
+    def train(self) -> CocoDataset:
+        return self._part(validated=False)
+
+    def val(self) -> CocoDataset:
+        return self._part(validated=True)
+
+    def _part(self, validated: bool) -> CocoDataset:
+        if self.annotations is None or self.images is None:
+            raise UserError("data=folds needs data.annotations=FILE, a COCO-format json, and data.images=DIR")
+        if not 0 <= self.fold < self.folds:
+            raise UserError(
+                f"data.fold={self.fold}: with data.folds={self.folds} it is 0 to {self.folds - 1}"
+            )
+        images = load_annotations(Path(self.annotations))["images"]
+        ids = sorted(image["id"] for image in images if isinstance(image, dict) and "id" in image)
+        if not 2 <= self.folds <= len(ids):
+            raise UserError(f"data.folds={self.folds}: expected 2 to {len(ids)}, the number of images")
+        order = np.random.default_rng(0).permutation(len(ids))
+        mine = {ids[place] for place in order[self.fold :: self.folds]}
+        chosen = mine if validated else set(ids) - mine
+        return CocoDataset(self.annotations, self.images, self.on_corrupt_image, image_ids=chosen)

@@ -1,0 +1,211 @@
+"""COCO's segmentations, polygons and both kinds of RLE, to bitmaps: all objects of an image at once.
+
+pycocotools rasterises polygons, so that the pixels are those everybody scores with; what it returns is compressed RLE,
+which is read here for all objects together, touching only the columns that hold an object.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from maskrcnn.data.masks import MaskBitmap
+from maskrcnn.errors import UserError
+
+Runs = npt.NDArray[np.int64]
+
+
+def decode(segmentation: Any, height: int, width: int) -> MaskBitmap | None:
+    """The mask of a COCO ``segmentation``: polygons, compressed RLE or uncompressed RLE.
+
+    The bitmap equals pycocotools' ``annToMask`` bit for bit; None when the mask is empty. Raises UserError
+    in words when the segmentation is none of the three, or does not fit an image of this size.
+    """
+    return decode_all([segmentation], height, width)[0]
+
+
+def decode_all(segmentations: Sequence[Any], height: int, width: int) -> list[MaskBitmap | None]:
+    """The masks of several segmentations of one image; None for an empty one. Raises UserError as ``decode`` does."""
+    counts = [_counts(segmentation, height, width) for segmentation in segmentations]
+    places = [place for place, value in enumerate(counts) if isinstance(value, bytes)]
+    for place, parsed in zip(places, parse_rle_strings([counts[place] for place in places]), strict=True):
+        counts[place] = parsed
+    for runs, segmentation in zip(counts, segmentations, strict=True):
+        if isinstance(segmentation, list):  # rasterised above
+            continue
+        if runs.size and (int(runs.sum()) != height * width or runs.min() < 0):
+            raise UserError(
+                f"its RLE describes {int(runs.sum())} pixels, but the image has {height} x {width} = "
+                f"{height * width}"
+            )
+    return _bitmaps(counts, height)
+
+
+def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
+    """COCO's compressed RLE, ``{"size": [H, W], "counts": bytes}``, of any of its three kinds of segmentations.
+
+    Raises UserError for what is none of the three or not of an image of this size; a string is not looked into.
+    """
+    counts = _counts(segmentation, height, width)
+    if not isinstance(counts, bytes):
+        if counts.size and (counts.sum() != height * width or counts.min() < 0):
+            raise UserError(f"its RLE describes {counts.sum()} pixels, but the image has {height} x {width}")
+        uncompressed = {"size": [height, width], "counts": counts.tolist() or [height * width]}
+        counts = coco_mask.frPyObjects(uncompressed, height, width)["counts"]
+    return {"size": [height, width], "counts": counts or _empty(height, width)}
+
+
+def _empty(height: int, width: int) -> bytes:
+    counts: bytes = coco_mask.encode(np.zeros((height, width), np.uint8, order="F"))["counts"]
+    return counts
+
+
+def polygon_defect(polygon: Any, height: int, width: int) -> str | None:
+    """What is wrong with one polygon ``[x1, y1, x2, y2, ...]`` of an image of this size, or None.
+
+    pycocotools would read four numbers as a box, ignore an odd one, and crash the process on far-away
+    corners.
+    """
+    if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
+        return "a polygon that is not a list of numbers"
+    if len(polygon) < 6 or len(polygon) % 2:
+        return "a polygon of fewer than six numbers, or of an odd number of them"
+    if not math.isfinite(sum(polygon)):
+        return "a polygon with a number that is not finite"
+    reach = height + width
+    if min(polygon) < -reach or max(polygon) > 2 * reach:
+        return "a polygon far outside of its image"
+    return None
+
+
+def _counts(segmentation: Any, height: int, width: int) -> Any:
+    """The compressed RLE string, or the run lengths of an uncompressed one."""
+    if isinstance(segmentation, list):
+        return _polygon_counts(segmentation, height, width)
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        raise UserError(
+            "its segmentation is neither a list of polygons nor an RLE with 'counts' and 'size' "
+            f"(found {type(segmentation).__name__})"
+        )
+    if list(segmentation.get("size", ())) != [height, width]:
+        raise UserError(
+            f"its RLE is for an image of size {segmentation.get('size')} (height, width), "
+            f"but the image is {[height, width]}"
+        )
+    counts = segmentation["counts"]
+    if isinstance(counts, bytes):
+        return counts
+    try:
+        if isinstance(counts, str):
+            return counts.encode("ascii")
+        return np.asarray(counts, dtype=np.int64).reshape(-1)
+    except UnicodeEncodeError as error:
+        raise UserError(_DAMAGED) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError("its RLE 'counts' is neither a string nor a list of whole numbers") from error
+
+
+def _polygon_counts(polygons: list[Any], height: int, width: int) -> bytes:
+    """Compressed RLE of the union of polygons."""
+    for polygon in polygons:
+        if defect := polygon_defect(polygon, height, width):
+            raise UserError(f"its segmentation holds {defect}")
+    if not polygons:
+        return b""
+    pieces = coco_mask.frPyObjects(polygons, height, width)
+    merged: bytes = (pieces[0] if len(pieces) == 1 else coco_mask.merge(pieces))["counts"]
+    return merged
+
+
+_DAMAGED = "its RLE string is damaged (it holds characters that COCO's encoding never writes)"
+
+
+def check_rle_strings(strings: Sequence[bytes]) -> None:
+    """Raises UserError where one holds characters that COCO's encoding never writes, or ends within a number."""
+    characters = np.frombuffer(b"".join(strings), np.uint8)
+    ends = np.cumsum([len(string) for string in strings if string], dtype=np.int64) - 1
+    if characters.size and (
+        characters.min() < 48 or characters.max() > 111 or ((characters[ends] - 48) & 32).any()
+    ):
+        raise UserError(_DAMAGED)
+
+
+def parse_rle_strings(strings: Sequence[bytes]) -> list[Runs]:
+    """COCO's compressed RLE strings as lengths of the runs of 0 and 1 in turn, column by column.
+
+    Each number is written in groups of five bits, lowest first, six-bit characters from '0' on, bit 5
+    meaning "more follows" and bit 4 of the last group being the sign; from the fourth number on, it is the
+    difference to the number two before it.
+    """
+    digits = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
+    if digits.size == 0:
+        return [digits for _ in strings]
+    last = (digits & 32) == 0
+    lengths = np.array([len(string) for string in strings])
+    of_strings = np.cumsum(lengths)
+    if digits.min() < 0 or digits.max() > 63 or not last[of_strings[lengths > 0] - 1].all():
+        raise UserError(_DAMAGED)
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    place = 5 * (np.arange(digits.size) - np.repeat(starts, ends - starts + 1))
+    if place.max() > 30:
+        raise UserError("its RLE string is damaged (a run longer than any image)")
+    numbers = np.add.reduceat((digits & 31) << place, starts)
+    numbers -= np.where(digits[ends] & 16, np.int64(1) << (place[ends] + 5), 0)
+    runs = np.split(numbers, np.searchsorted(ends, of_strings[:-1]))
+    for of_one in runs:
+        np.cumsum(of_one[1::2], out=of_one[1::2])
+        np.cumsum(of_one[2::2], out=of_one[2::2])
+    return runs
+
+
+def _bitmaps(runs: Sequence[Runs], height: int) -> list[MaskBitmap | None]:
+    """The bitmaps of column-major run lengths; None for a mask without a pixel.
+
+    The columns of all objects, cut to their own rows, are written end to end into one array.
+    """
+    bitmaps: list[MaskBitmap | None] = [None] * len(runs)
+    starts, ends, owner = _ones(runs)
+    if not starts.size:
+        return bitmaps
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    number = np.diff(first, append=len(owner))
+    (x, y), (x_last, y_last) = np.divmod(starts, height), np.divmod(ends - 1, height)
+    # A run over two columns is at the lowest and at the highest row.
+    top = np.minimum.reduceat(np.where(x == x_last, y, 0), first)
+    bottom = np.maximum.reduceat(np.where(x == x_last, y_last + 1, height), first)
+    left = x[first]
+    cells = (bottom - top) * (x_last[first + number - 1] + 1 - left)
+    offset = np.concatenate(([0], np.cumsum(cells)))
+    rows, moved = (
+        np.repeat(bottom - top, number),
+        np.repeat(offset[:-1] - left * (bottom - top) - top, number),
+    )
+    changes = np.stack([x * rows + y + moved, x_last * rows + y_last + 1 + moved], axis=1).reshape(-1)
+    values = np.zeros(changes.size + 1, np.uint8)
+    values[1::2] = 1
+    columns = np.repeat(values, np.diff(changes, prepend=0, append=offset[-1]))
+    pieces = np.stack([owner[first], left, top, bottom - top, offset[:-1], offset[1:]], axis=1).tolist()
+    for place, x0, y0, side, begin, end in pieces:
+        block = columns[begin:end].reshape(-1, side)
+        bitmaps[place] = MaskBitmap(x0, y0, np.asarray(cv2.transpose(block), np.uint8))
+    return bitmaps
+
+
+def _ones(runs: Sequence[Runs]) -> tuple[Runs, Runs, Runs]:
+    """Every run of 1: its first pixel, the first after it, and whose it is, ``[runs of 1]`` each."""
+    lengths = np.array([len(of_one) for of_one in runs], np.int64)
+    flat = np.concatenate([*runs, np.zeros(0, np.int64)])
+    begin = np.cumsum(lengths) - lengths
+    total = np.concatenate(([0], np.cumsum(flat)))
+    odd = (np.arange(flat.size) - np.repeat(begin, lengths)) % 2 == 1
+    odd &= flat > 0
+    owner = np.repeat(np.arange(len(runs)), lengths)[odd]
+    base = total[begin][owner]
+    return total[:-1][odd] - base, total[1:][odd] - base, owner

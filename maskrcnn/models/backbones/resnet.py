@@ -1,0 +1,160 @@
+"""Image -> C2..C5: torchvision's residual networks, with the norm and the pretrained weights asked for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from maskrcnn.errors import UserError
+from maskrcnn.models.backbones.channels import inflate
+from maskrcnn.models.backbones.folded import paths, stem, with_folded_norms
+from maskrcnn.models.backbones.pretrained import load_pretrained
+from maskrcnn.models.norms import batch_norm_of, norm_layer
+
+Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"]
+Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
+
+
+class ResNet(nn.Module):
+    """Stages res2..res5 of a (Res)NeXt.
+
+    arch: torchvision's name. last_stage: 4 stops at stride 16, 5 at stride 32. dilated: res5 keeps stride 16 (DC5).
+    norm: ``auto`` is ``frozen_bn`` with pretrained weights and ``bn`` without; ``gn`` has 32 groups.
+    weights: None (random), ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict.
+    frozen_stages: how many of (stem, res2, res3, ...) do not learn; None is 2 with pretrained weights, else 0.
+    norm_eps: added to the variance; torchvision's first published detectors have 0. stride_in_1x1: a stage shrinks in
+    its first 1x1 convolution, not in the 3x3 one (the original networks, and Detectron2's). dilate_first: also the
+    first block of a dilated res5 is dilated (Detectron2's). in_channels: of the images; other than 3 channels start
+    from the mean of the RGB filters.
+
+    Raises UserError where the weights cannot be had, or do not suit ``arch`` and ``norm``.
+    """
+
+    def __init__(
+        self,
+        arch: Arch = "resnet50",
+        norm: Norm = "auto",
+        weights: str | None = None,
+        last_stage: int = 5,
+        dilated: bool = False,
+        frozen_stages: int | None = None,
+        norm_eps: float = 1e-5,
+        stride_in_1x1: bool = False,
+        dilate_first: bool = False,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        net = build_resnet(arch, norm, weights, dilated, norm_eps, stride_in_1x1)
+        if dilated and dilate_first:
+            first = net.layer4[0].get_submodule("conv2")
+            assert isinstance(first, nn.Conv2d)
+            first.dilation = first.padding = (2, 2)
+        inflate(net.conv1, in_channels)
+        self.in_channels, self.stride_in_1x1 = in_channels, stride_in_1x1
+        self.dilate_first = dilate_first if dilated else None  # nothing to dilate
+        self.stem = stem(net)
+        stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
+        stages = {name: with_folded_norms(stage) for name, stage in stages.items()}
+        self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
+        self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
+        frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
+        for stage in [self.stem, *self.stages.values()][:frozen]:
+            stage.requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> dict[int, Tensor]:
+        """``[N, in_channels, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l (the last of a stride)."""
+        x = self.stem(pixels)
+        maps: dict[int, Tensor] = {}
+        for stride, stage in zip(self.strides, self.stages.values(), strict=True):
+            x = stage(x)
+            maps[stride] = x
+        return maps
+
+
+class Res5Trunk(nn.Module):
+    """res5 as a head on regions of C4: ``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``.
+
+    stride: 1 for 7x7 regions (the paper's Table 2c), 2 for 14x14 regions (every released C4 model). Of batch norm that
+    learns, empty regions (all zero, as a pooler leaves what is not valid) are no part. Raises UserError for sync_bn.
+    """
+
+    def __init__(
+        self,
+        arch: Arch = "resnet50",
+        norm: Norm = "auto",
+        weights: str | None = None,
+        stride: Literal[1, 2] = 1,
+        norm_eps: float = 1e-5,
+        stride_in_1x1: bool = False,
+    ) -> None:
+        super().__init__()
+        if norm == "sync_bn":
+            raise UserError(
+                "norm=sync_bn would count empty regions in res5 as a head; a C4 model's norm is bn, frozen_bn or gn"
+            )
+        self.res5 = build_resnet(arch, norm, weights, False, norm_eps, stride_in_1x1).layer4
+        if stride == 1:
+            for conv in self.res5[0].modules():
+                if isinstance(conv, nn.Conv2d):
+                    conv.stride = (1, 1)
+        self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.res5.modules())
+        self.res5 = with_folded_norms(self.res5)
+        self.out_channels = 512 if arch in ("resnet18", "resnet34") else 2048
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``."""
+        if not (self.has_batch_norm and self.training):
+            out: Tensor = self.res5(pooled)
+            return out
+        used = pooled.detach().flatten(1).any(1)
+        for block in self.res5:
+            pooled = _block_of_used(block, pooled, used)
+        return pooled
+
+
+def _block_of_used(block: nn.Module, x: Tensor, used: Tensor) -> Tensor:
+    """A block of a residual network whose batch norms see the regions ``used`` ``[R]`` alone."""
+    main, shortcut = paths(block)
+    out = x
+    for place, (conv, norm) in enumerate(main):
+        out = batch_norm_of(norm, conv(F.relu(out) if place else out), used)
+    for conv, norm in shortcut:
+        x = batch_norm_of(norm, conv(x), used)
+    return F.relu(out + x)
+
+
+def build_resnet(
+    arch: Arch,
+    norm: Norm,
+    weights: str | None,
+    dilated: bool,
+    norm_eps: float = 1e-5,
+    stride_in_1x1: bool = False,
+) -> torchvision.models.ResNet:
+    """One of torchvision's residual networks without its classifier, arguments as in `ResNet`."""
+    if (dilated or stride_in_1x1) and arch in ("resnet18", "resnet34"):
+        what = "dilated res5" if dilated else "stride_in_1x1"
+        raise UserError(f"{what} needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper")
+    norm = ("frozen_bn" if weights else "bn") if norm == "auto" else norm
+    if weights and norm == "gn":
+        raise UserError(
+            f"norm=gn has no pretrained weights (weights={weights} were trained with batch norm); "
+            "set norm=frozen_bn, or weights=null to train from scratch"
+        )
+    build = getattr(torchvision.models, arch)
+    net: torchvision.models.ResNet = build(
+        norm_layer=norm_layer(norm, norm_eps), replace_stride_with_dilation=[False, False, dilated]
+    )
+    del net.fc
+    if stride_in_1x1:
+        for stage in (net.layer2, net.layer3, net.layer4):
+            first, second = (stage[0].get_submodule(name) for name in ("conv1", "conv2"))
+            assert isinstance(first, nn.Conv2d)
+            assert isinstance(second, nn.Conv2d)
+            first.stride, second.stride = second.stride, first.stride
+    if weights:
+        load_pretrained(net, arch, weights, leave_out=("fc.",))
+    return net

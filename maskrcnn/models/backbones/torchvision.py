@@ -1,0 +1,103 @@
+"""Image -> C2..C5 by torchvision's other networks: VGG-16, MobileNetV2 and V3, ConvNeXt, Swin."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torchvision
+from torch import Tensor, nn
+
+from maskrcnn.errors import UserError
+from maskrcnn.models.backbones.channels import inflate
+from maskrcnn.models.backbones.pretrained import load_pretrained
+from maskrcnn.models.backbones.resnet import Norm
+from maskrcnn.models.norms import replace_batch_norms
+
+TorchvisionArch = Literal[
+    "vgg16",
+    "vgg16_bn",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v3_large",
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+    "swin_t",
+    "swin_s",
+    "swin_b",
+]
+# The last layer in torchvision's ``features`` of the stem, and at strides 4, 8, 16, 32.
+_LAST_LAYERS = {
+    "vgg16": (9, 15, 22, 29, 30),
+    "vgg16_bn": (13, 22, 32, 42, 43),
+    "mobilenet_v2": (1, 3, 6, 13, 18),
+    "mobilenet_v3_small": (0, 1, 3, 8, 12),
+    "mobilenet_v3_large": (1, 3, 6, 12, 16),
+    "convnext": (0, 1, 3, 5, 7),
+    "swin": (0, 1, 3, 5, 7),
+}
+_STRIDES = (4, 8, 16, 32)
+
+
+class TorchvisionBackbone(nn.Module):
+    """The convolutional (or windowed attention) part of an ImageNet classifier, cut where its stride doubles.
+
+    arch: torchvision's name. norm: what takes the place of batch norm; ``auto`` is ``frozen_bn`` with pretrained
+    weights and ``bn`` without, and networks without batch norm keep what they have. weights: as in `ResNet`.
+    last_stride: 16 stops before the layers of stride 32: for VGG-16, conv5_3 as in Faster R-CNN. frozen_stages: how
+    many of (stem, C2, C3, ...) do not learn; None is 2 with pretrained weights, else 0. in_channels: as in `ResNet`.
+
+    Raises UserError where the weights cannot be had or do not fit, and for ``norm=gn`` where no batch norm is.
+    """
+
+    def __init__(
+        self,
+        arch: TorchvisionArch = "mobilenet_v2",
+        norm: Norm = "auto",
+        weights: str | None = None,
+        last_stride: Literal[16, 32] = 32,
+        frozen_stages: int | None = None,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if arch not in get_args(TorchvisionArch):
+            raise UserError(f"arch={arch!r} is none of {', '.join(get_args(TorchvisionArch))}")
+        net: nn.Module = getattr(torchvision.models, arch)()
+        if weights:
+            load_pretrained(net, arch, weights, leave_out=("classifier.", "head."))
+        _set_norm(net, arch, norm, weights)
+        features = net.get_submodule("features")
+        inflate(next(m for m in features.modules() if isinstance(m, nn.Conv2d)), in_channels)
+        self.in_channels = in_channels
+        self.strides = _STRIDES[: _STRIDES.index(last_stride) + 1]
+        self.channels_last = arch.startswith("swin")
+        ends = _LAST_LAYERS[arch if arch in _LAST_LAYERS else arch.partition("_")[0]][: len(self.strides) + 1]
+        layers = list(features.children())
+        begins = [0, *(end + 1 for end in ends[:-1])]
+        self.stages = nn.ModuleList(
+            nn.Sequential(*layers[begin : end + 1]) for begin, end in zip(begins, ends, strict=True)
+        )
+        frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
+        for stage in self.stages[:frozen]:
+            stage.requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> dict[int, Tensor]:
+        """``[N, in_channels, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l."""
+        x = self.stages[0](pixels)
+        maps: dict[int, Tensor] = {}
+        for stride, stage in zip(self.strides, self.stages[1:], strict=True):
+            x = stage(x)
+            maps[stride] = x.permute(0, 3, 1, 2) if self.channels_last else x
+        return maps
+
+
+def _set_norm(net: nn.Module, arch: str, norm: Norm, weights: str | None) -> None:
+    if norm == "auto":
+        norm = "frozen_bn" if weights else "bn"
+    if weights and norm == "gn":
+        raise UserError(
+            f"norm=gn has no pretrained weights (weights={weights} were trained with batch norm); "
+            "set norm=frozen_bn, or weights=null to train from scratch"
+        )
+    if norm != "bn" and replace_batch_norms(net, norm) == 0 and norm == "gn":
+        raise UserError(f"{arch} has no batch norm that norm=gn could replace; leave norm=auto")

@@ -1,0 +1,265 @@
+"""The detector, its steps in order: backbone, pyramid, RPN, RoI operator, box head, mask head, keypoint head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.errors import UserError
+from maskrcnn.models.heads.box import BoxHead
+from maskrcnn.models.heads.keypoint import KeypointHead
+from maskrcnn.models.heads.mask import MaskHead
+from maskrcnn.models.matching import match, take
+from maskrcnn.models.rpn import RPN
+from maskrcnn.models.sampling import sample
+from maskrcnn.structures import (
+    Detections,
+    Images,
+    Loss,
+    Preprocessing,
+    Proposals,
+    Samples,
+    Targets,
+    pick,
+    spread,
+    used_rows,
+)
+
+SAMPLING_STREAM = 2
+
+
+class Sampler:
+    """Regions that the heads learn from (Fast R-CNN, section 2.3).
+
+    num_samples: regions per image. positive_fraction: at most this share of them overlaps an object by ``iou`` or
+    more; the rest overlaps less, and is background. Ground truth joins the proposals. negative_iou: background overlaps
+    less than this, and what lies between is left out; None is ``iou``.
+    """
+
+    def __init__(
+        self,
+        num_samples: int = 512,
+        positive_fraction: float = 0.25,
+        iou: float = 0.5,
+        negative_iou: float | None = None,
+    ) -> None:
+        self.num_samples, self.max_positives = num_samples, int(num_samples * positive_fraction)
+        self.iou, self.negative_iou = iou, iou if negative_iou is None else negative_iou
+
+    @torch.no_grad()
+    def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
+        """Proposals ``[N, K]`` and the ground truth to ``[N, num_samples]`` regions, positives first."""
+        boxes = torch.cat([targets.boxes.to(proposals.boxes.dtype), proposals.boxes], 1)
+        usable = torch.cat([targets.valid, proposals.valid], 1)
+        found = match(boxes, targets)
+        positive = usable & (found.iou >= self.iou)
+        negative = usable & (found.iou < self.negative_iou) & ~positive & ~found.in_crowd
+        index, valid, is_positive = sample(
+            positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
+        )
+        matched = torch.where(is_positive, found.object.gather(1, index), 0)
+        labels = torch.where(is_positive, targets.labels.gather(1, matched), num_classes)
+        samples = Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
+        return samples.trimmed()
+
+
+class MaskRCNN(nn.Module):
+    """Mask R-CNN (He et al., 2017); Faster R-CNN without a mask head, Fast R-CNN without an RPN.
+
+    rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
+    box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
+    head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
+    keypoint_head: None means no keypoints; it needs a box head.
+    pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default. Images in floating point
+    have been normalised already.
+    preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
+    take it from the data's config instead.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pyramid: nn.Module,
+        rpn: RPN | None,
+        box_head: BoxHead | None,
+        mask_head: MaskHead | None,
+        sampler: Sampler | None,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        preprocessing: Preprocessing | None = None,
+        keypoint_head: KeypointHead | None = None,
+    ) -> None:
+        super().__init__()
+        _check_parts(rpn, box_head, mask_head, sampler)
+        if keypoint_head is not None and box_head is None:
+            raise UserError("a keypoint head looks into the boxes of a box head, but box_head is null")
+        _check_channels(backbone, pixel_mean, pixel_std)
+        self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
+        self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
+        self.keypoint_head, self.preprocessing = keypoint_head, preprocessing
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    def forward(
+        self, images: Images, targets: Targets, proposals: Proposals | None = None
+    ) -> dict[str, Loss]:
+        """`losses`, under the name that DistributedDataParallel calls."""
+        return self.losses(images, targets, proposals)
+
+    def losses(self, images: Images, targets: Targets, proposals: Proposals | None = None) -> dict[str, Loss]:
+        """The terms of ``L = L_rpn + L_cls + L_box + L_mask + L_keypoint``. ``proposals`` replace the RPN's."""
+        features = self.features(images)
+        losses: dict[str, Loss] = {}
+        if proposals is None:
+            proposals, losses = self._rpn().propose_and_learn(features, images.sizes, targets)
+        if self.sampler is None:
+            return losses
+        samples = self.sampler(proposals, targets, self._num_classes())
+        if self.box_head is not None:
+            losses |= self.box_head.losses(features, samples, targets)
+        if self.mask_head is not None:
+            positives = samples.positives()
+            rows = used_rows(positives.valid)
+            regions = self.mask_regions(features, positives.boxes, positives.valid, rows)
+            losses |= self.mask_head.losses(regions, positives, targets, images, rows)
+        if self.keypoint_head is not None:
+            losses |= self.keypoint_head.losses(features, samples.positives(), targets)
+        return losses
+
+    def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:
+        """Boxes ``[N, D, 4]``, scores, labels and mask probabilities of the objects in ``images``.
+
+        trim: cut the padding to the largest number found in an image. It waits for the device once and spares the
+        mask head the rest; leave it off where shapes must not depend on values.
+        """
+        features = self.features(images)
+        detections = self.detect_boxes(features, images, proposals)
+        if trim:
+            detections = _trim(detections)
+        return self.detect_within(features, detections)
+
+    def detect_boxes(
+        self, features: dict[int, Tensor], images: Images, proposals: Proposals | None = None
+    ) -> Detections:
+        """The first half of `detect`: boxes ``[N, D, 4]``, scores and labels, from `features`."""
+        if proposals is None:
+            proposals = self._rpn().propose(features, images.sizes)
+        if self.box_head is None:
+            return _as_detections(proposals)
+        return self.box_head.detect(features, proposals, images)
+
+    def detect_within(self, features: dict[int, Tensor], detections: Detections) -> Detections:
+        """The second half: ``detections`` with masks and keypoints of their boxes, whoever gave these."""
+        if self.keypoint_head is not None:
+            detections = replace(detections, keypoints=self.keypoint_head.detect(features, detections))
+        if self.mask_head is None:
+            return detections
+        masks = self.masks(features, detections.boxes, detections.labels, detections.valid)
+        if self.box_head is None:
+            detections = replace(detections, scores=maskness(masks))
+        return replace(detections, masks=masks)
+
+    def masks(self, features: dict[int, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """Mask probabilities ``[N, D, M, M]`` within boxes ``[N, D, 4]`` of the classes ``labels`` ``[N, D]``."""
+        assert self.mask_head is not None
+        rows = used_rows(valid)
+        regions = self.mask_regions(features, boxes, valid, rows)
+        return spread(self.mask_head.detect(regions, pick(labels.flatten(), rows)), rows, labels.shape)
+
+    def features(self, images: Images) -> dict[int, Tensor]:
+        """Maps ``[N, C, H/l, W/l]`` by stride l."""
+        maps: dict[int, Tensor] = self.pyramid(self.backbone(self._normalise(images)))
+        return maps
+
+    def _normalise(self, images: Images) -> Tensor:
+        """Zero mean and unit variance; the padding is zero, which is the mean colour."""
+        pixels = images.pixels
+        if pixels.is_floating_point():
+            pixels = pixels.to(self.pixel_mean.dtype)
+        else:
+            pixels = (pixels - self.pixel_mean).div_(self.pixel_std)
+        y, x = (torch.arange(side, device=pixels.device) for side in pixels.shape[-2:])
+        height, width = images.sizes.view(-1, 2, 1, 1).unbind(1)  # [N, 1, 1]
+        inside = (y.unsqueeze(-1) < height) & (x < width)  # [N, H, W]
+        return (pixels * inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
+
+    def mask_regions(
+        self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's.
+
+        rows: ``[R]``, those of the N * K boxes that are wanted; None is all.
+        """
+        head = self.mask_head
+        assert head is not None
+        trunk = head.trunk
+        if trunk is None:
+            assert self.box_head is not None
+            trunk = self.box_head.trunk
+        regions: Tensor = trunk(pick(head.pooler(features, boxes, valid), rows))
+        return regions
+
+    def _num_classes(self) -> int:
+        head = self.box_head or self.mask_head
+        assert head is not None
+        return head.num_classes
+
+    def _rpn(self) -> RPN:
+        if self.rpn is None:
+            raise ValueError("this model has no RPN, so proposals must be given")
+        return self.rpn
+
+
+def _trim(detections: Detections) -> Detections:
+    most = int(detections.valid.sum(1).max())
+    first = {name: getattr(detections, name)[:, :most] for name in ("boxes", "scores", "labels", "valid")}
+    return Detections(**first, masks=None)
+
+
+def maskness(masks: Tensor) -> Tensor:
+    """Mean probability of the cells taken for foreground (SOLO, Wang et al. 2020): ``[N, D, M, M]`` to ``[N, D]``.
+
+    It ranks masks of boxes that come without a score.
+    """
+    inside = masks >= 0.5
+    return (masks * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
+
+
+def _as_detections(proposals: Proposals) -> Detections:
+    """Proposals by falling score; label 0 where they have none of their own."""
+    labels = proposals.labels
+    if labels is None:
+        labels = torch.zeros_like(proposals.valid, dtype=torch.int64)
+    return Detections(proposals.boxes, proposals.scores.sigmoid(), labels, proposals.valid, masks=None)
+
+
+def _check_channels(backbone: nn.Module, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
+    channels = getattr(backbone, "in_channels", len(pixel_mean))
+    if not len(pixel_mean) == len(pixel_std) == channels:
+        raise UserError(
+            f"pixel_mean and pixel_std need a number for each of the backbone's {channels} input channels, "
+            f"but have {len(pixel_mean)} and {len(pixel_std)}"
+        )
+
+
+def _check_parts(
+    rpn: RPN | None, box_head: BoxHead | None, mask_head: MaskHead | None, sampler: Sampler | None
+) -> None:
+    if rpn is None and box_head is None and mask_head is None:
+        raise UserError(
+            "a model needs an RPN, a box head or a mask head; rpn, box_head and mask_head are all null"
+        )
+    if box_head is None and mask_head is not None:
+        if rpn is not None:
+            raise UserError(
+                "box_head=null with a mask head masks given boxes and has no use for an RPN; set rpn=null"
+            )
+        if mask_head.trunk is None:
+            raise UserError("mask_head.trunk=null takes the box head's trunk, but box_head=null")
+    if (box_head is not None or mask_head is not None) and sampler is None:
+        raise UserError("the heads learn from sampled regions; sampler=null is for an RPN alone")

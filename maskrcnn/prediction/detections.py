@@ -1,0 +1,113 @@
+"""What was found in one image, in its own pixels: what a person gets who asks for predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from maskrcnn_ops import masks_to_rle
+from torch import Tensor
+
+from maskrcnn.data.keypoints import to_coco
+from maskrcnn.data.segmentation import decode
+from maskrcnn.structures import Detections
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImageDetections:
+    """The D objects found in one image, by falling score, in pixels of that image.
+
+    boxes: ``[D, 4]`` float32 x1, y1, x2, y2. labels: ``[D]`` int64, ``0 .. num_classes - 1``. scores: ``[D]`` float32.
+    masks: D compressed COCO RLEs of the whole image, or None without a mask head; `mask` decodes one.
+    size: (height, width) of the image. keypoints: ``[D, J, 3]`` float32 (x, y continuous, score), or None.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    masks: list[dict[str, Any]] | None
+    size: tuple[int, int]
+    keypoints: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def mask(self, index: int) -> npt.NDArray[np.bool_]:
+        """The mask of detection ``index`` over the whole image, ``[H, W]``. Raises ValueError without a mask head."""
+        if self.masks is None:
+            raise ValueError("these detections have no masks: the model has no mask head")
+        bitmap = decode(self.masks[index], *self.size)
+        if bitmap is None:
+            return np.zeros(self.size, np.bool_)
+        return bitmap.full(*self.size).view(np.bool_)
+
+    def above(self, threshold: float) -> ImageDetections:
+        """Those of a score of at least ``threshold``."""
+        kept = self.scores >= threshold
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            scores=self.scores[kept],
+            masks=None if self.masks is None else [self.masks[i] for i in kept.nonzero().flatten().tolist()],
+            keypoints=None if self.keypoints is None else self.keypoints[kept],
+        )
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[Result]:
+        """COCO results; ``category_ids``: COCO id of each label. Boxes are ``[x, y, width, height]``."""
+        results: list[Result] = [
+            {"image_id": image_id, "category_id": category_ids[label], "bbox": _xywh(box), "score": score}
+            for box, score, label in zip(
+                self.boxes.double().numpy(), self.scores.tolist(), self.labels.tolist(), strict=True
+            )
+        ]
+        for result, rle in zip(results, self.masks or [], strict=self.masks is not None):
+            result["segmentation"] = rle
+        if self.keypoints is not None:
+            for result, points in zip(results, self.keypoints.numpy(), strict=True):
+                result["keypoints"] = to_coco(points)
+        return results
+
+
+def image_detections(
+    detections: Detections, row: int, network_size: Tensor, size: tuple[int, int]
+) -> ImageDetections:
+    """Those of image ``row`` of a batch, in the pixels of its file; masks go straight to RLE, without any image.
+
+    network_size: (height, width) of the network's input, ``[2]``. size: of the file's image.
+    """
+    found = detections.valid[row]
+    boxes = original_boxes(detections.boxes[row][found], network_size, size)
+    masks = keypoints = None
+    if detections.masks is not None:
+        rles = masks_to_rle(detections.masks[row][found].float(), boxes, *size)
+        masks = [dict(rle) for rle in rles]
+    if detections.keypoints is not None:
+        keypoints = detections.keypoints[row][found].float()
+        keypoints = torch.cat([keypoints[..., :2] * _scale(network_size, size), keypoints[..., 2:]], -1)
+    scores = detections.scores[row][found].float()
+    return ImageDetections(boxes, detections.labels[row][found], scores, masks, size, keypoints)
+
+
+def original_boxes(boxes: Tensor, network_size: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes ``[D, 4]`` of the network's input to pixels of the original image of ``size`` (height, width)."""
+    height, width = size
+    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
+    return torch.minimum((boxes.float() * _scale(network_size, size).repeat(2)).clamp(min=0), limit)
+
+
+def _scale(network_size: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pixels of the file per pixel of the network's input, ``[2]`` (x, y)."""
+    height, width = size
+    return torch.tensor([width, height], dtype=torch.float32) / network_size.flip(0)
+
+
+def _xywh(box: npt.NDArray[np.float64]) -> list[float]:
+    x1, y1, x2, y2 = box.tolist()
+    return [x1, y1, x2 - x1, y2 - y1]

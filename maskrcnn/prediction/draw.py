@@ -1,0 +1,176 @@
+"""Detections and ground truth drawn onto images."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.masks import MaskBitmap
+from maskrcnn.data.segmentation import decode
+
+Picture = npt.NDArray[np.uint8]
+Skeletons = dict[int, list[tuple[int, int]]]
+_Rectangle = tuple[int, int, int, int]
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_OPACITY = 0.45  # of a mask's colour
+_SURE = (
+    0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
+)
+
+
+def draw_results(
+    image: Picture,
+    results: Sequence[dict[str, Any]],
+    names: dict[int, str],
+    score_threshold: float = 0.5,
+    skeletons: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+) -> Picture:
+    """``image`` ``[H, W, 3]`` RGB with COCO results or annotations of at least ``score_threshold`` drawn onto it.
+
+    names: category id to name. skeletons: category id to the pairs of keypoints that a line joins. Annotations, which
+    have no score, are always drawn; crowds are left out. Each has a colour of its own, the one of its number
+    ``colour`` where it has one.
+    """
+    canvas = image.copy()
+    chosen = [r for r in results if r.get("score", 1.0) >= score_threshold and not r.get("iscrowd")]
+    chosen.sort(key=lambda r: r.get("score", 1.0))
+    colours = [_colour(result.get("colour", index)) for index, result in enumerate(chosen)]
+    for colour, result in zip(colours, chosen, strict=True):
+        segmentation = result.get("segmentation")
+        if segmentation and (bitmap := decode(segmentation, *canvas.shape[:2])) is not None:
+            _draw_mask(canvas, bitmap, colour)
+    for colour, result in zip(colours, chosen, strict=True):
+        x, y, width, height = result["bbox"]
+        corners = (round(x), round(y)), (round(x + width), round(y + height))
+        cv2.rectangle(canvas, *corners, colour, _thickness(canvas))
+        if result.get("keypoints"):
+            lines = (skeletons or {}).get(result["category_id"], ())
+            _draw_keypoints(canvas, result["keypoints"], lines, colour)
+    taken: list[_Rectangle] = []
+    # The surest first: it gets the best place.
+    for colour, result in reversed(list(zip(colours, chosen, strict=True))):
+        _draw_caption(canvas, result["bbox"], colour, _caption(result, names), taken)
+    return canvas
+
+
+def skeletons(categories: Sequence[dict[str, Any]]) -> Skeletons:
+    """The pairs of keypoints to be joined, from 0 on, of each category that lists them (COCO counts from 1)."""
+    return {
+        int(category["id"]): [(a - 1, b - 1) for a, b in category["skeleton"]]
+        for category in categories
+        if category.get("skeleton")
+    }
+
+
+def side_by_side(left: Picture, right: Picture, gap: int = 4) -> Picture:
+    """Two pictures of one height, with a white gap between them."""
+    return np.concatenate([left, np.full((left.shape[0], gap, 3), 255, np.uint8), right], axis=1)
+
+
+def sheet(pictures: Sequence[Picture], columns: int = 2, width: int = 640) -> Picture:
+    """Pictures of any size on a white sheet, ``columns`` to a row, each brought to ``width`` pixels."""
+    scaled = [to_width(picture, width) for picture in pictures]
+    rows = [scaled[begin : begin + columns] for begin in range(0, len(scaled), columns)]
+    heights = [max(picture.shape[0] for picture in row) + 6 for row in rows]
+    out = np.full((sum(heights), columns * (width + 6), 3), 255, np.uint8)
+    for row, top in zip(rows, np.cumsum([0, *heights[:-1]]), strict=True):
+        for column, picture in enumerate(row):
+            left = column * (width + 6)
+            out[top : top + picture.shape[0], left : left + width] = picture
+    return out
+
+
+def to_width(picture: Picture, width: int) -> Picture:
+    """A picture ``[H, W, 3]`` at ``width`` pixels, its proportions kept."""
+    height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
+    how = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
+
+
+def _caption(result: dict[str, Any], names: dict[int, str]) -> str:
+    name = names.get(result["category_id"], str(result["category_id"]))
+    return f"{name} {result['score']:.2f}" if "score" in result else name
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    """Colours of equal brightness, far apart for neighbouring indices (golden-ratio hue)."""
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.61803398875 % 1.0, 0.85, 1.0)
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def _thickness(canvas: Picture) -> int:
+    """Of lines, in pixels: one on a screen-sized picture, more on a large one that will be shrunk to be seen."""
+    shortest: int = min(canvas.shape[:2])
+    return max(1, round(shortest / 500))
+
+
+def _draw_mask(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) -> None:
+    """Blended by a table within the mask's own rectangle, so that a large image costs no copy of itself."""
+    height, width = mask.bits.shape
+    part = canvas[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width]
+    inside = mask.bits.view(np.bool_)
+    levels = np.arange(256)[None, :, None]
+    table = ((1 - _OPACITY) * levels + _OPACITY * np.array(colour)).astype(np.uint8)  # [1, 256, 3]
+    np.copyto(part, np.asarray(cv2.LUT(part, table), np.uint8), where=inside[..., None])
+    outline, _ = cv2.findContours(
+        mask.bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(mask.x0, mask.y0)
+    )
+    cv2.drawContours(canvas, outline, -1, colour, _thickness(canvas))
+
+
+def _draw_keypoints(
+    canvas: Picture,
+    numbers: Sequence[float],
+    lines: Sequence[tuple[int, int]],
+    colour: tuple[int, int, int],
+) -> None:
+    """The keypoints of enough visibility or score as dots, joined by ``lines``. numbers: COCO's flat list."""
+    points = np.asarray(numbers, np.float64).reshape(-1, 3)
+    shown = points[:, 2] > _SURE
+    places = [(round(x), round(y)) for x, y in points[:, :2].tolist()]
+    thick = _thickness(canvas)
+    for first, second in lines:
+        if shown[first] and shown[second]:
+            cv2.line(canvas, places[first], places[second], colour, thick + 1, cv2.LINE_AA)
+    for place, visible in zip(places, shown.tolist(), strict=True):
+        if visible:
+            cv2.circle(canvas, place, thick + 2, (255, 255, 255), -1, cv2.LINE_AA)
+            cv2.circle(canvas, place, thick + 1, colour, -1, cv2.LINE_AA)
+
+
+def _draw_caption(
+    canvas: Picture,
+    box: Sequence[float],
+    colour: tuple[int, int, int],
+    caption: str,
+    taken: list[_Rectangle],
+) -> None:
+    """Letters on the box's colour: above the box, inside or below it, where no other caption is."""
+    scale = max(0.4, min(canvas.shape[:2]) / 1100)
+    thick = max(1, round(scale * 1.3))
+    (width, height), base = cv2.getTextSize(caption, _FONT, scale, thick)
+    if width > 4 * box[2]:
+        return  # a caption that hides a small object's neighbours says less than none
+    height += base
+    left = max(0, min(round(box[0]), canvas.shape[1] - width))
+    tops = [round(box[1]) - height, round(box[1]), round(box[1] + box[3]) - height, round(box[1] + box[3])]
+    for top in tops:
+        place = left, top, left + width, top + height
+        if top >= 0 and place[3] <= canvas.shape[0] and not any(_overlap(place, other) for other in taken):
+            break
+    else:
+        return
+    taken.append(place)
+    cv2.rectangle(canvas, place[:2], place[2:], colour, -1)
+    bright = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 110
+    letters = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(canvas, caption, (left, place[3] - base // 2 - 1), _FONT, scale, letters, thick, cv2.LINE_AA)
+
+
+def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,116 @@
+"""What `input=` of tools/predict.py can name: files, folders and globs of pictures, a video, a camera."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from maskrcnn.console import console
+from maskrcnn.data.images import CorruptImageError, Pixels, read_image
+from maskrcnn.errors import UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+_DEFAULT_RATE = 25.0  # frames a second, of a source that does not say
+
+
+class Frame(NamedTuple):
+    """A picture and where it is from. number: of a frame in its video, from 0 on, None for a file of its own."""
+
+    file_name: str
+    number: int | None
+    image: Pixels
+
+
+@dataclass(frozen=True)
+class Stills:
+    """Picture files, and the folder that all of them lie in or below."""
+
+    paths: list[Path]
+    folder: Path
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Every picture that can be read; one of several that cannot is named and passed over."""
+        damaged = 0
+        for path in self.paths:
+            try:
+                image = read_image(path)
+            except CorruptImageError as error:
+                damaged += 1
+                if damaged == len(self.paths):
+                    raise
+                console.print(f"passed over: {error}", style="yellow")
+                continue
+            yield Frame(path.relative_to(self.folder).as_posix(), None, image)
+
+
+class Video:
+    """The frames of a video file, or of a camera by its number. rate: frames a second; live: until it is stopped.
+
+    Raises UserError where it cannot be opened or holds no frame.
+    """
+
+    def __init__(self, source: str, max_frames: int | None = None) -> None:
+        self.live = source.isdecimal()
+        self.name = f"camera{source}" if self.live else Path(source).name
+        self.folder = None if self.live else Path(source).parent
+        self._capture = cv2.VideoCapture(int(source) if self.live else source)
+        if not self._capture.isOpened():
+            what = f"camera {source}" if self.live else f"the video {source}"
+            raise UserError(
+                f"input={source}: {what} cannot be opened; is it there, and of a kind OpenCV reads?"
+            )
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = float(rate) if 1 <= rate <= 240 else _DEFAULT_RATE
+        self._limit = max_frames
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.total = max_frames if self.live or count <= 0 else min(count, max_frames or count)
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        try:
+            while self._limit is None or index < self._limit:
+                found, image = self._capture.read()
+                if not found:
+                    break
+                yield Frame(self.name, index, np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+                index += 1
+        finally:
+            self._capture.release()
+        if index == 0:
+            raise UserError(f"input={self.name}: it holds no frame that OpenCV can decode")
+
+
+def open_input(pattern: str, max_frames: int | None = None) -> Stills | Video:
+    """What ``input`` names: a camera's number, a video file, or pictures."""
+    if pattern.isdecimal() or Path(pattern).suffix.lower() in VIDEO_SUFFIXES:
+        return Video(pattern, max_frames)
+    paths = find_images(pattern)
+    return Stills(paths, Path(os.path.commonpath([path.parent for path in paths])))
+
+
+def find_images(pattern: str) -> list[Path]:
+    """The image files that a file name, a folder or a glob stands for. Raises UserError where there are none."""
+    path = Path(pattern)
+    if path.is_dir():
+        found = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+    elif path.is_file():
+        found = [path]
+    else:
+        found = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+    if not found:
+        raise UserError(
+            f"input={pattern}: no image found; expected a file, a folder with {', '.join(sorted(IMAGE_SUFFIXES))} "
+            f"files, a quoted glob, a video ({', '.join(sorted(VIDEO_SUFFIXES))}) or a camera's number"
+        )
+    return sorted(found)

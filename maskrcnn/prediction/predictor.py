@@ -1,0 +1,152 @@
+"""`maskrcnn.Predictor`: a model or a checkpoint, ready for pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskrcnn.data.images import Pixels
+from maskrcnn.data.keypoints import mirror_order
+from maskrcnn.data.transforms import Transform
+from maskrcnn.errors import UserError
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.precision import Precision
+from maskrcnn.prediction.batching import by_padded_shape, detect_batch, prepared
+from maskrcnn.prediction.detections import ImageDetections
+from maskrcnn.prediction.tta import Augmentation, detect_augmented
+
+# Pictures that `stream` holds at once, in pixels: 200 MB of RGB, one of 8000 x 6000 or 64 of a megapixel.
+_READ_AHEAD = 1 << 26
+PAPER = Transform(short_side=800, max_size=1333)
+
+
+class Predictor:
+    """Finds objects in pictures, in batches of pictures of one padded shape.
+
+    model: a detector, or the path of a checkpoint of tools/train.py, which brings transform, categories and precision
+    of its own. transform: what the network was tested with; for a model in memory its own
+    ``preprocessing``, or the paper's sizes.
+    max_size: the network never sees a longer side than this many pixels, so that memory is bounded; None: no limit.
+    augmentation: test-time augmentation. categories: dictionaries with ``id`` and ``name``, by label.
+    overrides: changes of a checkpoint's config (``model.box_head.score_threshold=0.3``). trust_checkpoint: call also
+    constructors it names that are not this project's.
+
+    Raises UserError for a checkpoint that cannot be read and settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: MaskRCNN | str | Path,
+        transform: Transform | None = None,
+        device: str | torch.device = "auto",
+        batch_size: int = 8,
+        precision: Precision = "fp32",
+        max_size: int | None = 2048,
+        augmentation: Augmentation | None = None,
+        categories: Sequence[dict[str, Any]] | None = None,
+        size_divisor: int = 32,
+        overrides: Sequence[str] = (),
+        trust_checkpoint: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size}: a batch has at least one image")
+        if isinstance(model, str | Path):
+            from maskrcnn.config.build import (
+                load_for_prediction,
+            )  # knows Hydra, which a model in memory does not need
+
+            loaded = load_for_prediction(str(model), overrides, trust_checkpoint)
+            model, precision, size_divisor = loaded.model, loaded.precision, loaded.size_divisor
+            transform, categories = transform or loaded.transform, categories or loaded.categories
+        elif overrides:
+            raise UserError("overrides change a checkpoint's config; a model in memory has none")
+        elif model.preprocessing is not None and transform is None:
+            transform, size_divisor = Transform.of(model.preprocessing), model.preprocessing.size_divisor
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.transform = _limited(transform or PAPER, max_size)
+        self.batch_size, self.precision, self.size_divisor = batch_size, precision, size_divisor
+        self.augmentation = augmentation and replace(augmentation, max_size=max_size)
+        self.categories = [dict(category) for category in categories or ()]
+
+    @property
+    def category_ids(self) -> list[int]:
+        """COCO id of each label; without categories, labels counted from 1."""
+        if self.categories:
+            return [int(category["id"]) for category in self.categories]
+        head = self.model.box_head or self.model.mask_head
+        return list(range(1, 2 if head is None else head.num_classes + 1))
+
+    @property
+    def mirror_keypoints(self) -> list[int] | None:
+        """For each keypoint the one that it becomes in a mirror, by the names in the categories."""
+        names = next((c["keypoints"] for c in self.categories if c.get("keypoints")), None)
+        return None if names is None else mirror_order(names)
+
+    def predict(self, images: Sequence[Pixels]) -> list[ImageDetections]:
+        """What is found in each RGB picture ``[H, W, 3]`` uint8, in its own pixels.
+
+        Raises UserError for anything that is no such picture.
+        """
+        for place, image in enumerate(images):
+            _check(image, place)
+        found: dict[int, ImageDetections] = {}
+        samples = (prepared(image, self.transform) for image in images)
+        for batch in by_padded_shape(samples, self.batch_size, self.size_divisor):
+            places = [place for place, _ in batch]
+            if self.augmentation is None:
+                results = detect_batch(
+                    self.model, [s for _, s in batch], self.device, self.precision, self.size_divisor
+                )
+            else:
+                results = detect_augmented(
+                    self.model,
+                    [images[place] for place in places],
+                    self.transform,
+                    self.augmentation,
+                    self.device,
+                    self.precision,
+                    self.size_divisor,
+                    self.mirror_keypoints,
+                )
+            found |= dict(zip(places, results, strict=True))
+        return [found[place] for place in range(len(images))]
+
+    def stream(self, images: Iterable[Pixels]) -> Iterator[tuple[Pixels, ImageDetections]]:
+        """Each picture with what is found in it, in order, for more pictures than fit into memory."""
+        parts = groupby(_numbered(images, 4 * self.batch_size), key=lambda numbered: numbered[0])
+        for _, members in parts:
+            part = [image for _, image in members]
+            yield from zip(part, self.predict(part), strict=True)
+
+
+def _numbered(images: Iterable[Pixels], most: int) -> Iterator[tuple[int, Pixels]]:
+    """Every picture with the number of the part it is predicted in: at most ``most``, and so many pixels."""
+    part = count = pixels = 0
+    for image in images:
+        size = int(np.prod(image.shape[:2]))
+        if count == most or (count and pixels + size > _READ_AHEAD):
+            part, count, pixels = part + 1, 0, 0
+        count, pixels = count + 1, pixels + size
+        yield part, image
+
+
+def _limited(transform: Transform, max_size: int | None) -> Transform:
+    limits = [limit for limit in (transform.max_size, max_size) if limit is not None]
+    return replace(transform, max_size=min(limits, default=None))
+
+
+def _check(image: object, place: int) -> None:
+    what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+    if isinstance(image, np.ndarray) and image.size and re.fullmatch(r"uint8 \[\d+, \d+, 3\]", what):
+        return
+    raise UserError(f"picture {place} is {what}; expected an RGB array [height, width, 3] of uint8")

@@ -1,0 +1,124 @@
+"""Where a run's weights start: a checkpoint, a state dict, or another framework's published file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from maskrcnn.errors import UserError
+from maskrcnn.models.backbones.channels import inflated
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.training import checkpoint
+from maskrcnn.weights import read_weights, translated
+
+
+class Start(NamedTuple):
+    """skipped: (name, reason) of what was not taken over. words: what was done, line by line."""
+
+    skipped: list[tuple[str, str]]
+    words: list[str]
+
+
+def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> Start:
+    """Start ``model`` from the weights in ``source``: a checkpoint, or a state dict of ours, torchvision's detectors'
+    or Detectron2's (``.pth`` or ``.pkl``).
+
+    Layers that ``source`` lacks or holds in another shape keep their random values if ``reset_heads``. The first
+    convolution of a model with other than three input channels starts from the mean of the file's RGB filters.
+    Raises UserError where something does not fit otherwise, or where nothing at all does.
+    """
+    state = _read(source)
+    state, words = translated(state, model) if isinstance(model, MaskRCNN) else (dict(state), [])
+    own = model.state_dict()
+    words += _inflate(state, own)
+    skipped = [(name, reason) for name, value in own.items() if (reason := _mismatch(name, value, state))]
+    skipped += [(name, "not in this model") for name in state if name not in own]
+    if len([name for name, _ in skipped if name in own]) == len(own):
+        raise UserError(
+            f"init={source}: none of its {len(state)} entries fits this model; is it of another model?"
+        )
+    if skipped and not reset_heads:
+        raise UserError(
+            f"init={source} does not fit this model:\n{_table(skipped)}\n"
+            "set init.reset_heads=true to start these layers anew and keep the others"
+        )
+    others = [
+        (name, reason)
+        for name, reason in skipped
+        if name.startswith(("backbone.", "pyramid.")) and reason.endswith(" here")
+    ]
+    if others:
+        raise UserError(
+            f"init={source} is of a model with another backbone or pyramid; init.reset_heads=true is for other heads. "
+            f"Give the model that the weights are of (model=...):\n{_table(others)}"
+        )
+    dropped = {name for name, _ in skipped}
+    model.load_state_dict({k: v for k, v in state.items() if k not in dropped}, strict=False)
+    return Start(skipped, words + kept(own, dropped))
+
+
+def norms_of(source: str | Path) -> tuple[str, int]:
+    """The backbone's kind of norm and its number of frozen stages that weights in a file were learned with.
+
+    Of a run's checkpoint its config says so; other files hold running statistics that count their batches, or frozen
+    ones that do not.
+    """
+    if Path(source).suffix == ".pkl":
+        return "frozen_bn", 2
+    content = checkpoint.load(source)
+    if "config" in content:
+        backbone = content["config"]["model"]["backbone"]
+        return str(backbone["norm"]), int(backbone.get("frozen_stages") or 0)
+    learned = any(name.endswith("num_batches_tracked") for name in content.get("model", content))
+    return ("bn", 0) if learned else ("frozen_bn", 2)
+
+
+def kept(own: Mapping[str, Tensor], dropped: set[str]) -> list[str]:
+    """A line for each part of the model: how many of its entries were taken over."""
+    parts: dict[str, list[bool]] = {}
+    for name in own:
+        parts.setdefault(".".join(name.split(".")[:2]), []).append(name not in dropped)
+    width = max(map(len, parts))
+    return [
+        f"  {part:{width}}  {sum(taken):4} of {len(taken):4} kept{'' if all(taken) else ', the rest starts anew'}"
+        for part, taken in parts.items()
+    ]
+
+
+def _read(source: str | Path) -> Mapping[str, Tensor]:
+    if Path(source).suffix == ".pkl":
+        return read_weights(source)
+    content = checkpoint.load(source)
+    # Of a run with averaged weights those are what was evaluated.
+    state: Mapping[str, Tensor] = content.get("ema") or content.get("model", content)
+    return state
+
+
+def _inflate(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Give the first convolution of RGB in ``state`` the model's number of input channels, and say so."""
+    first = next(
+        (name for name, value in own.items() if name.startswith("backbone.") and value.dim() == 4), None
+    )
+    if first is None or first not in state or state[first].dim() != 4:
+        return []
+    channels, found = own[first].shape[1], state[first].shape[1]
+    if found != 3 or channels == 3:
+        return []
+    state[first] = inflated(state[first], channels)
+    return [f"{first}: the mean of the filters for 3 channels, for each of {channels}"]
+
+
+def _mismatch(name: str, value: Tensor, state: Mapping[str, Tensor]) -> str | None:
+    if name not in state:
+        return "not in the file"
+    if state[name].shape != value.shape:
+        return f"{list(state[name].shape)} in the file, {list(value.shape)} here"
+    return None
+
+
+def _table(rows: list[tuple[str, str]], most: int = 12) -> str:
+    lines = [f"  {name}: {reason}" for name, reason in rows[:most]]
+    return "\n".join([*lines, f"  and {len(rows) - most} more"] if len(rows) > most else lines)

@@ -1,0 +1,86 @@
+"""What a run keeps of itself: its checkpoints, and what it leaves where it ends early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from maskrcnn.data.loader import TrainBatch
+from maskrcnn.training.distributed import World
+from maskrcnn.training.failure import describe, save_failed_step
+from maskrcnn.training.guard import LossError, LossGuard, Report
+from maskrcnn.training.learner import Learner, random_state
+from maskrcnn.training.run_dir import RunDir
+
+
+class Keeper:
+    """Writes a run's state into its directory.
+
+    facts: what a checkpoint holds beside the state, as the config and the summary of the data.
+    """
+
+    def __init__(
+        self,
+        files: RunDir,
+        learner: Learner,
+        guard: LossGuard,
+        world: World,
+        facts: dict[str, Any],
+    ) -> None:
+        self._files, self._learner, self._guard, self._world = files, learner, guard, world
+        self._facts = facts
+
+    def save(self, step: int, best: float | None) -> Report | None:
+        """Write last.pt; called in all processes, which wait for it. Returns what is known of the step.
+
+        Raises LossError where the step's loss turns out not to be finite, and writes nothing then.
+        """
+        settled = self._guard.settle()
+        states = self._world.gather(random_state())
+        self._world.share(lambda: self._files.save_last(self.content(step, best, states)))
+        return settled
+
+    def save_best(self, step: int, best: float) -> None:
+        """Write best.pt, in the main process."""
+        if self._world.is_main:
+            self._files.save_best(self.content(step, best, [random_state()]))
+
+    def save_alone(self, step: int, best: float | None, random_states: list[dict[str, Any]]) -> str:
+        """Write the last complete step unless it is stored; in words, from where the run can go on.
+
+        Called where the processes do not meet again; the first of those that are left writes.
+        """
+        if not self._world.is_main and not self._files.take_over():
+            return f"{self._files.kept()}, unless another process of the run writes a later step"
+        try:
+            self._guard.settle()
+        except LossError as error:
+            return f"{self._words(error, error.parts)}\n{self._files.kept()}"
+        stored = self._files.stored()
+        if step == 0 or (stored is not None and stored[1] >= step):
+            return self._files.kept()
+        self._files.save_last(self.content(step, best, random_states))
+        missing = self._world.size - len(random_states)
+        anew = "" if missing == 0 else " (random numbers of the model, as of stochastic depth, begin anew)"
+        return self._files.kept() + anew
+
+    def failure(self, error: LossError) -> str:
+        """What went wrong in words, and a file that shows it again; called in all processes."""
+        batches = self._world.gather(list(error.parts))
+        parts = [part for process in batches for part in process]
+        return self._world.share(lambda: self._words(error, parts))
+
+    def _words(self, error: LossError, parts: Sequence[TrainBatch]) -> str:
+        path = self._files.path / f"failed_step_{error.report.step:08d}.pt"
+        saved = save_failed_step(path, self._learner, self._facts["config"], error.report, parts)
+        return f"{describe(error.report, parts, self._learner.schedule.max_loss)}\n{saved}"
+
+    def content(self, step: int, best: float | None, random_states: list[dict[str, Any]]) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            **self._learner.state(),
+            "step": step,
+            "random_states": random_states,
+            **self._facts,
+            "best": best,
+        }

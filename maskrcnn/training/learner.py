@@ -1,0 +1,146 @@
+"""What changes from step to step: model, optimizer, loss scale, averaged weights. Saved and restored as one."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.amp import GradScaler
+
+from maskrcnn.errors import UserError
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.precision import Precision, autocast
+from maskrcnn.training.ema import Ema
+from maskrcnn.training.schedule import Schedule, build_optimizer
+
+
+class Learner:
+    """The state of a training run besides its step.
+
+    precision: of the arithmetic; weights stay float32 (float64 for ``fp64``). fp16 scales its loss.
+    """
+
+    def __init__(
+        self, model: MaskRCNN, schedule: Schedule, device: torch.device, precision: Precision
+    ) -> None:
+        self.model, self.schedule, self.device, self.precision = model, schedule, device, precision
+        self.optimizer = build_optimizer(model, schedule)
+        self.scaler = GradScaler(device.type, enabled=precision == "fp16")
+        self.ema = None if schedule.ema is None else Ema(model, schedule.ema)
+        self._graphs = False
+
+    def compile(self, cuda_graphs: bool = False) -> None:
+        """Compile the model's static parts.
+
+        cuda_graphs: on a GPU, also capture them, forward and backward, for every shape that they meet: a pass then
+        launches a few graphs in place of hundreds of kernels. Raises UserError where nothing can be compiled.
+        """
+        _compile_static_parts(self.model, "reduce-overhead" if cuda_graphs else None)
+        self._graphs = cuda_graphs
+
+    def begin_pass(self) -> None:
+        """Tell captured graphs that nothing of the pass before is needed any more: they write over it."""
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """Within it nothing is captured: the number of detections differs from image to image."""
+        return torch.compiler.set_stance("force_eager") if self._graphs else nullcontext()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within it, forward passes compute in the precision asked for."""
+        return autocast(self.precision, self.device)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a run needs to go on as if it had not stopped, besides step and random state."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a `state`, of a learner of any precision."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # none without loss scaling
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
+
+    @property
+    def evaluated_model(self) -> MaskRCNN:
+        """The averaged weights where there are any, else the model."""
+        return self.model if self.ema is None else self.ema.model
+
+
+def _compile_static_parts(model: MaskRCNN, mode: str | None) -> None:
+    """Compile what has no data-dependent choice in it: backbone, pyramid, and the networks of the heads."""
+    _check_compiler(next(model.parameters()).device)
+    parts: list[nn.Module | None] = [model.backbone, model.pyramid]
+    parts += [None if model.rpn is None else model.rpn.head]
+    parts += [None if model.box_head is None else model.box_head.trunk]
+    if model.mask_head is not None:
+        parts += [model.mask_head.trunk, model.mask_head.predictor]
+    if model.keypoint_head is not None:
+        parts += [model.keypoint_head.trunk]
+    for part in parts:
+        if part is not None:
+            part.compile(mode=mode)
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile something small: the first step would find what is missing (a compiler, headers, Triton) too late."""
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds
+
+    x = torch.ones(8, device=device)
+    try:
+        torch.compile(lambda x: x.relu() + 1)(x)
+    except TorchDynamoException as error:
+        cause = str(getattr(error, "inner_exception", error)).strip().splitlines()
+        raise UserError(
+            f"compile=true: torch.compile does not work here ({cause[0] if cause else type(error).__name__}); it needs "
+            "a C++ compiler (apt install g++, or its path in the variable CXX), Python's headers (python3-dev) and on "
+            "a GPU Triton; or leave compile=false"
+        ) from error
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every random generator of this process, as plain values and tensors."""
+    kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (what other people's augmentations may use)
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Take up a `random_state`."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count() > 0:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(  # noqa: NPY002
+        (kind, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+    )
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def be_deterministic(enabled: bool) -> None:
+    """The same bits twice; must come before the device is first used."""
+    torch.use_deterministic_algorithms(enabled)
+    if enabled:
+        # Filling fresh memory is a debugging aid that costs time; nothing here reads what it did not write.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

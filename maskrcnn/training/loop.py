@@ -1,0 +1,132 @@
+"""The training loop, from the first step to the last, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from maskrcnn.data.loader import TrainBatch
+from maskrcnn.structures import Loss
+from maskrcnn.training.distributed import World, without_sync
+from maskrcnn.training.guard import LossGuard, Report
+from maskrcnn.training.learner import Learner
+from maskrcnn.training.logging import RunLog
+
+
+def train(
+    learner: Learner,
+    batches: Iterator[TrainBatch],
+    world: World,
+    guard: LossGuard,
+    log: RunLog,
+    should_stop: Callable[[], bool],
+    after_step: Callable[[int, Report | None], bool],
+    start: int = 0,
+    accumulate: int = 1,
+) -> None:
+    """Train from step ``start`` to ``schedule.steps``.
+
+    batches: from step ``start`` on, ``accumulate`` for every step; this process's share. should_stop: whether this
+    process was asked to. after_step: called with the number of steps done and what is known of the step before;
+    returns true to end; it may leave the model in evaluation mode.
+    Raises LossError one step after a loss that is not finite or has run away.
+    """
+    schedule, optimizer = learner.schedule, learner.optimizer
+    model = world.parallel(learner.model)
+    for step in range(start, schedule.steps):
+        with log.waiting():
+            parts = [next(batches) for _ in range(accumulate)]
+        model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr_at(step) * group["lr_scale"]
+        optimizer.zero_grad(set_to_none=True)
+
+        # A sum over all images of the step divided by one number: the same however the images are spread.
+        counts = world.sum(count(learner, parts)).clamp(min=1) if accumulate > 1 else torch.empty(0)
+        sums = []
+        for index, part in enumerate(parts):
+            learner.begin_pass()
+            with without_sync(model, last=index == accumulate - 1):
+                with learner.autocast():
+                    terms = model(*on_device(part, learner.device))
+                totals, own_counts = stacked(terms)
+                if accumulate == 1:
+                    counts = world.sum(own_counts).clamp(min=1)
+                mean = (totals * (world.size / counts)).sum()  # DDP averages the gradients over processes
+                learner.scaler.scale(mean).backward()
+            sums.append(totals.detach())
+        # The processes' last meeting of a step: who is lost is missed before the update, never after it.
+        asked = torch.full((1,), float(should_stop()), device=learner.device, dtype=totals.dtype)
+        met = world.sum(torch.cat([torch.stack(sums).sum(0), asked]))
+        losses, stop = met[:-1] / counts, met[-1]
+
+        norm = _update(learner, guard, losses)
+        report = guard.watch(step + 1, list(terms), losses, norm, stop, parts)
+        log.step(step + 1, dict(zip(terms, losses, strict=True)), norm, schedule.lr_at(step), learner.model)
+        if after_step(step + 1, report):
+            return
+
+
+def _update(learner: Learner, guard: LossGuard, losses: Tensor) -> Tensor:
+    """Change the weights by their gradients unless ``guard`` forbids it; the norm of the gradients before clipping.
+
+    losses: ``[L]``, of the step.
+    """
+    optimizer, scaler, clip_norm = learner.optimizer, learner.scaler, learner.schedule.clip_norm
+    gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+    if scaler.is_enabled():
+        # Its own search for overflow finds the NaN, and makes no update.
+        gradients[0].mul_(torch.where(guard.note(losses) > 0, torch.nan, 1.0))
+    scaler.unscale_(optimizer)
+    norm = get_total_norm(gradients, foreach=True)
+    if clip_norm is not None:
+        clip_grads_with_norm_(learner.model.parameters(), clip_norm, norm, foreach=True)
+    if scaler.is_enabled():
+        guard.note_overflow(norm)
+    else:
+        skip = guard.note(losses, norm)
+        optimizer.found_inf = skip  # type: ignore[attr-defined]  # how fused optimizers are told to skip
+    scaler.step(optimizer)
+    scaler.update()
+    if learner.ema is not None:
+        learner.ema.update(learner.model)
+    return norm
+
+
+def stacked(terms: dict[str, Loss]) -> tuple[Tensor, Tensor]:
+    """Totals ``[L]`` and counts ``[L]`` of the loss terms."""
+    totals = torch.stack([loss.total for loss in terms.values()])
+    return totals, torch.stack([loss.count for loss in terms.values()]).to(totals.dtype)
+
+
+def on_device(part: TrainBatch, device: torch.device) -> tuple[object, ...]:
+    """The model's arguments, copied without waiting."""
+    records = (part.images, part.targets, part.proposals)
+    return tuple(None if r is None else r.to(device, non_blocking=True) for r in records)
+
+
+@torch.no_grad()
+def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
+    """What the losses of ``parts`` will be divided by, ``[L]``.
+
+    How many regions are sampled is known only after a forward pass, but the first part's backward pass needs the
+    number of all: so accumulating costs one more forward pass, and in return gives the batch's own gradient. It draws
+    the random numbers that the passes after it will draw: both drop the same rows and sample the same regions.
+    """
+    with _unchanged(learner.model, learner.device), learner.autocast():
+        found = [stacked(learner.model(*on_device(part, learner.device)))[1] for part in parts]
+    return torch.stack(found).sum(0)
+
+
+@contextmanager
+def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Buffers (running statistics, counters) and torch's random state are afterwards what they were before."""
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+    for buffer, before in kept:
+        buffer.copy_(before)

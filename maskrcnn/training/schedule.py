@@ -1,0 +1,130 @@
+"""How long, how fast and with which optimizer: the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from maskrcnn.errors import Amount, Count, Fraction, Positive, PositiveAmount, UserError
+
+
+@dataclass
+class Schedule:
+    """The numbers of a training run.
+
+    steps: optimizer steps. batch_size: images per step, of all processes and accumulated parts together. lr: the rate
+    for a batch of ``lr_batch_size`` images; the run uses ``lr * batch_size / lr_batch_size`` (Goyal et al., 2017), and
+    says so. layer_decay: the rate of a backbone stage is this times that of the one above it. warmup_steps: linear
+    rise from ``warmup_factor`` of the rate. decay: ``cosine`` to zero; ``multistep``, divided by 10 at ``milestones``
+    (fractions of ``steps``). norm_weight_decay: weight decay also on norm layers and biases, as the released code does.
+    clip_norm: largest gradient norm; None is no clipping. max_loss: a total loss beyond it ends the run.
+    ema: decay of the weights' moving average, which is then what is evaluated; None is no average.
+    """
+
+    steps: Count = 1000
+    batch_size: Positive = 8
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Amount = 0.02
+    lr_batch_size: Positive = 16
+    momentum: Fraction = 0.9
+    weight_decay: Amount = 1e-4
+    norm_weight_decay: bool = True
+    warmup_steps: Count = 100
+    warmup_factor: Amount = 0.001
+    decay: Literal["multistep", "cosine"] = "multistep"
+    milestones: list[Amount] = field(default_factory=lambda: [0.75, 0.9])
+    clip_norm: PositiveAmount | None = None
+    max_loss: PositiveAmount = 1e4
+    layer_decay: PositiveAmount = 1.0
+    ema: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        if any(milestone >= 1 for milestone in self.milestones):
+            meant = [round(milestone / max(self.steps, 1), 4) for milestone in self.milestones]
+            raise UserError(
+                f"schedule.milestones={list(self.milestones)} are fractions of schedule.steps={self.steps}, below 1: "
+                f"if steps are meant, give {meant}"
+            )
+
+    @property
+    def scaled_lr(self) -> float:
+        """The rate at full height for this batch size."""
+        return self.lr * self.batch_size / self.lr_batch_size
+
+    @property
+    def doubt(self) -> str | None:
+        """What looks like a mistake, in words."""
+        if 3 * self.warmup_steps <= self.steps:
+            return None
+        return (
+            f"the warm-up of {self.warmup_steps} steps is more than a third of the {self.steps}: set "
+            f"schedule.warmup_steps={self.steps // 10}"
+        )
+
+    def part_size(self, processes: int, accumulate: int) -> int:
+        """Images that a process computes at once. Raises UserError where the batch cannot be shared evenly."""
+        parts = processes * accumulate
+        if self.batch_size % parts:
+            next_size = -(-self.batch_size // parts) * parts
+            raise UserError(
+                f"schedule.batch_size={self.batch_size} images a step cannot be shared by {processes} processes x "
+                f"accumulate={accumulate}; give a multiple of {parts}, for example {next_size}"
+            )
+        return self.batch_size // parts
+
+    def lr_at(self, step: int) -> float:
+        """The rate of step 0, 1, ... ``steps - 1``."""
+        rate = self.scaled_lr * _decay(self.decay, self.milestones, step / max(self.steps, 1))
+        if step >= self.warmup_steps:
+            return rate
+        return rate * (self.warmup_factor + (1 - self.warmup_factor) * step / self.warmup_steps)
+
+
+def _decay(kind: str, milestones: Sequence[float], progress: float) -> float:
+    if kind == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    return float(0.1 ** sum(progress >= milestone for milestone in milestones))
+
+
+def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """SGD or AdamW over the parameters that learn; norm layers and biases without decay if so asked.
+
+    Every group has an ``lr_scale``, the factor on the schedule's rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.dim() <= 1 and not schedule.norm_weight_decay
+            decay = 0.0 if plain else schedule.weight_decay
+            scale = schedule.layer_decay ** (len(_STAGES) - _depth(name))
+            groups.setdefault((decay, scale), []).append(parameter)
+    settings = [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in groups.items()
+    ]
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(settings, lr=schedule.scaled_lr, fused=True)
+    optimizer = torch.optim.SGD(settings, lr=schedule.scaled_lr, momentum=schedule.momentum, fused=True)
+    if schedule.momentum:
+        for parameter in (p for parameters in groups.values() for p in parameters):
+            # torch would leave them uninitialised if the first update is skipped (loss scaling does that).
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+_STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+
+def _depth(name: str) -> int:
+    """A parameter's stage in the backbone, the stem's 0; pyramid and heads come after the last."""
+    parts = name.split(".")
+    if parts[0] != "backbone":
+        return len(_STAGES)
+    if parts[1] == "stages" and parts[2].isdigit():  # torchvision's; the first is the stem
+        return min(int(parts[2]), len(_STAGES) - 1)
+    return next((depth for depth, stage in enumerate(_STAGES) if stage in parts), len(_STAGES))

@@ -1,0 +1,158 @@
+"""Every config composes and fits its constructors; what a user mistypes is answered in words."""
+
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from maskrcnn.cli import replay
+from maskrcnn.config import compose as configs
+from maskrcnn.errors import UserError
+
+MODELS = sorted(path.stem for path in (configs.CONFIG_DIR / "model").glob("[!_]*.yaml"))
+OPERATORS = sorted(path.stem for path in (configs.CONFIG_DIR / "roi_op").glob("[!_]*.yaml"))
+SCHEDULES = sorted(path.stem for path in (configs.CONFIG_DIR / "schedule").glob("[!_]*.yaml"))
+DATA = sorted(path.stem for path in (configs.CONFIG_DIR / "data").glob("[!_]*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (configs.CONFIG_DIR / "experiment").glob("[!_]*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"model={m}" for m in MODELS]
+    + [f"roi_op={o}" for o in OPERATORS]
+    + [f"schedule={s}" for s in SCHEDULES]
+    + [f"data={d}" for d in DATA]
+    + [f"experiment={e}" for e in EXPERIMENTS],
+)
+def test_every_option_composes_and_fits_its_constructors(override: str) -> None:
+    configs.compose_config("train", [override])
+
+
+def operators(*overrides: str) -> tuple[str, str]:
+    config = configs.compose_config("train", list(overrides))
+    heads = (config.model.box_head.pooler.operator, config.model.mask_head.pooler.operator)
+    return tuple(f"{op.box_rounding} {op.plus_one} {op.reduction}" for op in heads)  # type: ignore[return-value]
+
+
+def test_roi_op_sets_both_heads_and_each_can_have_its_own() -> None:
+    align, pool = "none False avg", "round True max"
+    assert operators() == (align, align)
+    assert operators("roi_op=pool") == (pool, pool)
+    assert operators("box_roi_op=pool") == (pool, align)
+    assert operators("mask_roi_op=pool") == (align, pool)
+    assert operators("roi_op=warp", "mask_roi_op=align") == ("round True avg", align)
+    assert operators("roi_op.plus_one=true") == ("none True avg", "none True avg")
+
+
+def test_models_of_the_two_strides_differ_in_nothing_else() -> None:
+    first, second = (
+        OmegaConf.to_container(configs.compose_config("train", [f"model={m}"]).model, resolve=True)
+        for m in ("r18_c4_fpnhead", "r18_c5")
+    )
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert first["backbone"].pop("last_stage") == 4
+    assert second["backbone"].pop("last_stage") == 5
+
+    def without_channels(node: object) -> object:
+        if not isinstance(node, dict):
+            return node
+        return {k: without_channels(v) for k, v in node.items() if k not in ("in_channels", "out_channels")}
+
+    assert without_channels(first) == without_channels(second)
+
+
+def test_init_imagenet_reaches_every_backbone_part_and_pins_the_norm() -> None:
+    config = configs.compose_config("train", ["init=imagenet", "model=r50_c4"])
+    assert (config.model.backbone.weights, config.model.box_head.trunk.weights) == ("imagenet", "imagenet")
+    assert (config.model.backbone.norm, config.model.backbone.frozen_stages) == ("frozen_bn", 2)
+    scratch = configs.compose_config("train", ["model=r50_c4"])
+    assert (scratch.model.backbone.norm, scratch.model.backbone.frozen_stages) == ("bn", 0)
+
+
+WRONG = [
+    ("schedule.stepz=3", "unknown key 'schedule.stepz'; did you mean schedule.steps"),
+    ("modle=r18_fpn", "did you mean model?"),
+    ("model=r18_fpnn", "model=r18_fpnn: no such option; did you mean r18_fpn"),
+    ("roi_op=pol", "did you mean pool"),
+    ("box_roi_op=pol", "box_roi_op=pol: no such operator; did you mean pool"),
+    ("schedule.steps=abc", "schedule.steps='abc' is not a whole number"),
+    ("schedule.steps=1.5", "schedule.steps=1.5 is not a whole number"),
+    ("checkpoint.every=0", "checkpoint.every=0 is not a whole number of at least 1"),
+    ("log.every=0", "log.every=0 is not a whole number of at least 1"),
+    ("threads=0", "threads=0 is not a whole number of at least 1"),
+    ("evaluation.batch_size=0", "evaluation.batch_size=0 is not a whole number of at least 1"),
+    ("schedule.lr_batch_size=0", "schedule.lr_batch_size=0 is not a whole number of at least 1"),
+    ("data.num_workers=-1", "num_workers=-1 is not a whole number of at least 0"),
+    ("schedule.lr=fast", "schedule.lr='fast' is not a number"),
+    ("schedule.lr=-1", "schedule.lr=-1 is not a number of at least 0"),
+    ("schedule.lr=nan", "schedule.lr=nan is not a number of at least 0"),
+    ("schedule.momentum=-1", "schedule.momentum=-1 is not a number of at least 0 and below 1"),
+    ("schedule.weight_decay=-1e-4", "schedule.weight_decay=-0.0001 is not a number of at least 0"),
+    ("schedule.warmup_factor=-1", "schedule.warmup_factor=-1 is not a number of at least 0"),
+    ("schedule.clip_norm=-10", "schedule.clip_norm=-10 is not a number above 0 or null"),
+    ("schedule.max_loss=0", "schedule.max_loss=0 is not a number above 0"),
+    ("schedule.layer_decay=0", "schedule.layer_decay=0 is not a number above 0"),
+    ("schedule.ema=2.0", "schedule.ema=2.0 is not a number of at least 0 and below 1 or null"),
+    (
+        "schedule.milestones=[0.5,-1]",
+        "schedule.milestones=[0.5, -1] is not a list, each entry a number of at",
+    ),
+    ("evaluation.cell=0", "evaluation.cell=0 is not a number above 0"),
+    ("seed=true", "seed=True is not a whole number"),
+    ("seed=99999999999999999999", "is not a whole number of at least 0 and below 9.22337e+18"),
+    ("~model.mask_head", "no key can be taken away; some can be null"),
+    ("schedule.optimizer=lamb", "schedule.optimizer='lamb' is not one of sgd, adamw"),
+    ("model.rpn.nms_iuo=0.5", "did you mean model.rpn.nms_iou"),
+    ("+model.rpn.nms=0.5", "unknown key 'model.rpn.nms': maskrcnn.models.rpn.RPN takes"),
+    ("model.rpn.anchors.sizes=[[a]]", "model.rpn.anchors.sizes"),
+    ("roi_op.reduction=sum", "reduction='sum' is not one of avg, max"),
+    ("schedule.lr=[1", "cannot read the arguments"),
+    ("justaword", "expected key=value"),
+    ("+nonsense=1", "unknown key 'nonsense'"),
+]
+
+
+@pytest.mark.parametrize(("override", "words"), WRONG)
+def test_wrong_arguments_are_answered_in_words(override: str, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        configs.compose_config("train", [override])
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"seed={2**63 - 1}",
+        "schedule.lr=0",
+        "schedule.clip_norm=null",
+        "schedule.ema=0.999",
+        "schedule.momentum=0",
+    ],
+)
+def test_values_on_a_bound_that_means_something_are_taken(override: str) -> None:
+    configs.compose_config("train", [override])
+
+
+def test_a_replay_without_threads_is_refused() -> None:
+    with pytest.raises(UserError, match="threads=0 is not a whole number of at least 1"):
+        replay.main(["threads=0"])
+
+
+def test_stored_configs_take_overrides() -> None:
+    config = configs.compose_config("train", ["roi_op=align", "num_classes=4"])
+    stored = OmegaConf.create(OmegaConf.to_container(config))
+    changed = configs.override_config(stored, ["roi_op=pool", "evaluation.max_dets=7"])
+    assert changed.model.mask_head.pooler.operator.reduction == "max"
+    assert changed.evaluation.max_dets == 7
+    with pytest.raises(UserError, match=r"did you mean evaluation\.max_dets"):
+        configs.override_config(stored, ["evaluation.maxdets=7"])
+
+
+def test_the_library_does_not_import_hydra() -> None:
+    code = (
+        "import sys, maskrcnn, maskrcnn.models.detector, maskrcnn.training.loop, maskrcnn.data.loader, "
+        "maskrcnn.evaluation.coco; sys.exit('hydra' in sys.modules or 'omegaconf' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
