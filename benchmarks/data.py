@@ -31,7 +31,7 @@ from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 
-PACKAGES = ("torch", "torchvision", "pycocotools", "faster-coco-eval", "opencv-python-headless", "pillow")
+PACKAGES = ("torch", "torchvision", "pycocotools", "hotcoco", "opencv-python-headless", "pillow")
 TRANSFORM = Transform(short_side=800, max_size=1333, horizontal_flip=0.5)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from omegaconf import OmegaConf
 from pycocotools import mask as coco_mask
-from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from maskrcnn.evaluation.backends import Accumulated
 from maskrcnn.evaluation.coco import accumulate, average_precision, evaluate, load_ground_truth
 from maskrcnn.training import provenance
 
@@ -63,20 +63,20 @@ def figures(
     return record
 
 
-def image_scores(evaluation: COCOeval) -> list[float | None]:
+def image_scores(evaluation: Accumulated) -> list[float | None]:
     """AP within each image by itself, averaged over the classes it shows; None where it shows nothing to find.
 
     The mean of these is not AP, which ranks the detections of all images together; they serve paired comparisons.
     """
     parameters = evaluation.params
-    images, areas = len(parameters.imgIds), len(parameters.areaRng)
-    scores: list[list[float]] = [[] for _ in range(images)]
-    for place in range(len(parameters.catIds)):
-        for i in range(images):
-            entry = evaluation.evalImgs[(place * areas) * images + i]  # area "all" comes first
-            if entry is not None and (score := _image_class_score(entry, parameters.recThrs)) is not None:
-                scores[i].append(score)
-    return [100 * float(np.mean(values)) if values else None for values in scores]
+    every_size = list(parameters.areaRng[0])  # "all" comes first
+    scores: dict[int, list[float]] = {image_id: [] for image_id in parameters.imgIds}
+    for entry in evaluation.evalImgs:
+        if list(entry["aRng"]) != every_size:
+            continue
+        if (score := _image_class_score(entry, np.asarray(parameters.recThrs))) is not None:
+            scores[entry["image_id"]].append(score)
+    return [100 * float(np.mean(values)) if values else None for values in scores.values()]
 
 
 def _image_class_score(entry: dict[str, Any], recalls: npt.NDArray[np.float64]) -> float | None:

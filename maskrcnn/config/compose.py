@@ -75,9 +75,9 @@ class Evaluation:
     area_ranges: sizes that COCO's AP is reported for, ``{name: [least, most]}`` in square pixels; None is its s, m, l.
     batch_size: images at once. num_images: of the validation set, the first ones; None is all.
     per_class: print the figures of every class too, and write them to per_class.json.
-    fast: count COCO's figures with the package faster-coco-eval. details: also write the figures of every class, by
-    object size in cells of ``cell`` pixels, of outlines, and the kinds of errors. patience: evaluations without a
-    better one after which training ends; None is no such end."""
+    backend: of COCO's metrics, ``hotcoco`` or ``pycocotools``; None is hotcoco where it is installed.
+    details: also write the figures of every class, by object size in cells of ``cell`` pixels, of outlines, and the
+    kinds of errors. patience: evaluations without a better one after which training ends; None is no such end."""
 
     every: Count = 0
     max_dets: Positive = 100
@@ -85,7 +85,7 @@ class Evaluation:
     batch_size: Positive = 8
     num_images: Positive | None = None
     per_class: bool = False
-    fast: bool = False
+    backend: str | None = None
     details: bool = False
     cell: PositiveAmount = 16.0
     patience: Positive | None = None

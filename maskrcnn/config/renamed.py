@@ -1,4 +1,4 @@
-"""Classes that configs of version 0.1.0 name by an earlier module, so that its checkpoints still load."""
+"""Modules and keys that configs of version 0.1.0 name otherwise, so that its checkpoints still load."""
 
 from __future__ import annotations
 
@@ -19,20 +19,30 @@ _MODULES = {
 }
 
 
-def with_present_names(node: Any) -> Any:
-    """A stored config as plain values, with every ``_target_`` by its present name.
+# Keys by group, with the key that replaced each and its value. Both packages give the same metrics.
+_KEYS = {"evaluation": {"fast": ("backend", None)}}
+
+
+def with_present_names(node: Any, group: str = "") -> Any:
+    """A stored config as plain values, with every ``_target_`` and key by its present name.
 
     Args:
         node: nested dictionaries and lists of a stored config.
+        group: the key that ``node`` is the value of.
     """
     if isinstance(node, list):
         return [with_present_names(item) for item in node]
     if not isinstance(node, dict):
         return node
-    return {
-        key: _present(value) if key == "_target_" else with_present_names(value)
-        for key, value in node.items()
-    }
+    replaced = _KEYS.get(group, {})
+    present: dict[str, Any] = {}
+    for key, value in node.items():
+        if key in replaced:
+            name, value = replaced[key]
+            present[name] = value
+        else:
+            present[key] = _present(value) if key == "_target_" else with_present_names(value, key)
+    return present
 
 
 def _present(target: str) -> str:

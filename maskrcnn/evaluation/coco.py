@@ -1,58 +1,27 @@
-"""COCO's metrics by pycocotools, with detections, sizes and classes configurable and nothing printed."""
+"""COCO's metrics, with detections, sizes and classes configurable and nothing printed."""
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.data.defects import refuse_fatal
 from maskrcnn.data.formats.coco_json import load_annotations, select
 from maskrcnn.data.segmentation import check_rle_strings, compressed
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
+from maskrcnn.evaluation.backends import Accumulated, accumulated
 from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
 from maskrcnn.evaluation.silence import silence
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO
-
-
-class BoundaryEval(COCOeval):
-    """Boundary AP (Cheng et al. 2021).
-
-    The overlap of two masks is the smaller of their IoU and that of the bands along their outlines, 2 % of the
-    image's diagonal wide.
-    """
-
-    def __init__(self, truth: COCO, results: COCO, iou_type: str = "segm") -> None:
-        super().__init__(truth, results, "segm")  # type: ignore[no-untyped-call]
-
-    def computeIoU(self, imgId: int, catId: int) -> Any:
-        masks = super().computeIoU(imgId, catId)  # type: ignore[no-untyped-call]
-        if len(masks) == 0:
-            return masks
-        found = sorted(self._dts[imgId, catId], key=lambda d: -d["score"])[: self.params.maxDets[-1]]
-        objects = self._gts[imgId, catId]
-        bands = [[outline_band(entry["segmentation"]) for entry in entries] for entries in (found, objects)]
-        return np.minimum(masks, coco_mask.iou(*bands, [int(o["iscrowd"]) for o in objects]))
-
-
-def outline_band(rle: dict[str, Any]) -> dict[str, Any]:
-    """The part of a mask within 2 % of the image's diagonal of its outline, as RLE."""
-    mask = coco_mask.decode(rle)
-    width = max(round(0.02 * math.hypot(*mask.shape)), 1)
-    inner = cv2.erode(np.pad(mask, 1), np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
-    return dict(coco_mask.encode(np.asfortranarray(mask - inner)))
 
 
 def evaluate(
@@ -61,20 +30,26 @@ def evaluate(
     iou_types: Sequence[str] = ("bbox", "segm"),
     max_dets: int = 100,
     image_ids: Iterable[int] | None = None,
-    fast: bool = False,
+    backend: str | None = None,
     area_ranges: Ranges | None = None,
 ) -> dict[str, Metrics]:
     """AP, AP50, AP75, APs, APm, APl in percent, unrounded, for each of ``iou_types``; None where undefined.
 
-    predictions: COCO results: ``image_id``, ``category_id``, ``score``, ``bbox`` (x, y, width, height) and,
-    for "segm" and "boundary", ``segmentation`` (RLE), for "keypoints" ``keypoints``. annotations: path of a
-    COCO-format json, its content, or a loaded COCO object. max_dets: detections counted per image and class
-    (the highest scores). image_ids: score these images only. fast: count with the package faster-coco-eval;
-    the figures are the same. area_ranges: sizes in place of APs, APm and APl, see ``chosen_areas``.
+    With max_dets=100 (20 for keypoints) the metrics are those of pycocotools' own summary. For "segm" sizes
+    are areas of masks, not of boxes.
 
-    With max_dets=100 (20 for keypoints) the figures are those of pycocotools' own summary. For "segm" sizes
-    are areas of masks, not of boxes. Raises UserError for predictions that do not belong to the
-    annotations.
+    Args:
+        predictions: COCO results: ``image_id``, ``category_id``, ``score`` and what is compared: ``bbox``
+            (x, y, width, height), for "segm" and "boundary" ``segmentation`` (RLE), for "keypoints" ``keypoints``.
+        annotations: path of a COCO-format json, its content, or a loaded COCO object.
+        iou_types: of "bbox", "segm", "keypoints" and "boundary".
+        max_dets: detections of an image and class that count (the highest scores).
+        image_ids: score these images only.
+        backend: "hotcoco" or "pycocotools", which give the same metrics; None for hotcoco where it is installed.
+        area_ranges: sizes in place of APs, APm and APl, see `chosen_areas`.
+
+    Raises:
+        UserError: predictions that do not belong to the annotations.
     """
     truth = load_ground_truth(annotations)
     ids = sorted(truth.getImgIds()) if image_ids is None else sorted(set(image_ids))
@@ -82,7 +57,7 @@ def evaluate(
     metrics = {}
     for kind in iou_types:
         areas = chosen_areas(area_ranges, kind)
-        evaluation = accumulate(predictions, truth, kind, max_dets, ids, areas, fast)
+        evaluation = accumulate(predictions, truth, kind, max_dets, ids, areas, backend)
         metrics[kind] = figures(evaluation, areas)
     return metrics
 
@@ -93,21 +68,21 @@ def per_class(
     iou_type: str,
     max_dets: int = 100,
     area_ranges: Ranges | None = None,
-    fast: bool = False,
+    backend: str | None = None,
 ) -> dict[str, Metrics]:
     """The figures of ``evaluate`` for each class by itself, by the class's name."""
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
     areas = chosen_areas(area_ranges, iou_type)
     ids = sorted(truth.getImgIds())
-    evaluation = accumulate(predictions, truth, iou_type, max_dets, ids, areas, fast)
+    evaluation = accumulate(predictions, truth, iou_type, max_dets, ids, areas, backend)
     return {
         truth.cats[category]["name"]: figures(evaluation, areas, place)
         for place, category in enumerate(evaluation.params.catIds)
     }
 
 
-def figures(evaluation: COCOeval, areas: Areas, place: int | None = None) -> Metrics:
+def figures(evaluation: Accumulated, areas: Areas, place: int | None = None) -> Metrics:
     """AP, AP50, AP75 and "AP" + name for each of ``areas``; of the class at ``place``, or of all."""
     asked: dict[str, tuple[float | None, str]] = {
         "AP": (None, "all"),
@@ -125,6 +100,7 @@ def by_cells(
     stride: float,
     edges: Sequence[float] = (0, 1, 2, 4, 8, 16),
     max_dets: int = 100,
+    backend: str | None = None,
 ) -> Metrics:
     """AP of objects by their side in feature cells, ``sqrt(area) / stride``: ``{"0-1": .., "1-2": ..,
     "16-": ..}``.
@@ -142,7 +118,7 @@ def by_cells(
         name: ((low * stride) ** 2, min((high * stride) ** 2, NO_LIMIT))
         for name, low, high in zip(names, edges, ends, strict=True)
     }
-    evaluation = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds()), areas)
+    evaluation = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds()), areas, backend)
     return {name: average_precision(evaluation, None, name) for name in names}
 
 
@@ -200,30 +176,34 @@ def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> Non
     """Raises UserError for what is no result, or one of an image or category the annotations do not list."""
     if not isinstance(predictions, Sequence) or isinstance(predictions, str):
         raise UserError(f"predictions are a list of COCO results, not a {type(predictions).__name__}")
-    known = (
-        ("image", "image_id", set(truth.getImgIds())),
-        ("category", "category_id", set(truth.getCatIds())),
-    )
+    images, categories = set(truth.getImgIds()), set(truth.getCatIds())
     for place, prediction in enumerate(predictions):
         if not isinstance(prediction, dict):
             raise UserError(f"prediction {place} is a {type(prediction).__name__}, not a COCO result")
-        for what, key, ids in known:
-            value = prediction.get(key)
-            if not isinstance(value, int) or value not in ids:
-                raise UserError(
-                    f"prediction {place} has {key}={value!r}, but the annotations list no such {what}; "
-                    "are they of the same data set?"
-                )
-        score = prediction.get("score")
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise UserError(f"prediction {place} has score={score!r}; expected a number")
-        box = prediction.get("bbox", [0, 0, 0, 0])
-        if (
-            not isinstance(box, list | tuple)
-            or len(box) != 4
-            or not all(isinstance(v, int | float) for v in box)
-        ):
-            raise UserError(f"prediction {place} has bbox={box!r}; expected [x, y, width, height]")
+        if words := _defect(prediction, images, categories):
+            raise UserError(f"prediction {place} has {words}")
+
+
+def _defect(prediction: dict[str, Any], images: set[int], categories: set[int]) -> str | None:
+    """What is wrong with a result besides its mask and keypoints."""
+    for key, ids in (("image_id", images), ("category_id", categories)):
+        value = prediction.get(key)
+        if not isinstance(value, int) or value not in ids:
+            return (
+                f"{key}={value!r}, but the annotations list no such {key.removesuffix('_id')}; "
+                "are they of the same data set?"
+            )
+    score = prediction.get("score")
+    if not isinstance(score, int | float) or not math.isfinite(score):
+        return f"score={score!r}; expected a number"
+    box = prediction.get("bbox", (0, 0, 0, 0))
+    if not isinstance(box, list | tuple) or len(box) != 4 or not _are_numbers(box):
+        return f"bbox={box!r}; expected [x, y, width, height]"
+    return None
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return set(map(type, values)) <= {int, float} or all(isinstance(v, int | float) for v in values)
 
 
 def accumulate(
@@ -233,44 +213,28 @@ def accumulate(
     max_dets: int,
     image_ids: Sequence[int],
     areas: Mapping[str, tuple[float, float]] | None = None,
-    fast: bool = False,
-) -> COCOeval:
-    """pycocotools' evaluation, run and accumulated; ``params.maxDets`` ends with ``max_dets``.
+    backend: str | None = None,
+) -> Accumulated:
+    """Matches predictions with objects; ``params.maxDets`` ends with ``max_dets``.
 
-    areas: ranges of object areas by name, besides "all"; None for COCO's small, medium and large.
+    Args:
+        areas: ranges of object areas by name, besides "all"; None for COCO's small, medium and large.
+
+    The other arguments are those of `evaluate`.
     """
     kind = "segm" if iou_type == "boundary" else iou_type
     _need(predictions, "segmentation" if kind == "segm" else kind)
     if kind == "segm":
         truth = with_masks(truth)
-    with silence():
-        results = load_results(predictions, truth, kind)
-        evaluation: COCOeval = evaluator_of(iou_type, fast)(truth, results, kind)
-        parameters = evaluation.params
-        parameters.imgIds = list(image_ids)
-        if kind == "keypoints":
-            parameters.kpt_oks_sigmas = oks_sigmas(truth.dataset["categories"])
-            parameters.catIds = with_keypoints(truth.dataset["categories"])
-        parameters.maxDets = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
-        if areas is not None:
-            parameters.areaRngLbl = ["all", *areas]
-            parameters.areaRng = [[0, NO_LIMIT], *map(list, areas.values())]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
-
-
-def evaluator_of(iou_type: str, fast: bool) -> Any:
-    if iou_type == "boundary":
-        return BoundaryEval
-    if not fast:
-        return COCOeval
-    try:
-        return importlib.import_module("faster_coco_eval").COCOeval_faster
-    except ImportError as error:
-        raise UserError(
-            "the fast evaluation needs the package faster-coco-eval: pip install faster-coco-eval"
-        ) from error
+    parameters: dict[str, Any] = {"imgIds": list(image_ids)}
+    if kind == "keypoints":
+        parameters["kpt_oks_sigmas"] = oks_sigmas(truth.dataset["categories"])
+        parameters["catIds"] = with_keypoints(truth.dataset["categories"])
+    parameters["maxDets"] = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
+    if areas is not None:
+        parameters["areaRngLbl"] = ["all", *areas]
+        parameters["areaRng"] = [[0, NO_LIMIT], *map(list, areas.values())]
+    return accumulated(truth, results_for(predictions, truth, kind), iou_type, parameters, backend)
 
 
 def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
@@ -279,15 +243,9 @@ def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
             raise UserError(f"prediction {place} has no {key}, which this metric needs of every one")
 
 
-def load_results(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> COCO:
-    """Predictions as a COCO object; pycocotools' own ``loadRes`` cannot take an empty list."""
-    if not predictions:
-        empty = COCO()
-        images, categories = truth.dataset["images"], truth.dataset["categories"]
-        empty.dataset = {"images": images, "categories": categories, "annotations": []}
-        empty.createIndex()
-        return empty
-    # With a bbox left in, loadRes would take it for the area that decides small, medium or large.
+def results_for(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> list[dict[str, Any]]:
+    """Results with what ``iou_type`` compares; masks as compressed RLE."""
+    # An object's size is that of its mask for "segm": with a bbox left in, it would be the box's.
     left_out = {
         "segm": {"bbox"},
         "bbox": {"segmentation", "keypoints"},
@@ -297,8 +255,7 @@ def load_results(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: s
     if iou_type == "segm":
         for prediction, rle in zip(kept, _compressed(predictions, truth), strict=True):
             prediction["segmentation"] = rle
-    results: COCO = truth.loadRes(kept)
-    return results
+    return kept
 
 
 def _compressed(predictions: Sequence[dict[str, Any]], truth: COCO) -> list[dict[str, Any]]:
@@ -321,7 +278,7 @@ def _compressed(predictions: Sequence[dict[str, Any]], truth: COCO) -> list[dict
 
 
 def average_precision(
-    evaluation: COCOeval, threshold: float | None = None, area: str = "all", place: int | None = None
+    evaluation: Accumulated, threshold: float | None = None, area: str = "all", place: int | None = None
 ) -> float | None:
     """Mean precision over recalls, thresholds (or at one) and classes (or of the one at ``place``), in
     percent, at the most detections allowed. None when there is no object to be found, where pycocotools

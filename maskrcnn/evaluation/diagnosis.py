@@ -45,6 +45,7 @@ def analyse(
     min_iou: float = 0.5,
     near_iou: float = 0.1,
     max_dets: int = 100,
+    backend: str | None = None,
 ) -> Analysis:
     """Sorts detections of at least ``min_score`` into kinds, after TIDE (Bolya et al. 2020).
 
@@ -62,7 +63,8 @@ def analyse(
         for kind, actual, guessed in sorted_out:
             errors[kind] += 1
             confusion[actual, guessed] += 1
-    curve = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds())).eval["precision"]
+    ids = sorted(truth.getImgIds())
+    curve = accumulate(predictions, truth, iou_type, max_dets, ids, backend=backend).eval["precision"]
     precision = np.where(curve[0, :, :, 0, -1] < 0, np.nan, curve[0, :, :, 0, -1]).T
     return Analysis(dict(errors), confusion, [truth.cats[c]["name"] for c in categories], precision)
 

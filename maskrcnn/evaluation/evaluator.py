@@ -18,7 +18,8 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.areas import chosen_areas
-from maskrcnn.evaluation.coco import Truth, evaluator_of, load_ground_truth
+from maskrcnn.evaluation.backends import chosen_backend
+from maskrcnn.evaluation.coco import Truth, load_ground_truth
 from maskrcnn.evaluation.detect import detect_all
 from maskrcnn.evaluation.metrics import Metric, evaluate, per_class, write_details
 from maskrcnn.evaluation.recall import average_recall
@@ -51,7 +52,7 @@ def check_settings(settings: DictConfig) -> None:
     """Raise UserError for what `score` would refuse of the config group ``evaluation``, before anything is trained."""
     if (given := settings.get("area_ranges")) is not None:
         chosen_areas(configs.plain_dict(given), "bbox")
-    evaluator_of("bbox", settings.fast)
+    chosen_backend(settings.backend)
 
 
 def score(
@@ -68,13 +69,15 @@ def score(
     truth, given = load_ground_truth(annotations), settings.get("area_ranges")
     areas = None if given is None else configs.plain_dict(given)
     if settings.get("per_class"):
-        tables = per_class(predictions, truth, metric, settings.max_dets, kinds, settings.fast, areas)
+        tables = per_class(predictions, truth, metric, settings.max_dets, kinds, settings.backend, areas)
         for kind, table in tables.items():
             console.print(metrics_table(table, f"{kind}, every class"))
         (folder / "per_class.json").write_text(json.dumps(tables, indent=1))
     if settings.details:
-        write_details(predictions, truth, kinds, settings.max_dets, settings.cell, folder, areas)
-    return evaluate(predictions, truth, metric, settings.max_dets, None, kinds, settings.fast, areas)
+        write_details(
+            predictions, truth, kinds, settings.max_dets, settings.cell, folder, areas, settings.backend
+        )
+    return evaluate(predictions, truth, metric, settings.max_dets, None, kinds, settings.backend, areas)
 
 
 class Evaluator:
@@ -164,7 +167,8 @@ class Evaluator:
     def _score(self, predictions: list[Result], truth: dict[str, Any], image_ids: list[int]) -> Metrics:
         settings = self.settings
         if self.model.box_head is None and self.model.mask_head is None:
-            return {"proposals": average_recall(predictions, truth, settings.max_dets, image_ids)}
+            most, backend = settings.max_dets, settings.backend
+            return {"proposals": average_recall(predictions, truth, most, image_ids, backend)}
         heads = {
             "bbox": self.model.box_head,
             "segm": self.model.mask_head,

@@ -22,13 +22,13 @@ def evaluate(
     max_dets: int = 100,
     image_ids: Iterable[int] | None = None,
     kinds: Sequence[str] | None = None,
-    fast: bool = False,
+    backend: str | None = None,
     area_ranges: Ranges | None = None,
 ) -> Figures:
     """What goes into metrics.json: ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO, ``{"voc": ..}`` for VOC.
 
     predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object).
-    max_dets, kinds, fast and area_ranges are COCO's (of keypoints no more than its 20 detections count); kinds None
+    max_dets, kinds, backend and area_ranges are COCO's (of keypoints no more than its 20 detections count); kinds None
     scores whatever every prediction has.
     """
     if metric == "voc":
@@ -37,7 +37,7 @@ def evaluate(
     figures: Figures = {}
     for kind in kinds_of(predictions) if kinds is None else kinds:
         most = _most(kind, max_dets)
-        figures |= coco.evaluate(predictions, truth, (kind,), most, image_ids, fast, area_ranges)
+        figures |= coco.evaluate(predictions, truth, (kind,), most, image_ids, backend, area_ranges)
     return figures
 
 
@@ -47,7 +47,7 @@ def per_class(
     metric: Metric = "coco",
     max_dets: int = 100,
     kinds: Sequence[str] | None = None,
-    fast: bool = False,
+    backend: str | None = None,
     area_ranges: Ranges | None = None,
 ) -> dict[str, Figures]:
     """The figures of ``evaluate`` for each class by itself: ``{kind: {class: figures}}``, arguments as there."""
@@ -55,7 +55,7 @@ def per_class(
         return {"voc": voc.per_class(predictions, annotations)}
     truth = coco.load_ground_truth(annotations)
     return {
-        kind: coco.per_class(predictions, truth, kind, _most(kind, max_dets), area_ranges, fast)
+        kind: coco.per_class(predictions, truth, kind, _most(kind, max_dets), area_ranges, backend)
         for kind in (kinds_of(predictions) if kinds is None else kinds)
     }
 
@@ -79,6 +79,7 @@ def write_details(
     cell: float,
     folder: Path,
     area_ranges: Ranges | None = None,
+    backend: str | None = None,
 ) -> None:
     """``details.json`` (AP of every class, by object size in feature cells, of outlines) and, for masks, else boxes,
     ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``, into ``folder``.
@@ -89,8 +90,12 @@ def write_details(
     content: dict[str, Any] = {}
     for kind in kinds:
         content[kind] = {
-            "per_class": coco.per_class(predictions, truth, kind, _most(kind, max_dets), area_ranges),
-            "by_size_in_cells": coco.by_cells(predictions, truth, kind, cell, max_dets=_most(kind, max_dets)),
+            "per_class": coco.per_class(
+                predictions, truth, kind, _most(kind, max_dets), area_ranges, backend
+            ),
+            "by_size_in_cells": coco.by_cells(
+                predictions, truth, kind, cell, max_dets=_most(kind, max_dets), backend=backend
+            ),
         }
     if "segm" in kinds:
         content |= coco.evaluate(predictions, truth, ("boundary",), max_dets, area_ranges=area_ranges)
@@ -98,4 +103,6 @@ def write_details(
     (folder / "details.json").write_text(json.dumps(content, indent=1))
     regions = [kind for kind in kinds if kind != "keypoints"]
     if regions:
-        errors.write(errors.analyse(predictions, truth, regions[-1], max_dets=max_dets), folder)
+        errors.write(
+            errors.analyse(predictions, truth, regions[-1], max_dets=max_dets, backend=backend), folder
+        )

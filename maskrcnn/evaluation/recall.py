@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
-from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.evaluation.coco import Truth, check_predictions, load_ground_truth, load_results
-from maskrcnn.evaluation.silence import silence
+from maskrcnn.evaluation.backends import accumulated
+from maskrcnn.evaluation.coco import Truth, check_predictions, load_ground_truth, results_for
 
 _IOUS = np.linspace(0.5, 0.95, 10)
 # COCO's, in square pixels, both ends included; the first is all sizes.
@@ -19,22 +18,22 @@ _AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 
 
 def average_recall(
-    predictions: Sequence[dict[str, Any]], annotations: Truth, max_dets: int, image_ids: Sequence[int]
+    predictions: Sequence[dict[str, Any]],
+    annotations: Truth,
+    max_dets: int,
+    image_ids: Sequence[int],
+    backend: str | None = None,
 ) -> dict[str, float | None]:
     """The share of objects that some proposal covers, in percent: the mean over IoU .50:.05:.95, for the best
     ``max_dets`` proposals of an image; at IoU 0.5; and for small, medium and large objects.
 
-    predictions: COCO results with ``bbox`` and ``score``. None where there is no such object.
+    predictions: COCO results with ``bbox`` and ``score``. backend: see `chosen_backend`. None where there is no such
+    object.
     """
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
-    with silence():
-        evaluation = COCOeval(truth, load_results(predictions, truth, "bbox"), "bbox")
-        evaluation.params.useCats = 0
-        evaluation.params.imgIds = sorted(image_ids)
-        evaluation.params.maxDets = [max_dets]
-        evaluation.evaluate()
-        evaluation.accumulate()
+    parameters = {"useCats": 0, "imgIds": sorted(image_ids), "maxDets": [max_dets]}
+    evaluation = accumulated(truth, results_for(predictions, truth, "bbox"), "bbox", parameters, backend)
     recall: npt.NDArray[np.float64] = evaluation.eval["recall"]  # [T, 1, A, 1]
     by_area = recall[:, 0, :, 0]
     figures = {f"AR{max_dets}": by_area[:, 0], "AR50": by_area[:1, 0]}

@@ -209,13 +209,14 @@ def test_a_full_gpu_is_answered_by_what_the_tool_has(
             "evaluation.area_ranges={tiny:[5,1]}",
             r"evaluation\.area_ranges\.tiny=\[5, 1\]: expected \[least, most\]",
         ),
-        ("evaluation.fast=true", "needs the package faster-coco-eval"),
+        ("evaluation.backend=hotcoco", "needs the package hotcoco"),
+        ("evaluation.backend=torch", "evaluation.backend=torch: there are hotcoco and pycocotools"),
     ],
 )
 def test_what_the_first_evaluation_would_refuse_is_refused_before_training(
     tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, words: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
     with pytest.raises(UserError, match=words):
         train.main([*tiny, argument, f"run_dir={tmp_path}"])
     assert not list(tmp_path.glob("*.pt"))

@@ -55,3 +55,14 @@ def test_every_class_of_the_earlier_version_is_found_by_its_name(target: str) ->
 def test_other_values_and_other_peoples_classes_stay_as_they_are() -> None:
     stored = {"a": {"_target_": "my_operator.MyOperator", "b": [1, None, "maskrcnn.models.mask_rcnn"]}}
     assert with_present_names(stored) == stored
+
+
+def test_keys_and_modules_of_0_1_0_get_their_present_names() -> None:
+    stored = {
+        "model": {"_target_": "maskrcnn.models.mask_rcnn.MaskRCNN", "parts": [{"fast": 1}]},
+        "evaluation": {"every": 5, "fast": True, "details": False},
+    }
+    assert with_present_names(stored) == {
+        "model": {"_target_": "maskrcnn.models.detector.MaskRCNN", "parts": [{"fast": 1}]},
+        "evaluation": {"every": 5, "backend": None, "details": False},
+    }

@@ -35,20 +35,18 @@ def oracle(truth: dict[str, Any], predictions: list[dict[str, Any]], kind: str) 
     return np.asarray(evaluation.eval["precision"][..., -1].mean(axis=(0, 1)))
 
 
-@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
-def test_ranges_of_ones_own_are_pycocotools_area_ranges(kind: str, fast: bool) -> None:
-    if fast:
-        pytest.importorskip("faster_coco_eval", reason="the extra package faster-coco-eval is not installed")
+def test_ranges_of_ones_own_are_pycocotools_area_ranges(kind: str, backend: str) -> None:
     truth = random_truth(1)
     predictions = random_predictions(truth, 8)
     expected = oracle(truth, predictions, kind)
-    figures = evaluate(predictions, truth, (kind,), fast=fast, area_ranges=RANGES)[kind]
+    figures = evaluate(predictions, truth, (kind,), backend=backend, area_ranges=RANGES)[kind]
     assert list(figures) == ["AP", "AP50", "AP75", "APtiny", "APmiddling", "APhuge"]
     found = [figures[name] for name in ("AP", "APtiny", "APmiddling", "APhuge")]
     assert found == pytest.approx([100 * row[row > -1].mean() for row in expected.T], abs=1e-9)
     assert len({round(value, 6) for value in found if value is not None}) == 4
-    table = per_class(predictions, truth, kind, area_ranges=RANGES, fast=fast)
+    table = per_class(predictions, truth, kind, area_ranges=RANGES, backend=backend)
     for row, name in zip(expected, ("2", "5", "9", "11"), strict=True):
         values = [table[name][figure] for figure in ("AP", "APtiny", "APmiddling", "APhuge")]
         assert values == [None if v == -1 else pytest.approx(100 * v, abs=1e-9) for v in row]
