@@ -1,0 +1,178 @@
+"""Image -> maps by stride, from the networks of the package timm."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.errors import UserError
+
+TimmNorm = Literal["auto", "frozen_bn", "bn", "sync_bn"]
+_FINEST = 4  # stride of the first map
+
+
+class TimmBackbone(nn.Module):
+    """Feature maps of a network of timm (PyTorch Image Models), one for each stride from 4 on.
+
+    Args:
+        name: timm's name of the network, for example ``convnext_tiny``; the prefix ``timm/`` is allowed.
+        norm: what becomes of batch norm: ``frozen_bn`` (neither weights nor statistics learn), ``bn`` or ``sync_bn``.
+            ``auto`` is ``frozen_bn`` with pretrained weights, ``bn`` without. Other norms stay as they are.
+        weights: None (random), ``imagenet`` (timm downloads them), or a file with the state dict of
+            ``timm.create_model(name)``, ``.pth`` or ``.safetensors``.
+        last_stride: of the coarsest map.
+        frozen_stages: parameters that do not learn: with n, those on which the maps up to stride ``2**n`` depend. So 1
+            is the stem of most networks, 2 adds the first stage. None is 2 with pretrained weights, 0 without.
+        in_channels: of the images. timm adapts pretrained filters to other than three channels.
+        options: further arguments of ``timm.create_model``, for example ``{strict_img_size: false}`` for Swin.
+
+    Attributes:
+        channels: number of channels of each map, by stride.
+        pixel_mean, pixel_std: the normalisation that timm's weights expect, a number for each channel in 0..255.
+
+    Raises:
+        UserError: timm is not installed or does not know the network, or the weights cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet18",
+        norm: TimmNorm = "auto",
+        weights: str | None = None,
+        last_stride: Literal[16, 32] = 32,
+        frozen_stages: int | None = None,
+        in_channels: int = 3,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        name = name.removeprefix("timm/")
+        net = _build(name, weights, last_stride, {"in_chans": in_channels, **(options or {})})
+        self._strides: list[int] = net.feature_info.reduction()
+        channels = zip(self._strides, net.feature_info.channels(), strict=True)
+        self.channels = {stride: count for stride, count in channels if stride >= _FINEST}
+        self.strides, self.in_channels = list(self.channels), in_channels
+        self._nhwc = str(getattr(net, "output_fmt", "")).endswith("NHWC")
+        config = net.pretrained_cfg
+        self.pixel_mean, self.pixel_std = (
+            [255 * value for value in (config[key] if in_channels == 3 else config[key][:1] * in_channels)]
+            for key in ("mean", "std")
+        )
+        net.pretrained_cfg = net.default_cfg = {}  # it also holds the weights
+        self.net = _with_norm(net, ("frozen_bn" if weights else "bn") if norm == "auto" else norm)
+        self._freeze((2 if weights else 0) if frozen_stages is None else frozen_stages)
+
+    def forward(self, pixels: Tensor) -> dict[int, Tensor]:
+        """Compute the maps.
+
+        Args:
+            pixels: ``[N, in_channels, H, W]``, normalised; H and W are multiples of the coarsest stride.
+
+        Returns:
+            Maps ``[N, C_l, H/l, W/l]`` by stride l.
+        """
+        maps = zip(self._strides, self.net(pixels), strict=True)
+        return {stride: x.permute(0, 3, 1, 2) if self._nhwc else x for stride, x in maps if stride >= _FINEST}
+
+    def _freeze(self, stages: int) -> None:
+        """Find the parameters that the fine maps depend on by a backward pass: it suits every architecture."""
+        if not any(stride <= 2**stages for stride in self._strides):
+            return
+        side = 2 * max(self._strides)
+        self.net.eval()  # running statistics stay as they are
+        maps = self.net(torch.zeros(1, self.in_channels, side, side))
+        self.net.train()
+        fine = sum(x.sum() for stride, x in zip(self._strides, maps, strict=True) if stride <= 2**stages)
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        for p, gradient in zip(
+            parameters, torch.autograd.grad(fine, parameters, allow_unused=True), strict=True
+        ):
+            p.requires_grad_(gradient is None)
+
+
+def _timm() -> Any:
+    """The package, imported here because it takes a second and is optional."""
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("a backbone of timm needs the package timm: pip install 'maskrcnn[timm]'") from error
+    # Features alone lack the classifier, of which timm would warn.
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+    return timm
+
+
+def _build(name: str, weights: str | None, last_stride: int, options: dict[str, Any]) -> Any:
+    """timm's network with features of strides up to ``last_stride``, the last map of each."""
+    timm = _timm()
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(
+            f"timm {timm.__version__} has no network {name!r}{hint} (timm.list_models() lists them)"
+        )
+    try:
+        info = timm.create_model(name, features_only=True, **options).feature_info
+        wanted = {r: i for r, i in zip(info.reduction(), info.out_indices, strict=True) if r <= last_stride}
+        options = {**options, "features_only": True, "out_indices": tuple(wanted.values())}
+        if weights is None or weights == "imagenet":
+            return timm.create_model(name, pretrained=weights is not None, **options)
+        state = _state_of(name, Path(weights))
+        return timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options
+        )
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"the pretrained weights of timm's {name} could not be downloaded ({error}).\n"
+            f"Save the state dict of timm.create_model('{name}', pretrained=True) on another machine and give "
+            "model.backbone.weights=FILE, or weights=null to start from random weights"
+        ) from error
+    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"timm cannot build {name} with features_only=True, weights={weights}, {options}: {error}"
+        ) from error
+
+
+def _state_of(name: str, path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, after a check that it is one of the whole network ``name``."""
+    if not path.is_file():
+        raise UserError(
+            f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
+        raise UserError(f"backbone weights {path} cannot be read as a state dict: {error}") from error
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        raise UserError(f"backbone weights {path} hold no state dict (names and tensors), but {type(state)}")
+    # Features alone would load whatever fits and leave the rest random; the whole network is strict.
+    try:
+        net = _timm().create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise UserError(
+            f"{path} does not hold the weights of timm's {name}:\n"
+            + "\n".join(line[:300] for line in lines[:5])
+        ) from error
+    whole: dict[str, Tensor] = net.state_dict()
+    return whole
+
+
+def _with_norm(net: nn.Module, norm: TimmNorm) -> nn.Module:
+    if norm == "bn":
+        return net
+    from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+
+    changed: nn.Module = freeze_batch_norm_2d(net) if norm == "frozen_bn" else convert_sync_batchnorm(net)
+    return changed
