@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
 
-from maskrcnn.data.check import Findings, check_coco, check_sbd, check_voc, cleaned
-from maskrcnn.data.formats.coco_json import load_annotations
+from maskrcnn.data.check import Findings, check_coco, check_sbd, check_voc
+from maskrcnn.data.clean import cleaned, with_classes_of
+from maskrcnn.data.defects import Defect, Effect, Kind, grouped
+from maskrcnn.data.formats.coco_json import load_annotations, select
 from maskrcnn.errors import UserError
 
-KEYS = ("annotations", "images", "voc", "sbd", "figure", "debug")
+KEYS = ("annotations", "images", "voc", "sbd", "figure", "crowds", "classes", "debug")
 DEFECTS_FOUND = 1
+_SHOWN = 10  # defects of one kind that are printed
+_LABELS = {Effect.CONVERTED: "converted", Effect.NOTED: "note"}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,25 +40,51 @@ def main(arguments: Sequence[str]) -> None:
         findings = _coco(values, fix)
     for line in findings.lines():
         print(line)
-    for defect in findings.defects:
-        print(f"defect: {defect}")
+    for line in _listed(findings.defects):
+        print(line)
     if "figure" in values:
         draw_histograms(findings, Path(values["figure"]))
-    if findings.defects:
+    if not all(defect.harmless for defect in findings.defects):
         sys.exit(DEFECTS_FOUND)
+
+
+def _listed(defects: Sequence[Defect]) -> Iterator[str]:
+    """A line for each defect, the first ones of each kind."""
+    kinds: dict[Kind, list[Defect]] = {}
+    for defect in defects:
+        kinds.setdefault(defect.kind, []).append(defect)
+    for kind, found in kinds.items():
+        label = _LABELS.get(kind.effect, "defect")
+        yield from (f"{label}: {defect}" for defect in found[:_SHOWN])
+        if len(found) > _SHOWN:
+            yield f"{label}: ... and {len(found) - _SHOWN} more of this kind, {len(found)} in all"
 
 
 def _coco(values: dict[str, str], fix: bool) -> Findings:
     if "images" not in values:
         raise UserError("annotations=A.json needs images=DIR, the folder with its images")
+    if values.get("crowds", "objects") != "objects" or (not fix and {"crowds", "classes"} & set(values)):
+        raise UserError("crowds=objects and classes=OTHER.json are for --fix, which writes the file")
     path, folder = Path(values["annotations"]), Path(values["images"])
     data = load_annotations(path)
     findings, _ = check_coco(data, folder)
     if fix:
-        out = path.with_name(f"{path.stem}_fixed.json")
-        out.write_text(json.dumps(cleaned(data, folder)))
-        print(f"wrote {out}")
+        _write_cleaned(path, folder, data, values)
     return findings
+
+
+def _write_cleaned(path: Path, folder: Path, data: dict[str, Any], values: dict[str, str]) -> None:
+    content, defects = cleaned(data, folder, "crowds" in values)
+    if "classes" in values:
+        other = select(load_annotations(Path(values["classes"])), None).categories
+        content = with_classes_of(content, other, values["classes"], defects)
+    out = path.with_name(f"{path.stem}_fixed.json")
+    out.write_text(json.dumps(content))
+    did = {Effect.CONVERTED: "converted", Effect.NOTED: "kept", Effect.PART: "left out a part of"}
+    for found in grouped(defects):
+        print(f"--fix {did.get(found[0].effect, 'dropped')} {len(found)} x {found[0].words}")
+    kept = (f"{len(content[key])} of {len(data[key])} {key}" for key in ("images", "annotations"))
+    print(f"wrote {out}: kept {' and '.join(kept)}")
 
 
 def read_arguments(arguments: Sequence[str], keys: Sequence[str]) -> dict[str, str]:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.data.dataset import ImageRecord
-from maskrcnn.data.defects import Defect
+from maskrcnn.data.defects import Defect, Kind
 from maskrcnn.data.formats import sbd
-from maskrcnn.data.formats.coco_json import FIX, Selection, readable_segmentation, select
+from maskrcnn.data.formats.coco_json import Selection, select
 from maskrcnn.data.formats.voc import CLASSES, read_record, record_masks, split_names
 from maskrcnn.data.images import read_image, sixteen_bit_maximum
 from maskrcnn.data.masks import MaskBitmap
@@ -60,16 +60,16 @@ class Findings:
             yield f"{name} objects (side {low}..{high} px): {count}"
         for name, count in self.classes.most_common():
             yield f"class {name}: {count}"
-        yield f"defects: {len(self.defects)}"
+        yield f"defects: {sum(not defect.harmless for defect in self.defects)}"
 
 
-def check_coco(data: dict[str, Any], images: Path) -> tuple[Findings, Selection]:
+def check_coco(data: dict[str, Any], images: Path, keep_doubtful: bool = True) -> tuple[Findings, Selection]:
     """Reads what a COCO-format json holds, its images and its masks; the selection is what is sound in
     them.
     """
     if not images.is_dir():
         raise UserError(f"there is no images folder {images}")
-    sound = select(data, images)
+    sound = select(data, images, keep_doubtful)
     findings = Findings(defects=list(sound.defects))
     findings.num_images, findings.num_annotations = len(data["images"]), len(data["annotations"])
     names = {category["id"]: category["name"] for category in sound.categories}
@@ -79,18 +79,35 @@ def check_coco(data: dict[str, Any], images: Path) -> tuple[Findings, Selection]
             if defect.fatal:
                 del sound.images[image_id]
                 continue
-        objects = []
-        for entry in sound.objects[image_id]:
-            mask, defect = _mask_of(entry, image)
-            if defect:
-                findings.defects.append(defect)
-                continue
-            objects.append(entry)
-            _count(findings, names[entry["category_id"]], entry["bbox"], mask, bool(entry.get("iscrowd")))
-        sound.objects[image_id][:] = objects
-        findings.num_images_with_masks += any(entry.get("segmentation") for entry in objects)
+        sound.objects[image_id] = objects = [
+            _with_mask(entry, image, names, findings) for entry in sound.objects[image_id]
+        ]
+        findings.num_images_with_masks += any("segmentation" in entry for entry in objects)
         findings.num_empty_images += not objects
     return findings, sound
+
+
+def _with_mask(
+    entry: dict[str, Any], image: dict[str, Any], names: dict[int, str], findings: Findings
+) -> dict[str, Any]:
+    """Counts an annotation; returned without its mask where that is empty, and its area where that is another's."""
+    where = f"annotation {entry['id']} of image {image['id']}"
+    segmentation = entry.get("segmentation")
+    mask = None if segmentation is None else decode(segmentation, image["height"], image["width"])
+    left_out = set()
+    if segmentation is not None and mask is None:
+        findings.defects.append(Defect(Kind.EMPTY_MASK, where))
+        left_out = {"segmentation", "area"}
+    elif mask is not None and _far(entry.get("area"), int(mask.bits.sum())):
+        findings.defects.append(Defect(Kind.AREA_OF_MASK, where))
+        left_out = {"area"}
+    _count(findings, names[entry["category_id"]], entry["bbox"], mask, bool(entry["iscrowd"]))
+    return {key: value for key, value in entry.items() if key not in left_out} if left_out else entry
+
+
+def _far(area: float | None, pixels: int) -> bool:
+    """By more than a factor of two and sixteen pixels: tools count the pixels of an outline differently."""
+    return area is not None and not pixels / 2 - 16 <= area <= 2 * pixels + 16
 
 
 def check_voc(root: Path) -> Findings:
@@ -116,10 +133,7 @@ def check_sbd(root: Path) -> Findings:
         with _defects_of(findings, name):
             record, empty = sbd.read_record(root, name)
             for number in empty:
-                where = f"image {name}, object {number}"
-                findings.defects.append(
-                    Defect("an object without a pixel", where, "it is passed over", False)
-                )
+                findings.defects.append(Defect(Kind.NO_PIXEL, f"image {name}, object {number}"))
             _check_record(findings, record, root / "img", partial(sbd.record_masks, root, record))
     return findings
 
@@ -131,7 +145,7 @@ def _defects_of(findings: Findings, name: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        findings.defects.append(Defect(str(error), f"image {name}", "unpack or download it anew", True))
+        findings.defects.append(Defect(Kind.FILE, f"image {name}", str(error)))
 
 
 def _check_record(
@@ -160,67 +174,9 @@ def _image_defect(image: dict[str, Any], folder: Path) -> Defect | None:
     try:
         pixels = read_image(path, (image["height"], image["width"]))
     except UserError as error:
-        return Defect(str(error), where, f"replace it or leave it out ({FIX})", True)
+        return Defect(Kind.IMAGE_UNREADABLE, where, str(error))
     # Of 16 bits the upper eight are read, so that 10 or 12 bits in 16 come out all but black.
     dark = pixels.max() < _DARK >> 8
     if dark and (largest := sixteen_bit_maximum(path)) is not None and largest < _DARK:
-        kind = "16 bits of which few are used, read as all but black"
-        return Defect(
-            kind,
-            f"{where} ({path}, at most {largest})",
-            "scale its values to 0..65535, or save 8 bits",
-            False,
-        )
+        return Defect(Kind.FEW_BITS, f"{where} ({path}, at most {largest})")
     return None
-
-
-def _mask_of(entry: dict[str, Any], image: dict[str, Any]) -> tuple[MaskBitmap | None, Defect | None]:
-    """An annotation's mask, or what is wrong with it."""
-    segmentation = readable_segmentation(entry, image)
-    where = f"annotation {entry['id']} of image {image['id']}"
-    if segmentation is None:
-        return None, None
-    try:
-        mask = decode(segmentation, image["height"], image["width"])
-    except UserError as error:
-        return None, Defect(str(error), where, f"encode it anew or remove it ({FIX})", True)
-    if mask is None:
-        return None, Defect("its mask is empty", where, f"draw it anew or remove it ({FIX})", False)
-    return mask, None
-
-
-def cleaned(data: dict[str, Any], images: Path) -> dict[str, Any]:
-    """The content without what is defective, with ids and image sizes where they lacked or stood twice.
-
-    Raises UserError where no image would be left.
-    """
-    data = {**data, "annotations": _renumbered(data["annotations"])}
-    data["images"] = [_with_size(image, images) for image in data["images"]]
-    findings, sound = check_coco(data, images)
-    if not sound.images:
-        first = f"; the first defect: {findings.defects[0]}" if findings.defects else ""
-        raise UserError(f"--fix would leave none of {len(data['images'])} images{first}")
-    return sound.content(data)
-
-
-def _renumbered(annotations: list[Any]) -> list[Any]:
-    """Annotations with ids from 1 on, if any id lacks, is 0 (scoring takes it for "none") or stands twice."""
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in annotations]
-    if all(isinstance(number, int) and number > 0 for number in ids) and len(set(ids)) == len(ids):
-        return annotations
-    return [
-        {**entry, "id": k} if isinstance(entry, dict) else entry for k, entry in enumerate(annotations, 1)
-    ]
-
-
-def _with_size(image: Any, folder: Path) -> Any:
-    """An image entry with the height and width of its file, where the file can be read."""
-    if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
-        return image
-    if all(isinstance(image.get(side), int) and image[side] > 0 for side in ("height", "width")):
-        return image
-    try:
-        height, width = read_image(folder / image["file_name"]).shape[:2]
-    except UserError:  # select() reports the file
-        return image
-    return {**image, "height": height, "width": width}

@@ -1,40 +1,250 @@
-"""What is wrong in a data set, in words."""
+"""What can be wrong in a data set, and what each kind of defect leads to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from maskrcnn.errors import UserError
 
+FIX = "tools/check_data.py --fix writes a cleaned json"
+
+
+class Effect(Enum):
+    """What a defect leads to."""
+
+    STOPS = "training refuses the file; --fix leaves the entry out"
+    DROPPED = "the entry is left out"
+    PART = "a part of the entry is left out"
+    DOUBTFUL = "training keeps the entry; --fix leaves it out"
+    NOTED = "the entry is kept"
+    CONVERTED = "the entry is read as what it means"
+
+
+class Kind(Enum):
+    """The kinds of defects: words (``{}`` stands for what was found), effect and remedy."""
+
+    NO_ID = "no whole number as id", Effect.STOPS, f"give it a number as id ({FIX})"
+    NO_CATEGORY = "no category", Effect.STOPS, "list the classes as {id, name}"
+    CATEGORY_TWICE = "this id stands twice in categories", Effect.STOPS, "give each category its own"
+    KEYPOINT_NAMES = "keypoints that are no list of names", Effect.STOPS, "list them"
+    SKELETON = (
+        "a skeleton that is no list of pairs of keypoint numbers, passed over",
+        Effect.PART,
+        "list pairs, from 1 on",
+    )
+    SAME_NAME = (
+        "another category has the same name {}",
+        Effect.NOTED,
+        "rename one of them, or merge them",
+    )
+    EMPTY_ROOT = (
+        "a class without objects whose name {} is the supercategory of all others",
+        Effect.NOTED,
+        "leave it out of categories: Roboflow lists the project's name as a class",
+    )
+
+    IMAGE_TWICE = "this id stands twice in images", Effect.STOPS, "give each image its own"
+    NO_FILE_NAME = "no file_name", Effect.STOPS, "name its file, relative to the images folder"
+    NO_SIZE = "no positive whole height and width", Effect.STOPS, FIX
+    TOO_LARGE = "a height and width that no image has, {}", Effect.STOPS, FIX
+    FILE_MISSING = (
+        "its file is missing in {}",
+        Effect.STOPS,
+        f"add the file, point the images folder elsewhere, or leave the image out ({FIX})",
+    )
+    SEVERAL_FILES = (
+        "several files could be its own: {}",
+        Effect.STOPS,
+        "write the file's path, relative to the images folder, as file_name",
+    )
+    WRONG_FOLDER = (
+        "most image files are missing: {}",
+        Effect.STOPS,
+        "point the images folder at the one that holds them",
+    )
+    FILE_TWICE = (
+        "its file is listed for another image too",
+        Effect.NOTED,
+        "list a picture once, with all of its objects",
+    )
+    FOUND_ELSEWHERE = "its file was found under another name", Effect.CONVERTED, "nothing to do"
+    IMAGE_UNREADABLE = "{}", Effect.STOPS, f"replace it or leave it out ({FIX})"
+    FEW_BITS = (
+        "16 bits of which few are used, read as all but black",
+        Effect.NOTED,
+        "scale its values to 0..65535, or save 8 bits",
+    )
+
+    ANNOTATION_TWICE = "this id stands twice in annotations", Effect.STOPS, f"renumber them ({FIX})"
+    ID_ZERO = (
+        "the id 0, which pycocotools takes for no match",
+        Effect.CONVERTED,
+        f"number them from 1 on ({FIX})",
+    )
+    UNKNOWN_IMAGE = (
+        "it belongs to image {}, which is not listed",
+        Effect.STOPS,
+        f"add the image to 'images' or leave the annotation out ({FIX})",
+    )
+    UNKNOWN_CATEGORY = (
+        "its category {} is not listed",
+        Effect.STOPS,
+        f"list the category or leave the annotation out ({FIX})",
+    )
+    CROWD_VALUE = "iscrowd={}, which is neither 0 nor 1", Effect.STOPS, f"write 0 or 1 ({FIX})"
+    BOX_NUMBERS = (
+        "a bbox that is not four numbers x, y, width, height, dropped",
+        Effect.DROPPED,
+        f"draw it again or remove it ({FIX})",
+    )
+    BOX_NOT_FINITE = (
+        "a bbox with a number that is not finite, dropped",
+        Effect.DROPPED,
+        f"draw it again or remove it ({FIX})",
+    )
+    BOX_SIZE = (
+        "a box of zero or negative size, dropped",
+        Effect.DROPPED,
+        f"draw it again or remove it ({FIX})",
+    )
+    BOX_OUTSIDE = (
+        "a box outside of its image, dropped",
+        Effect.DROPPED,
+        f"draw it again or remove it ({FIX})",
+    )
+    BOX_BEYOND = (
+        "a box that reaches beyond its image, cut",
+        Effect.PART,
+        "bbox is [x, y, width, height]: are these perhaps [x1, y1, x2, y2]?",
+    )
+    BOX_AND_MASK = (
+        "its box and its mask do not belong together",
+        Effect.DOUBTFUL,
+        "bbox is [x, y, width, height] in pixels of the image as it is now, and RLE runs column by column",
+    )
+    POLYGON = "{}, passed over", Effect.PART, f"draw it again ({FIX})"
+    SEGMENTATION_TYPE = (
+        "its segmentation is a {}, neither polygons nor RLE, passed over",
+        Effect.PART,
+        f"draw it again ({FIX})",
+    )
+    RLE_SIZE = "its RLE has the size {} (height, width)", Effect.STOPS, f"make both the same ({FIX})"
+    RLE_COUNTS = "its RLE has no counts", Effect.STOPS, f"encode the mask again ({FIX})"
+    RLE_DAMAGED = "{}", Effect.STOPS, f"encode the mask again ({FIX})"
+    EMPTY_MASK = "its mask is empty", Effect.PART, f"draw it again ({FIX} with its box alone)"
+    KEYPOINTS = "{}, passed over", Effect.PART, f"mark them again ({FIX})"
+    AREA = "an area that its mask or box cannot have, measured instead", Effect.CONVERTED, "nothing to do"
+    AREA_OF_MASK = (
+        "an area far from that of its mask",
+        Effect.NOTED,
+        "APs, APm and APl go by it: leave it out",
+    )
+    READ_AS_NUMBER = "{} that is a text, read as the number it spells", Effect.CONVERTED, "nothing to do"
+    ONE_POLYGON = (
+        "a polygon that is nested otherwise than COCO's, read as what it means",
+        Effect.CONVERTED,
+        "nothing to do",
+    )
+
+    SHARES = (
+        "all boxes lie within 0..1: shares of the image, not pixels",
+        Effect.STOPS,
+        "multiply x and width by the image's width, y and height by its height (where only the boxes are shares, "
+        "leave out bbox: it is then measured from the mask)",
+    )
+    PERCENT = (
+        "all boxes and masks lie within 0..100 although every image is larger: {}",
+        Effect.NOTED,
+        "if these are percent, as Label Studio writes them, multiply them by the image's width and height / 100",
+    )
+    MANY_CROWDS = (
+        "{} objects are marked iscrowd=1, which is neither learned nor scored",
+        Effect.NOTED,
+        "if they are single objects (CVAT marks brushed masks so), tools/check_data.py --fix crowds=objects "
+        "writes them with iscrowd=0",
+    )
+    NUMBERED = "{} that is no whole number of 64 bits, numbered by --fix", Effect.CONVERTED, "nothing to do"
+    RENUMBERED = (
+        "ids missing, 0, too large or doubled, renumbered by --fix",
+        Effect.CONVERTED,
+        "nothing to do",
+    )
+    LISTED_TWICE = "the same annotation a second time, dropped", Effect.DROPPED, f"list it once ({FIX})"
+    SIZE_OF_FILE = (
+        "height and width that are missing, taken from the file by --fix",
+        Effect.CONVERTED,
+        "nothing to do",
+    )
+    SIZE_EXCHANGED = (
+        "height and width exchanged, taken from the file by --fix",
+        Effect.CONVERTED,
+        "nothing to do",
+    )
+    CROWD_IS_OBJECT = "iscrowd=1, written as 0 by --fix", Effect.CONVERTED, "nothing to do"
+    RENAMED_CLASS = (
+        "a category id that is another one in {}, taken from there",
+        Effect.CONVERTED,
+        "nothing to do",
+    )
+    NO_PIXEL = "an object without a pixel", Effect.DROPPED, "it is passed over"
+    FILE = "{}", Effect.STOPS, "unpack or download it again"
+
+    def __init__(self, words: str, effect: Effect, remedy: str) -> None:
+        self.words, self.effect, self.remedy = words, effect, remedy
+
 
 @dataclass(frozen=True)
 class Defect:
-    """Something wrong in a data set.
+    """Something wrong in a data set. where: the entry, by id. found: what stands there, where its kind says so."""
 
-    kind: the same words for the same thing. where: the entry, by id. remedy: what to do about it.
-    fatal: training cannot go on in good faith; otherwise the entry is passed over, counted and reported.
-    """
-
-    kind: str
+    kind: Kind
     where: str
-    remedy: str
-    fatal: bool
+    found: str = ""
+
+    @property
+    def words(self) -> str:
+        """The same for the same thing."""
+        return self.kind.words.replace("{}", self.found)
+
+    @property
+    def effect(self) -> Effect:
+        return self.kind.effect
+
+    @property
+    def fatal(self) -> bool:
+        """Whether training refuses the file."""
+        return self.effect is Effect.STOPS
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nothing is lost by it and nothing has to be mended."""
+        return self.effect in (Effect.NOTED, Effect.CONVERTED)
+
+    @property
+    def remedy(self) -> str:
+        return self.kind.remedy
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.kind}; {self.remedy}"
+        return f"{self.where}: {self.words}; {self.remedy}"
+
+
+def grouped(defects: Iterable[Defect]) -> list[list[Defect]]:
+    """Defects of the same words together, in the order of the first of each."""
+    kinds: dict[tuple[Kind, str], list[Defect]] = {}
+    for defect in defects:
+        kinds.setdefault((defect.kind, defect.words), []).append(defect)
+    return list(kinds.values())
 
 
 def summarise(path: Path, defects: Iterable[Defect], shown: int = 3) -> list[str]:
     """One line for every kind of defect: how many, and where the first few are."""
-    kinds: dict[str, list[Defect]] = {}
-    for defect in defects:
-        kinds.setdefault(defect.kind, []).append(defect)
     return [
-        f"{path}: {len(found)} x {kind} ({', '.join(d.where for d in found[:shown])}"
+        f"{path}: {len(found)} x {found[0].words} ({', '.join(d.where for d in found[:shown])}"
         f"{', ...' if len(found) > shown else ''}); {found[0].remedy}"
-        for kind, found in kinds.items()
+        for found in grouped(defects)
     ]
 
 

@@ -66,22 +66,27 @@ def _empty(height: int, width: int) -> bytes:
     return counts
 
 
-def polygon_defect(polygon: Any, height: int, width: int) -> str | None:
-    """What is wrong with one polygon ``[x1, y1, x2, y2, ...]`` of an image of this size, or None.
+def polygon_bounds(polygon: Any, height: int, width: int) -> tuple[float, float, float, float]:
+    """(x1, y1, x2, y2) of one polygon ``[x1, y1, x2, y2, ...]`` of an image of this size.
 
-    pycocotools would read four numbers as a box, ignore an odd one, and crash the process on far-away
-    corners.
+    Raises ValueError for what cannot be rasterised: pycocotools would read four numbers as a box, ignore an odd one,
+    and crash the process on far-away corners.
     """
     if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
-        return "a polygon that is not a list of numbers"
+        raise ValueError("a polygon that is not a list of numbers")
     if len(polygon) < 6 or len(polygon) % 2:
-        return "a polygon of fewer than six numbers, or of an odd number of them"
-    if not math.isfinite(sum(polygon)):
-        return "a polygon with a number that is not finite"
-    reach = height + width
-    if min(polygon) < -reach or max(polygon) > 2 * reach:
-        return "a polygon far outside of its image"
-    return None
+        raise ValueError("a polygon of fewer than six numbers, or of an odd number of them")
+    try:
+        finite = math.isfinite(sum(polygon))
+    except OverflowError:  # whole numbers beyond floats
+        finite = True
+    if not finite:
+        raise ValueError("a polygon with a number that is not finite")
+    xs, ys, reach = polygon[::2], polygon[1::2], height + width
+    bounds = min(xs), min(ys), max(xs), max(ys)
+    if min(bounds[:2]) < -reach or max(bounds[2:]) > 2 * reach:
+        raise ValueError("a polygon far outside of its image")
+    return bounds
 
 
 def _counts(segmentation: Any, height: int, width: int) -> Any:
@@ -93,7 +98,7 @@ def _counts(segmentation: Any, height: int, width: int) -> Any:
             "its segmentation is neither a list of polygons nor an RLE with 'counts' and 'size' "
             f"(found {type(segmentation).__name__})"
         )
-    if list(segmentation.get("size", ())) != [height, width]:
+    if segmentation.get("size") not in ([height, width], (height, width)):
         raise UserError(
             f"its RLE is for an image of size {segmentation.get('size')} (height, width), "
             f"but the image is {[height, width]}"
@@ -114,8 +119,10 @@ def _counts(segmentation: Any, height: int, width: int) -> Any:
 def _polygon_counts(polygons: list[Any], height: int, width: int) -> bytes:
     """Compressed RLE of the union of polygons."""
     for polygon in polygons:
-        if defect := polygon_defect(polygon, height, width):
-            raise UserError(f"its segmentation holds {defect}")
+        try:
+            polygon_bounds(polygon, height, width)
+        except ValueError as error:
+            raise UserError(f"its segmentation holds {error}") from error
     if not polygons:
         return b""
     pieces = coco_mask.frPyObjects(polygons, height, width)

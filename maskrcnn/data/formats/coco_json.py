@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,18 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from maskrcnn.data.dataset import ImageRecord
-from maskrcnn.data.defects import Defect
+from maskrcnn.data.defects import Defect, Effect, Kind
+from maskrcnn.data.formats import coco_fields as fields
+from maskrcnn.data.formats.coco_fields import Refused
+from maskrcnn.data.formats.file_names import FileFinder, folder_with
 from maskrcnn.data.keypoints import from_coco
-from maskrcnn.data.segmentation import compressed, polygon_defect
+from maskrcnn.data.segmentation import compressed, parse_rle_strings
 from maskrcnn.errors import UserError
 
-FIX = "tools/check_data.py --fix writes a cleaned json"
+Entry = dict[str, Any]
+# IoU of an object's box with the bounds of its mask below which they do not belong together.
+_APART = 0.2
+_MOST_CROWDS = 0.2  # of the objects; of COCO's own it is a hundredth
 
 
 def load_json(path: Path) -> Any:
@@ -33,12 +37,15 @@ def load_json(path: Path) -> Any:
         raise UserError(f"the file {path} cannot be opened: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # ValueError: not json, or not text at all
         raise UserError(
-            f"{path} is not valid json ({error}); it may be truncated: write or download it anew"
+            f"{path} is not valid json ({error}); it may be truncated: write or download it again"
         ) from error
 
 
 def load_annotations(path: Path) -> dict[str, Any]:
-    """The top-level dictionary of a COCO-format file; raises UserError for any other file."""
+    """The top-level dictionary of a COCO-format file; raises UserError for any other file.
+
+    A file without the list of annotations, as COCO's test sets have it, holds images without objects.
+    """
     data = load_json(path)
     if not isinstance(data, dict):
         raise UserError(
@@ -46,6 +53,7 @@ def load_annotations(path: Path) -> dict[str, Any]:
             "images, annotations and categories"
             + (" (a list of results is for predictions=)" if isinstance(data, list) else "")
         )
+    data.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
             raise UserError(
@@ -54,232 +62,271 @@ def load_annotations(path: Path) -> dict[str, Any]:
     return data
 
 
-@dataclass(frozen=True)
+@dataclass
 class Selection:
-    """The sound entries of a file: images by id, their annotations, categories by rising id; and every
-    defect.
+    """The sound entries of a file: images by id, their annotations, categories by rising id; and every defect.
+
+    Entries hold what was read of them: whole numbers as ids, a box, an area, ``iscrowd`` 0 or 1, polygons or RLE.
     """
 
-    images: dict[int, dict[str, Any]]
-    objects: dict[int, list[dict[str, Any]]]
-    categories: list[dict[str, Any]]
-    defects: list[Defect]
+    images: dict[int, Entry] = field(default_factory=dict)
+    objects: dict[int, list[Entry]] = field(default_factory=dict)
+    categories: list[Entry] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
 
     def records(self) -> list[ImageRecord]:
         """One record per image, by rising image id."""
-        known = {category["id"]: category for category in self.categories}
-        return [_record(self.images[i], self.objects[i], known) for i in sorted(self.images)]
+        labels = {category["id"]: label for label, category in enumerate(self.categories)}
+        num_keypoints = max((len(c.get("keypoints", ())) for c in self.categories), default=0)
+        return [_record(self.images[i], self.objects[i], labels, num_keypoints) for i in sorted(self.images)]
 
     def content(self, data: dict[str, Any]) -> dict[str, Any]:
         """The content of the file, ``data``, as it is trained on: what is defective left out, what lacks filled in."""
-        known = {category["id"]: category for category in self.categories}
         images = [self.images[i] for i in sorted(self.images)]
-        kept = [_sound(entry, image, known) for image in images for entry in self.objects[image["id"]]]
+        kept = [_with_area(entry, image) for image in images for entry in self.objects[image["id"]]]
         return {**data, "images": images, "annotations": kept, "categories": self.categories}
 
 
-def select(data: dict[str, Any], folder: Path | None) -> Selection:
+def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True) -> Selection:
     """Checks every entry; defective ones are left out and named. folder: where the images lie; None: not looked for."""
-    defects: list[Defect] = []
-    categories = _categories(data["categories"], defects)
-    images = _images(data["images"], folder, defects)
-    known = {category["id"]: category for category in categories}
-    objects: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in images}
-    seen: set[int] = set()
-    for place, annotation in enumerate(map(with_box, data["annotations"])):
-        found = list(_annotation_defects(annotation, place, images, known, seen))
-        defects += found
-        if not any(defect.fatal or defect.kind.endswith("dropped") for defect in found):
-            objects[annotation["image_id"]].append(annotation)
-    return Selection(images, objects, categories, defects)
+    found = Selection()
+    _read_categories(data["categories"], found)
+    listed = _read_images(data["images"], folder, found)
+    found.objects = {image_id: [] for image_id in found.images}
+    left_out = {Effect.STOPS} | (set() if keep_doubtful else {Effect.DOUBTFUL})
+    _read_annotations(data["annotations"], listed, left_out, found)
+    _check_runs(found)
+    _check_file(found)
+    return found
 
 
-def _sound(
-    entry: dict[str, Any], image: dict[str, Any], categories: dict[int, dict[str, Any]]
-) -> dict[str, Any]:
-    """An annotation with what can be read of it."""
-    left_out = {"segmentation"}
-    if keypoints_defect(entry, categories[entry["category_id"]]):
-        left_out |= {"keypoints", "num_keypoints"}
-    kept = {key: value for key, value in entry.items() if key not in left_out and value is not None}
-    x, y, width, height = kept["bbox"]
-    if _reaches_beyond(kept["bbox"], image):
-        x1, y1 = max(x, 0), max(y, 0)
-        kept["bbox"] = [x1, y1, min(x + width, image["width"]) - x1, min(y + height, image["height"]) - y1]
-    segmentation = readable_segmentation(entry, image)
-    if segmentation is None:
-        return kept
-    if "area" not in kept:  # which sizes are told apart by, in pixels of the mask
-        mask = compressed(segmentation, image["height"], image["width"])
-        kept["area"] = float(coco_mask.area(mask))
-    return {**kept, "segmentation": segmentation}
+def _noting(defects: list[Defect], where: str) -> Callable[..., None]:
+    return lambda kind, found="": defects.append(Defect(kind, where, found))
 
 
-def with_box(entry: Any) -> Any:
-    """An annotation with its bbox; some tools write the segmentation alone, whose bounds it is then."""
-    if not isinstance(entry, dict) or entry.get("bbox") or not entry.get("segmentation"):
-        return entry
-    segmentation = entry["segmentation"]
-    try:
-        if isinstance(segmentation, dict):
-            rle = segmentation
-            if isinstance(rle["counts"], list):
-                rle = coco_mask.frPyObjects(rle, *rle["size"])
-            return {**entry, "bbox": coco_mask.toBbox(rle).tolist()}
-        points = np.concatenate([np.asarray(polygon, float).reshape(-1, 2) for polygon in segmentation])
-        low, high = points.min(axis=0), points.max(axis=0)
-    except (ValueError, TypeError, KeyError, OverflowError):
-        return entry  # reported as an annotation without a box
-    return {**entry, "bbox": [*low.tolist(), *(high - low).tolist()]}
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
-
-
-def _categories(entries: list[Any], defects: list[Defect]) -> list[dict[str, Any]]:
-    categories: dict[int, dict[str, Any]] = {}
+def _identified(
+    entries: list[Any], what: str, twice: Kind, defects: list[Defect]
+) -> tuple[dict[int, Entry], set[int]]:
+    """Entries by id, and the ids that several different entries have; those are left out."""
+    by_id: dict[int, Entry] = {}
+    doubtful: set[int] = set()
     for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
-            defects.append(
-                Defect("no whole number as id", f"entry {place} of categories", "give it an id", True)
-            )
-        elif entry["id"] in categories:
-            where = f"category {entry['id']}"
-            defects.append(
-                Defect("this id stands twice in categories", where, "give each category its own", True)
-            )
-        elif not _are_names(entry.get("keypoints", [])):
-            defects.append(
-                Defect("keypoints that are no list of names", f"category {entry['id']}", "list them", True)
-            )
-        else:
-            categories[entry["id"]] = {**entry, "name": str(entry.get("name", entry["id"]))}
-    if not categories:
-        defects.append(Defect("no category", "categories", "list the classes as {id, name}", True))
-    return [categories[key] for key in sorted(categories)]
-
-
-def _images(entries: list[Any], folder: Path | None, defects: list[Defect]) -> dict[int, dict[str, Any]]:
-    present = set() if folder is None else {entry.name for entry in os.scandir(folder)}
-    images: dict[int, dict[str, Any]] = {}
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")):
-            defects.append(Defect("no whole number as id", f"entry {place} of images", "give it an id", True))
+        where = f"entry {place} of {what}"
+        number = fields.identity(entry, "id", _noting(defects, where)) if isinstance(entry, dict) else None
+        if number is None:
+            defects.append(Defect(Kind.NO_ID, where))
             continue
-        where = f"image {entry['id']}"
-        name = entry.get("file_name")
-        if entry["id"] in images:
-            defects.append(Defect("this id stands twice in images", where, "give each image its own", True))
-        elif folder is not None and not (isinstance(name, str) and name):
-            defects.append(
-                Defect("no file_name", where, "name its file, relative to the images folder", True)
-            )
-        elif not all(_is_id(entry.get(side)) and entry[side] > 0 for side in ("height", "width")):
-            defects.append(Defect("no positive whole height and width", where, FIX, True))
-        elif folder is None:
-            images[entry["id"]] = entry
-        elif (found := _file_name(str(name), folder, present)) is None:
-            remedy = f"add the file, point the images folder elsewhere, or leave the image out ({FIX})"
-            defects.append(Defect(f"its file is missing in {folder}", f"{where} ({name})", remedy, True))
+        entry = {**entry, "id": number}
+        if number in by_id:
+            name = entry.get("file_name") or entry.get("name")
+            singular = "category" if what == "categories" else "image"
+            defects.append(Defect(twice, f"{singular} {number}{f' ({name})' if name else ''}"))
+            if entry != by_id[number]:
+                doubtful.add(number)
         else:
-            images[entry["id"]] = {**entry, "file_name": found}
-    return images
+            by_id[number] = entry
+    return {number: entry for number, entry in by_id.items() if number not in doubtful}, doubtful
 
 
-def _file_name(name: str, folder: Path, present: set[str]) -> str | None:
-    """The path of a file in ``folder``, whose entries are ``present``, Windows' separators read too, or None."""
-    for known in (name, name.replace("\\", "/")):
-        if known in present or (folder / known).is_file():
-            return known
-    return None
+def _read_categories(entries: list[Any], found: Selection) -> None:
+    categories, _ = _identified(entries, "categories", Kind.CATEGORY_TWICE, found.defects)
+    names: set[str] = set()
+    for number, entry in sorted(categories.items()):
+        note = _noting(found.defects, f"category {number}")
+        listed, name = entry.get("keypoints") or [], str(entry.get("name", number))
+        if not isinstance(listed, list) or not all(isinstance(keypoint, str) for keypoint in listed):
+            note(Kind.KEYPOINT_NAMES)
+            continue
+        if entry.get("skeleton") and not fields.skeleton(entry["skeleton"], len(listed)):
+            note(Kind.SKELETON)
+            entry = {key: value for key, value in entry.items() if key != "skeleton"}
+        if name in names:
+            note(Kind.SAME_NAME, repr(name))
+        names.add(name)
+        found.categories.append({**entry, "name": name} | ({"keypoints": listed} if listed else {}))
+    if not categories:
+        found.defects.append(Defect(Kind.NO_CATEGORY, "categories"))
 
 
-def _annotation_defects(
-    entry: Any,
-    place: int,
-    images: dict[int, dict[str, Any]],
-    categories: dict[int, dict[str, Any]],
-    seen: set[int],
-) -> Iterator[Defect]:
-    """What is wrong with one annotation; a kind that ends in "dropped" leaves it out."""
-    if not isinstance(entry, dict) or not _is_id(entry.get("id")):
-        yield Defect("no whole number as id", f"entry {place} of annotations", f"number them ({FIX})", True)
+def _read_images(entries: list[Any], folder: Path | None, found: Selection) -> set[int]:
+    """Fills ``found.images``; the ids of all images that are listed, sound or not."""
+    images, doubtful = _identified(entries, "images", Kind.IMAGE_TWICE, found.defects)
+    finder = None if folder is None else FileFinder(folder)
+    missing: list[Defect] = []
+    files: set[str] = set()
+    for number, entry in images.items():
+        note = _noting(found.defects, f"image {number}")
+        try:
+            height, width = fields.size(entry, note)
+            if finder is not None:
+                entry["file_name"] = _file_of(entry, finder, found.defects)
+        except Refused as error:
+            name = entry.get("file_name")
+            where = f"image {number} ({name})" if error.kind is Kind.FILE_MISSING else f"image {number}"
+            defects = missing if error.kind is Kind.FILE_MISSING else found.defects
+            defects.append(Defect(error.kind, where, error.found))
+            continue
+        name = entry.get("file_name")
+        if finder is not None and name in files:
+            note(Kind.FILE_TWICE)
+        files.add(str(name))
+        found.images[number] = {**entry, "height": height, "width": width}
+    if folder is not None and len(missing) > 3 and 2 * len(missing) > len(images):
+        found.defects.append(_wrong_folder(images, len(missing), folder))
+    else:
+        found.defects += missing
+    return doubtful | set(images)
+
+
+def _file_of(entry: Entry, finder: FileFinder, defects: list[Defect]) -> str:
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise Refused(Kind.NO_FILE_NAME)
+    paths = finder.find(name)
+    if not paths:
+        raise Refused(Kind.FILE_MISSING, str(finder.folder))
+    if len(paths) > 1:
+        raise Refused(Kind.SEVERAL_FILES, ", ".join(paths[:3]))
+    if paths[0] not in (name, name.replace("\\", "/")):
+        defects.append(Defect(Kind.FOUND_ELSEWHERE, f"image {entry['id']}: {name} is {paths[0]}"))
+    return paths[0]
+
+
+def _wrong_folder(images: dict[int, Entry], missing: int, folder: Path) -> Defect:
+    names = [name for entry in images.values() if isinstance(name := entry.get("file_name"), str)]
+    better = next((place for name in names[:3] if (place := folder_with(name, folder))), None)
+    hint = f"; {better} holds such files" if better is not None and better != folder else ""
+    words = f"{missing} of {len(images)} are not in {folder} ({', '.join(names[:3])}, ...){hint}"
+    return Defect(Kind.WRONG_FOLDER, f"{len(images)} images", words)
+
+
+def _read_annotations(entries: list[Any], listed: set[int], left_out: set[Effect], found: Selection) -> None:
+    """Fills ``found.objects``. listed: ids of images, of which the defective ones are reported already."""
+    categories = {category["id"]: len(category.get("keypoints", ())) for category in found.categories}
+    seen: set[int] = set()
+    for place, entry in enumerate(entries):
+        defects: list[Defect] = []
+        note = _noting(defects, f"entry {place} of annotations")
+        number = fields.identity(entry, "id", note) if isinstance(entry, dict) else None
+        if number is None:
+            found.defects.append(Defect(Kind.NO_ID, f"entry {place} of annotations"))
+            continue
+        where = f"annotation {number}"
+        note = _noting(defects, where)
+        if number == 0:
+            note(Kind.ID_ZERO)
+        if number in seen:
+            note(Kind.ANNOTATION_TWICE)
+        seen.add(number)
+        image_id = fields.identity(entry, "image_id", note)
+        category_id = fields.identity(entry, "category_id", note)
+        image = None if image_id is None else found.images.get(image_id)
+        if image is None or image_id is None:
+            if image_id not in listed:
+                found.defects += [
+                    *defects,
+                    Defect(Kind.UNKNOWN_IMAGE, where, repr(entry.get("image_id"))[:80]),
+                ]
+            continue
+        if category_id is None or category_id not in categories:
+            found.defects.append(Defect(Kind.UNKNOWN_CATEGORY, where, repr(entry.get("category_id"))[:80]))
+            continue
+        note = _noting(defects, f"{where} of image {image_id}")
+        try:
+            read = _annotation(entry, image, category_id, categories[category_id], note)
+            read |= {"id": number, "image_id": image_id, "category_id": category_id}
+            if not any(defect.effect in left_out for defect in defects):
+                found.objects[image_id].append(_merged(entry, read))
+        except Refused as error:
+            note(error.kind, error.found)
+        found.defects += defects
+
+
+def _annotation(
+    entry: Entry, image: Entry, category_id: int, num_keypoints: int, note: Callable[..., None]
+) -> Entry:
+    """The fields of an annotation as they are read, None for one that it lacks. Raises Refused for no object."""
+    height, width = image["height"], image["width"]
+    segmentation, bounds = fields.segmentation(entry.get("segmentation"), height, width, note)
+    stated = entry.get("bbox")
+    if not stated and bounds is not None:  # some tools write the segmentation alone
+        stated = [bounds[0], bounds[1], bounds[2] - bounds[0], bounds[3] - bounds[1]]
+    box = fields.box(stated, height, width, note)
+    if bounds is not None and box is stated and fields.overlap(box, bounds) < _APART:
+        note(Kind.BOX_AND_MASK)
+    points = fields.keypoints(entry.get("keypoints"), num_keypoints, category_id, note)
+    return {
+        "bbox": box,
+        "iscrowd": fields.crowd(entry.get("iscrowd")),
+        "area": fields.area(entry.get("area"), box, note),
+        "segmentation": segmentation,
+        "keypoints": points,
+        "num_keypoints": None if points is None else sum(seen > 0 for seen in points[2::3]),
+    }
+
+
+def _merged(entry: Entry, read: Entry) -> Entry:
+    """``entry`` with the fields of ``read``; itself where nothing changes, which saves memory."""
+    if all(entry.get(key) is value for key, value in read.items()):
+        return entry
+    return {key: value for key, value in {**entry, **read}.items() if value is not None}
+
+
+def _with_area(entry: Entry, image: Entry) -> Entry:
+    """An annotation with its area, which sizes are told apart by: in pixels of the mask, else of the box."""
+    if "area" in entry:
+        return entry
+    if "segmentation" not in entry:
+        return {**entry, "area": float(entry["bbox"][2] * entry["bbox"][3])}
+    mask = compressed(entry["segmentation"], image["height"], image["width"])
+    return {**entry, "area": float(coco_mask.area(mask))}
+
+
+def _check_runs(found: Selection) -> None:
+    """Leaves out objects whose compressed run lengths are not those of their image."""
+    for image_id, objects in found.objects.items():
+        places = [k for k, entry in enumerate(objects) if _is_compressed(entry.get("segmentation"))]
+        if not places:
+            continue
+        height, width = found.images[image_id]["height"], found.images[image_id]["width"]
+        runs = parse_rle_strings([objects[k]["segmentation"]["counts"].encode() for k in places])
+        for k, of_one in reversed(list(zip(places, runs, strict=True))):
+            if of_one.min() < 0 or of_one.sum() != height * width:
+                where = f"annotation {objects[k]['id']} of image {image_id}"
+                words = f"its RLE describes {of_one.sum()} pixels, but the image has {height} x {width}"
+                found.defects.append(Defect(Kind.RLE_DAMAGED, where, words))
+                del objects[k]
+
+
+def _is_compressed(segmentation: Any) -> bool:
+    return isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
+
+
+def _check_file(found: Selection) -> None:
+    """What only all objects together show."""
+    objects = [entry for of_image in found.objects.values() for entry in of_image]
+    if not objects:
         return
-    where = f"annotation {entry['id']}"
-    if entry["id"] == 0:
-        kind = "the id 0, which pycocotools takes for no match"
-        yield Defect(kind, where, f"number them from 1 on ({FIX})", False)
-    if entry["id"] in seen:
-        yield Defect("this id stands twice in annotations", where, f"number them anew ({FIX})", True)
-    seen.add(entry["id"])
-    image_id, category_id = entry.get("image_id"), entry.get("category_id")
-    image = images.get(image_id) if isinstance(image_id, int) else None
-    if image is None:
-        remedy = f"add the image to 'images' or leave the annotation out ({FIX})"
-        yield Defect(f"it belongs to image {image_id!r}, which is not listed", where, remedy, True)
-        return
-    if not _is_id(category_id) or category_id not in categories:
-        remedy = f"list the category or leave the annotation out ({FIX})"
-        yield Defect(f"its category {category_id!r} is not listed", where, remedy, True)
-        return
-    where = f"{where} of image {image['id']}"
-    if defect := _box_defect(entry, image):
-        yield Defect(f"{defect}, dropped", where, f"draw it anew or remove it ({FIX})", False)
-    elif _reaches_beyond(entry["bbox"], image):
-        remedy = "bbox is [x, y, width, height]: are these perhaps [x1, y1, x2, y2]?"
-        yield Defect("a box that reaches beyond its image, cut", where, remedy, False)
-    yield from _segmentation_defects(entry, image, where)
-    if defect := keypoints_defect(entry, categories[category_id]):
-        yield Defect(f"{defect}, passed over", where, f"mark them anew ({FIX})", False)
+    whole = f"{len(objects)} annotations"
+    crowds = sum(entry["iscrowd"] for entry in objects)
+    if crowds > _MOST_CROWDS * len(objects):
+        found.defects.append(Defect(Kind.MANY_CROWDS, whole, f"{crowds} of {len(objects)}"))
+    reach = max(max(e["bbox"][0] + e["bbox"][2], e["bbox"][1] + e["bbox"][3]) for e in objects)
+    smallest = min(min(i["height"], i["width"]) for i in found.images.values())
+    if reach <= 1.5 and smallest > 2:
+        found.defects.append(Defect(Kind.SHARES, whole))
+    elif reach <= 100 and smallest > 150:
+        found.defects.append(Defect(Kind.PERCENT, whole, f"{smallest} pixels and more"))
+    used = {entry["category_id"] for entry in objects}
+    for category in found.categories:
+        others = [c.get("supercategory") for c in found.categories if c is not category]
+        if category["id"] not in used and others and set(others) == {category["name"]}:
+            found.defects.append(
+                Defect(Kind.EMPTY_ROOT, f"category {category['id']}", repr(category["name"]))
+            )
 
 
-def _box_defect(entry: dict[str, Any], image: dict[str, Any]) -> str | None:
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
-        return "a bbox that is not four numbers x, y, width, height"
-    x, y, width, height = box
-    if not math.isfinite(x + y + width + height):
-        return "a bbox with a number that is not finite"
-    if width <= 0 or height <= 0:
-        return "a box of zero or negative size"
-    if x >= image["width"] or y >= image["height"] or x + width <= 0 or y + height <= 0:
-        return "a box outside of its image"
-    return None
-
-
-def _reaches_beyond(box: list[float], image: dict[str, Any]) -> bool:
-    """By more than a pixel, which is how far drawing programs are off."""
-    x, y, width, height = box
-    return min(x, y) < -1 or x + width > image["width"] + 1 or y + height > image["height"] + 1
-
-
-def _segmentation_defects(entry: dict[str, Any], image: dict[str, Any], where: str) -> Iterator[Defect]:
-    segmentation, size = entry.get("segmentation"), [image["height"], image["width"]]
-    if isinstance(segmentation, list):
-        for polygon in segmentation:
-            if defect := polygon_defect(polygon, *size):
-                yield Defect(f"{defect}, passed over", where, f"draw it anew ({FIX})", False)
-    elif isinstance(segmentation, dict):
-        if list(segmentation.get("size", ())) != size:
-            kind = f"its RLE has the size {segmentation.get('size')}, the image {size} (height, width)"
-            yield Defect(kind, where, f"make both the same ({FIX})", True)
-        elif not isinstance(segmentation.get("counts"), (str, list)):
-            yield Defect("its RLE has no counts", where, f"encode the mask anew ({FIX})", True)
-    elif segmentation is not None:
-        kind = f"its segmentation is a {type(segmentation).__name__}, neither polygons nor RLE, passed over"
-        yield Defect(kind, where, f"draw it anew ({FIX})", False)
-
-
-def _record(
-    image: dict[str, Any], objects: list[dict[str, Any]], categories: dict[int, dict[str, Any]]
-) -> ImageRecord:
-    labels = {number: label for label, number in enumerate(categories)}
-    num_keypoints = max(len(category.get("keypoints", ())) for category in categories.values())
+def _record(image: Entry, objects: list[Entry], labels: dict[int, int], num_keypoints: int) -> ImageRecord:
     boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     limit = np.array([image["width"], image["height"]] * 2)
@@ -290,43 +337,17 @@ def _record(
         width=image["width"],
         boxes=boxes.clip(0, limit).astype(np.float32),
         labels=np.array([labels[entry["category_id"]] for entry in objects], np.int64),
-        crowd=np.array([bool(entry.get("iscrowd")) for entry in objects], bool),
+        crowd=np.array([entry["iscrowd"] for entry in objects], bool),
         annotation_ids=np.array([entry["id"] for entry in objects], np.int64),
-        segmentations=[readable_segmentation(entry, image) for entry in objects],
-        keypoints=_keypoints(objects, categories, num_keypoints) if num_keypoints else None,
+        segmentations=[entry.get("segmentation") for entry in objects],
+        keypoints=_keypoints(objects, num_keypoints) if num_keypoints else None,
     )
 
 
-def readable_segmentation(entry: dict[str, Any], image: dict[str, Any]) -> Any:
-    """The readable part of an annotation's segmentation; None when nothing of it is."""
-    segmentation = entry.get("segmentation")
-    if isinstance(segmentation, list):
-        size = image["height"], image["width"]
-        return [polygon for polygon in segmentation if polygon_defect(polygon, *size) is None] or None
-    return segmentation if isinstance(segmentation, dict) else None
-
-
-def _keypoints(
-    objects: list[dict[str, Any]], categories: dict[int, dict[str, Any]], num_keypoints: int
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """``[G, J, 3]``; zeros for an object without, or with unreadable ones."""
+def _keypoints(objects: list[Entry], num_keypoints: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """``[G, J, 3]``; zeros for an object without."""
     out = np.zeros((len(objects), num_keypoints, 3), np.float32)
     for g, entry in enumerate(objects):
-        if keypoints_defect(entry, categories[entry["category_id"]]) is None:
-            points = from_coco(entry.get("keypoints") or ())
-            out[g, : len(points)] = points
+        points = from_coco(entry.get("keypoints", ()))
+        out[g, : len(points)] = points
     return out
-
-
-def keypoints_defect(entry: dict[str, Any], category: dict[str, Any]) -> str | None:
-    """What is wrong with an annotation's keypoints, or None."""
-    numbers = entry.get("keypoints")
-    if numbers is None or numbers == []:
-        return None
-    if not isinstance(numbers, list) or not set(map(type, numbers)) <= {int, float} or len(numbers) % 3:
-        return "keypoints that are not a list of x, y, visibility"
-    if not all(map(math.isfinite, numbers)) or not set(numbers[2::3]) <= {0, 1, 2}:
-        return "keypoints with a place that is not finite, or a visibility other than 0, 1, 2"
-    if len(numbers) // 3 != (listed := len(category.get("keypoints", ()))):
-        return f"{len(numbers) // 3} keypoints, but its category {category['id']} lists {listed}"
-    return None

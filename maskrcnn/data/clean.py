@@ -1,0 +1,179 @@
+"""A COCO-format json cleaned: what is sound in it is kept, nothing is guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from maskrcnn.data.check import check_coco
+from maskrcnn.data.defects import Defect, Kind
+from maskrcnn.data.formats.coco_fields import number, whole
+from maskrcnn.data.formats.coco_json import select
+from maskrcnn.data.formats.file_names import FileFinder
+from maskrcnn.data.images import read_image
+from maskrcnn.errors import UserError
+
+Content = dict[str, Any]
+
+
+class Cleaned(NamedTuple):
+    """content: of the json. defects: what was converted, left out and kept on the way."""
+
+    content: Content
+    defects: list[Defect]
+
+
+def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cleaned:
+    """The content without what is defective, with ids and image sizes where they lacked.
+
+    An entry is kept or left out; no annotation is given to another image or class. crowds_are_objects: write iscrowd=0.
+
+    Raises UserError where no image, or none of the annotations, would be left.
+    """
+    if not images.is_dir():
+        raise UserError(f"there is no images folder {images}")
+    defects: list[Defect] = []
+    data = _with_whole_ids(data, "images", "image_id", defects)
+    data = _with_whole_ids(data, "categories", "category_id", defects)
+    annotations = _renumbered(data["annotations"], defects)
+    if crowds_are_objects:
+        annotations = [_as_object(entry, defects) for entry in annotations]
+    data = {**data, "annotations": annotations}
+    data["images"] = _with_sizes(data, FileFinder(images), defects)
+    findings, sound = check_coco(data, images, keep_doubtful=False)
+    # Once more: what was cut may not belong to its mask any longer.
+    content = (again := select(sound.content(data), None, keep_doubtful=False)).content(data)
+    findings.defects += again.defects
+    for key in ("images", "annotations"):
+        if not content[key] and (data[key] or key == "images"):
+            severe = [d for d in findings.defects if d.fatal] or findings.defects
+            words = f"; the first defect: {severe[0]}" if severe else ""
+            raise UserError(f"--fix would leave none of {len(data[key])} {key}{words}")
+    if unclear := [d for d in findings.defects if d.kind is Kind.SHARES]:
+        raise UserError(f"--fix cannot mend this: {unclear[0]}")
+    return Cleaned(content, defects + findings.defects)
+
+
+def with_classes_of(content: Content, other: list[Any], name: str, defects: list[Defect]) -> Content:
+    """``content`` with the categories of another file, by their names. Raises UserError where names differ."""
+    ids = {str(c["name"]): c["id"] for c in other}
+    unknown = [c["name"] for c in content["categories"] if c["name"] not in ids]
+    if unknown or len(ids) < len(other):
+        raise UserError(
+            f"{name} does not list the classes {unknown}" if unknown else f"{name} lists a name twice"
+        )
+    new = {c["id"]: ids[c["name"]] for c in content["categories"]}
+    defects += [Defect(Kind.RENAMED_CLASS, f"category {old}", name) for old in new if old != new[old]]
+    annotations = [{**entry, "category_id": new[entry["category_id"]]} for entry in content["annotations"]]
+    return {**content, "annotations": annotations, "categories": other}
+
+
+def _with_whole_ids(data: Content, what: str, key: str, defects: list[Defect]) -> Content:
+    """Numbers in place of ids that are texts or beyond 64 bits, in the entries and in the annotations."""
+    ids = [_same(entry.get("id")) for entry in data[what] if isinstance(entry, dict)]
+    if not any(isinstance(value, str) for value in ids):
+        return data
+    # Classes by their ids' order, so that two files with the same classes get the same numbers.
+    distinct = list(dict.fromkeys(value for value in ids if value is not None))
+    order = sorted(distinct, key=str) if what == "categories" else distinct
+    numbers = {value: place for place, value in enumerate(order, 1)}
+    defects += [Defect(Kind.NUMBERED, f"{what} {value} is {numbers[value]}", "an id") for value in order]
+
+    def changed(entry: Any, key: str) -> Any:
+        value = _same(entry.get(key)) if isinstance(entry, dict) else None
+        return (
+            {**entry, key: None if value is None else numbers.get(value)}
+            if isinstance(entry, dict)
+            else entry
+        )
+
+    return {
+        **data,
+        what: [changed(entry, "id") for entry in data[what]],
+        "annotations": [changed(entry, key) for entry in data["annotations"]],
+    }
+
+
+def _same(value: Any) -> int | str | None:
+    """Equal for ids that mean the same: a number, or the text of what is none; None for what is no id."""
+    if (found := whole(value)) is not None:
+        return found
+    return (
+        str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
+    )
+
+
+def _renumbered(annotations: list[Any], defects: list[Defect]) -> list[Any]:
+    """Annotations renumbered from 1 if an id is missing, 0 (scoring takes it for "none"), too large or duplicated."""
+    first: dict[Any, Any] = {}
+    kept = []
+    for entry in annotations:
+        number = whole(entry.get("id")) if isinstance(entry, dict) else None
+        if number is not None and first.setdefault(number, entry) is not entry and first[number] == entry:
+            defects.append(Defect(Kind.LISTED_TWICE, f"annotation {number}"))
+        else:
+            kept.append(entry)
+    ids = [whole(entry.get("id")) for entry in kept if isinstance(entry, dict)]
+    if all(ids) and len(set(ids)) == len(ids):
+        return kept
+    defects.append(Defect(Kind.RENUMBERED, f"{len(kept)} annotations"))
+    return [{**entry, "id": k} if isinstance(entry, dict) else entry for k, entry in enumerate(kept, 1)]
+
+
+def _as_object(entry: Any, defects: list[Defect]) -> Any:
+    if not isinstance(entry, dict) or not entry.get("iscrowd"):
+        return entry
+    defects.append(Defect(Kind.CROWD_IS_OBJECT, f"annotation {entry.get('id')}"))
+    return {**entry, "iscrowd": 0}
+
+
+def _with_sizes(data: Content, finder: FileFinder, defects: list[Defect]) -> list[Any]:
+    """Image entries with the height and width of their files, where those lack or are exchanged."""
+    reach: dict[Any, list[float]] = {}
+    for entry in data["annotations"]:
+        box = entry.get("bbox") if isinstance(entry, dict) else None
+        x, y, w, h = [number(v) or 0.0 for v in box] if isinstance(box, list) and len(box) == 4 else [0.0] * 4
+        of_image = reach.setdefault(
+            _same(entry.get("image_id")) if isinstance(entry, dict) else None, [0.0, 0.0]
+        )
+        of_image[:] = max(of_image[0], y + h), max(of_image[1], x + w)
+    return [
+        _with_size(entry, finder, reach.get(_same(entry.get("id")), [0.0, 0.0]), defects)
+        if isinstance(entry, dict)
+        else entry
+        for entry in data["images"]
+    ]
+
+
+def _with_size(entry: Content, finder: FileFinder, reach: list[float], defects: list[Defect]) -> Content:
+    """reach: (y, x) of the farthest corner of a box. A size that does not hold all boxes is not taken."""
+    name = entry.get("file_name")
+    paths = finder.find(name) if isinstance(name, str) and name else []
+    if len(paths) != 1:  # `select` reports the file
+        return entry
+    stated = [whole(entry.get(side)) for side in ("height", "width")]
+    lacks = any(side is None or side < 1 for side in stated)
+    try:
+        with Image.open(finder.folder / paths[0]) as file:
+            if not lacks and (file.width == file.height or [file.width, file.height] != stated):
+                return entry
+        if not lacks and _reads(finder.folder / paths[0], stated):  # turned by its EXIF orientation
+            return entry
+        height, width = read_image(finder.folder / paths[0]).shape[:2]
+    except (OSError, ValueError, UserError, Image.DecompressionBombError):  # `check_coco` reports the file
+        return entry
+    if not lacks and (reach[0] > height + 1 or reach[1] > width + 1):
+        return entry
+    kind = Kind.SIZE_OF_FILE if lacks else Kind.SIZE_EXCHANGED
+    defects.append(Defect(kind, f"image {entry.get('id')}"))
+    return {**entry, "height": height, "width": width}
+
+
+def _reads(path: Path, size: Any) -> bool:
+    try:
+        read_image(path, size)
+    except UserError:
+        return False
+    return True

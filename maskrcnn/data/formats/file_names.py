@@ -1,0 +1,91 @@
+"""Image files found as a person would find them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+from urllib.parse import unquote
+
+_MOST_FILES = 200_000  # that are looked at below a folder
+
+
+class FileFinder:
+    """Finds the files that annotations name in ``folder``.
+
+    A name is tried as it is, with Windows' separators, and then by its last parts: in any subfolder, percent-decoded,
+    in another case or Unicode form, with another extension.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._present = {entry.name for entry in os.scandir(folder)}
+        self._by_name: dict[str, list[str]] | None = None
+        self._by_stem: dict[str, list[str]] = {}
+
+    def find(self, name: str) -> list[str]:
+        """The file's path below ``folder``; none, or several where it is not clear which."""
+        for known in (name, name.replace("\\", "/")):
+            if known in self._present or _is_file(self.folder / known):
+                return [known]
+        if self._by_name is None:
+            self._by_name = {}
+            for path in _below(self.folder):
+                key = _key(path)[-1]
+                self._by_name.setdefault(key, []).append(path)
+                self._by_stem.setdefault(_stem(key), []).append(path)
+        wanted = _key(name.replace("\\", "/"))
+        found = self._by_name.get(wanted[-1]) or self._by_stem.get(_stem(wanted[-1]), [])
+        return _longest_match(found, wanted)
+
+
+def folder_with(name: str, near: Path) -> Path | None:
+    """A folder beside or above ``near`` in which a file of this name lies; None where none is found."""
+    wanted = _key(name.replace("\\", "/"))[-1]
+    for start in [near.parent, near.parent.parent]:
+        for path in _below(start, 20_000):
+            if _key(path)[-1] == wanted:
+                return (start / path).parent
+    return None
+
+
+def _longest_match(paths: list[str], wanted: list[str]) -> list[str]:
+    """Those of ``paths`` whose last parts agree with most of ``wanted``'s."""
+
+    def agreement(path: str) -> int:
+        parts = _key(path)
+        pairs = zip(reversed(parts[:-1]), reversed(wanted[:-1]), strict=False)
+        return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(wanted)) - 1)
+
+    if len(paths) < 2:
+        return paths
+    best = max(map(agreement, paths))
+    return [path for path in paths if agreement(path) == best]
+
+
+def _below(folder: Path, most: int = _MOST_FILES) -> list[str]:
+    """The files below a folder, relative to it."""
+    found: list[str] = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        inside = os.path.relpath(place, folder)
+        found += [name if inside == "." else f"{inside}/{name}" for name in sorted(files)]
+        if len(found) > most:
+            break
+    return found
+
+
+def _key(path: str) -> list[str]:
+    """The parts of a path, the same for names that a person takes for the same."""
+    return unicodedata.normalize("NFC", unquote(path)).casefold().split("/")
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a null byte
+        return False
