@@ -1,7 +1,8 @@
-"""Builds the compiled operators: `_C_cpu` where a C++ compiler exists, `_C_cuda` where nvcc does too.
+"""Lists the packages and builds the compiled operators.
 
-A missing compiler is no error, the operators then run on their PyTorch reference; a failing compilation is one.
-Both libraries use the libtorch stable ABI of torch 2.11, so one build loads under any torch since.
+`_C_cpu` is built where a C++ compiler exists, `_C_cuda` where nvcc exists too. A missing compiler is not an error:
+the operators then run on their PyTorch reference. A compilation that fails is an error. Both libraries use the
+libtorch stable ABI of torch 2.11, so one build loads under every torch from 2.11 on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 SOURCES = Path("ops/maskrcnn_ops/csrc")
 # -ffp-contract=off: fusing the products of the coordinate code moves samples; kernels ask for fma where it is meant.
@@ -109,8 +110,11 @@ def extensions() -> tuple[list[object], dict[str, object]]:
 
 modules, commands = extensions()
 setup(
+    # The config files stay at configs/ in the repository and are installed as maskrcnn/configs.
+    packages=[*find_packages(include=["maskrcnn*"]), "maskrcnn.configs", "maskrcnn_ops"],
+    package_dir={"maskrcnn.configs": "configs", "maskrcnn_ops": "ops/maskrcnn_ops"},
+    package_data={"maskrcnn.configs": ["**/*.yaml"], "maskrcnn_ops": ["csrc/*"]},
     ext_modules=modules,
     cmdclass=commands,
-    package_data={"maskrcnn_ops": ["csrc/*"]},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if modules else {},
 )

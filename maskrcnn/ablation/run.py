@@ -36,7 +36,7 @@ _OF_THE_MACHINE = (
     "checkpoint.every=",
     "log.every=",
 )
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+COMMAND = ("-m", "maskrcnn.cli")
 
 
 def examples_folder(table: Table, out: Path) -> Path:
@@ -145,8 +145,7 @@ class Runner:
             overrides = [*self.table.proposals, *self.extra, f"run_dir={self._shared}"]
             partial = self._shared / "proposals.partial"
             propose = [
-                sys.executable,
-                str(TOOLS / "propose.py"),
+                *(sys.executable, *COMMAND, "propose"),
                 f"checkpoint={self._shared / 'last.pt'}",
                 f"run_dir={partial}",
             ]
@@ -230,7 +229,7 @@ class Runner:
         python = [sys.executable]
         if self.nproc > 1:
             python += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.nproc}"]
-        return self._call([*python, str(TOOLS / "train.py"), *overrides], name)
+        return self._call([*python, *COMMAND, "train", *overrides], name)
 
     def _call(self, command: list[str], name: str) -> bool:
         log = self.log(name)
@@ -290,14 +289,9 @@ class Runner:
             if value == cell.axes[axis]:
                 continue
             folder = self.folder(cell.id) / f"tested_with_{value}"
-            command = [
-                sys.executable,
-                str(TOOLS / "eval.py"),
-                f"checkpoint={self.folder(cell.id) / 'last.pt'}",
-            ]
-            if not self._call(
-                [*command, *overrides, f"run_dir={folder}", f"threads={self.threads}"], cell.id
-            ):
+            command = [sys.executable, *COMMAND, "eval", f"checkpoint={self.folder(cell.id) / 'last.pt'}"]
+            own = [f"run_dir={folder}", f"threads={self.threads}"]
+            if not self._call([*command, *overrides, *own], cell.id):
                 raise UserError(f"{cell.id} cannot be tested with {value}: {self.log(cell.id)}")
             tested[value] = json.loads((folder / "metrics.json").read_text())
             shutil.rmtree(folder)

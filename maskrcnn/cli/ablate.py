@@ -1,4 +1,19 @@
-"""tools/ablate.py: train the cells of a table that are missing, then write its report."""
+"""Run the paper's ablations: a table of training runs and its report.
+
+Usage: maskrcnn ablate [table=strides] [scale=shapes] [seeds=1] [key=value ...]
+
+Trains every run of the table, then writes report.md, report.html, report.tex, cells.csv and manifest.json into out.
+When it is started again, it does what is missing.
+
+Examples:
+  maskrcnn ablate                                              align, warp, pool at strides 16 and 32, on shapes
+  maskrcnn ablate seeds=5 out=results/strides-shapes
+  maskrcnn ablate table=switches seeds=3                       which difference between pool and align matters
+  maskrcnn ablate table=2c scale=coco data.root=DIR nproc=8    the paper's Table 2c
+  maskrcnn ablate table=2c scale=coco data.root=DIR launcher=submitit_slurm hydra.launcher.partition=gpu
+
+table and scale name a file of configs/tables/.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +35,13 @@ from maskrcnn.ablation.grid import Cell, Table, read_table
 from maskrcnn.ablation.report import write_report
 from maskrcnn.ablation.run import Processes, Runner
 from maskrcnn.config import compose as configs
+from maskrcnn.config import files
 from maskrcnn.console import console
 from maskrcnn.errors import Interrupted, Positive, UserError
 from maskrcnn.training.interruption import Interruption
 from maskrcnn.training.provenance import cores
 
-ROOT = Path(__file__).resolve().parents[2]
-TABLES = configs.CONFIG_DIR / "tables"
+TABLES = files.CONFIG_DIR / "tables"
 
 
 @dataclass
@@ -177,8 +192,10 @@ def run_one(arguments: Sequence[str], cell_id: str) -> bool:
 
 
 def _runner(settings: DictConfig, rest: Sequence[str], threads: int, devices: Sequence[str] = ()) -> Runner:
-    table = read_table(TABLES, str(settings.table), settings.scale)
-    out = Path(settings.out or ROOT / "results" / f"{table.name}-{table.scale}")
+    own = Path("configs/tables")  # of the working directory
+    folder = own if (own / f"{settings.table}-{settings.scale}.yaml").is_file() else TABLES
+    table = read_table(folder, str(settings.table), settings.scale)
+    out = Path(settings.out or f"results/{table.name}-{table.scale}")
     return Runner(table, out, tuple(rest), threads, settings.nproc, Processes(devices))
 
 

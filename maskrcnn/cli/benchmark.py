@@ -1,10 +1,22 @@
-"""tools/benchmark.py: the project's speed beside its peers', measured here and now."""
+"""Compare the speed of this project with that of its peers.
+
+Usage: maskrcnn benchmark suite=ops [out=FILE.json] [key=value ...]
+
+Needs a clone of the repository, which has the suites (benchmarks/). Both sides run in one process, in turns. Prints the
+medians of the ratios and their spread. Other keys are arguments of the suite.
+
+Examples:
+  maskrcnn benchmark suite=ops out=benchmarks/ops.json
+  maskrcnn benchmark suite=data root=DIR out=benchmarks/data.json
+  DIR holds COCO's val2017/ and annotations/instances_val2017.json
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +28,8 @@ from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.errors import UserError
 
-SUITES = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+SUITES = ROOT / "benchmarks"
 
 
 @dataclass
@@ -32,6 +45,11 @@ def main(arguments: Sequence[str]) -> None:
     """Run one suite, print its table, write its json."""
     own, rest = configs.split(arguments, Benchmark)
     settings = configs.compose_config("benchmark", own, Benchmark)
+    if not (SUITES / "timing.py").is_file():
+        raise UserError(
+            "the benchmarks are part of the repository and not of the installed package: use a clone"
+        )
+    sys.path.insert(0, str(ROOT))
     suites = sorted(p.stem for p in SUITES.glob("*.py") if "def run(" in p.read_text())
     if settings.suite not in suites:
         raise UserError(f"suite={settings.suite}: give one of {', '.join(suites)}")

@@ -1,4 +1,16 @@
-"""tools/browse.py: a data set, or predictions beside its ground truth, as a page of pictures."""
+"""Write a page that shows a data set or predictions.
+
+Usage: maskrcnn browse run=DIR | annotations=FILE images=DIR [key=value ...]
+
+Examples:
+  maskrcnn browse run=runs/a run_dir=runs/a/gallery                   a run's predictions and the ground truth
+  maskrcnn browse annotations=train.json images=train/                a data set
+  maskrcnn browse annotations=val.json images=val/ predictions=predictions.json score_threshold=0.3
+  maskrcnn browse data=shapes split=train num_images=50
+
+Writes index.html and its pictures; a browser opens it without a network or server. The page sorts by the number of
+errors (missed, background, localisation, ...), by the number of objects or by name, and filters by class and name.
+"""
 
 from __future__ import annotations
 

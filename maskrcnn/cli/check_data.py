@@ -1,4 +1,12 @@
-"""tools/check_data.py: what a data set holds, and everything that is wrong with it."""
+"""Read a whole data set and list its defects.
+
+Usage: maskrcnn check-data annotations=FILE images=DIR | voc=VOCdevkit/VOC2007 | sbd=DIR
+
+Prints counts, classes, sizes and every defect with its file, id and remedy. The exit status is 1 where there are
+defects.
+  figure=FILE.png   classes and sizes as a plot
+  --fix             writes A_fixed.json next to A.json, without the defective entries
+"""
 
 from __future__ import annotations
 

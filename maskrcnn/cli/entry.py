@@ -1,47 +1,101 @@
-"""How every command ends: status 0 only when what was asked for was done, and words for a person's mistake."""
+"""The command line: finds a command, runs it and turns its end into an exit status and a message."""
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 
 from maskrcnn.errors import Interrupted, UserError
 
 BAD_INPUT = 2
-# A full disk, a folder or file that belongs to somebody else: no fault of the program's.
+# A full disk, or a file of another user: not a fault of the program.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-# What takes less memory, by tool.
+# Settings that take less memory, by command.
 _FOR_MEMORY = {
     "train": "compute a batch in parts (accumulate=4), evaluate fewer images at once (evaluation.batch_size=1) or give "
-    "precision=bf16: the same run_dir goes on with them. A smaller schedule.batch_size is another run",
+    "precision=bf16: the same run_dir resumes with them. A smaller schedule.batch_size is another run",
     "eval": "give evaluation.batch_size=1",
     "propose": "give evaluation.batch_size=1",
     "predict": "give batch_size=1, or a smaller max_size",
 }
 STOPPED = 128 + signal.SIGINT  # as shells report it
-INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command goes on where this one stopped
+INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command resumes
 
 
-def run_tool(tool: str, description: str | None) -> None:
-    """Call ``main`` of the module maskrcnn.cli.``tool`` with the command line's arguments and exit.
+def main() -> None:
+    """The console command: `maskrcnn <command> ...`. Exits with the command's status."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(_overview())
+    elif name == "--version":
+        print(f"maskrcnn {version('maskrcnn')}")
+    elif name in commands():
+        sys.argv = [f"maskrcnn {name}", *arguments]
+        run_tool(name)
+    else:
+        close = get_close_matches(name, commands(), n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        print(f"error: no command {name!r}{meant} `maskrcnn --help` lists the commands", file=sys.stderr)
+        sys.exit(BAD_INPUT)
 
-    A UserError is printed on stderr and ends with status 2, Ctrl-C with 130 where the tool does not save first;
-    ``debug=true`` lets their tracebacks through. Modules of the working directory can be named in configs
+
+def commands() -> dict[str, str]:
+    """The usage text of every command, by name.
+
+    It is the docstring of the command's module. The source is parsed and not imported, because an import takes seconds.
+    """
+    texts = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        name, text = path.stem.replace("_", "-"), ast.get_docstring(ast.parse(path.read_text())) or ""
+        if f"\nUsage: maskrcnn {name}" in text:
+            texts[name] = text
+    return texts
+
+
+def _overview() -> str:
+    lines = [f"  {name:13} {text.splitlines()[0]}" for name, text in commands().items()]
+    return "\n".join(
+        [
+            "Mask R-CNN with interchangeable RoI operators.",
+            "",
+            "Usage: maskrcnn <command> [key=value ...]",
+            "",
+            "Commands:",
+            *lines,
+            "",
+            "`maskrcnn <command> --help` describes a command, `maskrcnn --version` prints the version.",
+        ]
+    )
+
+
+def run_tool(command: str) -> None:
+    """Call ``main`` of the command's module with the arguments of the command line, and exit.
+
+    A UserError is printed on stderr and ends with status 2. Ctrl-C ends with status 130 where the command does not save
+    first. ``debug=true`` lets their tracebacks through. Configs can name modules of the working directory
     (``_target_: my_operator.MyOperator``).
+
+    Args:
+        command: name of a command, for example ``check-data``.
     """
     sys.path.append(os.getcwd())
+    tool = command.replace("-", "_")
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        print(description)
+        print(commands()[command])
         sys.exit(0)
 
     def main(arguments: Sequence[str]) -> None:
-        # Imported here: --help does not wait for torch, and Ctrl-C meanwhile ends the process as the system does it.
-        # There is nothing to save yet, and an exception might be caught by what is being imported.
+        # Imported here, so that --help does not import torch. Until the import is done, Ctrl-C ends the process as the
+        # system does: there is nothing to save yet, and the modules that are imported might catch an exception.
         handler = signal.getsignal(signal.SIGINT)
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -49,7 +103,7 @@ def run_tool(tool: str, description: str | None) -> None:
         signal.signal(signal.SIGINT, handler)
         module.main(arguments)
 
-    # Left only once the error is forgotten: what it kept alive (processes that load data) ends before Python does.
+    # Outside of the except blocks: the error keeps worker processes alive, which must end before Python does.
     sys.exit(_status(main, arguments, tool))
 
 
@@ -65,19 +119,19 @@ def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str], too
         print("stopped at once; what was written before is kept", file=sys.stderr)
         return STOPPED
     except Exception as error:
-        words = _words(error, tool)
-        if words is None or "debug=true" in arguments:
+        message = _message(error, tool)
+        if message is None or "debug=true" in arguments:
             raise
-        print(f"error: {words}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return BAD_INPUT
     return 0
 
 
-def _words(error: Exception, tool: str) -> str | None:
-    """What a person can do something about, in words; None for a fault of the program."""
+def _message(error: Exception, tool: str) -> str | None:
+    """The message of an error that the user can mend; None for a fault of the program."""
     if isinstance(error, UserError):
         return str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: --help does not wait for torch
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         remedy = _FOR_MEMORY.get(tool, _FOR_MEMORY["train"])
         return f"the GPU's memory is full ({str(error).splitlines()[0]}); {remedy}"
     if isinstance(error, OSError) and error.errno in _REFUSED:

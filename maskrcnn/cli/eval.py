@@ -1,4 +1,15 @@
-"""tools/eval.py: score a checkpoint on a data set, or a file of predictions."""
+"""Score a checkpoint, or a file of predictions.
+
+Usage: maskrcnn eval checkpoint=FILE [key=value ...]
+
+Examples:
+  maskrcnn eval checkpoint=runs/a/best.pt                 on the data it was trained with
+  maskrcnn eval checkpoint=runs/a/best.pt data=custom data.val_annotations=B.json data.val_images=DIR
+  maskrcnn eval checkpoint=runs/a/best.pt roi_op=pool     trained with one operator, tested with another
+  maskrcnn eval predictions=P.json annotations=A.json run_dir=DIR
+
+Writes metrics.json into run_dir; with a checkpoint also predictions.json and predictions.png.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,17 @@
-"""tools/explain.py: what the RoI operators see of a box, drawn and in numbers."""
+"""Draw what the RoI operators see of a box.
+
+Usage: maskrcnn explain [box=[x1,y1,x2,y2]] [stride=32] [key=value ...]
+
+Writes overview.png (the box as it is and as each operator reads it, bins and samples, the weight of every cell from the
+operator's own gradient, what is lost and gained), bins.png, shift.png (what changes when image and box move together)
+and explain.json into run_dir, and prints the readings.
+
+Examples:
+  maskrcnn explain                                     the articles' 665x665 box on a map of stride 32
+  maskrcnn explain image=photo.jpg box=[120,80,260,300] stride=16
+  maskrcnn explain operators=[align,align_legacy,warp,pool] output_size=3 sampling_ratio=1
+  maskrcnn explain image=photo.jpg box=[120,80,260,300] checkpoints=[a/last.pt,b/last.pt]   also masks of models
+"""
 
 from __future__ import annotations
 
@@ -20,6 +33,7 @@ from maskrcnn.ablation.explain import Floats, View, shift_curve, smooth_map, vie
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.config import files
 from maskrcnn.config.check import nearest
 from maskrcnn.console import console
 from maskrcnn.data.images import Pixels, read_image
@@ -82,12 +96,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _operator(name: str, overrides: list[str]) -> RoIOp:
-    options = sorted(path.stem for path in (configs.CONFIG_DIR / "roi_op").glob("*.yaml"))
-    if name not in options:
+    path, options = files.find(f"roi_op/{name}.yaml"), files.options("roi_op")
+    if path is None:
         raise UserError(
             f"operators: there is no {name}{nearest(name, options)}; there are: {', '.join(options)}"
         )
-    node = OmegaConf.load(configs.CONFIG_DIR / "roi_op" / f"{name}.yaml")
+    node = OmegaConf.load(path)
     given = OmegaConf.from_dotlist(overrides)
     if unknown := sorted(str(key) for key in given if key not in node):
         raise UserError(

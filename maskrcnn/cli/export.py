@@ -1,4 +1,17 @@
-"""tools/export.py: a checkpoint as a graph that runs without this project."""
+"""Export a checkpoint as ONNX or torch.export.
+
+Usage: maskrcnn export checkpoint=FILE out=FILE [format=onnx|torch_export] [key=value ...]
+
+Examples:
+  maskrcnn export checkpoint=runs/a/best.pt out=model.onnx
+  maskrcnn export checkpoint=runs/a/best.pt format=torch_export out=model.pt2
+  maskrcnn export checkpoint=runs/a/best.pt out=model.onnx model.box_head.score_threshold=0.3
+
+The graph takes one image of any size: pixels, uint8 [1, 3, H, W], and size, its height and width before padding. It
+returns boxes, scores, labels, valid, and mask probabilities within the boxes. FILE.json has the details. ONNX files
+hold standard operators only (opset 18; RoiAlign, MaxRoiPool, NonMaxSuppression) and run under onnxruntime. Files of
+torch.export need torch, torchvision and maskrcnn_ops imported where they are loaded.
+"""
 
 from __future__ import annotations
 

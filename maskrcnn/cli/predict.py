@@ -1,4 +1,18 @@
-"""tools/predict.py: what is found in pictures, videos and cameras, drawn and as COCO json."""
+"""Detect objects in images, videos or a camera.
+
+Usage: maskrcnn predict checkpoint=FILE input=<file|folder|glob|video|camera> [key=value ...]
+
+Examples:
+  maskrcnn predict checkpoint=runs/a/best.pt input=photo.jpg
+  maskrcnn predict checkpoint=runs/a/best.pt 'input=photos/*.png' run_dir=out score_threshold=0.7 masks=true
+  maskrcnn predict checkpoint=runs/a/best.pt input=clip.mp4 batch_size=8
+  maskrcnn predict checkpoint=runs/a/best.pt input=0 max_frames=300          the first camera
+  maskrcnn predict checkpoint=runs/a/best.pt input=photos flip=true 'scales=[0.8,1.0,1.2]'
+
+Writes into run_dir the images (or the video) with the detections drawn onto them, predictions.json (COCO results with
+file names) and annotations.json (a COCO data set that annotation programs open). masks=true also writes one PNG per
+mask. Memory does not grow with the number or the size of the images: max_size limits what the network sees.
+"""
 
 from __future__ import annotations
 

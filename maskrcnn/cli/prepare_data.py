@@ -1,4 +1,11 @@
-"""tools/prepare_data.py: fetch and unpack a published data set."""
+"""Download and unpack a published data set.
+
+Usage: maskrcnn prepare-data set=coco|voc2007|voc2012|sbd to=DIR
+
+It resumes when it is started again. Archives are checked against their published checksums and unpacked only into DIR.
+  mirror=URL   fetch the archives from this address instead
+  keep=true    leave the archives in DIR
+"""
 
 from __future__ import annotations
 

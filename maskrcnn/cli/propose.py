@@ -1,4 +1,14 @@
-"""tools/propose.py: the proposals of a trained RPN, stored for the runs that share them."""
+"""Store the proposals of a trained RPN.
+
+Usage: maskrcnn propose checkpoint=FILE run_dir=DIR
+
+Writes DIR/train.npz and DIR/val.npz with the boxes and scores of each image, and prints their recall. Runs that share
+them (the runs of an ablation do) take  model.rpn=null proposals.train=DIR/train.npz proposals.val=DIR/val.npz
+
+Examples:
+  maskrcnn train model=r18_rpn run_dir=runs/rpn
+  maskrcnn propose checkpoint=runs/rpn/last.pt run_dir=runs/rpn/proposals
+"""
 
 from __future__ import annotations
 

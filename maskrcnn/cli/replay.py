@@ -1,4 +1,9 @@
-"""tools/replay.py: run a step again that ended a training run."""
+"""Repeat a training step that failed.
+
+Usage: maskrcnn replay step=runs/a/failed_step_00000012.pt [device=cpu]
+
+Prints the losses of the run and of the repetition, and the first module whose output is not finite.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,18 @@
-"""tools/train.py: train, evaluate and leave everything in one run directory."""
+"""Train a Mask R-CNN.
+
+Usage: maskrcnn train [key=value ...]
+
+Examples:
+  maskrcnn train                                              generated shapes, a small FPN model
+  maskrcnn train roi_op=pool model=r18_c5 run_dir=runs/pool   another operator, another stride
+  maskrcnn train data=custom data.train_annotations=A.json data.train_images=DIR \\
+                 data.val_annotations=B.json data.val_images=DIR init=imagenet model=r50_fpn
+  maskrcnn train experiment=nuclei data.root=DIR              a whole recipe
+
+The keys are those of configs/train.yaml and of its groups model, roi_op, data, schedule and experiment. Training
+resumes when the command is started again with the same run_dir. The run directory receives config.yaml, last.pt,
+best.pt, metrics.json, predictions.json, predictions.png and TensorBoard events.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -25,13 +24,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from maskrcnn.config import files
 from maskrcnn.config.check import check_value, is_own, nearest
 from maskrcnn.config.pretrained import pin_pretrained
 from maskrcnn.errors import Count, Positive, PositiveAmount, Seed, UserError
 from maskrcnn.models.precision import Precision
 from maskrcnn.training.schedule import Schedule
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 
@@ -152,7 +151,7 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     Raises UserError that names the key, what was found and the nearest right key.
     """
     parsed = _parse(overrides)
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialize_config_dir(str(files.folders()[0]), version_base="1.3"):
         groups = [override for override in parsed if _is_group(override)]
         for override in groups:
             _check_option(override)
@@ -191,7 +190,7 @@ def plain_dict(node: Any) -> dict[str, Any]:
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
     """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed anew, a key is set."""
     parsed = _parse(overrides)
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialize_config_dir(str(files.folders()[0]), version_base="1.3"):
         for override in (o for o in parsed if _is_group(o)):
             _check_option(override)
             group = override.get_key_element()
@@ -268,14 +267,15 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _is_group(override: Override) -> bool:
-    return (CONFIG_DIR / override.get_key_element().split("@")[0]).is_dir() and not isinstance(
+    group = override.get_key_element().split("@")[0]
+    return any((folder / group).is_dir() for folder in files.folders()) and not isinstance(
         override.value(), dict
     )
 
 
 def _check_option(override: Override) -> None:
     group, option = override.get_key_element().split("@")[0], override.value()
-    options = sorted(path.stem for path in (CONFIG_DIR / group).glob("[!_]*.yaml"))
+    options = files.options(group)
     if option is not None and str(option) not in options:
         raise UserError(
             f"{group}={option}: no such option{nearest(str(option), options)}; there are: {', '.join(options)}"
@@ -297,8 +297,9 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _compose(name: str, lines: list[str]) -> DictConfig:
+    others = ", ".join(f"'file://{folder}'" for folder in files.folders()[1:])
     try:
-        return compose(name, overrides=lines)
+        return compose(name, overrides=[*lines, f"hydra.searchpath=[{others}]"])
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise UserError(f"the configuration cannot be composed: {str(error).strip()}{cause}") from error
@@ -309,11 +310,9 @@ def _fill_operators(config: DictConfig) -> None:
     for head in ("box_roi_op", "mask_roi_op", "keypoint_roi_op"):
         name = config.get(head)
         if isinstance(name, str):
-            options = sorted(path.stem for path in (CONFIG_DIR / "roi_op").glob("*.yaml"))
-            if name not in options:
+            path, options = files.find(f"roi_op/{name}.yaml"), files.options("roi_op")
+            if path is None:
                 raise UserError(
                     f"{head}={name}: no such operator{nearest(name, options)}; there are: {', '.join(options)}"
                 )
-            OmegaConf.update(
-                config, head, OmegaConf.load(CONFIG_DIR / "roi_op" / f"{name}.yaml"), merge=False
-            )
+            OmegaConf.update(config, head, OmegaConf.load(path), merge=False)

@@ -19,7 +19,7 @@ import torch
 
 from maskrcnn.ablation import explain_plots as draw
 from maskrcnn.ablation.explain import Floats
-from maskrcnn.ablation.run import TOOLS, Runner
+from maskrcnn.ablation.run import COMMAND, Runner
 from maskrcnn.cli import ablate, explain, propose, train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
@@ -212,7 +212,7 @@ def test_a_run_that_outlived_its_ablation_is_waited_for(
     monkeypatch.setattr(ablate, "TABLES", tmp_path)
     arguments = ["table=given", "jobs=1", "threads=1", f"out={tmp_path / 'out'}", *small]
     runner, cell = (plan := ablate.plan(arguments)).runner, plan.missing[0]
-    command = [sys.executable, str(TOOLS / "train.py"), *runner.overrides(cell)]
+    command = [sys.executable, *COMMAND, "train", *runner.overrides(cell)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as orphan:
         files = RunDir(runner.folder(cell.id))
         wait_until(lambda: files.owner() is not None)

@@ -49,7 +49,7 @@ def ended(
 ) -> tuple[object, str]:
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with pytest.raises(SystemExit) as exit_:
-        run_tool("train", "help")
+        run_tool("train")
     return exit_.value.code, capsys.readouterr().err
 
 

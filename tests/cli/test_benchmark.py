@@ -13,10 +13,10 @@ import torch
 from benchmarks import detectors, train
 from benchmarks.timing import Row
 from benchmarks.train import Comparison
-from maskrcnn.ablation.run import TOOLS
 from maskrcnn.cli import benchmark
 from maskrcnn.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "ops": ["channels=16", "repeats=1"],
     "device": ["channels=16", "repeats=1", "images=2", "boxes=16", "dtype=fp32", "device=cpu"],
@@ -30,8 +30,8 @@ SMALL = {
 def test_a_suite_writes_its_rows(suite: str, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     # A process of its own: the suites change how memory is kept, and the number of threads.
-    command = [sys.executable, str(TOOLS / "benchmark.py"), f"suite={suite}", f"out={out}", *SMALL[suite]]
-    subprocess.run(command, check=True, cwd=TOOLS.parent)
+    command = [sys.executable, "tools/benchmark.py", f"suite={suite}", f"out={out}", *SMALL[suite]]
+    subprocess.run(command, check=True, cwd=ROOT)
     result = json.loads(out.read_text())
     assert result["machine"]["cores"] >= 1
     assert result["rows"]

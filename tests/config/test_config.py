@@ -8,13 +8,14 @@ from omegaconf import OmegaConf
 
 from maskrcnn.cli import replay
 from maskrcnn.config import compose as configs
+from maskrcnn.config import files
 from maskrcnn.errors import UserError
 
-MODELS = sorted(path.stem for path in (configs.CONFIG_DIR / "model").glob("[!_]*.yaml"))
-OPERATORS = sorted(path.stem for path in (configs.CONFIG_DIR / "roi_op").glob("[!_]*.yaml"))
-SCHEDULES = sorted(path.stem for path in (configs.CONFIG_DIR / "schedule").glob("[!_]*.yaml"))
-DATA = sorted(path.stem for path in (configs.CONFIG_DIR / "data").glob("[!_]*.yaml"))
-EXPERIMENTS = sorted(path.stem for path in (configs.CONFIG_DIR / "experiment").glob("[!_]*.yaml"))
+MODELS = files.options("model")
+OPERATORS = files.options("roi_op")
+SCHEDULES = files.options("schedule")
+DATA = files.options("data")
+EXPERIMENTS = files.options("experiment")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from maskrcnn import structures
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.config import files
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.structures import Images, Proposals, Targets
 from maskrcnn.training.schedule import Schedule, build_optimizer
@@ -181,7 +182,7 @@ def test_c4_shares_res5_between_the_heads() -> None:
     assert gradient.abs().sum() > 0
 
 
-ALL_MODELS = sorted(path.stem for path in (configs.CONFIG_DIR / "model").glob("[!_]*.yaml"))
+ALL_MODELS = files.options("model")
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
