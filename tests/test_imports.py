@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": PARTS | {"weights", "prediction", "evaluation", "export", "training", "config", "ablation"},
 }
 # A path is loaded through its stored config.
-EXCEPTIONS = {"prediction/predictor.py": {"config"}, "evaluation/evaluator.py": {"config", "training"}}
+EXCEPTIONS = {"prediction/predictor.py": {"config"}}
 MODULES = sorted((ROOT / "maskrcnn").rglob("*.py"))
 
 

@@ -18,14 +18,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from omegaconf import DictConfig
+
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console, metrics_table
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.formats.coco_json import load_json
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
-from maskrcnn.evaluation.evaluator import Evaluator, chosen_metric, score
+from maskrcnn.evaluation.evaluator import Evaluator, chosen_metric, score, write_tables
 from maskrcnn.evaluation.metrics import kinds_of
+from maskrcnn.evaluation.settings import Evaluation
+from maskrcnn.models.detector import MaskRCNN
 
 
 @dataclass
@@ -55,9 +61,23 @@ def main(arguments: Sequence[str]) -> None:
     dataset = assembly.open_data(config, "val")
     assembly.check_categories(config, dataset)
     run_dir = assembly.open_run_dir(settings.run_dir)
-    evaluator = Evaluator(config, dataset, model.to(device), device)
-    evaluator.run(run_dir, title=f"{settings.checkpoint}, step {step}", pictures=config.log.images)
+    evaluator = evaluator_of(config, dataset, model.to(device), device)
+    evaluator.run(run_dir, f"{settings.checkpoint}, step {step}", config.log.images)
     return None
+
+
+def evaluator_of(config: DictConfig, dataset: Dataset, model: MaskRCNN, device: torch.device) -> Evaluator:
+    """Scores ``model`` as ``config`` says."""
+    evaluation = configs.settings_of(config.evaluation, Evaluation)
+    loader = configs.build(config.data.test_loader)(
+        dataset,
+        configs.build(config.data.test_transform),
+        evaluation.batch_size,
+        num_images=evaluation.num_images,
+        pin_memory=device.type == "cuda",
+    )
+    precision = config.get("precision", "fp32")
+    return Evaluator(model, dataset, loader, device, evaluation, config.metric, precision)
 
 
 def _score_file(predictions: str, annotations: str, run_dir: str | None, rest: Sequence[str]) -> None:
@@ -65,6 +85,8 @@ def _score_file(predictions: str, annotations: str, run_dir: str | None, rest: S
     truth, found = load_ground_truth(annotations), load_json(Path(predictions))
     metric, directory = chosen_metric(config.metric, "coco"), assembly.open_run_dir(run_dir)
     check_predictions(found, truth)
-    metrics = score(found, truth, metric, kinds_of(found), config.evaluation, directory)
+    chosen = (metric, kinds_of(found), configs.settings_of(config.evaluation, Evaluation))
+    metrics = score(found, truth, *chosen)
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=1))
     console.print(metrics_table(metrics, f"{predictions}: {len(found)} detections"))
+    write_tables(found, truth, *chosen, directory)

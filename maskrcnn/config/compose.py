@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,10 +27,13 @@ from omegaconf.errors import OmegaConfBaseException
 from maskrcnn.config import files
 from maskrcnn.config.check import check_value, is_own, nearest
 from maskrcnn.config.pretrained import pin_pretrained
-from maskrcnn.errors import Count, Positive, PositiveAmount, Seed, UserError
+from maskrcnn.errors import Positive, Seed, UserError
+from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.precision import Precision
 from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.settings import Checkpoints, Log
 
+Settings = TypeVar("Settings")
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 
@@ -58,49 +61,6 @@ class GivenProposals:
     val: str | None = None
     most_train: Positive = 2000
     most_val: Positive = 1000
-
-
-@dataclass
-class Checkpoints:
-    """every: steps between checkpoints (last.pt); the best one by AP is best.pt. keep: of those before the last."""
-
-    every: Positive = 500
-    keep: Count = 1
-
-
-@dataclass
-class Evaluation:
-    """every: steps between evaluations; 0 is at the end alone. max_dets: detections per image that count.
-    area_ranges: sizes that COCO's AP is reported for, ``{name: [least, most]}`` in square pixels; None is its s, m, l.
-    batch_size: images at once. num_images: of the validation set, the first ones; None is all.
-    per_class: print the figures of every class too, and write them to per_class.json.
-    backend: of COCO's metrics, ``hotcoco`` or ``pycocotools``; None is hotcoco where it is installed.
-    details: also write the figures of every class, by object size in cells of ``cell`` pixels, of outlines, and the
-    kinds of errors. patience: evaluations without a better one after which training ends; None is no such end."""
-
-    every: Count = 0
-    max_dets: Positive = 100
-    area_ranges: dict[str, Any] | None = None
-    batch_size: Positive = 8
-    num_images: Positive | None = None
-    per_class: bool = False
-    backend: str | None = None
-    details: bool = False
-    cell: PositiveAmount = 16.0
-    patience: Positive | None = None
-
-
-@dataclass
-class Log:
-    """every: steps between lines in TensorBoard. images: validation images drawn at every evaluation.
-    histograms: steps between histograms of weights and gradients; 0 is none. profile: steps to trace into trace.json.
-    wandb: a project of Weights & Biases that receives the scalars and pictures too."""
-
-    every: Positive = 20
-    images: Count = 8
-    histograms: Count = 0
-    profile: Count = 0
-    wandb: str | None = None
 
 
 @dataclass
@@ -185,6 +145,11 @@ def plain_dict(node: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(node, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def settings_of(node: Any, kind: type[Settings]) -> Settings:
+    """A group of the config as the dataclass that it is checked against."""
+    return kind(**plain_dict(node))
 
 
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:

@@ -9,12 +9,11 @@ from typing import Any
 
 import cv2
 import torch
-from omegaconf import DictConfig
 from rich.progress import track
 
-from maskrcnn.config import compose as configs
 from maskrcnn.console import console, metrics_table
 from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.loader import EvalLoader
 from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.areas import chosen_areas
@@ -23,19 +22,14 @@ from maskrcnn.evaluation.coco import Truth, load_ground_truth
 from maskrcnn.evaluation.detect import detect_all
 from maskrcnn.evaluation.metrics import Metric, evaluate, per_class, write_details
 from maskrcnn.evaluation.recall import average_recall
+from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.precision import Precision
 from maskrcnn.prediction.detections import Result
 from maskrcnn.prediction.draw import Picture, draw_results, sheet, side_by_side, skeletons
-from maskrcnn.training.distributed import World
 
 Metrics = dict[str, dict[str, float | None]]
-
-
-def _of_images(truth: dict[str, Any], ids: set[int]) -> dict[str, Any]:
-    """The annotations of these images alone."""
-    images = [image for image in truth["images"] if image["id"] in ids]
-    annotations = [a for a in truth["annotations"] if a["image_id"] in ids]
-    return {**truth, "images": images, "annotations": annotations}
+Found = dict[int, list[Result]]
 
 
 def chosen_metric(wanted: str | None, default: str) -> Metric:
@@ -48,27 +42,40 @@ def chosen_metric(wanted: str | None, default: str) -> Metric:
     raise UserError(f"metric={name}: there are coco and voc")
 
 
-def check_settings(settings: DictConfig) -> None:
-    """Raise UserError for what `score` would refuse of the config group ``evaluation``, before anything is trained."""
-    if (given := settings.get("area_ranges")) is not None:
-        chosen_areas(configs.plain_dict(given), "bbox")
+def check_settings(settings: Evaluation) -> None:
+    """Raise UserError for settings that `score` would refuse, before anything is trained."""
+    if settings.area_ranges is not None:
+        chosen_areas(settings.area_ranges, "bbox")
     chosen_backend(settings.backend)
 
 
 def score(
+    predictions: list[Result], truth: Truth, metric: Metric, kinds: Sequence[str], settings: Evaluation
+) -> Metrics:
+    """The metrics of ``predictions``.
+
+    Args:
+        predictions: COCO results.
+        truth: annotations in COCO's format.
+        metric: ``coco`` or ``voc``.
+        kinds: what COCO scores: ``bbox``, ``segm``, ``keypoints``.
+        settings: max_dets, area_ranges and backend are used.
+    """
+    areas = settings.area_ranges
+    return evaluate(predictions, truth, metric, settings.max_dets, None, kinds, settings.backend, areas)
+
+
+def write_tables(
     predictions: list[Result],
     annotations: Truth,
     metric: Metric,
     kinds: Sequence[str],
-    settings: DictConfig,
+    settings: Evaluation,
     folder: Path,
-) -> Metrics:
-    """The figures of ``predictions`` by the config's group ``evaluation``; tables and details that it asks for are
-    printed and written into ``folder``.
-    """
-    truth, given = load_ground_truth(annotations), settings.get("area_ranges")
-    areas = None if given is None else configs.plain_dict(given)
-    if settings.get("per_class"):
+) -> None:
+    """Print and write what ``settings.per_class`` and ``settings.details`` ask for; arguments as of `score`."""
+    truth, areas = load_ground_truth(annotations), settings.area_ranges
+    if settings.per_class:
         tables = per_class(predictions, truth, metric, settings.max_dets, kinds, settings.backend, areas)
         for kind, table in tables.items():
             console.print(metrics_table(table, f"{kind}, every class"))
@@ -77,125 +84,150 @@ def score(
         write_details(
             predictions, truth, kinds, settings.max_dets, settings.cell, folder, areas, settings.backend
         )
-    return evaluate(predictions, truth, metric, settings.max_dets, None, kinds, settings.backend, areas)
+
+
+def attempt(what: str, make: Callable[[], None]) -> None:
+    """Call ``make``; print a warning where it fails, because the metrics and weights are written already."""
+    try:
+        make()
+    except Exception as error:
+        console.print(
+            f"warning: {what} could not be written ({type(error).__name__}: {error}); metrics.json is complete",
+            style="yellow",
+        )
 
 
 class Evaluator:
-    """Scores ``model`` on ``dataset`` with the settings of ``config``, each process of ``world`` its batches."""
+    """Scores a model on a data set.
+
+    Call `run`; or, with several processes, `detect` in each of them and `score` with all their results in one.
+
+    Args:
+        model: is evaluated as it is at each call.
+        dataset: its annotations are the ground truth.
+        loader: the images of ``dataset`` that this process detects on.
+        device: where the model is.
+        settings: see `Evaluation`.
+        metric: ``coco`` or ``voc``; None is the data set's own.
+        precision: of the network's arithmetic.
+        shares: processes that share the images (for the progress bar).
+    """
 
     def __init__(
         self,
-        config: DictConfig,
-        dataset: Dataset,
         model: MaskRCNN,
+        dataset: Dataset,
+        loader: EvalLoader,
         device: torch.device,
-        world: World | None = None,
+        settings: Evaluation | None = None,
+        metric: str | None = None,
+        precision: Precision = "fp32",
+        shares: int = 1,
     ) -> None:
-        check_settings(config.evaluation)
-        self.settings, self.dataset, self.model, self.device = config.evaluation, dataset, model, device
-        self.names = {c["id"]: c["name"] for c in config.categories}
-        self.skeletons = skeletons(dataset.categories)
-        self.precision, self.world = config.get("precision", "fp32"), world or World()
-        make_loader = configs.build(config.data.test_loader)
-        self.loader = make_loader(
-            dataset,
-            configs.build(config.data.test_transform),
-            config.evaluation.batch_size,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            num_images=config.evaluation.num_images,
-            pin_memory=device.type == "cuda",
-        )
-        self.picture: Picture | None = None
-        self.metric = chosen_metric(config.metric, dataset.metric)
-        self.details_dir = Path()
+        self.settings = settings or Evaluation()
+        check_settings(self.settings)
+        self.model, self.dataset, self.loader, self.device = model, dataset, loader, device
+        self.precision, self.shares = precision, shares
+        self.metric = chosen_metric(metric, dataset.metric)
+        self.names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
+        self.picture: Picture | None = None  # of the last evaluation
+        self._by_image: Found = {}
+        self._truth: dict[str, Any] = {}
 
-    def run(
-        self, run_dir: Path, title: str, pictures: int, should_stop: Callable[[], bool] = lambda: False
-    ) -> Metrics:
-        """Detect, write predictions.json, metrics.json and predictions.png into ``run_dir``; return the metrics.
+    def run(self, folder: Path, title: str, pictures: int) -> Metrics:
+        """Detect on all images; write metrics.json, predictions.json, tables and pictures into ``folder``.
 
-        Raises Interrupted, in all processes, where one of them ``should_stop`` before all images are seen.
+        Args:
+            folder: an existing folder.
+            title: of the printed table.
+            pictures: how many images predictions.png shows.
         """
-        self.world.share_buffers(self.model)
-        self.model.eval()
-        parts = self.world.gather(self._detect(should_stop))
-        if self.world.share(lambda: any(part is None for part in parts)):
-            raise Interrupted("while evaluating; the checkpoint is that of the last step")
-        whole = [part for part in parts if part is not None]
-        return self.world.share(lambda: self._report(whole, run_dir, title, pictures))
+        metrics = self.score([self.detect()], folder, title)
+        self.write_extras(folder, pictures)
+        return metrics
 
-    def _detect(self, should_stop: Callable[[], bool]) -> dict[int, list[Result]] | None:
-        """This process's images: results by id; None where it stopped early."""
+    def detect(self, should_stop: Callable[[], bool] = lambda: False) -> Found:
+        """The results of this process's images by image id. Raises Interrupted once ``should_stop`` is true."""
+        self.model.eval()
         images = detect_all(self.model, self.loader, self.dataset.category_ids, self.device, self.precision)
-        total = min(self.settings.num_images or len(self.dataset), len(self.dataset)) // self.world.size
-        shown = console.is_terminal and self.world.is_main
-        by_image: dict[int, list[Result]] = {}
+        total = min(self.settings.num_images or len(self.dataset), len(self.dataset)) // self.shares
+        by_image: Found = {}
+        stopped = Interrupted("while evaluating; the checkpoint is that of the last step")
+        shown = track(images, "evaluating", total, console=console, disable=not console.is_terminal)
         try:
-            for image_id, results in track(images, "evaluating", total, console=console, disable=not shown):
+            for image_id, results in shown:
                 if should_stop():
-                    return None
+                    raise stopped
                 by_image[image_id] = results
         except BatchError:
-            # The signal reached the processes that load data too, which do not wait for long.
-            if should_stop():
-                return None
+            if should_stop():  # the signal has reached the workers too, which end soon after it
+                raise stopped from None
             raise
         return by_image
 
-    def _report(
-        self, parts: list[dict[int, list[Result]]], run_dir: Path, title: str, pictures: int
-    ) -> Metrics:
-        """Score all processes' results, in the order of the data set."""
+    def score(self, parts: Sequence[Found], folder: Path, title: str) -> Metrics:
+        """Score the results of all processes; write metrics.json and predictions.json, print the table."""
         found = {image_id: results for part in parts for image_id, results in part.items()}
         order = (self.dataset.image_id(index) for index in range(len(self.dataset)))
-        by_image = {image_id: found[image_id] for image_id in order if image_id in found}
-        predictions = [result for results in by_image.values() for result in results]
-        truth = self.dataset.ground_truth()
-        self.details_dir = run_dir
-        metrics = self._score(predictions, truth, list(by_image))
-        (run_dir / "predictions.json").write_text(json.dumps(predictions))
-        (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
-        console.print(
-            metrics_table(metrics, f"{title}: {len(by_image)} images, {len(predictions)} detections")
-        )
-        self.picture = self._draw(by_image, truth["annotations"], pictures)
-        if self.picture is not None:
-            cv2.imwrite(str(run_dir / "predictions.png"), self.picture[..., ::-1])
+        self._by_image = {image_id: found[image_id] for image_id in order if image_id in found}
+        self._truth = _of_images(self.dataset.ground_truth(), set(self._by_image))
+        predictions = self._predictions()
+        if self.model.box_head is None and self.model.mask_head is None:
+            most, ids = self.settings.max_dets, list(self._by_image)
+            metrics = {"proposals": average_recall(predictions, self._truth, most, ids, self.settings.backend)}
+        else:
+            metrics = score(predictions, self._truth, self.metric, self.kinds(), self.settings)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+        (folder / "predictions.json").write_text(json.dumps(predictions))
+        count = f"{len(self._by_image)} images, {len(predictions)} detections"
+        console.print(metrics_table(metrics, f"{title}: {count}"))
         return metrics
 
-    def _score(self, predictions: list[Result], truth: dict[str, Any], image_ids: list[int]) -> Metrics:
-        settings = self.settings
-        if self.model.box_head is None and self.model.mask_head is None:
-            most, backend = settings.max_dets, settings.backend
-            return {"proposals": average_recall(predictions, truth, most, image_ids, backend)}
+    def write_extras(self, folder: Path, pictures: int) -> None:
+        """Write the tables and pictures of the last `score`; where one fails, a warning is printed."""
+        if self.model.box_head is not None or self.model.mask_head is not None:
+            chosen = (self.metric, self.kinds(), self.settings, folder)
+            attempt("a table", lambda: write_tables(self._predictions(), self._truth, *chosen))
+        self.picture = None
+        attempt("predictions.png", lambda: self._write_picture(folder / "predictions.png", pictures))
+
+    def kinds(self) -> list[str]:
+        """What the model's heads are scored for."""
         heads = {
             "bbox": self.model.box_head,
             "segm": self.model.mask_head,
             "keypoints": self.model.keypoint_head,
         }
-        kinds = [kind for kind, head in heads.items() if head is not None]
-        seen = _of_images(truth, set(image_ids))
-        return score(predictions, seen, self.metric, kinds, settings, self.details_dir)
+        return [kind for kind, head in heads.items() if head is not None]
 
-    def _draw(
-        self, by_image: dict[int, list[Result]], annotations: list[dict[str, Any]], most: int
-    ) -> Picture | None:
-        """Ground truth on the left, predictions on the right, for the first images."""
+    def _predictions(self) -> list[Result]:
+        return [result for results in self._by_image.values() for result in results]
+
+    def _write_picture(self, path: Path, most: int) -> None:
+        """Ground truth on the left, predictions on the right, for the first ``most`` images."""
         truth: dict[int, list[dict[str, Any]]] = {}
-        for annotation in annotations:
+        for annotation in self._truth["annotations"]:
             truth.setdefault(annotation["image_id"], []).append(annotation)
-        rows: list[Picture] = []
+        lines, rows = skeletons(self.dataset.categories), list[Picture]()
         for index in range(len(self.dataset)):
             image_id = self.dataset.image_id(index)
             if len(rows) == most:
                 break
-            if image_id not in by_image:  # left out as damaged, or beyond evaluation.num_images
+            if image_id not in self._by_image:  # left out as damaged, or beyond evaluation.num_images
                 continue
             image = self.dataset.read(index).image
             left, right = (
-                draw_results(image, side, self.names, skeletons=self.skeletons)
-                for side in (truth.get(image_id, []), by_image[image_id])
+                draw_results(image, results, self.names, skeletons=lines)
+                for results in (truth.get(image_id, []), self._by_image[image_id])
             )
             rows.append(side_by_side(left, right))
-        return sheet(rows) if rows else None
+        if rows:
+            self.picture = sheet(rows)
+            cv2.imwrite(str(path), self.picture[..., ::-1])
+
+
+def _of_images(truth: dict[str, Any], ids: set[int]) -> dict[str, Any]:
+    """The annotations of these images alone."""
+    images = [image for image in truth["images"] if image["id"] in ids]
+    annotations = [a for a in truth["annotations"] if a["image_id"] in ids]
+    return {**truth, "images": images, "annotations": annotations}

@@ -11,6 +11,7 @@ from typing import IO, Any
 import torch
 
 from maskrcnn.errors import UserError
+from maskrcnn.training.renamed import with_present_names
 
 # The zip archive that torch writes ends with a comment; ours says what everything before it hashes to.
 _MARK = b"sha256:"
@@ -84,11 +85,13 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
 def load_model(
     path: str | Path, keys: Collection[str] = ("model", "step", "config"), mmap: bool = False
 ) -> dict[str, Any]:
-    """A training checkpoint with at least ``keys``."""
+    """A training checkpoint with at least ``keys``; its config names classes as they are called today."""
     content = load(path, mmap)
     absent = [key for key in keys if key not in content]
     if absent:
         raise UserError(f"checkpoint {path} is not one of tools/train.py: it has no {', '.join(absent)}")
+    if "config" in content:
+        content["config"] = with_present_names(content["config"])
     return content
 
 

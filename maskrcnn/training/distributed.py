@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskrcnn.console import console
 from maskrcnn.errors import UserError
 
 Value = TypeVar("Value")
@@ -53,8 +54,7 @@ class World:
         return values or []
 
     def share(self, make: Callable[[], Value]) -> Value:
-        """What ``make`` returns in the main process, or the UserError that it raises there, in every process; only the
-        main one calls it."""
+        """Call ``make`` in the main process alone; every process returns its value, or raises its UserError."""
         if self.size == 1:
             return make()
         box: list[Any] = [None, None]
@@ -79,30 +79,30 @@ class World:
         """The model with its gradients averaged over the processes after every backward pass."""
         if self.size == 1:
             return model
-        # Running statistics stay each process's own until `share_buffers`: a broadcast a step would buy nothing.
+        # Running statistics stay each process's own until `share_buffers`: a broadcast in every step gains nothing.
         new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.13
         shared: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
         # The strides of a channels-last 1x1 convolution are ambiguous; torch copies such a gradient and warns of it.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        # After its first step torch sorts the gradients anew, and three or more numbers then add up in another order: a
-        # resumed run would begin with other bits. Looking for parameters without gradient, of which there are none, is
-        # what keeps it from that (torch warns that it costs time).
+        # DDP reorders its buckets after step 1, which changes the order of sums of three or more numbers: a resumed
+        # run would begin with other bits. `find_unused_parameters=True` disables that (torch warns that it costs time).
         if self.size > 2 and torch.are_deterministic_algorithms_enabled():
             shared["find_unused_parameters"] = True
         return DistributedDataParallel(model, gradient_as_bucket_view=True, **shared)
 
-    def lost(self, error: RuntimeError) -> str:
-        """In words, what an error that `lost_peer` knows means."""
-        return (
-            f"process {self.rank} of {self.size} lost another one. It was killed, or its machine is gone (out of "
-            f"memory?); what it printed last says more. What was noticed here:\n{error}"
-        )
-
     def share_buffers(self, model: nn.Module) -> None:
-        """The main process's running statistics to all, so that all evaluate the same model."""
+        """Copy the main process's running statistics to all, so that all evaluate the same model."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
+
+    def share_weights(self, model: nn.Module) -> None:
+        """Copy the main process's parameters and buffers to all, whatever each one's random numbers were."""
+        if self.size > 1:
+            for value in model.state_dict().values():
+                shared = value.contiguous()  # Gloo refuses channels-last
+                dist.broadcast(shared, 0)
+                value.copy_(shared)
 
 
 def local_rank() -> int | None:
@@ -112,10 +112,17 @@ def local_rank() -> int | None:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that torchrun describes, joined until the block ends; a world of one without it.
+    """The world that torchrun describes, joined until the block ends; a world of one without torchrun.
 
-    Raises UserError where the others cannot be reached, or one is lost on the way.
+    Within it, all processes but the main one print nothing. Where the processes are joined already, they stay joined.
+    A lost process ends the others by torch's own error; ``torchrun --max-restarts`` starts all of them again.
+
+    Raises:
+        UserError: where the others cannot be reached.
     """
+    if dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size())
+        return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
@@ -127,13 +134,11 @@ def joined(device: torch.device) -> Iterator[World]:
             f"the other processes cannot be reached ({_first_line(error)}); start with torchrun"
         ) from error
     world = World(dist.get_rank(), dist.get_world_size())
+    quiet, console.quiet = console.quiet, not world.is_main
     try:
         yield world
-    except RuntimeError as error:
-        if not lost_peer(error):
-            raise
-        raise UserError(world.lost(error)) from error
     finally:
+        console.quiet = quiet
         dist.destroy_process_group()
 
 
@@ -143,13 +148,6 @@ def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
     context: AbstractContextManager[None] = model.no_sync()
     return context
-
-
-def lost_peer(error: RuntimeError) -> bool:
-    """Whether an error says that another process is gone."""
-    words = str(error).lower()
-    known = ("gloo", "nccl", "connection closed by peer", "connection reset", "broken pipe", "timed out")
-    return isinstance(error, dist.DistError) or any(word in words for word in known)
 
 
 def _first_line(error: Exception) -> str:

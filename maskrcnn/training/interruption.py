@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -15,18 +16,24 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """``requested`` turns true when one of the signals arrives, and ``then`` is called.
+    """``requested`` turns true when one of the signals arrives.
 
-    words: said at once, by the main process: a step may take long, and who hears nothing presses Ctrl-C again.
+    Args:
+        answer: printed at once by the main process, because a step may take long.
+        then: called after that.
     """
 
-    def __init__(self, words: str, then: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, answer: str, then: Callable[[], None] = lambda: None) -> None:
         self.requested = False
-        self._words, self._then = words, then
+        self._answer, self._then = answer, then
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it the signals set ``requested``. Needs the process's main thread."""
+        """Within it the signals set ``requested``. Outside of the main thread nothing is changed: no handler can be
+        set there."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
             yield
@@ -38,7 +45,7 @@ class Interruption:
         if not self.requested and os.environ.get("RANK", "0") == "0":
             with suppress(OSError):  # nobody may be listening any more; the run is saved all the same
                 # not print, which may be what is interrupted
-                os.write(2, f"\n{self._words}; Ctrl-C again stops at once\n".encode())
+                os.write(2, f"\n{self._answer}; Ctrl-C again stops at once\n".encode())
         self.requested = True
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

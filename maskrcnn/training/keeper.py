@@ -1,4 +1,4 @@
-"""What a run keeps of itself: its checkpoints, and what it leaves where it ends early."""
+"""What a run writes about its state: its checkpoints, and the step that ended it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from maskrcnn.training.run_dir import RunDir
 class Keeper:
     """Writes a run's state into its directory.
 
-    facts: what a checkpoint holds beside the state, as the config and the summary of the data.
+    Args:
+        files: the directory.
+        learner: model, optimizer and averages.
+        guard: checks the losses before anything is saved.
+        world: the processes of the run.
+        facts: what a checkpoint holds besides the state: the config and the summary of the data.
     """
 
     def __init__(
@@ -45,32 +50,13 @@ class Keeper:
         if self._world.is_main:
             self._files.save_best(self.content(step, best, [random_state()]))
 
-    def save_alone(self, step: int, best: float | None, random_states: list[dict[str, Any]]) -> str:
-        """Write the last complete step unless it is stored; in words, from where the run can go on.
-
-        Called where the processes do not meet again; the first of those that are left writes.
-        """
-        if not self._world.is_main and not self._files.take_over():
-            return f"{self._files.kept()}, unless another process of the run writes a later step"
-        try:
-            self._guard.settle()
-        except LossError as error:
-            return f"{self._words(error, error.parts)}\n{self._files.kept()}"
-        stored = self._files.stored()
-        if step == 0 or (stored is not None and stored[1] >= step):
-            return self._files.kept()
-        self._files.save_last(self.content(step, best, random_states))
-        missing = self._world.size - len(random_states)
-        anew = "" if missing == 0 else " (random numbers of the model, as of stochastic depth, begin anew)"
-        return self._files.kept() + anew
-
     def failure(self, error: LossError) -> str:
-        """What went wrong in words, and a file that shows it again; called in all processes."""
+        """A message that says what went wrong, and a file that shows it again; called in all processes."""
         batches = self._world.gather(list(error.parts))
         parts = [part for process in batches for part in process]
-        return self._world.share(lambda: self._words(error, parts))
+        return self._world.share(lambda: self._describe(error, parts))
 
-    def _words(self, error: LossError, parts: Sequence[TrainBatch]) -> str:
+    def _describe(self, error: LossError, parts: Sequence[TrainBatch]) -> str:
         path = self._files.path / f"failed_step_{error.report.step:08d}.pt"
         saved = save_failed_step(path, self._learner, self._facts["config"], error.report, parts)
         return f"{describe(error.report, parts, self._learner.schedule.max_loss)}\n{saved}"

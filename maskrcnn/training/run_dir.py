@@ -2,132 +2,84 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
+import datetime
 import os
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from maskrcnn.console import console
-from maskrcnn.errors import Interrupted, UserError
+from maskrcnn.errors import UserError
 from maskrcnn.training import checkpoint
 
-LEASE = 120.0  # seconds that a file server keeps the locks of a machine that is gone
-_PAUSE = 1.0
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # some Lustre and NFS mounts
 RESUMABLE = ("model", "step", "config", "optimizer", "scaler", "ema", "random_states")
+
+
+def open_run_dir(run_dir: str | Path | None) -> Path:
+    """The run directory, created if it does not exist; ``runs/<date-time>`` for None."""
+    path = Path(run_dir or f"runs/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run_dir={path} cannot be made: {error}") from error
+    console.print(f"run directory: {path}")
+    return path
 
 
 class RunDir:
     """The files of one run.
 
-    keep: how many checkpoints before the last one stay, as ``step_<step>.pt``.
+    Args:
+        path: an existing folder.
+        keep: how many checkpoints before the last one stay, as ``step_<step>.pt``.
     """
 
     def __init__(self, path: Path, keep: int = 1) -> None:
         self.path, self.keep = path, keep
-        self._lock: IO[str] | None = None
+        self._lock = FileLock(path / "lock")
         self._step_of_last: int | None = None
 
-    def lock(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Keep other processes out until `unlock`. Raises UserError where another one is in.
+    def lock(self) -> None:
+        """Keep other processes out until `unlock`, or until this process ends.
 
-        The lock belongs to the process, not to the file: it ends with the process, however that ends. A file server
-        learns of the end of a whole machine only after a while, which is waited for; Interrupted is raised where this
-        process ``should_stop`` meanwhile.
+        Raises:
+            UserError: if another process is in.
         """
-        file = (self.path / "lock").open("a+")
-        owner = self._claim(file)
-        if owner is not None and _elsewhere(owner):
-            console.print(
-                f"{self.path} is in use by {owner}; if that machine is gone, its lock goes with it soon"
-            )
-            end = time.monotonic() + LEASE
-            while owner is not None and time.monotonic() < end:
-                if should_stop():
-                    file.close()
-                    raise Interrupted(f"nothing was begun: {self.path} is in use by {owner}")
-                time.sleep(_PAUSE)
-                owner = self._claim(file)
-        if owner is not None:
-            file.close()
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
             raise UserError(
-                f"run_dir={self.path} is in use by {owner}; wait for it, stop it, or give another run_dir"
-            )
-        self._sign(file)
-
-    def take_over(self) -> bool:
-        """`lock` in the place of a process of this run that is gone, without waiting: of those left, one at most.
-
-        False where another process is in, or where locks cannot tell.
-        """
-        if self._lock is not None:
-            return True
-        try:
-            file = (self.path / "lock").open("r+")
-        except OSError:  # not a file system that all machines share
-            return False
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            return False
-        # Some mounts know the locks of their own machine alone: there the owner on another one may well live.
-        if not file.read().endswith(f" on {socket.gethostname()}"):
-            file.close()
-            return False
-        self._sign(file)
-        name, step = self.stored() or ("", 0)
-        self._step_of_last = step if name == "last.pt" else None
-        return True
-
-    def _sign(self, file: IO[str]) -> None:
-        """Note in a locked file whose it is."""
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        self._lock = file
+                f"run_dir={self.path} is in use by {self._owner()}; wait for it, stop it, or give another run_dir"
+            ) from error
+        except OSError as error:
+            raise UserError(f"run_dir={self.path} cannot be locked: {error}") from error
+        (self.path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
     def unlock(self) -> None:
         """Let others in."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.release()
 
     def owner(self) -> str | None:
-        """Which other process is in, in words; None where the directory is free."""
+        """The other process that is in (``process 7 on host``); None where the directory is free."""
         if not (self.path / "lock").exists():
             return None
-        with (self.path / "lock").open("a+") as file:
-            return self._claim(file)
-
-    def _claim(self, file: IO[str]) -> str | None:
-        """Lock an open file until it is closed; in words who has it, where that is another process."""
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                console.print(
-                    f"{self.path} lies on a file system without locks ({error.strerror}): see to it yourself that no "
-                    "other process uses it",
-                    style="yellow",
-                )
+            with self._lock.acquire(timeout=0):
                 return None
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"run_dir={self.path} cannot be locked: {error}") from error
-            file.seek(0)
-            return file.read().strip() or "another process"
-        return None
+        except Timeout:
+            return self._owner()
+
+    def _owner(self) -> str:
+        path = self.path / "owner"
+        return (path.read_text().strip() if path.exists() else "") or "another process"
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, or None where there is none.
+        """The newest checkpoint that can be read, or None where there is none. A damaged one is reported and skipped.
 
-        One that is damaged is passed over in words. Raises UserError where there are some, but all damaged, or best.pt
-        alone, which a new run would write over.
+        Raises:
+            UserError: where all checkpoints are damaged, or best.pt alone is left, which a new run would overwrite.
         """
         damage = []
         for path in self._checkpoints():
@@ -137,12 +89,14 @@ class RunDir:
                 damage.append(str(error))
                 continue
             for line in damage:
-                console.print(f"{line}; going on from {path.name} instead", style="yellow")
+                console.print(f"{line}; resuming from {path.name} instead", style="yellow")
             self._step_of_last = int(content["step"]) if path.name == "last.pt" else None
             return content
         if damage:
             raise UserError(
-                "\n".join([*damage, f"no checkpoint is left to resume from; empty {self.path} to start anew"])
+                "\n".join(
+                    [*damage, f"no checkpoint is left to resume from; empty {self.path} to start again"]
+                )
             )
         if (best := self.path / "best.pt").exists():
             raise UserError(
@@ -167,38 +121,38 @@ class RunDir:
         self._write(self.path / "best.pt", content)
 
     def note_evaluated(self, step: int) -> None:
-        """The model of ``step`` is scored, and all that follows from it is written."""
+        """Note that the model of ``step`` is scored and everything that follows from it is written."""
         partial = self.path / "evaluated_step.partial"
         partial.write_text(f"{step}\n")
         partial.replace(self.path / "evaluated_step")
 
     def evaluated(self) -> int | None:
-        """The step of the last `note_evaluated`; None where there was none, or its figures are gone."""
+        """The step of the last `note_evaluated`; None where there was none, or metrics.json is missing."""
         path = self.path / "evaluated_step"
         there = path.exists() and (self.path / "metrics.json").exists()
         text = path.read_text().strip() if there else ""
         return int(text) if text.isdigit() else None
 
-    def stored(self) -> tuple[str, int] | None:
-        """Name and step of the checkpoint that `newest` would read, whichever process wrote it."""
+    def stored(self) -> tuple[str, dict[str, Any]] | None:
+        """Name and content of the checkpoint that `newest` would read; its tensors stay in the file."""
         for path in self._checkpoints():
             try:
-                return path.name, int(checkpoint.load_model(path, RESUMABLE, mmap=True)["step"])
-            except UserError:  # `newest` says it, when it passes over the file
+                return path.name, checkpoint.load_model(path, RESUMABLE, mmap=True)
+            except UserError:  # `newest` reports it
                 continue
         return None
 
     def kept(self) -> str:
-        """In words, from where the run can go on."""
+        """A sentence that says where the run can be resumed from."""
         stored = self.stored()
         if stored is not None:
-            return f"{stored[0]} holds step {stored[1]}; the same command goes on from there"
+            return f"{stored[0]} holds step {stored[1]['step']}; the same command resumes from there"
         if self._checkpoints():
             return f"no checkpoint in {self.path} can be read"
-        return "there is no checkpoint yet; the same command starts anew"
+        return "there is no checkpoint yet; the same command starts again"
 
     def best(self) -> tuple[float | None, int]:
-        """Score and step of best.pt; (None, 0) where there is none, or it is damaged, which is said."""
+        """Score and step of best.pt; (None, 0) where there is none, or it is damaged, which is reported."""
         path = self.path / "best.pt"
         if not path.exists():
             return None, 0
@@ -228,7 +182,9 @@ class RunDir:
             ) from error
 
 
-def _elsewhere(owner: str) -> bool:
-    """Whether the process that a lock file names runs on another machine."""
-    host = owner.partition(" on ")[2]
-    return bool(host) and host != socket.gethostname()
+def stored_config(run_dir: str | Path | None) -> dict[str, Any] | None:
+    """The config of the run that ``run_dir`` holds; None for a new run."""
+    if run_dir is None or not Path(run_dir).is_dir():
+        return None
+    stored = RunDir(Path(run_dir)).stored()
+    return None if stored is None else stored[1]["config"]

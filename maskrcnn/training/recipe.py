@@ -1,0 +1,194 @@
+"""What a checkpoint says about its run: plain values that rebuild the model, and that a resumed run must repeat."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.console import console
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.errors import UserError
+
+# These do not change what a run computes, so a resumed run may have others.
+_FREE = (
+    "run_dir",
+    "device",
+    "threads",
+    "debug",
+    "checkpoint",
+    "log",
+    "evaluation",
+    "data.num_workers",
+    "data.on_corrupt_image",
+    "data.source.on_corrupt_image",
+    "data.train_loader.num_workers",
+    "data.test_loader.num_workers",
+    "accumulate",
+    "compile",
+    "cuda_graphs",
+)
+# A resumed run may change these, too; each change is logged.
+CHANGEABLE = (
+    "schedule.steps",
+    "schedule.lr",
+    "schedule.warmup_steps",
+    "schedule.clip_norm",
+    "schedule.max_loss",
+    "precision",
+)
+# Where files lie. `check_same_data` compares their content instead.
+_PLACES = (
+    "data.root",
+    *(f"data.{split}{what}" for split in ("", "train_", "val_") for what in ("annotations", "images")),
+    "proposals.train",
+    "proposals.val",
+    "init.weights",
+)
+_NO_PLACES = ("ground_truth", "imagenet")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Args:
+    stored: goes into every checkpoint; nested dictionaries, lists and plain values. ``_target_`` names the class or
+        function that a group of arguments is for. ``${key}`` refers to another value.
+    resolved: the same without references, for config.yaml.
+    """
+
+    stored: dict[str, Any]
+    resolved: dict[str, Any]
+
+
+def plain(value: Any) -> Any:
+    """``value`` as dictionaries, lists and plain values; dataclasses and partial functions become ``_target_`` groups.
+
+    What has no plain form becomes its ``repr``, by which a resumed run can still be compared.
+    """
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    if isinstance(value, partial):
+        return {"_target_": _name(value.func), "_partial_": True, **plain(value.keywords)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "_target_": _name(type(value)),
+            **{f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init},
+        }
+    return repr(value)
+
+
+def settings(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass as plain values."""
+    return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+
+
+def _name(target: Any) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def check_same_run(now: dict[str, Any], stored: dict[str, Any], run_dir: Path) -> list[str]:
+    """The settings that a resumed run changes, one line each.
+
+    Args:
+        now: `Recipe.stored` of this process.
+        stored: that of the checkpoint.
+        run_dir: for the message.
+
+    Raises:
+        UserError: for settings that make it another run.
+    """
+    before, after = flat(stored), flat(now)
+    changed = [
+        key
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+        and not _within(key, _FREE)
+        # What a run that was resumed by an older version says of a pretrained backbone.
+        and not (key.startswith("model.") and key.endswith(".weights") and before.get(key) is None)
+    ]
+    named = [key for key in changed if key in CHANGEABLE or _moved(key, before.get(key), after.get(key))]
+    if refused := [key for key in changed if key not in named][:10]:
+        listed = "\n".join(f"  {key}: {before.get(key)!r} before, {after.get(key)!r} now" for key in refused)
+        raise UserError(
+            f"run_dir={run_dir} holds a run with other settings:\n{listed}\n"
+            "give another run_dir, or repeat the settings to resume it"
+        )
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in named]
+
+
+def _within(key: str, groups: Sequence[str]) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
+
+
+def _moved(key: str, before: Any, now: Any) -> bool:
+    """Whether a setting names another place for what may be the same content."""
+    return key in _PLACES and not {before, now} & set(_NO_PLACES)
+
+
+def data_summary(dataset: Dataset) -> dict[str, Any]:
+    """What distinguishes a data set from others wherever it lies: counts, and a digest of ids, sizes and objects."""
+    rows = np.column_stack([dataset.image_ids, dataset.sizes, dataset.num_objects])
+    by_id = np.ascontiguousarray(rows[np.argsort(dataset.image_ids)], "<i8")
+    digest = hashlib.sha256(by_id.tobytes()).hexdigest()[:16]
+    return {"images": len(dataset), "objects": int(dataset.num_objects.sum()), "digest": digest}
+
+
+def check_same_data(
+    data: dict[str, dict[str, Any]], stored: dict[str, dict[str, Any]], run_dir: Path
+) -> None:
+    """Raise UserError where a run would be resumed on other data; both are ``{split: data_summary}``."""
+    for split, now in data.items():
+        if (before := stored[split]) != now:
+            raise UserError(
+                f"run_dir={run_dir} holds a run with other {split} data: {before['images']} images with "
+                f"{before['objects']} objects before, {now['images']} with {now['objects']} now; ids, sizes or the "
+                "images' numbers of objects differ. Give the data that it began with, or another run_dir"
+            )
+
+
+def check_resumable(
+    stored: Mapping[str, Any], now: dict[str, Any], data: dict[str, dict[str, Any]], steps: int, run_dir: Path
+) -> None:
+    """Compare a checkpoint with the run that would resume it; print what changes.
+
+    Args:
+        stored: the checkpoint.
+        now: `Recipe.stored` of this process.
+        data: ``{split: data_summary}``.
+        steps: of the whole run.
+        run_dir: for the messages.
+
+    Raises:
+        UserError: if it is another run, or has done more steps already.
+    """
+    if steps < stored["step"]:
+        raise UserError(
+            f"run_dir={run_dir} holds step {stored['step']}, beyond schedule.steps={steps}: give "
+            f"schedule.steps={stored['step']} to evaluate it as it is, more to train on, or another run_dir"
+        )
+    changes = check_same_run(now, stored["config"], run_dir)
+    if "data" in stored:  # older checkpoints do not have it
+        check_same_data(data, stored["data"], run_dir)
+    console.print(f"resuming from step {stored['step']} of {steps}")
+    for line in changes:
+        console.print(f"  {line}", style="yellow")
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested groups by their dotted key."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        k: v
+        for key, value in node.items()
+        for k, v in flat(value, f"{prefix}.{key}" if prefix else key).items()
+    }

@@ -1,0 +1,177 @@
+"""One run of the trainer, from its first step in this process to its last: what happens between the steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from maskrcnn.console import console
+from maskrcnn.data.loader import TrainLoader
+from maskrcnn.data.workers import BatchError
+from maskrcnn.errors import Interrupted, UserError
+from maskrcnn.evaluation.evaluator import Evaluator, Found, Metrics, attempt
+from maskrcnn.training.distributed import World
+from maskrcnn.training.guard import LossError, LossGuard, Report
+from maskrcnn.training.interruption import Interruption
+from maskrcnn.training.keeper import Keeper
+from maskrcnn.training.learner import Learner
+from maskrcnn.training.logging import RunLog
+from maskrcnn.training.loop import train
+from maskrcnn.training.run_dir import RunDir
+from maskrcnn.training.settings import Checkpoints
+
+
+@dataclass
+class Run:
+    """The parts of a run, and how far it is.
+
+    Args:
+        files: its directory, locked.
+        world: its processes.
+        interruption: whether it was asked to stop.
+        learner: model, optimizer and averages.
+        loader: training batches.
+        evaluator: scores ``learner.evaluated_model``.
+        guard: stops the run at a loss that is not finite.
+        keeper: writes checkpoints.
+        log: terminal and TensorBoard.
+        checkpoints: when to save.
+        accumulate: parts of a step in each process.
+        pictures: validation images to draw.
+        step: steps done.
+        best: score of best.pt; None where there is none.
+        best_step: the step of best.pt.
+    """
+
+    files: RunDir
+    world: World
+    interruption: Interruption
+    learner: Learner
+    loader: TrainLoader
+    evaluator: Evaluator
+    guard: LossGuard
+    keeper: Keeper
+    log: RunLog
+    checkpoints: Checkpoints
+    accumulate: int = 1
+    pictures: int = 0
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+
+    def go(self) -> Metrics:
+        """Train from ``step`` on and evaluate; returns the metrics of the last evaluation."""
+        steps = self.learner.schedule.steps
+        with self.log, self._failures_reported():
+            done = self.world.share(lambda: self.files.evaluated() == self.step)
+            finished = self._due(self.step) and not done and self._evaluate(self.step)
+            if not finished and self.step < steps and not self._out_of_patience(self.step):
+                self._train()
+        return self.world.share(self._metrics)
+
+    def _metrics(self) -> Metrics:
+        metrics: Metrics = json.loads((self.files.path / "metrics.json").read_text())
+        return metrics
+
+    def _train(self) -> None:
+        with closing(self.loader.batches(self.step)) as batches:
+            train(
+                self.learner,
+                batches,
+                self.world,
+                self.guard,
+                self.log,
+                lambda: self.interruption.requested,
+                self._after_step,
+                self.step,
+                self.accumulate,
+            )
+
+    @contextmanager
+    def _failures_reported(self) -> Iterator[None]:
+        """Turns a bad loss and a batch that cannot be loaded into an error that says what to do next."""
+        try:
+            try:
+                yield
+            except BatchError as error:
+                # Between two steps the state is whole, so a single process can save it. Several cannot meet any more.
+                stored = self.files.stored()
+                if self.world.size == 1 and self.step and (stored is None or stored[1]["step"] < self.step):
+                    self.keeper.save(self.step, self.best)
+                message = f"{error}; {self.files.kept()}"
+                # The signal that asked the run to stop may itself have ended the worker.
+                raise (Interrupted if self.interruption.requested else UserError)(message) from error
+        except LossError as error:
+            raise UserError(self.keeper.failure(error)) from error
+
+    def _after_step(self, step: int, report: Report | None) -> bool:
+        """Save, and evaluate, where it is time to; returns whether training ends here.
+
+        The checkpoint is written first, so that a run that is stopped while it evaluates loses nothing.
+        """
+        self.step = step
+        alone = self.world.size == 1 and self.interruption.requested
+        stop = alone or (report is not None and report.stop)  # several processes all know one step later
+        if stop or self._due(step) or step % self.checkpoints.every == 0:
+            settled = self.keeper.save(step, self.best)  # of this very step
+            stop = stop or (settled is not None and settled.stop)
+        if stop:
+            steps = self.learner.schedule.steps
+            raise Interrupted(f"saved at step {step} of {steps} in {self.files.path}")
+        return self._due(step) and self._evaluate(step)
+
+    def _due(self, step: int) -> bool:
+        """Whether the model is evaluated after ``step``."""
+        every = self.evaluator.settings.every
+        return step == self.learner.schedule.steps or bool(every and step and step % every == 0)
+
+    def _evaluate(self, step: int) -> bool:
+        """Score the validation set and keep the best weights; returns whether training ends here.
+
+        metrics.json and best.pt are written first. Tables and pictures come after them, and their failure is a warning.
+        """
+        self.world.share_buffers(self.evaluator.model)
+        with self.learner.evaluating():
+            parts = self.world.gather(self._detect())
+        if self.world.share(lambda: any(part is None for part in parts)):
+            raise Interrupted("while evaluating; the checkpoint is that of the last step")
+        whole = [part for part in parts if part is not None]
+        metrics = self.world.share(lambda: self.evaluator.score(whole, self.files.path, f"step {step}"))
+        self.log.metrics(step, metrics)
+        score = self._score(metrics)
+        if self.best is None or (score is not None and score > self.best):
+            self.best, self.best_step = -1.0 if score is None else score, step
+            self.keeper.save_best(step, self.best)
+        if self.world.is_main:
+            self.evaluator.write_extras(self.files.path, self.pictures)
+            attempt("TensorBoard's picture", lambda: self._show(step))
+            self.files.note_evaluated(step)
+        return self._out_of_patience(step)
+
+    def _detect(self) -> Found | None:
+        """This process's results; None where it was asked to stop, so that all processes can stop together."""
+        try:
+            return self.evaluator.detect(lambda: self.interruption.requested)
+        except Interrupted:
+            return None
+
+    def _score(self, metrics: Metrics) -> float | None:
+        """What best.pt is chosen by: ``best_by``, else AP of the masks, or of what there is."""
+        if self.evaluator.settings.best_by is None:
+            return next(iter([*metrics.values()][-1].values()))
+        kind, _, name = self.evaluator.settings.best_by.partition("/")
+        return metrics[kind][name]
+
+    def _show(self, step: int) -> None:
+        if self.evaluator.picture is not None:
+            self.log.picture(step, "ground truth | predictions", self.evaluator.picture)
+
+    def _out_of_patience(self, step: int) -> bool:
+        """Whether too many evaluations were no better than the best one."""
+        patience, every = self.evaluator.settings.patience, self.evaluator.settings.every
+        if not patience or self.best is None or step - self.best_step < patience * every:
+            return False
+        console.print(f"no better evaluation since step {self.best_step}: training ends at step {step}")
+        return True

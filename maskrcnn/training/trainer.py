@@ -1,0 +1,328 @@
+"""`maskrcnn.Trainer`: a model and two data sets to a run directory with its checkpoints and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from maskrcnn.console import console
+from maskrcnn.data.dataset import Dataset, check_same_categories
+from maskrcnn.data.loader import EvalLoader, TrainLoader
+from maskrcnn.data.transforms import Transform
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation.evaluator import Evaluator, Metrics
+from maskrcnn.evaluation.settings import Evaluation
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.precision import Precision
+from maskrcnn.prediction.predictor import PAPER
+from maskrcnn.training.devices import open_device
+from maskrcnn.training.distributed import World, joined
+from maskrcnn.training.guard import LossGuard
+from maskrcnn.training.interruption import Interruption
+from maskrcnn.training.keeper import Keeper
+from maskrcnn.training.learner import Learner, set_random_state
+from maskrcnn.training.logging import RunLog, peak_memory_mib
+from maskrcnn.training.provenance import note_session
+from maskrcnn.training.recipe import CHANGEABLE, Recipe, check_resumable, data_summary, flat, plain, settings
+from maskrcnn.training.run import Run
+from maskrcnn.training.run_dir import RunDir, open_run_dir
+from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.settings import Checkpoints, Log
+
+
+class Trainer:
+    """Trains a model, evaluates it, and keeps everything in one run directory.
+
+    Run the same script again to resume: the run continues from its last checkpoint. It works in one process, in a
+    notebook and under torchrun, where ``batch_size`` is shared between the processes.
+
+    Args:
+        model: is trained in place.
+        train_set: images to learn from.
+        val_set: images to evaluate on.
+        run_dir: folder of the run; None makes runs/<date-time>.
+        steps: optimizer steps; None takes the schedule's.
+        batch_size: images in a step, over all processes; None takes the schedule's.
+        schedule: learning rate, optimizer and number of steps.
+        checkpoints: when to save.
+        evaluation: when and how to evaluate.
+        log: what to report.
+        train_transform: how training images are resized and augmented; None resizes as in testing and flips half of
+            them.
+        test_transform: how images are resized in testing; None takes the model's own ``preprocessing``, or a shorter
+            side of 800 pixels and a longer one of at most 1333.
+        train_loader: called with data set, transform and batch size; None is `TrainLoader`.
+        test_loader: the same for `EvalLoader`.
+        num_workers: processes that load data, where no loader is given.
+        metric: ``coco`` or ``voc``; None takes the data set's own.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: of the arithmetic; weights stay float32 (float64 for ``fp64``).
+        accumulate: compute each process's share of a batch in this many parts, one after the other, to save memory.
+        compile: compile backbone, pyramid and heads.
+        cuda_graphs: with ``compile`` on a GPU, also capture them.
+        seed: of the order of the images and of their augmentation.
+        recipe: what checkpoints say about the run; None derives it from the arguments.
+
+    Raises:
+        UserError: for settings that contradict each other, and for data that the model cannot learn from.
+    """
+
+    def __init__(
+        self,
+        model: MaskRCNN,
+        train_set: Dataset,
+        val_set: Dataset,
+        run_dir: str | Path | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        *,
+        schedule: Schedule | None = None,
+        checkpoints: Checkpoints | None = None,
+        evaluation: Evaluation | None = None,
+        log: Log | None = None,
+        train_transform: Transform | None = None,
+        test_transform: Transform | None = None,
+        train_loader: Callable[..., TrainLoader] | None = None,
+        test_loader: Callable[..., EvalLoader] | None = None,
+        num_workers: int = 0,
+        metric: str | None = None,
+        device: str | torch.device = "auto",
+        precision: Precision = "fp32",
+        accumulate: int = 1,
+        compile: bool = False,
+        cuda_graphs: bool = False,
+        seed: int = 0,
+        recipe: Recipe | None = None,
+    ) -> None:
+        given: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
+        self.schedule = replace(schedule or Schedule(), **{k: v for k, v in given.items() if v is not None})
+        self.checkpoints, self.log = checkpoints or Checkpoints(), log or Log()
+        self.evaluation = evaluation or Evaluation()
+        self.model, self.run_dir = model, run_dir
+        self.train_set, self.val_set = train_set, val_set
+        self.test_transform = test_transform or _transform_of(model)
+        self.train_transform = train_transform or replace(self.test_transform, horizontal_flip=0.5)
+        divisor = 32 if model.preprocessing is None else model.preprocessing.size_divisor
+        loading: dict[str, Any] = {"num_workers": num_workers, "size_divisor": divisor}
+        self.train_loader = train_loader or partial(TrainLoader, **loading)
+        self.test_loader = test_loader or partial(EvalLoader, **loading)
+        self.metric, self.device, self.precision = metric, open_device(device), precision
+        self.accumulate, self.compile, self.cuda_graphs, self.seed = accumulate, compile, cuda_graphs, seed
+        self._check()
+        self.recipe = recipe or self._recipe()
+
+    def fit(self) -> Metrics:
+        """Train to the last step, or resume and do so; returns the metrics of the last evaluation.
+
+        Raises:
+            Interrupted: after SIGTERM or Ctrl-C, once a checkpoint of the last step is written.
+            UserError: for a run directory in use or of another run, a loss that is not finite, and faults in the data.
+        """
+        interruption = Interruption("stopping after this step, with a checkpoint")
+        with joined(self.device) as world, interruption.watched():
+            files = RunDir(world.share(lambda: open_run_dir(self.run_dir)), self.checkpoints.keep)
+            self.run_dir = files.path
+            world.share(files.lock)
+            try:
+                run = self._run(files, world, interruption)
+                if self.compile:
+                    run.learner.compile(self.cuda_graphs)
+                metrics = run.go()
+            finally:
+                files.unlock()
+            console.print(f"done: {files.path}; peak memory {peak_memory_mib() / 1024:.2f} GiB")
+            return metrics
+
+    def evaluate(self) -> Metrics:
+        """Score the model as it is on ``val_set``; metrics.json and predictions.json go into the run directory."""
+        with joined(self.device) as world:
+            folder = world.share(lambda: open_run_dir(self.run_dir))
+            evaluator = self._evaluator(self._placed_model(), world)
+            parts = world.gather(evaluator.detect())
+            metrics = world.share(lambda: evaluator.score(parts, folder, "evaluation"))
+            if world.is_main:
+                evaluator.write_extras(folder, self.log.images)
+            return metrics
+
+    def _run(self, files: RunDir, world: World, interruption: Interruption) -> Run:
+        """The run as it begins in this process: new, or with the state of its last checkpoint."""
+        data = {"train": data_summary(self.train_set), "val": data_summary(self.val_set)}
+        stored = world.share(files.newest)
+        if stored is not None:
+            check = (self.recipe.stored, data, self.schedule.steps, files.path)
+            world.share(lambda: check_resumable(stored, *check))
+        model = self._placed_model()
+        world.share_weights(model)
+        learner = Learner(model, self.schedule, self.device, self.precision)
+        # The weights are the same in all processes, but stochastic depth must drop other rows in each.
+        if world.rank:
+            torch.manual_seed(self.seed + world.rank)
+        step, best = (0, (None, 0)) if stored is None else _restore(learner, stored, files, world)
+        guard = LossGuard(self.device, self.schedule.max_loss)
+        self._announce(files, world, step)
+        return Run(
+            files=files,
+            world=world,
+            interruption=interruption,
+            learner=learner,
+            loader=self._train_loader(world),
+            evaluator=self._evaluator(learner.evaluated_model, world),
+            guard=guard,
+            keeper=Keeper(files, learner, guard, world, {"config": self.recipe.stored, "data": data}),
+            log=self._log(files, world, step),
+            checkpoints=self.checkpoints,
+            accumulate=self.accumulate,
+            pictures=self.log.images,
+            step=step,
+            best=best[0],
+            best_step=best[1],
+        )
+
+    def _placed_model(self) -> MaskRCNN:
+        if self.precision == "fp64":
+            self.model.double()
+        return self.model.to(self.device).to(memory_format=torch.channels_last)
+
+    def _train_loader(self, world: World) -> TrainLoader:
+        return self.train_loader(
+            self.train_set,
+            self.train_transform,
+            self.schedule.part_size(world.size, self.accumulate),
+            seed=self.seed,
+            rank=world.rank,
+            world_size=world.size,
+            accumulate=self.accumulate,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _evaluator(self, model: MaskRCNN, world: World) -> Evaluator:
+        loader = self.test_loader(
+            self.val_set,
+            self.test_transform,
+            self.evaluation.batch_size,
+            rank=world.rank,
+            world_size=world.size,
+            num_images=self.evaluation.num_images,
+            pin_memory=self.device.type == "cuda",
+        )
+        chosen = (self.device, self.evaluation, self.metric, self.precision, world.size)
+        return Evaluator(model, self.val_set, loader, *chosen)
+
+    def _log(self, files: RunDir, world: World, step: int) -> RunLog:
+        return RunLog(
+            files.path,
+            step,
+            self.schedule.steps,
+            self.schedule.batch_size,
+            self.log.every,
+            self.log.histograms,
+            self.log.profile,
+            self.log.wandb,
+            active=world.is_main,
+        )
+
+    def _announce(self, files: RunDir, world: World, step: int) -> None:
+        """Write config.yaml, note what the run is made with, and print how it trains."""
+        schedule, size = self.schedule, world.size
+        if world.is_main:
+            text = yaml.safe_dump(self.recipe.resolved, sort_keys=False, allow_unicode=True)
+            (files.path / "config.yaml").write_text(text)
+            leaves = flat(self.recipe.resolved)
+            note_session(files.path, step, {key: leaves.get(key) for key in CHANGEABLE})
+        part = schedule.part_size(size, self.accumulate)
+        split = f" ({size} processes x {self.accumulate} parts x {part} images)"
+        console.print(
+            f"{schedule.steps} steps of {schedule.batch_size} images{split if size * self.accumulate > 1 else ''}, "
+            f"learning rate {schedule.lr:g} x {schedule.batch_size}/{schedule.lr_batch_size} = "
+            f"{schedule.scaled_lr:g}, {self.precision} on {self.device}"
+        )
+        if schedule.doubt is not None:
+            console.print(schedule.doubt, style="yellow")
+
+    def _recipe(self) -> Recipe:
+        """The arguments as plain values, in the form of a command's config."""
+        values: dict[str, Any] = {
+            "model": getattr(self.model, "recipe", None),
+            "num_classes": len(self.train_set.categories),
+            "categories": plain(self.train_set.categories),
+            "seed": self.seed,
+            "precision": self.precision,
+            "accumulate": self.accumulate,
+            "metric": self.metric,
+            "schedule": settings(self.schedule),
+            "checkpoint": settings(self.checkpoints),
+            "evaluation": settings(self.evaluation),
+            "log": settings(self.log),
+            "data": {
+                "train_transform": plain(self.train_transform),
+                "test_transform": plain(self.test_transform),
+                "train_loader": plain(self.train_loader),
+                "test_loader": plain(self.test_loader),
+            },
+        }
+        return Recipe(values, values)
+
+    def _check(self) -> None:
+        check_together(self.evaluation, self.device, self.compile, self.cuda_graphs, self.accumulate)
+        check_learnable(self.model, self.train_set, self.val_set)
+
+
+def _restore(
+    learner: Learner, stored: dict[str, Any], files: RunDir, world: World
+) -> tuple[int, tuple[float | None, int]]:
+    """Take up a checkpoint: its step, and score and step of best.pt."""
+    learner.restore(stored)
+    if world.rank < len(stored["random_states"]):
+        set_random_state(stored["random_states"][world.rank])
+    return int(stored["step"]), world.share(files.best)
+
+
+def _transform_of(model: MaskRCNN) -> Transform:
+    return PAPER if model.preprocessing is None else Transform.of(model.preprocessing)
+
+
+def check_together(
+    evaluation: Evaluation, device: torch.device, compile: bool, cuda_graphs: bool, accumulate: int
+) -> None:
+    """Raise UserError for settings that are right by themselves, but not with each other."""
+    if evaluation.patience and not evaluation.every:
+        raise UserError(
+            f"evaluation.patience={evaluation.patience} counts evaluations, but with evaluation.every=0 there "
+            "is one, at the end: set evaluation.every to the steps between two"
+        )
+    if not cuda_graphs:
+        return
+    if device.type != "cuda":
+        raise UserError(f"cuda_graphs=true needs a GPU, but the run is on {device}: leave it out")
+    if not compile:
+        raise UserError("cuda_graphs=true captures what compile=true compiles: set that too")
+    if accumulate > 1:
+        raise UserError(
+            f"cuda_graphs=true with accumulate={accumulate}: torch's graphs write over gradients that are still "
+            "to be added to (pytorch issue 169545); set accumulate=1"
+        )
+
+
+def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset) -> None:
+    """Raise UserError where the model could not learn from the annotations, or could not be scored on them."""
+    check_same_categories(train_set, val_set)
+    classes = {head.num_classes for head in (model.box_head, model.mask_head) if head is not None}
+    if classes and classes != {len(train_set.categories)}:
+        raise UserError(
+            f"the model has num_classes={min(classes)}, but the data set has {len(train_set.categories)} categories"
+        )
+    if (objects := int(train_set.num_objects.sum())) == train_set.num_crowds:
+        marked = f": all {objects} are marked iscrowd=1" if objects else ""
+        raise UserError(f"the training annotations hold no object to learn from{marked}")
+    for split, dataset in (("training", train_set), ("validation", val_set)):
+        lacking = dataset.num_objects.any() and not dataset.has_masks
+        if model.mask_head is not None and lacking:
+            raise UserError(
+                f"the {split} annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
+            )
