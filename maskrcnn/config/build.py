@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn.config import compose as configs
 from maskrcnn.config.pretrained import drop_pretrained
+from maskrcnn.config.trained import ForPrediction, check_buildable, load_weights
+from maskrcnn.config.trained import load_for_prediction as load_for_prediction
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile
-from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.keypoints import oks_sigmas
 from maskrcnn.models.detector import MaskRCNN
-from maskrcnn.models.precision import Precision
 from maskrcnn.training import checkpoint
 from maskrcnn.training.devices import open_device as open_device
 from maskrcnn.training.recipe import Recipe
@@ -106,6 +106,7 @@ def load_trained(
     trust: also call constructors that its config names outside of the project (your own operators, say).
     """
     content = checkpoint.load_model(path)
+    check_buildable(path, content["config"])
     config = OmegaConf.create(content["config"])
     if not trust and (foreign := configs.foreign_targets(config)):
         raise UserError(
@@ -115,25 +116,12 @@ def load_trained(
     drop_pretrained(config)
     config = configs.override_config(config, overrides, schema)
     model = build_model(config)
-    try:
-        model.load_state_dict(content["model"] if content.get("ema") is None else content["ema"])
-    except RuntimeError as error:
-        raise UserError(f"checkpoint {path} does not fit the model of its config: {error}") from error
+    load_weights(model, path, content)
     return config, model, content["step"]
 
 
-class ForPrediction(NamedTuple):
-    """What a checkpoint says of how its model is to be shown pictures. categories: by label, ``id`` and ``name``."""
-
-    model: MaskRCNN
-    transform: Transform
-    categories: list[dict[str, Any]]
-    precision: Precision
-    size_divisor: int
-
-
-def load_for_prediction(path: str, overrides: Sequence[str] = (), trust: bool = False) -> ForPrediction:
-    """The model of a checkpoint of tools/train.py, arguments as in `load_trained`, and what it was tested with."""
+def load_configured(path: str, overrides: Sequence[str], trust: bool) -> ForPrediction:
+    """`load_for_prediction` for a config that Hydra builds."""
     config, model, _ = load_trained(path, list(overrides), configs.Train, trust)
     return ForPrediction(
         model,

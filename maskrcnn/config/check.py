@@ -11,14 +11,17 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from hydra.utils import get_object
 
+from maskrcnn.config.trained import BUILDERS
 from maskrcnn.errors import Bounds, UserError
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
 
 def is_own(target: str) -> bool:
-    """Whether a ``_target_`` is a class of a model's or a data set's parts or one of torch's layers, wherever it was
-    imported from: to make one executes nothing that a config could choose."""
+    """Whether a ``_target_`` is one of this project's parts or of torch's layers, wherever it was imported from.
+
+    Instantiating these classes, and calling the builders of models, cannot run arbitrary code.
+    """
     homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.")
     if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.")):
         return False
@@ -26,7 +29,9 @@ def is_own(target: str) -> bool:
         found = get_object(target)
     except ImportError:  # of another version of the project
         return False
-    return isinstance(found, type) and f"{found.__module__}.".startswith(homes)
+    return found in BUILDERS.values() or (
+        isinstance(found, type) and f"{found.__module__}.".startswith(homes)
+    )
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

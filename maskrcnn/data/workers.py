@@ -1,12 +1,10 @@
-"""The processes that load data: how they are started, outlive signals, and how their death is told."""
+"""The processes that load data: how they are started, how they end, and how their death is reported."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -14,6 +12,9 @@ from torch.utils.data import DataLoader
 
 from maskrcnn.data.order import Ticket
 from maskrcnn.errors import UserError
+
+# A run that was asked to stop still needs its workers' batches; by then it has saved and ended.
+SECONDS_AFTER_SIGTERM = 30
 
 
 class Fetch(Protocol):
@@ -23,11 +24,15 @@ class Fetch(Protocol):
 
 
 class BatchError(UserError):
-    """A batch cannot be had: a file cannot be read, or a process that loads data died."""
+    """A batch cannot be loaded: a file cannot be read, or a worker died."""
+
+
+class FetchError(Exception):
+    """The code of a data set or a transform failed; the message or the cause holds its traceback."""
 
 
 class _Failure(NamedTuple):
-    """A UserError on its way out of a worker; torch would bury its words in the worker's traceback."""
+    """A UserError on its way out of a worker; torch would bury its message in the worker's traceback."""
 
     message: str
 
@@ -43,14 +48,12 @@ class _Batches(torch.utils.data.Dataset[Any]):
             return self._fetch(tickets)
         except UserError as error:
             return _Failure(str(error))
+        except Exception as error:  # of a type of its own: a RuntimeError would look like a dead worker's
+            raise FetchError(f"{type(error).__name__}: {error}") from error
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-# A run that was asked to stop still takes its workers' batches; by then it has saved and gone.
-SECONDS_AFTER_SIGTERM = 30
 
 
 def _outlive_signals(worker: int) -> None:
@@ -59,45 +62,18 @@ def _outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
 
 
-class _Deaths:
-    """Tells of a dead worker where a batch is waited for.
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The loader's batches, without the SIGCHLD handler that torch sets.
 
-    torch's own handler of SIGCHLD raises in whatever frame runs: within an update, or while a file is written. Once
-    taken over, it is so for all loaders of the process.
+    That handler raises in whatever frame runs, even within an update of the weights. Without it, a worker's death is
+    noticed where the next batch is waited for.
     """
-
-    def __init__(self) -> None:
-        self._tell: Callable[[int, FrameType | None], Any] | None = None
-        self._waiting = self._noted = False
-
-    def take_over(self) -> None:
-        """Stand in for torch's handler, which it sets once in a process: with the first workers it starts."""
-        handler = signal.getsignal(signal.SIGCHLD)
-        in_main = threading.current_thread() is threading.main_thread()
-        if self._tell is None and in_main and callable(handler):
-            self._tell = handler
-            signal.signal(signal.SIGCHLD, self._note)
-
-    @contextmanager
-    def told(self) -> Iterator[None]:
-        """Within it torch's RuntimeError is raised, of workers that died before too."""
-        self._waiting = True
-        try:
-            if self._noted:
-                self._note(signal.SIGCHLD, None)
-            yield
-        finally:
-            self._waiting = False
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._noted = not self._waiting
-        if self._waiting and self._tell is not None:
-            self._waiting = False  # another death does not disturb what is done on the way out
-            self._tell(number, frame)
-            self._waiting = True
-
-
-_deaths = _Deaths()
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+    return batches
 
 
 def read_ahead(
@@ -107,10 +83,18 @@ def read_ahead(
     pin_memory: bool | None,
     seed: int,
 ) -> Iterator[Any]:
-    """What ``fetch`` makes of the tickets, made by ``num_workers`` processes ahead of time; by this one with 0.
+    """What ``fetch`` makes of the tickets, in order.
 
-    seed: of what a transform may draw in a worker beside its own numbers. Raises BatchError, and that here alone: a
-    worker's death does not disturb what is done with the batches.
+    Args:
+        fetch: makes a batch.
+        tickets: of the batches.
+        num_workers: processes that load ahead of time; 0 loads in this one.
+        pin_memory: copy batches into page-locked memory; None does so where CUDA is.
+        seed: of what a transform may draw in a worker besides its own numbers.
+
+    Raises:
+        BatchError: if ``fetch`` raises a UserError, or a worker dies.
+        FetchError: if ``fetch`` raises anything else.
     """
     pin = torch.cuda.is_available() if pin_memory is None else pin_memory
     loader: DataLoader[Any] = DataLoader(
@@ -124,26 +108,20 @@ def read_ahead(
         # Without one torch takes the workers' seed from the numbers that the model draws from.
         generator=torch.Generator().manual_seed(seed),
     )
-    try:
-        with _deaths.told():
-            batches = iter(loader)
-            if num_workers:
-                _deaths.take_over()
-        while True:
-            with _deaths.told():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            if isinstance(batch, _Failure):
-                raise BatchError(batch.message)
-            yield batch
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # A process that dies within a batch also leaves a closed connection behind, which may be met first.
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
-            raise
-        reason = str(error) or "its connection is closed"
-        raise BatchError(
-            f"a process that loads data died ({reason}); most often the machine ran out of memory, "
-            f"or of shared memory in /dev/shm: lower the number of workers (now {num_workers}); with 0 the "
-            "data is loaded in this process"
-        ) from error
+    batches = _started(loader)
+    while True:
+        try:
+            batch = next(batches, None)
+        # A worker that dies within a batch also leaves a closed connection, which may be noticed first.
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            reason = str(error) or "its connection is closed"
+            raise BatchError(
+                f"a process that loads data died ({reason}); most often the machine ran out of memory, "
+                f"or of shared memory in /dev/shm: lower the number of workers (now {num_workers}); with 0 the "
+                "data is loaded in this process"
+            ) from error
+        if batch is None:
+            return
+        if isinstance(batch, _Failure):
+            raise BatchError(batch.message)
+        yield batch

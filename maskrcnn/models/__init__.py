@@ -1,0 +1,70 @@
+"""The network and its parts, imported lazily: ``from maskrcnn.models import FPN, RPN, Anchors, MaskRCNN``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from maskrcnn.models.anchors import Anchors
+    from maskrcnn.models.backbones.resnet import Res5Trunk, ResNet
+    from maskrcnn.models.backbones.torchvision import TorchvisionBackbone
+    from maskrcnn.models.builders import faster_rcnn, mask_rcnn
+    from maskrcnn.models.detector import MaskRCNN, Sampler
+    from maskrcnn.models.heads.box import BoxHead, TwoFCTrunk
+    from maskrcnn.models.heads.keypoint import KeypointHead
+    from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
+    from maskrcnn.models.heads.trunks import ConvFCTrunk
+    from maskrcnn.models.pyramids import FPN, SingleMap
+    from maskrcnn.models.roi_pooling import RoIOp, RoIPooler
+    from maskrcnn.models.rpn import RPN
+
+__all__ = [
+    "FPN",
+    "RPN",
+    "Anchors",
+    "BoxHead",
+    "ConvFCTrunk",
+    "ConvTrunk",
+    "FCNPredictor",
+    "KeypointHead",
+    "MLPPredictor",
+    "MaskHead",
+    "MaskRCNN",
+    "Res5Trunk",
+    "ResNet",
+    "RoIOp",
+    "RoIPooler",
+    "Sampler",
+    "SingleMap",
+    "TorchvisionBackbone",
+    "TwoFCTrunk",
+    "faster_rcnn",
+    "mask_rcnn",
+]
+
+_MODULES = {
+    "anchors": ["Anchors"],
+    "backbones.resnet": ["Res5Trunk", "ResNet"],
+    "backbones.torchvision": ["TorchvisionBackbone"],
+    "builders": ["faster_rcnn", "mask_rcnn"],
+    "detector": ["MaskRCNN", "Sampler"],
+    "heads.box": ["BoxHead", "TwoFCTrunk"],
+    "heads.keypoint": ["KeypointHead"],
+    "heads.mask": ["ConvTrunk", "FCNPredictor", "MLPPredictor", "MaskHead"],
+    "heads.trunks": ["ConvFCTrunk"],
+    "pyramids": ["FPN", "SingleMap"],
+    "roi_pooling": ["RoIOp", "RoIPooler"],
+    "rpn": ["RPN"],
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maskrcnn.models' has no attribute {name!r}")
+    return getattr(import_module(f"maskrcnn.models.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

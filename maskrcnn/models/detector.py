@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,9 @@ class MaskRCNN(nn.Module):
     preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
     take it from the data's config instead.
     """
+
+    # How `maskrcnn.models.builders` made the model, as plain values; None for a model of other making.
+    recipe: dict[str, Any] | None = None
 
     def __init__(
         self,

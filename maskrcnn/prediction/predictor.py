@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import maskrcnn
 from maskrcnn.data.images import Pixels
 from maskrcnn.data.keypoints import mirror_order
 from maskrcnn.data.transforms import Transform
@@ -58,11 +59,7 @@ class Predictor:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: a batch has at least one image")
         if isinstance(model, str | Path):
-            from maskrcnn.config.build import (
-                load_for_prediction,
-            )  # knows Hydra, which a model in memory does not need
-
-            loaded = load_for_prediction(str(model), overrides, trust_checkpoint)
+            loaded = maskrcnn.load_for_prediction(str(model), overrides, trust_checkpoint)
             model, precision, size_divisor = loaded.model, loaded.precision, loaded.size_divisor
             transform, categories = transform or loaded.transform, categories or loaded.categories
         elif overrides:

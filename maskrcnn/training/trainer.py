@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from maskrcnn.console import console
+from maskrcnn.data.adapter import Samples, adapt
 from maskrcnn.data.dataset import Dataset, check_same_categories
 from maskrcnn.data.loader import EvalLoader, TrainLoader
 from maskrcnn.data.transforms import Transform
@@ -44,7 +45,8 @@ class Trainer:
 
     Args:
         model: is trained in place.
-        train_set: images to learn from.
+        train_set: images to learn from: a `Dataset`, or any map-style data set that returns torchvision's
+            ``(image, target)``, see `maskrcnn.data.adapter.Samples`.
         val_set: images to evaluate on.
         run_dir: folder of the run; None makes runs/<date-time>.
         steps: optimizer steps; None takes the schedule's.
@@ -67,6 +69,7 @@ class Trainer:
         compile: compile backbone, pyramid and heads.
         cuda_graphs: with ``compile`` on a GPU, also capture them.
         seed: of the order of the images and of their augmentation.
+        classes: names of the labels 1, 2, ... of a torchvision-style data set.
         recipe: what checkpoints say about the run; None derives it from the arguments.
 
     Raises:
@@ -76,8 +79,8 @@ class Trainer:
     def __init__(
         self,
         model: MaskRCNN,
-        train_set: Dataset,
-        val_set: Dataset,
+        train_set: Dataset | Samples,
+        val_set: Dataset | Samples,
         run_dir: str | Path | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
@@ -98,6 +101,7 @@ class Trainer:
         compile: bool = False,
         cuda_graphs: bool = False,
         seed: int = 0,
+        classes: Sequence[str] | None = None,
         recipe: Recipe | None = None,
     ) -> None:
         given: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
@@ -105,7 +109,7 @@ class Trainer:
         self.checkpoints, self.log = checkpoints or Checkpoints(), log or Log()
         self.evaluation = evaluation or Evaluation()
         self.model, self.run_dir = model, run_dir
-        self.train_set, self.val_set = train_set, val_set
+        self.train_set, self.val_set = (adapt(s, num_classes(model), classes) for s in (train_set, val_set))
         self.test_transform = test_transform or _transform_of(model)
         self.train_transform = train_transform or replace(self.test_transform, horizontal_flip=0.5)
         divisor = 32 if model.preprocessing is None else model.preprocessing.size_divisor
@@ -248,7 +252,7 @@ class Trainer:
     def _recipe(self) -> Recipe:
         """The arguments as plain values, in the form of a command's config."""
         values: dict[str, Any] = {
-            "model": getattr(self.model, "recipe", None),
+            "model": self.model.recipe,
             "num_classes": len(self.train_set.categories),
             "categories": plain(self.train_set.categories),
             "seed": self.seed,
@@ -283,6 +287,12 @@ def _restore(
     return int(stored["step"]), world.share(files.best)
 
 
+def num_classes(model: MaskRCNN) -> int:
+    """K of the heads; 1 for a proposal network, which knows objects alone."""
+    head = model.box_head or model.mask_head
+    return 1 if head is None else head.num_classes
+
+
 def _transform_of(model: MaskRCNN) -> Transform:
     return PAPER if model.preprocessing is None else Transform.of(model.preprocessing)
 
@@ -312,14 +322,16 @@ def check_together(
 def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset) -> None:
     """Raise UserError where the model could not learn from the annotations, or could not be scored on them."""
     check_same_categories(train_set, val_set)
-    classes = {head.num_classes for head in (model.box_head, model.mask_head) if head is not None}
-    if classes and classes != {len(train_set.categories)}:
+    found = len(train_set.categories)
+    if (model.box_head or model.mask_head) is not None and num_classes(model) != found:
         raise UserError(
-            f"the model has num_classes={min(classes)}, but the data set has {len(train_set.categories)} categories"
+            f"the model has num_classes={num_classes(model)}, but the data set has {found} categories"
         )
     if (objects := int(train_set.num_objects.sum())) == train_set.num_crowds:
         marked = f": all {objects} are marked iscrowd=1" if objects else ""
         raise UserError(f"the training annotations hold no object to learn from{marked}")
+    if model.keypoint_head is not None and not train_set.num_keypoints:
+        raise UserError("the model has a keypoint head, but the data set has no keypoints")
     for split, dataset in (("training", train_set), ("validation", val_set)):
         lacking = dataset.num_objects.any() and not dataset.has_masks
         if model.mask_head is not None and lacking:

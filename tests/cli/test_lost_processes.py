@@ -1,4 +1,4 @@
-"""A process that loads data dies, or another process of the run: it is said in words, and no finished step is lost."""
+"""A process that loads data dies: the error says so, and no finished step is lost."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ from maskrcnn.cli import propose, train
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.training import checkpoint, loop
-from maskrcnn.training.distributed import World
-from maskrcnn.training.learner import random_state
-from tests.cli.test_train import a_run
-from tests.training.test_run_dir import other_process
+from maskrcnn.training.run import Run
 
 DIED = "a process that loads data died"
 
@@ -97,16 +94,16 @@ def test_after_a_signal_that_came_while_a_batch_was_waited_for(
     tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The workers end some time after the signal; the run must not end without its third step."""
-    step = train.Run._after_step
+    step = Run._after_step
 
-    def struck(self: train.Run, number: int, report: Any) -> bool:
+    def struck(self: Run, number: int, report: Any) -> bool:
         over = step(self, number, report)
         if number == 3:
             os.kill(os.getpid(), signal.SIGTERM)
             kill_workers()
         return over
 
-    monkeypatch.setattr(train.Run, "_after_step", struck)
+    monkeypatch.setattr(Run, "_after_step", struck)
     with pytest.raises(Interrupted, match=r"last\.pt holds step 3"):
         train.main([*tiny, "checkpoint.every=1000", "data.num_workers=1", f"run_dir={tmp_path}"])
     assert checkpoint.load_model(tmp_path / "last.pt")["step"] == 3
@@ -131,7 +128,7 @@ def test_while_evaluating_the_last_step_is_what_the_run_goes_on_from(
             with pytest.raises(Interrupted if signalled else UserError) as caught:
                 train.main(arguments)
         assert signalled or f"{DIED}" in str(caught.value)
-        assert signalled or "last.pt holds step 6; the same command goes on from there" in str(caught.value)
+        assert signalled or "last.pt holds step 6; the same command resumes from there" in str(caught.value)
         times.append((tmp_path / "last.pt").stat().st_mtime_ns)
     assert times[0] == times[1]
     train.main(arguments)
@@ -146,70 +143,3 @@ def test_the_tools_that_evaluate_say_so(
     settings = ["data.num_workers=1", "evaluation.batch_size=1", "threads=1"]
     with pytest.raises(UserError, match=DIED):
         tool.main([f"checkpoint={run / 'last.pt'}", f"run_dir={tmp_path}", *settings])
-
-
-def after_five_steps(tiny: Sequence[str], tmp_path: Path, rank: int = 0) -> train.Run:
-    """One of two processes."""
-    run = a_run(tiny, tmp_path, World(rank, size=2), "model.backbone.norm=gn")
-    run.step = 5
-    return run
-
-
-def lose_the_other(run: train.Run) -> str:
-    """What the process says."""
-    with pytest.raises(UserError, match="lost another one") as caught, run._in_words():
-        raise RuntimeError("Connection closed by peer")
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_lost_process_leaves_a_checkpoint_where_the_update_cannot_have_begun(
-    tiny: Sequence[str], tmp_path: Path, device: str
-) -> None:
-    """On a GPU the update may be queued on gradients that were never whole."""
-    run = after_five_steps(tiny, tmp_path)
-    run.device = torch.device(device)
-    words = lose_the_other(run)
-    assert (tmp_path / "last.pt").exists() == (device == "cpu")
-    assert ("last.pt holds step 5" in words) == (device == "cpu")
-    assert ("begin anew" in words) == (device == "cpu")
-    assert ("there is no checkpoint yet" in words) == (device == "cuda")
-
-
-def test_a_lost_process_does_not_replace_a_checkpoint_that_knows_more(
-    tiny: Sequence[str], tmp_path: Path
-) -> None:
-    """Lost in an evaluation: the checkpoint before it has the random states of both processes."""
-    run = after_five_steps(tiny, tmp_path)
-    run.files.save_last(run.keeper.content(5, None, [random_state(), random_state()]))
-    assert "begin anew" not in lose_the_other(run)
-    assert len(checkpoint.load(tmp_path / "last.pt")["random_states"]) == 2
-
-
-@pytest.mark.parametrize("main_lives", [True, False])
-def test_without_the_main_process_another_one_writes(
-    tiny: Sequence[str], tmp_path: Path, main_lives: bool
-) -> None:
-    run = after_five_steps(tiny, tmp_path, rank=1)
-    main, _ = other_process(tmp_path)
-    if not main_lives:
-        main.kill()
-        main.wait()
-    words = lose_the_other(run)
-    assert ("unless another process" in words) == main_lives
-    assert (tmp_path / "last.pt").exists() != main_lives
-    assert ("last.pt holds step 5" in words) != main_lives
-    main.communicate()
-
-
-def test_a_lost_process_after_a_bad_loss_writes_no_checkpoint(tiny: Sequence[str], tmp_path: Path) -> None:
-    """The fifth step made no update, which is known in the sixth: no checkpoint, but what shows the step again."""
-    run = after_five_steps(tiny, tmp_path)
-    losses, none = torch.tensor([torch.nan]), torch.zeros(())
-    run.guard.note(losses)
-    run.guard.watch(5, ["a"], losses, none, none, [])
-    words = lose_the_other(run)
-    assert "the loss is not finite at step 5" in words
-    assert f"tools/replay.py step={tmp_path / 'failed_step_00000005.pt'}" in words
-    assert (tmp_path / "failed_step_00000005.pt").exists()
-    assert not (tmp_path / "last.pt").exists()

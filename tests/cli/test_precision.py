@@ -14,6 +14,7 @@ import torch
 from maskrcnn.cli import train
 from maskrcnn.training import checkpoint
 from maskrcnn.training.guard import Report
+from maskrcnn.training.run import Run
 from tests.cli.test_survival import ROOT, TOOL, assert_same_bits, environment, weights
 from tests.training.test_loop import resident_mib
 
@@ -76,7 +77,7 @@ def test_compiling_without_a_compiler_is_refused_before_the_first_step(
 
 def peak(arguments: Sequence[str]) -> float:
     """GiB that a run of its own reports at its end, less what a process holds that has only begun."""
-    code = "import maskrcnn.cli.train as t; print(t.peak_memory_mib() / 1024)"
+    code = "import maskrcnn.cli.train, maskrcnn.training.logging as t; print(t.peak_memory_mib() / 1024)"
     commands = ([sys.executable, "-c", code], [sys.executable, *TOOL[1:], *arguments])
     printed = []
     for command in commands:
@@ -120,14 +121,14 @@ def test_memory_is_flat_over_evaluations_checkpoints_and_workers(
     """The least resident memory of 50 steps after the second evaluation, and of the last 50 of 800. In between are 14
     evaluations, 34 checkpoints and 85 epochs of two loading processes."""
     resident: list[float] = []
-    after_step = train.Run._after_step
+    after_step = Run._after_step
 
-    def noted(run: train.Run, step: int, report: Report | None) -> bool:
+    def noted(run: Run, step: int, report: Report | None) -> bool:
         ends = after_step(run, step, report)
         resident.append(resident_mib())
         return ends
 
-    monkeypatch.setattr(train.Run, "_after_step", noted)
+    monkeypatch.setattr(Run, "_after_step", noted)
     changed = ("schedule.steps", "checkpoint.every", "data.num_workers")
     kept = [a for a in tiny if not a.startswith(changed)]
     more = ["schedule.steps=800", "checkpoint.every=20", "data.num_workers=2", "evaluation.every=50"]

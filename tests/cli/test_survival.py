@@ -176,7 +176,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     train.main([*tiny, f"run_dir={tmp_path}"])
     printed = capsys.readouterr().out
     assert "last.pt cannot be read: it is damaged" in printed
-    assert "going on from step_00000004.pt instead" in printed
+    assert "resuming from step_00000004.pt instead" in printed
     assert "resuming from step 4 of 6" in printed
     assert_same_bits(weights(run), weights(tmp_path))
 

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,22 @@ from omegaconf import OmegaConf
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
+from maskrcnn.cli import eval as evaluate
 from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.errors import Interrupted, UserError
-from maskrcnn.evaluation.evaluator import Evaluator
+from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.training import checkpoint
+from maskrcnn.training import run as run_module
 from maskrcnn.training.distributed import World
 from maskrcnn.training.interruption import Interruption
+from maskrcnn.training.recipe import check_same_run
+from maskrcnn.training.run import Run
 from maskrcnn.training.run_dir import RunDir
+from maskrcnn.training.trainer import check_together
 
 
 def test_a_run_leaves_everything_behind(run: Path) -> None:
@@ -135,7 +141,7 @@ def test_what_a_failure_advises_may_be_changed_by_a_resumed_run(
         arguments += [*more, "checkpoint.every=1"]
         with pytest.MonkeyPatch.context() as patch:
             if step == 7:
-                patch.setattr(train.Run, "_after_step", stopped_after_saving)
+                patch.setattr(Run, "_after_step", stopped_after_saving)
             train.main(arguments)
         printed = capsys.readouterr().out
         assert [line in printed for line in changed] == [True] * 3
@@ -146,7 +152,7 @@ def test_what_a_failure_advises_may_be_changed_by_a_resumed_run(
         assert content["optimizer"]["param_groups"][0]["lr"] == pytest.approx(rate)
 
 
-def stopped_after_saving(self: train.Run, step: int, report: object) -> bool:
+def stopped_after_saving(self: Run, step: int, report: object) -> bool:
     self.step = step
     self.keeper.save(step, self.best)
     return True
@@ -186,13 +192,13 @@ def test_a_place_is_not_exchanged_for_what_is_none(key: str, before: str, now: s
     config = configs.compose_config("train", [])
     group, name = key.split(".")
     with pytest.raises(UserError, match=f"{key}: '{before}' before, '{now}' now"):
-        assembly.check_same_run(
-            OmegaConf.merge(config, {group: {name: now}}),
+        check_same_run(
+            assembly.plain(OmegaConf.merge(config, {group: {name: now}})),
             assembly.plain(OmegaConf.merge(config, {group: {name: before}})),
             Path(),
         )
-    moved = assembly.check_same_run(
-        OmegaConf.merge(config, {group: {name: "b"}}),
+    moved = check_same_run(
+        assembly.plain(OmegaConf.merge(config, {group: {name: "b"}})),
         assembly.plain(OmegaConf.merge(config, {group: {name: before}})),
         Path(),
     )
@@ -216,21 +222,28 @@ def test_a_resumed_run_does_not_keep_what_it_was_read_from(
         seen.append(sum(reference() is not None for reference in alive))
 
     monkeypatch.setattr(RunDir, "newest", remembered)
-    monkeypatch.setattr(train, "train", look)
+    monkeypatch.setattr(run_module, "train", look)
     train.main([*tiny, "schedule.steps=7", f"run_dir={tmp_path}"])
     assert len(alive) > 10
     assert seen == [0]
 
 
-def a_run(tiny: Sequence[str], tmp_path: Path, world: World, *changes: str) -> train.Run:
+def a_run(tiny: Sequence[str], tmp_path: Path, world: World, *changes: str) -> Run:
     """What the process of this rank begins with."""
     config = configs.compose_config("train", [*tiny, "schedule.batch_size=2", *changes])
     torch.manual_seed(config.seed)
-    data = [assembly.open_data(config, split) for split in ("train", "val")]
-    assembly.set_categories(config, data[0])
-    return train.Run(
-        config, RunDir(tmp_path), torch.device("cpu"), world, Interruption("stopping"), *data, None
-    )
+    trainer = train.trainer(config, torch.device("cpu"), World())
+    return trainer._run(RunDir(tmp_path), world, Interruption("stopping"))
+
+
+class Seen(World):
+    """A process of several that nobody else is joined with."""
+
+    def share(self, make: Callable[[], Any]) -> Any:
+        return make()
+
+    def share_weights(self, model: nn.Module) -> None:
+        pass
 
 
 def test_processes_begin_with_the_same_weights_and_draw_otherwise(
@@ -238,7 +251,7 @@ def test_processes_begin_with_the_same_weights_and_draw_otherwise(
 ) -> None:
     drawn, weights = [], []
     for rank in (0, 1, 2):
-        run = a_run(tiny, tmp_path, World(rank=rank))
+        run = a_run(tiny, tmp_path, Seen(rank=rank))
         weights.append(run.learner.model.state_dict())
         drawn.append(torch.rand(4).tolist())
     assert all(torch.equal(weights[0][name], w[name]) for w in weights for name in weights[0])
@@ -264,22 +277,21 @@ def test_patience_without_evaluations_is_refused(tiny: Sequence[str]) -> None:
     ],
 )
 def test_graphs_where_they_cannot_be_are_refused(device: str, changes: list[str], words: str) -> None:
-    config = configs.compose_config("train", ["cuda_graphs=true", *changes])
+    given = {"compile": "compile=true" in changes, "accumulate": 2 if "accumulate=2" in changes else 1}
     with pytest.raises(UserError, match=words):
-        train.check_together(config, torch.device(device))
+        check_together(Evaluation(), torch.device(device), cuda_graphs=True, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("answers", "whole"), [(6, True), (5, False)])
 def test_a_wish_to_stop_after_the_last_image_keeps_the_evaluation(
-    run: Path, tmp_path: Path, answers: int, whole: bool
+    run: Path, answers: int, whole: bool
 ) -> None:
     """Of six images; stopping is asked for after so many answers of no."""
     config, model, _ = assembly.load_trained(str(run / "last.pt"), ["data.num_workers=0"], configs.Train)
-    evaluator = Evaluator(config, assembly.open_data(config, "val"), model, torch.device("cpu"))
+    evaluator = evaluate.evaluator_of(config, assembly.open_data(config, "val"), model, torch.device("cpu"))
     asked = iter([False] * answers)
     with nullcontext() if whole else pytest.raises(Interrupted):
-        evaluator.run(tmp_path, "test", 0, lambda: next(asked, True))
-    assert (tmp_path / "metrics.json").exists() == whole
+        assert len(evaluator.detect(lambda: next(asked, True))) == 6
 
 
 def test_fine_tuning_on_other_classes_needs_leave_and_says_what_was_skipped(

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from maskrcnn.data.loader import TrainBatch
-from maskrcnn.errors import UserError
 from maskrcnn.structures import Loss
-from maskrcnn.training import distributed
 from maskrcnn.training import learner as learners
 from maskrcnn.training.distributed import World
 from maskrcnn.training.failure import replay
@@ -182,13 +180,3 @@ def test_gradients_are_named_from_the_losses_backwards() -> None:
 
     found = replay(Model(), [next(batches())], CPU, "fp32")  # type: ignore[arg-type]
     assert found.gradients == ["layers.1.weight", "layers.0.weight"]
-
-
-def test_what_nccl_says_of_a_lost_process_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("get_rank", 0), ("get_world_size", 2), ("init_process_group", None)):
-        monkeypatch.setattr(distributed.dist, name, lambda *a, value=value, **k: value)
-    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    words = r"(?s)process 0 of 2 lost another one.*NCCL error: x.*Last error: socket"
-    with pytest.raises(UserError, match=words), distributed.joined(CPU):
-        raise RuntimeError("NCCL error: x\nLast error: socket closed")
