@@ -114,7 +114,11 @@ setup(
     # The config files stay at configs/ in the repository and are installed as maskrcnn/configs.
     packages=[*find_packages(include=["maskrcnn*"]), "maskrcnn.configs", "maskrcnn_ops"],
     package_dir={"maskrcnn.configs": "configs", "maskrcnn_ops": "ops/maskrcnn_ops"},
-    package_data={"maskrcnn.configs": ["**/*.yaml"], "maskrcnn_ops": ["csrc/*"]},
+    package_data={
+        "maskrcnn.ablation.explorer": ["*.html", "*.css", "*.js"],
+        "maskrcnn.configs": ["**/*.yaml"],
+        "maskrcnn_ops": ["csrc/*"],
+    },
     ext_modules=modules,
     cmdclass=commands,
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if modules else {},

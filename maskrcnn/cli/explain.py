@@ -10,6 +10,7 @@ Examples:
   maskrcnn explain                                     the articles' 665x665 box on a map of stride 32
   maskrcnn explain image=photo.jpg box=[120,80,260,300] stride=16
   maskrcnn explain operators=[align,align_legacy,warp,pool] output_size=3 sampling_ratio=1
+  maskrcnn explain page=explorer.html                  a page to try in a browser, instead of the figures
   maskrcnn explain image=photo.jpg box=[120,80,260,300] checkpoints=[a/last.pt,b/last.pt]   also masks of models
 """
 
@@ -19,17 +20,20 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from maskrcnn_ops import Switches
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from torch import Tensor
 
 from maskrcnn.ablation import explain_plots as draw
 from maskrcnn.ablation.explain import Floats, View, shift_curve, smooth_map, view
+from maskrcnn.ablation.explorer import ChannelMaps, Start, channel_maps, explorer_page
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
@@ -56,6 +60,7 @@ class Explain(configs.Common):
     output_size: Positive = 7
     operators: list[str] = field(default_factory=lambda: ["align", "warp", "pool"])
     checkpoints: list[str] = field(default_factory=list)
+    page: str | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -66,6 +71,14 @@ def main(arguments: Sequence[str]) -> None:
     height, width = settings.image_size if image is None else image.shape[:2]
     box = _checked_box(list(settings.box), height, width)
     operators = {name: _operator(name, switches) for name in settings.operators}
+    if settings.checkpoints and image is None:
+        raise UserError("checkpoints are looked at with an image: give image=FILE")
+    if settings.page is not None:
+        html = _page(settings, image, box, (height, width), operators)
+        Path(settings.page).parent.mkdir(parents=True, exist_ok=True)
+        Path(settings.page).write_text(html, "utf-8")
+        console.print(f"wrote {settings.page}; open it in a browser")
+        return
     size = math.ceil(height / settings.stride), math.ceil(width / settings.stride)
     views = {
         name: view(op, box, settings.stride, size, settings.output_size) for name, op in operators.items()
@@ -86,13 +99,37 @@ def main(arguments: Sequence[str]) -> None:
     numbers = {name: _numbers(v, operators[name], settings.output_size) for name, v in views.items()}
     for name, values in changed.items():
         numbers[name]["largest_change_percent"] = round(float(values.max()), 2)
-    if settings.checkpoints:
-        if image is None:
-            raise UserError("checkpoints are looked at with an image: give image=FILE")
+    if image is not None and settings.checkpoints:
         device = assembly.open_device(settings.device, settings.threads)
         _model_curves(list(settings.checkpoints), image, box, run_dir, device)
     (run_dir / "explain.json").write_text(json.dumps({"box": box, "operators": numbers}, indent=1))
     console.print(_table(box, settings.stride, numbers))
+
+
+def _page(
+    settings: DictConfig, image: Pixels | None, box: Box, size: tuple[int, int], operators: dict[str, RoIOp]
+) -> str:
+    """The interactive page, with a channel of every checkpoint's features."""
+    family = {name: op for name, op in operators.items() if isinstance(op, Switches)}
+    if len(family) < len(operators):
+        others = ", ".join(sorted(set(operators) - set(family)))
+        raise UserError(
+            f"operators: the page knows the family of maskrcnn_ops alone, not {others}; leave it out"
+        )
+    start = Start(box, size, settings.stride, settings.output_size, family)
+    if image is None or not settings.checkpoints:
+        return explorer_page(start, image)
+    maps: list[ChannelMaps] = []
+    device = assembly.open_device(settings.device, settings.threads)
+    for name, path in _named(list(settings.checkpoints)):
+        model = assembly.load_trained(path, [], configs.Train)[1].to(device).eval()
+        maps += channel_maps(name, partial(_features, model, image, device), size)
+    return explorer_page(start, image, maps)
+
+
+@torch.no_grad()
+def _features(model: MaskRCNN, image: Pixels, device: torch.device, shift: int) -> dict[int, Tensor]:
+    return model.features(_moved(image, shift, device))
 
 
 def _operator(name: str, overrides: list[str]) -> RoIOp:

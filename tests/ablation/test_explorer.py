@@ -81,7 +81,7 @@ def drawn(page: Any) -> None:
 
 def family(switches: dict[str, Any]) -> RoIOp:
     """The operator of maskrcnn_ops with the page's switches."""
-    own = {k: v for k, v in switches.items() if k not in ("offset", "position_sensitive", "skip_last_cell")}
+    own = {k: v for k, v in switches.items() if k not in ("offset", "position_sensitive")}
     return RoIOp(half_pixel=switches["offset"] == 0.5, **own)
 
 
@@ -89,7 +89,7 @@ def expected(read: dict[str, Any]) -> torch.Tensor:
     """The pooled values [P, P] in float32, by maskrcnn_ops, or by torchvision for its position-sensitive operators."""
     feature = torch.tensor(read["map"], dtype=torch.float32).reshape(1, *read["size"])
     bins, switches, stride = read["bins"], read["switches"], 1 / read["scale"]
-    if switches["skip_last_cell"]:
+    if switches["border"] == "inner":
         assert stride == int(stride)
         box = torch.tensor([[0.0, *read["box"]]], dtype=torch.float32)
         return torchvision.ops.ps_roi_pool(feature, box, bins, 1 / stride)[0, 0]
@@ -137,7 +137,7 @@ def random_cases(count: int) -> list[dict[str, Any]]:
 
 
 def random_box(rng: np.random.Generator, stride: int, at_border: bool, ties: bool) -> list[float]:
-    """A box inside the picture, or one with an edge of each axis within a cell and a half of the border, also outside."""
+    """A box inside the picture, or one with an edge of each axis near the border, on either side of it."""
     low, high = np.sort(rng.uniform(0, SIDE, (2, 2)), axis=0)
     if at_border:
         near = rng.uniform(-1.5, 1.5, 2) * stride
@@ -190,7 +190,7 @@ def assert_points(
 def assert_equals_the_operators(case: dict[str, Any], read: dict[str, Any]) -> None:
     pooled, values = np.array(read["pooled"]), expected(read).numpy()
     np.testing.assert_allclose(pooled, values, atol=1e-5, rtol=1e-5, err_msg=str(case))
-    if not read["switches"]["skip_last_cell"]:
+    if read["switches"]["border"] != "inner":
         _, height, width = read["size"]
         x1, y1, x2, y2 = read["box"]
         assert_points(read["x"], x1, x2, width, read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -23,6 +24,7 @@ from maskrcnn.ablation.run import COMMAND, Runner
 from maskrcnn.cli import ablate, explain, propose, train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.data.images import read_image
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.training.run_dir import RunDir
 
@@ -333,9 +335,36 @@ def test_explain_looks_at_trained_models_of_two_strides(
     assert by_fine[4] > 1
 
 
+def test_explain_writes_a_page_with_a_trained_models_features(
+    run: Path, tiny: Sequence[str], tmp_path: Path
+) -> None:
+    """One channel at every stride of the model, for the image moved by quarters of a cell."""
+    root = Path(next(a for a in tiny if a.startswith("data.root=")).removeprefix("data.root="))
+    image, page = next(root.glob("*/val/images/*.png")), tmp_path / "pages" / "out.html"
+    given = [f"image={image}", "box=[8,8,60,60]", f"checkpoints=[{run / 'last.pt'}]", "sampling_ratio=3"]
+    explain.main([*given, f"page={page}", f"run_dir={tmp_path / 'unused'}"])
+    assert not (tmp_path / "unused").exists()
+    html = page.read_text()
+    data = json.loads(html.split('id="data">')[1].split("</script>")[0].replace("<\\/", "</"))
+    assert data["operators"]["warp"]["sampling_ratio"] == 3
+    assert (data["start"]["box"], data["start"]["operators"]) == ([8, 8, 60, 60], ["align", "pool"])
+    cpu, pixels = torch.device("cpu"), read_image(image)
+    model = assembly.load_trained(str(run / "last.pt"), [], configs.Train)[1].eval()
+    strides = [stride for stride in model.features(explain._moved(pixels, 0, cpu)) if stride <= 32]
+    assert [m["stride"] for m in data["maps"]] == sorted(strides)
+    for packed in data["maps"]:
+        values = np.frombuffer(base64.b64decode(packed["data"]), "<f2")
+        moved = explain._moved(pixels, packed["stride"] // 2, cpu)
+        channels = model.features(moved)[packed["stride"]][0, :, : packed["height"], : packed["width"]]
+        half = values.reshape(5, packed["height"], packed["width"])[2]
+        assert any(np.allclose(half, channel, atol=2e-3, rtol=2e-3) for channel in channels.detach().numpy())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["page=out.html", "operators=[prroipool]"], "not prroipool"),
+        (["page=out.html", "output_size=15"], "1 to 14"),
         (["box=[0,0,900,10]"], "inside the image"),
         (["box=[5,5,5,10]"], "x1 < x2"),
         (["operators=[allign]"], "align"),

@@ -13,6 +13,7 @@
 const RoIGeometry = (() => {
   const f32 = Math.fround;
   const POSITIONS = { centre: 0.5, corner: 0, thirds: 1 };
+  const MARGINS = { align: 1, mnc: 0.5, inner: 0 }; // beyond the outermost centres, where samples still count
   const CENTRE = 0.5; // of a cell, on the drawing
 
   // C's round: half away from zero.
@@ -23,6 +24,12 @@ const RoIGeometry = (() => {
 
   // Start and bin size of the region between two pixel coordinates, in cells.
   function edges(low, high, scale, bins, s) {
+    let one = s.plus_one ? 1 : 0;
+    if (s.box_rounding === "pixel") {
+      low = roundHalfAway(f32(low));
+      high = f32(roundHalfAway(f32(high)) + one);
+      one = 0;
+    }
     let start = f32(f32(low) * f32(scale));
     let end = f32(f32(high) * f32(scale));
     if (s.box_rounding === "round") {
@@ -31,8 +38,8 @@ const RoIGeometry = (() => {
     }
     start = f32(start - f32(s.offset));
     end = f32(end - f32(s.offset));
-    let width = f32(f32(end - start) + (s.plus_one ? 1 : 0));
-    if (s.min_width !== null && !(width >= s.min_width)) width = s.min_width;
+    let width = f32(f32(end - start) + one);
+    if (s.min_width !== null && !(width >= f32(s.min_width))) width = f32(s.min_width);
     return { start, bin: f32(width / bins) };
   }
 
@@ -47,7 +54,7 @@ const RoIGeometry = (() => {
     const whole = s.box_rounding === "round" && s.offset === 0;
     const from = whole ? f32(Math.floor(low) + start) : Math.floor(f32(start + low));
     const to = whole ? f32(Math.ceil(high) + start) : Math.ceil(f32(start + high));
-    const limit = s.skip_last_cell ? size - 1 : size;
+    const limit = s.border === "inner" ? Math.max(size - 1, 0) : size;
     const first = clip(from, limit);
     return { first, last: Math.max(clip(to, limit), first) };
   }
@@ -64,7 +71,7 @@ const RoIGeometry = (() => {
   }
 
   function inside(x, size, border) {
-    return border === "align" ? x >= -1 && x <= size : x >= -0.5 && x <= size - 0.5;
+    return x >= -MARGINS[border] && x <= size - 1 + MARGINS[border];
   }
 
   // The two cells that a sample at x reads and the weight of the second.

@@ -14,23 +14,17 @@ import numpy as np
 from maskrcnn_ops import Switches
 from maskrcnn_ops.switches import PRESETS
 
+from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.explorer.channels import ChannelMaps
 from maskrcnn.data.images import Pixels
+from maskrcnn.errors import UserError
 
 # Each of these needs only what stands before it.
 SCRIPTS = ("geometry.js", "picture.js", "examples.js", "draw.js", "panel.js", "pointer.js", "explorer.js")
-# The colours of the report's plots, and further ones for the operators that these do not show.
-COLOURS = {
-    "align": "#1b7837",
-    "align_legacy": "#5aae61",
-    "warp": "#e08214",
-    "warp_mnc": "#8c510a",
-    "pool": "#b2182b",
-    "ps_align": "#01807a",
-    "ps_pool": "#c51b7d",
-    "ps_warp": "#7b3294",
-}
+OPERATORS = ("align", "align_legacy", "warp", "warp_mnc", "pool", "ps_align", "ps_pool", "ps_warp")
+_COLOURS = OPERATOR_COLOURS | {"ps_warp": "#8c510a"}
 _OTHER_COLOUR = "#66717d"
+MOST_BINS = 14
 _LONGEST_SIDE = 800  # pixels of the picture in the page
 
 
@@ -41,9 +35,10 @@ class Start:
     Args:
         box: x1, y1, x2, y2 in pixels of the network input.
         size: height and width of the generated picture; a picture of one's own has its own.
-        stride: pixels per cell of the feature map: 4, 8, 16 or 32.
+        stride: pixels per cell of the feature map.
         output_size: P, 1 to 14.
-        operators: switches by name, in place of the presets of the same name; the first two are compared.
+        operators: switches by name, in place of the presets of the same name. The first and the last are compared;
+            none: align and pool.
     """
 
     box: tuple[float, float, float, float] = (75.0, 118.0, 305.0, 303.0)
@@ -51,6 +46,12 @@ class Start:
     stride: int = 32
     output_size: int = 3
     operators: Mapping[str, Switches] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.output_size <= MOST_BINS:
+            raise UserError(
+                f"the page shows 1 to {MOST_BINS} bins a side; found output_size={self.output_size}"
+            )
 
 
 def explorer_page(
@@ -64,9 +65,10 @@ def explorer_page(
         maps: channels of networks' features for ``picture``; the first one is shown.
     """
     start = start or Start()
+    operators = _presets() | {name: _switches(operator) for name, operator in start.operators.items()}
     data = {
-        "operators": {**_presets(), **{name: _switches(op) for name, op in start.operators.items()}},
-        "colours": COLOURS | {name: _OTHER_COLOUR for name in start.operators if name not in COLOURS},
+        "operators": operators,
+        "colours": {name: _COLOURS.get(name, _OTHER_COLOUR) for name in operators},
         "picture": None if picture is None else _picture(picture),
         "maps": [channel.packed() for channel in maps],
         "start": _start(start, picture, maps),
@@ -86,36 +88,36 @@ def explorer_page(
 def _start(start: Start, picture: Pixels | None, maps: Sequence[ChannelMaps]) -> dict[str, Any]:
     height, width = start.size if picture is None else picture.shape[:2]
     strides = [channel.stride for channel in maps if channel.name == maps[0].name]
-    compared = [*start.operators, *(name for name in ("align", "pool") if name not in start.operators)]
+    given = list(start.operators) or ["align", "pool"]
     return {
         "box": start.box,
         "height": height,
         "width": width,
         "stride": start.stride if not strides or start.stride in strides else strides[-1],
         "bins": start.output_size,
-        "operators": compared[:2],
+        "operators": [given[0], given[-1]],
     }
 
 
 def _presets() -> dict[str, dict[str, Any]]:
-    family = {name: _switches(PRESETS[name]) for name in COLOURS if name in PRESETS}
-    return family | {name: switches for name, switches in _POSITION_SENSITIVE.items() if name not in family}
+    family = _POSITION_SENSITIVE | {name: _switches(switches) for name, switches in PRESETS.items()}
+    return {name: family[name] for name in OPERATORS}
 
 
 def _switches(operator: Switches) -> dict[str, Any]:
     """The switches that the page's script knows."""
-    known = asdict(operator)
-    known["offset"] = 0.5 if known.pop("half_pixel") else 0.0
-    names = ("canonical_size", "canonical_level")
-    extra = {"position_sensitive": False, "skip_last_cell": False}
-    return extra | {name: value for name, value in known.items() if name not in names}
+    known = {"position_sensitive": False} | asdict(operator)
+    if "half_pixel" in known:
+        known["offset"] = 0.5 if known.pop("half_pixel") else 0.0
+    return {name: value for name, value in known.items() if not name.startswith("canonical")}
 
 
+# The definitions of the position-sensitive operators, for a maskrcnn_ops that has no presets of them.
 _POSITION_SENSITIVE: dict[str, dict[str, Any]] = {
     "ps_align": _switches(PRESETS["align"]) | {"position_sensitive": True},
     "ps_pool": _switches(PRESETS["pool"])
-    | {"plus_one": False, "reduction": "avg", "position_sensitive": True, "skip_last_cell": True},
-    "ps_warp": _switches(PRESETS["warp"]) | {"position_sensitive": True},
+    | {"plus_one": False, "reduction": "avg", "position_sensitive": True, "border": "inner"},
+    "ps_warp": _switches(PRESETS["warp"]) | {"plus_one": False, "position_sensitive": True},
 }
 
 

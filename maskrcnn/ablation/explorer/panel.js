@@ -14,14 +14,14 @@ const PURPOSES = {
 
 // Every switch: its label, and the values of a choice, or "check", or the limits of a number.
 const SWITCHES = {
-  box_rounding: ["Box rounded to cells", ["none", "round"]],
+  box_rounding: ["Box rounded (round: to cells)", ["none", "round", "pixel"]],
   plus_one: ["+1: the last cell counts", "check"],
   offset: ["Offset, cells (half pixel: 0.5)", { min: -1, max: 1, step: 0.25 }],
-  min_width: ["Least width, cells", ["none", "0", "1"]],
+  min_width: ["Least width, cells", ["none", "0", "0.1", "1"]],
   bin_rounding: ["Bins rounded to cells", "check"],
   sampling_ratio: ["Samples a bin and axis (0: one a cell)", { min: 0, max: 8, step: 1 }],
   sample_position: ["Place of samples", ["centre", "corner", "thirds"]],
-  border: ["Border of the map", ["align", "mnc"]],
+  border: ["Border of the map", ["align", "mnc", "inner"]],
   reduction: ["Reduction", ["avg", "max"]],
 };
 
@@ -111,7 +111,7 @@ class Panel {
     this.root.style.setProperty("--op", seen.colour);
     this.part("operator").value = seen.operator;
     this.part("changed").textContent = seen.changed.length ? `changed: ${seen.changed.join(", ")}` : "";
-    this.part("purpose").textContent = PURPOSES[seen.operator];
+    this.part("purpose").textContent = PURPOSES[seen.operator] ?? "";
     this.points = Draw.pointsOf(seen.reading);
     this.draw(seen);
     this.heat(seen);
@@ -124,7 +124,7 @@ class Panel {
     const value = switches[input.dataset.switch];
     if (input.type === "checkbox") input.checked = value;
     else input.value = value === null ? "none" : value;
-    const unused = switches.bin_rounding ? ["sampling_ratio", "sample_position", "border"] : [];
+    const unused = switches.bin_rounding ? ["sampling_ratio", "sample_position"] : [];
     input.disabled = unused.includes(input.dataset.switch) || (switches.position_sensitive && input.dataset.switch === "reduction");
   }
 
