@@ -51,7 +51,7 @@ const Pictures = (() => {
     const size = Math.min((box[2] - box[0]) / 0.64, (box[3] - box[1]) / 0.49);
     const middle = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
     const colour = (x, y) => duck((x - middle[0]) / size + 0.48, (y - middle[1]) / size + 0.525);
-    const [per, left] = [240 / width, -width / 8];
+    const [per, left] = [Math.max(240 / size, 260 / width), -width / 8]; // bitmap's pixels per pixel
     const canvas = bitmap(Math.round((width - left) * per), Math.round(height * per), (x, y) => colour((x + 0.5) / per + left, (y + 0.5) / per));
     return { name: `generated ${[width, height, ...box]}`, width, height, left, canvas, at: (x, y) => brightness(colour(x, y)) };
   }
