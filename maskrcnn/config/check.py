@@ -6,7 +6,7 @@ import difflib
 import inspect
 import types
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import InitVar, fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
@@ -81,7 +81,8 @@ def _check_target(value: dict[str, Any], path: str) -> None:
                 f"{nearest(key, list(parameters))}"
             )
         if key in parameters:
-            check_value(item, hints.get(key, Any), f"{path}.{key}")
+            hint = hints.get(key, Any)
+            check_value(item, hint.type if isinstance(hint, InitVar) else hint, f"{path}.{key}")
     needed = [
         n
         for n, p in parameters.items()

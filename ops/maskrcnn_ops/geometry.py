@@ -77,8 +77,7 @@ def edges_of(
     start, end = low * scale, high * scale
     if switches.box_rounding == "round":
         start, end = round_half_away(start), round_half_away(end)
-    if switches.half_pixel:
-        start, end = start - 0.5, end - 0.5
+    start, end = start - switches.offset, end - switches.offset
     width = end - start + (1 if switches.plus_one else 0)
     free = torch.ones_like(width, dtype=torch.bool)
     if switches.min_width is not None:
@@ -93,7 +92,7 @@ def cells_of(
     """First cell and number of cells of every bin, [R, P]."""
     p = torch.arange(bins, device=start.device, dtype=start.dtype)
     low, high = p * bin_size[:, None], (p + 1) * bin_size[:, None]
-    if switches.box_rounding == "round" and not switches.half_pixel:
+    if switches.box_rounding == "round" and switches.offset == 0:
         low, high = low.floor() + start[:, None], high.ceil() + start[:, None]
     else:
         low, high = (start[:, None] + low).floor(), (start[:, None] + high).ceil()

@@ -16,7 +16,9 @@ torch.fx.wrap("pool_single_level")  # a leaf of what torch.fx traces
 
 def _switches(sampling_ratio: int, aligned: bool, overrides: ReductionOverrides) -> Switches:
     aligned = flag("aligned", aligned)
-    base = Switches(half_pixel=aligned, min_width=None if aligned else 1, sampling_ratio=sampling_ratio)
+    base = Switches(
+        offset=0.5 if aligned else 0.0, min_width=None if aligned else 1, sampling_ratio=sampling_ratio
+    )
     return override(base, overrides)
 
 

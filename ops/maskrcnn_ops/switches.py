@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import InitVar, dataclass, fields
 from typing import Any, Literal, TypedDict
 
 BoxRounding = Literal["none", "round"]
@@ -30,12 +30,14 @@ class Switches:
     """One point of the family RoIPool - RoIWarp - RoIAlign.
 
     Along one axis, with s = 1 / stride, a box edge at x1 pixels and P bins:
-    ``start = round(x1 s) - half``, ``width = max(round(x2 s) - half - start + one, min_width)``, ``bin = width / P``.
+    ``start = round(x1 s) - offset``, ``width = max(round(x2 s) - offset - start + one, min_width)`` and
+    ``bin = width / P``.
 
     Args:
         box_rounding: "round" rounds the box's edges to whole cells (half away from zero).
         plus_one: the width counts the last cell: one more.
-        half_pixel: cell c is centred at c + 0.5: the box moves by half a cell to the left and up.
+        offset: where the centre of cell c lies, minus c, in cells. The box moves by so much to the left and up. 0.5 is
+            the half-pixel convention, 0 the older one.
         min_width: least width and height of a region in cells, 0 or 1; None: no minimum.
         bin_rounding: bins cover whole cells (RoIPool) instead of holding samples.
         sampling_ratio: samples per bin along each axis, at most 1024; <= 0: one for each cell of the bin, rounded up.
@@ -45,6 +47,8 @@ class Switches:
         reduction: of the points of a bin: "avg" or "max".
         canonical_size: with several levels, a box whose sqrt(area) is this many pixels ...
         canonical_level: ... pools from this level (stride 2 ** level).
+        half_pixel: a spelling of the offset: true is 0.5, false is 0. It wins over an offset of 0 or
+            0.5; with any other offset it is an error.
 
     Raises:
         TypeError, ValueError: naming the switch, what was found and what was expected.
@@ -52,7 +56,7 @@ class Switches:
 
     box_rounding: BoxRounding = "none"
     plus_one: bool = False
-    half_pixel: bool = True
+    offset: float = 0.5
     min_width: float | None = None
     bin_rounding: bool = False
     sampling_ratio: int = 2
@@ -61,11 +65,15 @@ class Switches:
     reduction: Reduction = "avg"
     canonical_size: float = 224
     canonical_level: float = 4
+    half_pixel: InitVar[bool | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, half_pixel: bool | None) -> None:
+        _check_number("offset", self.offset)
+        if half_pixel is not None:
+            object.__setattr__(self, "offset", _offset_of(half_pixel, self.offset))
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        for name in ("plus_one", "half_pixel", "bin_rounding"):
+        for name in ("plus_one", "bin_rounding"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected true or false, found {getattr(self, name)!r}")
         if type(self.sampling_ratio) is not int:
@@ -89,7 +97,7 @@ class Switches:
         return [
             float(self.box_rounding == "round"),
             float(self.plus_one),
-            float(self.half_pixel),
+            float(self.offset),
             -1.0 if self.min_width is None else float(self.min_width),
             float(self.bin_rounding),
             float(max(self.sampling_ratio, 0)),
@@ -105,7 +113,7 @@ class Switches:
         return cls(
             box_rounding="round" if packed[0] else "none",
             plus_one=bool(packed[1]),
-            half_pixel=bool(packed[2]),
+            offset=packed[2],
             min_width=None if packed[3] < 0 else packed[3],
             bin_rounding=bool(packed[4]),
             sampling_ratio=int(packed[5]),
@@ -122,6 +130,7 @@ class GeometryOverrides(TypedDict, total=False):
 
     box_rounding: BoxRounding
     plus_one: bool
+    offset: float
     half_pixel: bool
     min_width: float | None
     bin_rounding: bool
@@ -147,6 +156,18 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: expected {expected}, found {value!r}")
 
 
+def _offset_of(half_pixel: object, offset: float) -> float:
+    """The offset that ``half_pixel`` stands for; ValueError where ``offset`` is one that it cannot name."""
+    if not isinstance(half_pixel, bool):
+        raise TypeError(f"half_pixel: expected true or false, found {half_pixel!r}")
+    if offset not in (0, 0.5):
+        raise ValueError(
+            f"half_pixel: true and false stand for offset 0.5 and 0, found offset {offset!r} as well; "
+            "give one of the two"
+        )
+    return 0.5 if half_pixel else 0.0
+
+
 def _integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an integer, found {value!r}")
@@ -156,18 +177,18 @@ def _integer(name: str, value: Any) -> int:
 def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}: expected a number, found {value!r}")
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:  # math.isfinite breaks the graph of torch.compile(dynamic=True)
         raise ValueError(f"{name}: expected a finite number, found {value!r}")
 
 
-_LEGACY = Switches(half_pixel=False, min_width=1)
+_LEGACY = Switches(offset=0.0, min_width=1)
 _POOL = Switches(
-    box_rounding="round", plus_one=True, half_pixel=False, min_width=1, bin_rounding=True, reduction="max"
+    box_rounding="round", plus_one=True, offset=0.0, min_width=1, bin_rounding=True, reduction="max"
 )
-_WARP = Switches(box_rounding="round", plus_one=True, half_pixel=False, min_width=1)
+_WARP = Switches(box_rounding="round", plus_one=True, offset=0.0, min_width=1)
 _WARP_MNC = Switches(
     box_rounding="round",
-    half_pixel=False,
+    offset=0.0,
     min_width=0,
     sample_position="corner",
     border="mnc",
@@ -175,7 +196,7 @@ _WARP_MNC = Switches(
 )
 
 _NAMES = tuple(f.name for f in fields(Switches))
-_OVERRIDABLE = tuple(name for name in _NAMES if not name.startswith("canonical"))
+_OVERRIDABLE = (*(name for name in _NAMES if not name.startswith("canonical")), "half_pixel")
 
 PRESETS: dict[str, Switches] = {
     "align": Switches(),

@@ -95,7 +95,7 @@ def call_roi(rng) -> None:  # type: ignore[no-untyped-def]
     operator = RoIOp(
         box_rounding=str(rng.choice(["none", "round"])),
         plus_one=bool(rng.integers(2)),
-        half_pixel=bool(rng.integers(2)),
+        offset=float(rng.choice([0, 0.5, 0.37, -1.25])),
         min_width=[None, 0, 1][rng.integers(3)],
         bin_rounding=bool(rng.integers(2)),
         sampling_ratio=int(rng.integers(-1, 4)),

@@ -22,7 +22,7 @@ OPERATORS = st.builds(
     RoIOp,
     box_rounding=st.sampled_from(["none", "round"]),
     plus_one=st.booleans(),
-    half_pixel=st.booleans(),
+    offset=st.sampled_from([0.0, 0.5, 0.37, -1.25]),
     min_width=st.sampled_from([None, 0, 1]),
     bin_rounding=st.booleans(),
     sampling_ratio=st.integers(-1, 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -270,6 +271,9 @@ def aligned(*arguments: Any, **switches: Any) -> Any:
         (lambda: aligned(7, 0.5, 2**31), "sampling_ratio: expected at most 1024 samples"),
         (lambda: aligned(7, 0.5, 2, 2), "aligned: expected true or false, found 2"),
         (lambda: aligned(7, 0.5, 2, "no"), "aligned: expected true or false, found 'no'"),
+        (lambda: RoIOp(offset="measured"), "offset: expected a number, found 'measured'"),  # type: ignore[arg-type]
+        (lambda: RoIOp(offset=math.nan), "offset: expected a finite number, found nan"),
+        (lambda: RoIOp(offset=0.3, half_pixel=True), "found offset 0.3 as well; give one of the two"),
         (lambda: RoIOp(sampling_ratio=2**31), "sampling_ratio: expected at most 1024 samples"),
         (lambda: RoIOp()({"4": MAP}, *ONE_BOX, 7), "features: a stride as key: .* found '4'"),  # type: ignore[dict-item]
         (lambda: RoIOp()({0: MAP}, *ONE_BOX, 7), "features: a stride as key: .* found 0"),
@@ -323,3 +327,21 @@ def test_numbers_of_samples_up_to_the_bound(samples: int) -> None:
 )
 def test_repr_shows_what_differs_from_the_defaults(module: torch.nn.Module, expected: str) -> None:
     assert repr(module) == expected
+
+
+def test_half_pixel_is_a_spelling_of_the_offset() -> None:
+    assert RoIOp(half_pixel=True) == RoIOp(offset=0.5) == RoIOp()
+    assert RoIOp(half_pixel=False) == RoIOp(offset=0) == replace(RoIOp(), half_pixel=False)
+    assert replace(RoIOp(offset=0.3), plus_one=True).offset == 0.3
+    feature, rows = features_for(3), rows_of(5, 4)
+    expected = roi_align(feature, rows, 3, 1 / 8, 2, True)
+    assert torch.equal(roi_align(feature, rows, 3, 1 / 8, 2, True, half_pixel=True), expected)
+    assert torch.equal(roi_align(feature, rows, 3, 1 / 8, 2, min_width=None, half_pixel=True), expected)
+    assert not torch.equal(roi_align(feature, rows, 3, 1 / 8, 2, True, offset=0.3), expected)
+
+
+def test_an_offset_moves_the_boxes_by_so_many_cells() -> None:
+    feature, rows = features_for(3).double(), rows_of(8, 4).double()
+    moved = rows - torch.tensor([0, 2.4, 2.4, 2.4, 2.4])  # 0.3 cells of 8 pixels
+    found = roi_align(feature, rows, 3, 1 / 8, 2, True, offset=0.3)
+    torch.testing.assert_close(found, roi_align(feature, moved, 3, 1 / 8, 2, True, offset=0))

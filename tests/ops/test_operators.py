@@ -28,25 +28,18 @@ def loop_axis(low: float, high: float, scale: float, bins: int, size: int, op: R
     start, end = f(low) * f(scale), f(high) * f(scale)
     if op.box_rounding == "round":
         start, end = f(round_away(start)), f(round_away(end))
-    if op.half_pixel:
-        start, end = start - f(0.5), end - f(0.5)
+    start, end = start - f(op.offset), end - f(op.offset)
     width = end - start + f(op.plus_one)
     if op.min_width is not None:
         width = max(width, f(op.min_width))
     step = f(width / f(bins))
+    whole = op.box_rounding == "round" and op.offset == 0  # the region starts at a whole cell
     points = []
     for p in range(bins):
         if op.bin_rounding:
-            first = (
-                int(math.floor(f(p) * step) + start)
-                if op.box_rounding == "round"
-                else math.floor(start + f(p) * step)
-            )
-            last = (
-                int(math.ceil(f(p + 1) * step) + start)
-                if op.box_rounding == "round"
-                else math.ceil(start + f(p + 1) * step)
-            )
+            low, high = f(p) * step, f(p + 1) * step
+            first = int(math.floor(low) + start) if whole else math.floor(start + low)
+            last = int(math.ceil(high) + start) if whole else math.ceil(start + high)
             points.append([float(c) for c in range(max(first, 0), min(last, size))])
             continue
         n = op.sampling_ratio if op.sampling_ratio > 0 else max(math.ceil(step), 0)
@@ -104,6 +97,8 @@ SWITCHES = [
     {"box_rounding": "round"},
     {"plus_one": True},
     {"half_pixel": False},
+    {"offset": 0.37},
+    {"offset": -1.25, "bin_rounding": True, "box_rounding": "round"},
     {"min_width": 1},
     {"min_width": 0},
     {"bin_rounding": True, "reduction": "max"},

@@ -50,7 +50,7 @@ def test_torchvisions_file(torchvision_file: tuple[Path, dict[str, Tensor]]) -> 
     text = "\n".join(words)
     assert "the names are torchvision's" in text
     assert "rpn.anchors.rounded is False, torchvision's models have True" in text
-    assert "box_head.pooler.operator.half_pixel is True" in text
+    assert "box_head.pooler.operator.offset is 0.5" in text
     own = model.state_dict()
     assert torch.equal(own["backbone.stem.0.weight"], state["backbone.body.conv1.weight"])
     assert torch.equal(own["mask_head.trunk.convs.2.bias"], state["roi_heads.mask_head.mask_fcn3.bias"])

@@ -27,7 +27,7 @@ inline Switches unpack(const std::vector<double>& packed) {
   Switches s;
   s.round_boxes = packed[0] != 0;
   s.plus_one = packed[1] != 0;
-  s.half_pixel = packed[2] != 0;
+  s.offset = packed[2];
   s.min_width = packed[3];
   s.bin_rounding = packed[4] != 0;
   s.sampling_ratio = static_cast<int>(packed[5]);

@@ -2,7 +2,7 @@
 // backward, all call. A region is cut into bins; a bin has points along each axis; a point reads one or two cells.
 //
 // Along one axis, with s = 1 / stride, a box edge at x pixels and P bins:
-//   start = [round](x1 s) - [0.5],  width = max([round](x2 s) - [0.5] - start + [1], min_width),  bin = width / P
+//   start = [round](x1 s) - offset,  width = max([round](x2 s) - offset - start + [1], min_width),  bin = width / P
 // Points are either n samples per bin, at start + p bin + (i + offset) bin / divisor, or, with bin rounding, the
 // cells floor(start + p bin) .. ceil(start + (p + 1) bin) - 1.
 //
@@ -26,7 +26,7 @@ constexpr double kMaxSamples = 1 << 20;
 struct Switches {
   bool round_boxes;
   bool plus_one;
-  bool half_pixel;
+  double offset;  // cells
   double min_width;  // cells; negative: no minimum
   bool bin_rounding;
   int sampling_ratio;  // samples per bin along an axis; <= 0: adaptive
@@ -88,10 +88,8 @@ C10_HOST_DEVICE inline Axis<G> make_axis(G low, G high, G scale, int64_t bins, i
     start = ::round(start);  // half away from zero, as the released RoIPool
     end = ::round(end);
   }
-  if (s.half_pixel) {
-    start -= G(0.5);
-    end -= G(0.5);
-  }
+  start -= static_cast<G>(s.offset);
+  end -= static_cast<G>(s.offset);
   G width = end - start + (s.plus_one ? G(1) : G(0));
   const G least = static_cast<G>(s.min_width);
   if (s.min_width >= 0 && !(width >= least)) width = least;
@@ -124,7 +122,7 @@ template <typename G>
 C10_HOST_DEVICE inline Span cells_of_bin(const Axis<G>& axis, int64_t p, const Switches& s) {
   G low = static_cast<G>(p) * axis.bin;
   G high = static_cast<G>(p + 1) * axis.bin;
-  if (s.round_boxes && !s.half_pixel) {
+  if (s.round_boxes && s.offset == 0) {
     low = ::floor(low) + axis.start;
     high = ::ceil(high) + axis.start;
   } else {
