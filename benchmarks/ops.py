@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from maskrcnn_ops import RoIOp, batched_nms, masks_to_rle, roi_align, roi_pool, roi_warp
+from maskrcnn_ops import (
+    RoIOp,
+    batched_nms,
+    masks_to_rle,
+    ps_roi_align,
+    ps_roi_pool,
+    roi_align,
+    roi_pool,
+    roi_warp,
+)
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
@@ -38,6 +47,7 @@ def run(repeats: int = 7, channels: int = 1024) -> dict[str, Any]:
         *_fpn(repeats, channels // 4, 14, ("", ""), ("", "")),
         *_c4(repeats, channels),
         *_warp(repeats, channels),
+        *position_sensitive(repeats),
         _nms(repeats),
         *_rle(repeats),
     ]
@@ -109,6 +119,25 @@ def _c4(repeats: int, channels: int) -> Iterator[Row]:
             setting = f"{words}, C={channels}, {name}"
             ours, theirs = ((lambda maps, f=f: f(maps[16], rows)) for f in (own, other))
             yield from _both(repeats, operator, setting, ours, theirs, maps, goals)
+
+
+def position_sensitive(repeats: int, classes: int = 21) -> Iterator[Row]:
+    """R-FCN's score maps at stride 16: 7 x 7 maps for each class, of VOC's 20 and the background."""
+    boxes = regions()
+    rows = torch.cat([torch.zeros(len(boxes), 1), boxes], 1)
+    align: dict[str, Any] = {"output_size": 7, "spatial_scale": 1 / 16, "sampling_ratio": 2}
+    pool: dict[str, Any] = {"output_size": 7, "spatial_scale": 1 / 16}
+    for name, layout in LAYOUTS.items():
+        maps = pyramid(49 * classes, layout, (16,))
+        calls = [
+            ("ps_align", partial(ps_roi_align, **align), partial(torchvision.ops.ps_roi_align, **align)),
+            ("ps_pool", partial(ps_roi_pool, **pool), partial(torchvision.ops.ps_roi_pool, **pool)),
+        ]
+        for operator, own, other in calls:
+            samples = ", 2x2 samples" if operator == "ps_align" else ""
+            setting = f"C4 7x7{samples}, C={classes} x 49, {name}"
+            ours, theirs = ((lambda maps, f=f: f(maps[16], rows)) for f in (own, other))
+            yield from _both(repeats, operator, setting, ours, theirs, maps, ("5x", "5x"))
 
 
 def _both(

@@ -58,6 +58,10 @@ class ExportedRoIOp:
         return out
 
     def _pool(self, feature: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
+        pooled = self._pool_all(feature, boxes, image, size, scale)
+        return _own_bins(pooled) if self.switches.position_sensitive else pooled
+
+    def _pool_all(self, feature: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float) -> Tensor:
         index = image[:, None].to(boxes.dtype)
         if self.pool:
             return roi_pool(feature, torch.cat([index, boxes], 1), size, scale)
@@ -68,10 +72,20 @@ class ExportedRoIOp:
         return roi_align(feature, cells, size, 1.0, max(self.switches.sampling_ratio, 0), aligned=True)
 
 
+def _own_bins(pooled: Tensor) -> Tensor:
+    """``[R, C P P, P, P]`` to ``[R, C, P, P]``: bin b from channel ``c P P + b``."""
+    regions, channels, height, width = pooled.shape
+    bins = height * width
+    own = torch.eye(bins, dtype=torch.bool, device=pooled.device)
+    parts = pooled.reshape(regions, channels // bins, bins, bins)
+    return torch.where(own, parts, 0.0).sum(2).reshape(regions, channels // bins, height, width)
+
+
 def _same_pooling(one: Switches, other: Switches) -> bool:
     """Whether two operators differ at most in how they choose levels and in samples that they do not take."""
     whole = one.bin_rounding and other.bin_rounding
-    samples = (5, 6, 7) if whole else ()
+    cells = (one.border == "inner") == (other.border == "inner")  # the other borders leave whole cells alone
+    samples = (5, 6, 7) if whole and cells else ()
     numbers = [
         (a, b) for i, (a, b) in enumerate(zip(one.packed(), other.packed(), strict=True)) if i not in samples
     ]
@@ -137,8 +151,8 @@ class _Samples:
         bin_index = torch.arange(size, device=start.device, dtype=start.dtype)
         at = start[:, None, None] + (bin_index[:, None] + steps) * bins[:, None, None]
         at = at.reshape(-1, size * samples)
-        margin, last = (1.0, side) if switches.border == "align" else (0.5, side - 0.5)
-        self.inside = (at >= -margin) & (at <= last)
+        margin = {"align": 1.0, "mnc": 0.5, "inner": 0.0}[switches.border]
+        self.inside = (at >= -margin) & (at <= side - 1 + margin)
         at = torch.minimum(at.clamp(min=0), torch.zeros_like(at) + (side - 1))
         self.low = at.floor().to(torch.int64)
         self.weight = at - self.low

@@ -14,6 +14,14 @@ from . import kernels  # noqa: F401  (loads the compiled kernels)
 from .anatomy import AxisReading, axis_reading
 from .nms import batched_nms
 from .operators import atomic_backward
+from .position_sensitive import (
+    PSRoIAlign,
+    PSRoIPool,
+    PSRoIWarp,
+    ps_roi_align,
+    ps_roi_pool,
+    ps_roi_warp,
+)
 from .rle import masks_to_rle
 from .roi_align import RoIAlign, roi_align
 from .roi_op import RoIOp
@@ -24,6 +32,9 @@ from .switches import PRESETS, Switches
 __all__ = [
     "PRESETS",
     "AxisReading",
+    "PSRoIAlign",
+    "PSRoIPool",
+    "PSRoIWarp",
     "RoIAlign",
     "RoIOp",
     "RoIPool",
@@ -33,6 +44,9 @@ __all__ = [
     "axis_reading",
     "batched_nms",
     "masks_to_rle",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "ps_roi_warp",
     "roi_align",
     "roi_pool",
     "roi_warp",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .operators import ops
+from .reference import check_channels
 from .switches import Switches
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -142,6 +143,7 @@ def pool_regions(
         raise ValueError(
             f"boxes: expected on {features[0].device} like the features, found on {boxes.device}"
         )
+    check_channels(features[0].shape[1], switches.input_channels(height, width), None)
     if box_gradient and switches.bin_rounding:
         raise ValueError("box_gradient: bins of whole cells (bin_rounding) have no gradient by the box")
     wide = torch.float64 in (dtype, boxes.dtype)

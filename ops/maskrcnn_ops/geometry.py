@@ -74,11 +74,14 @@ def edges_of(
     low: Tensor, high: Tensor, scale: float, bins: int, switches: Switches
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Start [R] and bin size [R] in cells, and whether the width follows the box (is not the minimum)."""
+    one = 1 if switches.plus_one else 0
+    if switches.box_rounding == "pixel":
+        low, high, one = round_half_away(low), round_half_away(high) + one, 0
     start, end = low * scale, high * scale
     if switches.box_rounding == "round":
         start, end = round_half_away(start), round_half_away(end)
     start, end = start - switches.offset, end - switches.offset
-    width = end - start + (1 if switches.plus_one else 0)
+    width = end - start + one
     free = torch.ones_like(width, dtype=torch.bool)
     if switches.min_width is not None:
         free = width > switches.min_width
@@ -96,6 +99,7 @@ def cells_of(
         low, high = low.floor() + start[:, None], high.ceil() + start[:, None]
     else:
         low, high = (start[:, None] + low).floor(), (start[:, None] + high).ceil()
+    size = max(size - 1, 0) if switches.border == "inner" else size
     first = _clip_to_map(low, size)
     return first, (_clip_to_map(high, size) - first).clamp(min=0)
 
@@ -112,9 +116,8 @@ def _sample_at(start: Tensor, bin_size: Tensor, samples: Tensor, index: Tensor, 
 
 
 def _inside(x: Tensor, size: int, switches: Switches) -> Tensor:
-    margin = 1.0 if switches.border == "align" else 0.5
-    last = float(size) if switches.border == "align" else size - 0.5
-    return (x >= -margin) & (x <= last) if size > 0 else torch.zeros_like(x, dtype=torch.bool)
+    margin = {"align": 1.0, "mnc": 0.5, "inner": 0.0}[switches.border]
+    return (x >= -margin) & (x <= size - 1 + margin) if size > 0 else torch.zeros_like(x, dtype=torch.bool)
 
 
 def _search(

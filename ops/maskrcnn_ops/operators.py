@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import reference, reference_nms
+from .switches import Switches
 
 _LIBRARY = torch.library.Library("maskrcnn_ops", "DEF")
 _FAMILY = "Tensor boxes, Tensor image"
@@ -74,12 +75,11 @@ def _is_channels_last(feature: Tensor) -> bool:
 
 
 def _fake_output(
-    features: list[Tensor], boxes: Tensor, height: int, width: int, dtype: torch.dtype
+    features: list[Tensor], boxes: Tensor, height: int, width: int, dtype: torch.dtype, group: int = 1
 ) -> Tensor:
     first = features[0]
-    return first.new_empty((boxes.shape[0], first.shape[1], height, width), dtype=dtype).contiguous(
-        memory_format=reference.layout_of(first)
-    )
+    shape = (boxes.shape[0], first.shape[1] // group, height, width)
+    return first.new_empty(shape, dtype=dtype).contiguous(memory_format=reference.layout_of(first))
 
 
 @torch.library.register_fake("maskrcnn_ops::roi_sample")
@@ -90,9 +90,11 @@ def _fake_sample(
     winner: Tensor | None,
     height: int,
     width: int,
-    *_: Any,
+    scales: list[float],
+    switches: list[float],
 ) -> Tensor:
-    return _fake_output(features, boxes, height, width, features[0].dtype)
+    group = Switches.unpacked(switches, "avg").input_channels(height, width)
+    return _fake_output(features, boxes, height, width, features[0].dtype, group)
 
 
 @torch.library.register_fake("maskrcnn_ops::roi_maximum")

@@ -52,14 +52,21 @@ def _chunks(
             yield slice(begin, begin + step), slice(first, min(first + width, channels)), y, x
 
 
-def _corners(y: Points, x: Points, image: Tensor, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
-    """The four cells that every point reads, as rows of the flattened map, and their weights: [R, P, M, Q, L]."""
+def _corners(
+    y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
+) -> list[tuple[Tensor, Tensor]]:
+    """The four rows of the flattened map that every point reads, and their weights: [R, P, M, Q, L].
+
+    ``group`` is P * Q for a position-sensitive map, which has a row for each cell and bin, and 1 otherwise.
+    """
+    bins = torch.arange(group, device=image.device)
+    bins = bins.view(y.low.shape[1], 1, -1, 1) if group > 1 else bins
     rows = [(y.low, 1 - y.high_weight), (y.high, y.high_weight)]
     columns = [(x.low, 1 - x.high_weight), (x.high, x.high_weight)]
     base = image[:, None, None, None, None] * size[0]
     return [
         (
-            (base + row[:, :, :, None, None]) * size[1] + column[:, None, None],
+            ((base + row[:, :, :, None, None]) * size[1] + column[:, None, None]) * group + bins,
             wy[:, :, :, None, None] * wx[:, None, None],
         )
         for row, wy in rows
@@ -71,15 +78,24 @@ def _used(y: Points, x: Points) -> Tensor:
     return y.used[:, :, :, None, None] & x.used[:, None, None]
 
 
-def _values(cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolated values [R, P, M, Q, L, C] of the map ``cells`` [N H W, C]."""
-    parts = [cells[index] * weight[..., None] for index, weight in _corners(y, x, image, size)]
+def _values(cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int) -> Tensor:
+    """Interpolated values [R, P, M, Q, L, C] of the map ``cells`` [N H W group, C]."""
+    parts = [cells[index] * weight[..., None] for index, weight in _corners(y, x, image, size, group)]
     return parts[0] + parts[1] + parts[2] + parts[3]
 
 
-def _cells_by_row(feature: Tensor, dtype: torch.dtype) -> Tensor:
-    """[N, C, H, W] -> [N H W, C]."""
-    return feature.permute(0, 2, 3, 1).reshape(-1, feature.shape[1]).to(dtype)
+def _cells_by_row(feature: Tensor, dtype: torch.dtype, group: int) -> Tensor:
+    """[N, C group, H, W] -> [N H W group, C]."""
+    channels = feature.shape[1] // group
+    cells = feature.permute(0, 2, 3, 1).reshape(-1, channels, group)
+    return cells.transpose(1, 2).reshape(-1, channels).to(dtype)
+
+
+def _maps_of(cells: Tensor, images: int, size: tuple[int, int], group: int) -> Tensor:
+    """The inverse of :func:`_cells_by_row`."""
+    channels = cells.shape[1]
+    maps = cells.view(images, *size, group, channels).transpose(3, 4)
+    return maps.reshape(images, *size, channels * group).permute(0, 3, 1, 2)
 
 
 def _frozen(y: Points, x: Points, winner: Tensor, size: tuple[int, int], switches: Switches) -> Tensor:
@@ -110,11 +126,12 @@ def _point_weights(
     return _frozen(y, x, winner, size, switches).to(y.high_weight.dtype)
 
 
-def _like_output(features: list[Tensor], regions: int, output: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def _like_output(
+    features: list[Tensor], regions: int, output: tuple[int, int], dtype: torch.dtype, group: int
+) -> Tensor:
     first = features[0]
-    return torch.zeros(regions, first.shape[1], *output, dtype=dtype, device=first.device).contiguous(
-        memory_format=layout_of(first)
-    )
+    shape = (regions, first.shape[1] // group, *output)
+    return torch.zeros(shape, dtype=dtype, device=first.device).contiguous(memory_format=layout_of(first))
 
 
 def layout_of(feature: Tensor) -> torch.memory_format:
@@ -150,9 +167,11 @@ def roi_sample(
     switches = Switches.unpacked(packed, "avg")
     check_image(image, features[0].shape[0])
     sizes = [(f.shape[2], f.shape[3]) for f in features]
-    out = _like_output(features, len(boxes), (height, width), boxes.dtype)
+    group = switches.input_channels(height, width)
+    check_channels(features[0].shape[1], group, winner)
+    out = _like_output(features, len(boxes), (height, width), boxes.dtype, group)
     for level, regions in _groups(boxes, image, sizes, scales, switches):
-        cells = _cells_by_row(features[level], boxes.dtype)
+        cells = _cells_by_row(features[level], boxes.dtype, group)
         pieces = _chunks(
             boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches
         )
@@ -160,7 +179,7 @@ def roi_sample(
             index = regions[rows]
             chosen = None if winner is None else winner[index][:, channels]
             weights = _point_weights(y, x, chosen, sizes[level], switches)
-            values = _values(cells[:, channels], y, x, image[index], sizes[level])
+            values = _values(cells[:, channels], y, x, image[index], sizes[level], group)
             # A point of weight 0 must not spread NaN or infinity.
             mean = torch.where(weights != 0, values * weights, 0).sum(dim=(2, 4))  # [R, P, Q, C]
             out[index, channels] = mean.permute(0, 3, 1, 2)
@@ -185,16 +204,16 @@ def roi_maximum(
     switches = Switches.unpacked(packed, "max")
     check_image(image, features[0].shape[0])
     sizes = [(f.shape[2], f.shape[3]) for f in features]
-    out = _like_output(features, len(boxes), (height, width), boxes.dtype)
+    out = _like_output(features, len(boxes), (height, width), boxes.dtype, 1)
     winner = torch.full_like(out, -1, dtype=torch.int32)
     for level, regions in _groups(boxes, image, sizes, scales, switches):
-        cells = _cells_by_row(features[level], boxes.dtype)
+        cells = _cells_by_row(features[level], boxes.dtype, 1)
         pieces = _chunks(
             boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches
         )
         for rows, channels, y, x in pieces:
             index = regions[rows]
-            values = _values(cells[:, channels], y, x, image[index], sizes[level])
+            values = _values(cells[:, channels], y, x, image[index], sizes[level], 1)
             best, place = _best_points(values, y, x, sizes[level], switches)
             out[index, channels] = best.permute(0, 3, 1, 2)
             winner[index, channels] = place.permute(0, 3, 1, 2).to(torch.int32)
@@ -248,9 +267,11 @@ def roi_spread(
     check_image(image, shape[0])
     sizes = list(zip(shape[2::2], shape[3::2], strict=True))
     output = (grad.shape[2], grad.shape[3])
-    maps = [boxes.new_zeros(shape[0] * h * w, shape[1]) for h, w in sizes]
+    group = switches.input_channels(*output)
+    check_channels(shape[1], group, winner)
+    maps = [boxes.new_zeros(shape[0] * h * w * group, shape[1] // group) for h, w in sizes]
     for level, regions in _groups(boxes, image, sizes, scales, switches):
-        pieces = _chunks(boxes[regions], scales[level], output, sizes[level], shape[1], switches)
+        pieces = _chunks(boxes[regions], scales[level], output, sizes[level], shape[1] // group, switches)
         for rows, channels, y, x in pieces:
             index = regions[rows]
             chosen = None if winner is None else winner[index][:, channels]
@@ -258,12 +279,12 @@ def roi_spread(
             part = grad[index][:, channels].to(boxes.dtype).permute(0, 2, 3, 1)[:, :, None, :, None]
             part = torch.where(weights != 0, part * weights, 0)  # [R, P, M, Q, L, C]
             target = maps[level][:, channels]
-            for cell, weight in _corners(y, x, image[index], sizes[level]):
+            for cell, weight in _corners(y, x, image[index], sizes[level], group):
                 target.index_add_(0, cell.flatten(), (part * weight[..., None]).flatten(0, 4))
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return [
-        m.view(shape[0], h, w, shape[1]).permute(0, 3, 1, 2).to(grad.dtype).contiguous(memory_format=layout)
-        for m, (h, w) in zip(maps, sizes, strict=True)
+        _maps_of(m, shape[0], size, group).to(grad.dtype).contiguous(memory_format=layout)
+        for m, size in zip(maps, sizes, strict=True)
     ]
 
 
@@ -280,9 +301,10 @@ def roi_box_gradient(
     switches = Switches.unpacked(packed, "avg")
     sizes = [(f.shape[2], f.shape[3]) for f in features]
     output = (grad.shape[2], grad.shape[3])
+    group = switches.input_channels(*output)
     result = torch.zeros_like(boxes)
     for level, regions in _groups(boxes, image, sizes, scales, switches):
-        cells = _cells_by_row(features[level], boxes.dtype)
+        cells = _cells_by_row(features[level], boxes.dtype, group)
         pieces = _chunks(boxes[regions], scales[level], output, sizes[level], cells.shape[1], switches)
         for rows, channels, y, x in pieces:
             index = regions[rows]
@@ -290,7 +312,7 @@ def roi_box_gradient(
             weights = _point_weights(y, x, chosen, sizes[level], switches)
             part = grad[index][:, channels].to(boxes.dtype).permute(0, 2, 3, 1)[:, :, None, :, None]
             part = torch.where(weights != 0, part * weights, 0)
-            by_y, by_x = _slopes(cells[:, channels], y, x, image[index], sizes[level])
+            by_y, by_x = _slopes(cells[:, channels], y, x, image[index], sizes[level], group)
             by_y, by_x = (part * by_y).sum(5), (part * by_x).sum(5)  # [R, P, M, Q, L]
             y_low, y_high = _edge_gradients(by_y.sum(dim=(3, 4)), y, scales[level])
             x_low, x_high = _edge_gradients(by_x.sum(dim=(1, 2)), x, scales[level])
@@ -299,10 +321,10 @@ def roi_box_gradient(
 
 
 def _slopes(
-    cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int]
+    cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
 ) -> tuple[Tensor, Tensor]:
     """Derivatives [R, P, M, Q, L, C] of the interpolated values by y and by x."""
-    values = [cells[index] for index, _ in _corners(y, x, image, size)]
+    values = [cells[index] for index, _ in _corners(y, x, image, size, group)]
     right, down = x.high_weight[:, None, None, :, :, None], y.high_weight[:, :, :, None, None, None]
     by_y = (values[2] - values[0]) * (1 - right) + (values[3] - values[1]) * right
     by_x = (values[1] - values[0]) * (1 - down) + (values[3] - values[2]) * down
@@ -323,3 +345,13 @@ def check_image(image: Tensor, images: int) -> None:
         if low < -1 or high >= images:
             found = low if low < -1 else high
             raise ValueError(f"boxes: image index {found} is out of range for {images} images")
+
+
+def check_channels(channels: int, group: int, winner: Tensor | None) -> None:
+    """ValueError unless a position-sensitive operator gets ``group`` = P * Q channels for each of its output."""
+    if channels % group:
+        raise ValueError(
+            f"features: position_sensitive takes a multiple of P * P = {group} channels, found {channels}"
+        )
+    if group > 1 and winner is not None:
+        raise ValueError("winner: position_sensitive takes the mean alone")

@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, fields
 from typing import Any, Literal, TypedDict
 
-BoxRounding = Literal["none", "round"]
+BoxRounding = Literal["none", "round", "pixel"]
 SamplePosition = Literal["centre", "corner", "thirds"]
-Border = Literal["align", "mnc"]
+Border = Literal["align", "mnc", "inner"]
 Reduction = Literal["avg", "max"]
 
 MAX_SAMPLING_RATIO = 1024  # beyond any use; its square, the samples of a bin, must fit the winners' int32
 # In the order of the enumerations of csrc/geometry.h.
+ROUNDINGS: tuple[BoxRounding, ...] = ("none", "round", "pixel")
 POSITIONS: tuple[SamplePosition, ...] = ("centre", "corner", "thirds")
-BORDERS: tuple[Border, ...] = ("align", "mnc")
+BORDERS: tuple[Border, ...] = ("align", "mnc", "inner")
+LEAST_WIDTHS = (0, 0.1, 1)
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "box_rounding": ("none", "round"),
+    "box_rounding": ROUNDINGS,
     "sample_position": POSITIONS,
     "border": BORDERS,
     "reduction": ("avg", "max"),
@@ -45,6 +47,8 @@ class Switches:
             ("thirds") of its bin.
         border: samples are 0 beyond -1 or W ("align"), or beyond -0.5 or W - 0.5 ("mnc").
         reduction: of the points of a bin: "avg" or "max".
+        position_sensitive: output channel c of bin (i, j) reads input channel ``(c P + i) P + j`` alone. The features
+            have C P P channels, and the reduction is "avg".
         canonical_size: with several levels, a box whose sqrt(area) is this many pixels ...
         canonical_level: ... pools from this level (stride 2 ** level).
         half_pixel: a spelling of the offset: true is 0.5, false is 0. It wins over an offset of 0 or
@@ -63,6 +67,7 @@ class Switches:
     sample_position: SamplePosition = "centre"
     border: Border = "align"
     reduction: Reduction = "avg"
+    position_sensitive: bool = False
     canonical_size: float = 224
     canonical_level: float = 4
     half_pixel: InitVar[bool | None] = None
@@ -73,7 +78,7 @@ class Switches:
             object.__setattr__(self, "offset", _offset_of(half_pixel, self.offset))
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        for name in ("plus_one", "bin_rounding"):
+        for name in ("plus_one", "bin_rounding", "position_sensitive"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected true or false, found {getattr(self, name)!r}")
         if type(self.sampling_ratio) is not int:
@@ -85,8 +90,10 @@ class Switches:
             )
         if self.min_width is not None:
             _check_number("min_width", self.min_width)
-            if self.min_width not in (0, 1):
-                raise ValueError(f"min_width: expected null, 0 or 1, found {self.min_width!r}")
+            if self.min_width not in LEAST_WIDTHS:
+                raise ValueError(f"min_width: expected null, 0, 0.1 or 1, found {self.min_width!r}")
+        if self.position_sensitive and self.reduction != "avg":
+            raise ValueError(f"reduction: position_sensitive takes 'avg' alone, found {self.reduction!r}")
         for name in ("canonical_size", "canonical_level"):
             _check_number(name, getattr(self, name))
         if self.canonical_size <= 0:
@@ -95,7 +102,7 @@ class Switches:
     def packed(self) -> list[float]:
         """The numbers that the compiled operators take, in their order (csrc/family.h unpacks them)."""
         return [
-            float(self.box_rounding == "round"),
+            float(ROUNDINGS.index(self.box_rounding)),
             float(self.plus_one),
             float(self.offset),
             -1.0 if self.min_width is None else float(self.min_width),
@@ -103,15 +110,20 @@ class Switches:
             float(max(self.sampling_ratio, 0)),
             float(POSITIONS.index(self.sample_position)),
             float(BORDERS.index(self.border)),
+            float(self.position_sensitive),
             float(self.canonical_size),
             float(self.canonical_level),
         ]
+
+    def input_channels(self, height: int, width: int) -> int:
+        """How many channels of the features make one of an output of ``height`` x ``width`` bins."""
+        return height * width if self.position_sensitive else 1
 
     @classmethod
     def unpacked(cls, packed: list[float], reduction: Reduction) -> Switches:
         """The inverse of :meth:`packed`; the reduction is not among the numbers."""
         return cls(
-            box_rounding="round" if packed[0] else "none",
+            box_rounding=ROUNDINGS[int(packed[0])],
             plus_one=bool(packed[1]),
             offset=packed[2],
             min_width=None if packed[3] < 0 else packed[3],
@@ -120,8 +132,9 @@ class Switches:
             sample_position=POSITIONS[int(packed[6])],
             border=BORDERS[int(packed[7])],
             reduction=reduction,
-            canonical_size=packed[8],
-            canonical_level=packed[9],
+            position_sensitive=bool(packed[8]),
+            canonical_size=packed[9],
+            canonical_level=packed[10],
         )
 
 
@@ -136,6 +149,7 @@ class GeometryOverrides(TypedDict, total=False):
     bin_rounding: bool
     sample_position: SamplePosition
     border: Border
+    position_sensitive: bool
 
 
 class ReductionOverrides(GeometryOverrides, total=False):
@@ -194,6 +208,23 @@ _WARP_MNC = Switches(
     border="mnc",
     reduction="max",
 )
+_PS_POOL = Switches(
+    box_rounding="round",
+    offset=0.0,
+    min_width=1,
+    bin_rounding=True,
+    border="inner",
+    position_sensitive=True,
+)
+_PS_POOL_RFCN = Switches(
+    box_rounding="pixel",
+    plus_one=True,
+    offset=0.0,
+    min_width=0.1,
+    bin_rounding=True,
+    position_sensitive=True,
+)
+_PS_WARP = Switches(box_rounding="round", offset=0.0, min_width=1, position_sensitive=True)
 
 _NAMES = tuple(f.name for f in fields(Switches))
 _OVERRIDABLE = (*(name for name in _NAMES if not name.startswith("canonical")), "half_pixel")
@@ -205,6 +236,10 @@ PRESETS: dict[str, Switches] = {
     "warp": _WARP,
     "warp_mnc": _WARP_MNC,
     "warp_continuous": _LEGACY,
+    "ps_align": Switches(position_sensitive=True),
+    "ps_pool": _PS_POOL,
+    "ps_pool_rfcn": _PS_POOL_RFCN,
+    "ps_warp": _PS_WARP,
 }
 
 

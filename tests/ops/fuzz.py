@@ -92,22 +92,27 @@ def call_roi(rng) -> None:  # type: ignore[no-untyped-def]
     from maskrcnn_ops import RoIOp
 
     dtype = [torch.float32, torch.float64, torch.bfloat16, torch.float16][rng.integers(4)]
+    sensitive = bool(rng.random() < 0.3)
     operator = RoIOp(
-        box_rounding=str(rng.choice(["none", "round"])),
+        box_rounding=str(rng.choice(["none", "round", "pixel"])),
         plus_one=bool(rng.integers(2)),
         offset=float(rng.choice([0, 0.5, 0.37, -1.25])),
-        min_width=[None, 0, 1][rng.integers(3)],
+        min_width=[None, 0, 0.1, 1][rng.integers(4)],
         bin_rounding=bool(rng.integers(2)),
         sampling_ratio=int(rng.integers(-1, 4)),
         sample_position=str(rng.choice(["centre", "corner", "thirds"])),
-        border=str(rng.choice(["align", "mnc"])),
-        reduction=str(rng.choice(["avg", "max"])),
+        border=str(rng.choice(["align", "mnc", "inner"])),
+        reduction="avg" if sensitive else str(rng.choice(["avg", "max"])),
+        position_sensitive=sensitive,
         canonical_size=float(rng.choice([8, 56, 224])),
     )
     images, channels = int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 8, 9, 17, 40, 65]))
     height, width = (int(n) for n in rng.integers(1, 40, 2))
     strides = [4, 8, 16, 32][: int(rng.integers(1, 5))]
     layout = [torch.contiguous_format, torch.channels_last][rng.integers(2)]
+    size = int(rng.choice([1, 2, 3, 7, 14]))
+    if sensitive:
+        channels = min(channels, 9) * size * size
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     features = {
         s: torch.randn(images, channels, -(-height * 4 // s), -(-width * 4 // s), generator=generator)
@@ -120,7 +125,6 @@ def call_roi(rng) -> None:  # type: ignore[no-untyped-def]
     boxes = some_boxes(rng, images * regions, 4.0 * max(height, width)).reshape(images, regions, 4)
     boxes = boxes.to([torch.float32, torch.float64][rng.integers(2)])
     valid = torch.from_numpy(rng.random((images, regions)) < 0.9)
-    size = int(rng.choice([1, 2, 3, 7, 14]))
     pooled = operator(features, boxes, valid, size)
     assert pooled.isfinite().all(), f"{operator}: not finite"
     gradients = torch.autograd.grad(pooled.sum(), list(features.values()))

@@ -18,17 +18,25 @@ from tests.ops.fuzz import some_boxes
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def operator(reduction: str, **switches: Any) -> RoIOp:
+    """``reduction`` may be "position_sensitive", which goes with the mean alone."""
+    sensitive = reduction == "position_sensitive"
+    return RoIOp(reduction="avg" if sensitive else reduction, position_sensitive=sensitive, **switches)
+
+
 OPERATORS = st.builds(
-    RoIOp,
-    box_rounding=st.sampled_from(["none", "round"]),
+    operator,
+    box_rounding=st.sampled_from(["none", "round", "pixel"]),
     plus_one=st.booleans(),
     offset=st.sampled_from([0.0, 0.5, 0.37, -1.25]),
-    min_width=st.sampled_from([None, 0, 1]),
+    min_width=st.sampled_from([None, 0, 0.1, 1]),
     bin_rounding=st.booleans(),
     sampling_ratio=st.integers(-1, 3),
     sample_position=st.sampled_from(["centre", "corner", "thirds"]),
-    border=st.sampled_from(["align", "mnc"]),
-    reduction=st.sampled_from(["avg", "max"]),
+    border=st.sampled_from(["align", "mnc", "inner"]),
+    reduction=st.sampled_from(["avg", "max", "position_sensitive"]),
     canonical_size=st.sampled_from([8.0, 56.0, 224.0]),
 )
 
@@ -82,13 +90,15 @@ def drawn(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...]) -> Drawn:
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=layout)
 
-    maps = [random(images, channels, -(-height // (1 << k)), -(-width // (1 << k))) for k in range(levels)]
+    op, output = draw(OPERATORS), draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
+    inputs = min(channels, 17) * output[0] * output[1] if op.position_sensitive else channels
+    maps = [random(images, inputs, -(-height // (1 << k)), -(-width // (1 << k))) for k in range(levels)]
     boxes = some_boxes(rng, regions, 4.0 * max(height, width))
     boxes = boxes.to(torch.float64 if dtype == torch.float64 else torch.float32)
     image = torch.from_numpy(rng.integers(-1, images, regions))
-    output = draw(st.tuples(st.integers(1, 8), st.integers(1, 8)))
+    channels = min(channels, 17) if op.position_sensitive else channels
     grad = random(regions, channels, *output) if regions else torch.zeros(0, channels, *output, dtype=dtype)
-    return Drawn(draw(OPERATORS), maps, boxes, image, output, grad)
+    return Drawn(op, maps, boxes, image, output, grad)
 
 
 def assert_equals_reference(case: Drawn) -> None:

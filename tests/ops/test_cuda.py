@@ -25,7 +25,7 @@ from maskrcnn_ops import (
 )
 from torch import Tensor
 
-from tests.ops.test_operators import NAMES, SWITCHES
+from tests.ops.test_operators import NAMES, SWITCHES, channels_for
 
 DEVICE = os.environ.get("MASKRCNN_TEST_DEVICE", "cuda")
 ABSENT = DEVICE == "cuda" and not (torch.cuda.is_available() and kernels.CUDA.compiled)
@@ -96,7 +96,11 @@ OPERATORS = [RoIOp.preset(name) for name in NAMES] + [
 
 
 EVERY_OPERATOR = [(op, 60, *CASES[0]) for op in OPERATORS]
-EVERY_TYPE = [(RoIOp.preset(name), 60, *case) for name in ("align", "pool", "warp_mnc") for case in CASES[1:]]
+EVERY_TYPE = [
+    (RoIOp.preset(name), 60, *case)
+    for name in ("align", "pool", "warp_mnc", "ps_align")
+    for case in CASES[1:]
+]
 MANY_REGIONS = [(RoIOp.preset(name), 300, *CASES[0]) for name in ("align", "pool")]
 
 
@@ -107,7 +111,8 @@ def test_forward_and_both_backwards_equal_the_reference(
     op: RoIOp, count: int, dtype: torch.dtype, channels: int, channels_last: bool
 ) -> None:
     """The reference has the same values in a wider type; coordinates are float32's in both but for float64."""
-    maps = maps_of(dtype, channels, channels_last)
+    inputs = channels_for(op, min(channels, 5), 20) if op.position_sensitive else channels
+    maps = maps_of(dtype, inputs, channels_last)
     boxes, image = regions(count, dtype)
     wide = [m.double() if dtype == torch.float64 else m.float() for m in maps]
     numbers = numbers_of(op)
@@ -127,7 +132,7 @@ def test_forward_and_both_backwards_equal_the_reference(
     assert_like(found, expected, dtype)
 
     grad = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    shape = [2, channels, *SHAPE[2:]]
+    shape = [2, inputs, *SHAPE[2:]]
     theirs = reference.roi_spread(
         grad.to(wide[0].dtype), boxes, image, their_winner, shape, *numbers, channels_last, False
     )

@@ -14,7 +14,22 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from maskrcnn_ops import PRESETS, RoIOp, RoIWarp, Switches, batched_nms, roi_align, roi_pool, roi_warp
+from maskrcnn_ops import (
+    PRESETS,
+    PSRoIAlign,
+    PSRoIPool,
+    PSRoIWarp,
+    RoIOp,
+    RoIWarp,
+    Switches,
+    batched_nms,
+    ps_roi_align,
+    ps_roi_pool,
+    ps_roi_warp,
+    roi_align,
+    roi_pool,
+    roi_warp,
+)
 
 from tests.ops.test_operators import features_for, loop_pool, some_boxes
 
@@ -23,7 +38,19 @@ def rows_of(count: int, seed: int) -> torch.Tensor:
     return torch.cat([torch.zeros(count, 1), some_boxes(count, seed)], 1)
 
 
-@pytest.mark.parametrize("name", ["roi_align", "roi_pool", "RoIAlign", "RoIPool"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "roi_align",
+        "roi_pool",
+        "RoIAlign",
+        "RoIPool",
+        "ps_roi_align",
+        "ps_roi_pool",
+        "PSRoIAlign",
+        "PSRoIPool",
+    ],
+)
 def test_arguments_have_torchvisions_names_order_and_defaults(name: str) -> None:
     theirs = inspect.signature(getattr(torchvision.ops, name)).parameters
     ours = dict(inspect.signature(getattr(maskrcnn_ops, name)).parameters)
@@ -34,18 +61,26 @@ def test_arguments_have_torchvisions_names_order_and_defaults(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(roi_align, torchvision.ops.roi_align), (roi_pool, torchvision.ops.roi_pool)]
+    "name",
+    ["roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"],
 )
-def test_boxes_as_a_list_of_one_tensor_for_each_image(ours: Any, theirs: Any) -> None:
-    feature = torch.randn(3, 2, 8, 12, generator=torch.Generator().manual_seed(0))
+def test_boxes_as_a_list_of_one_tensor_for_each_image(name: str) -> None:
+    ours, theirs = getattr(maskrcnn_ops, name), getattr(torchvision.ops, name)
+    feature = torch.randn(3, 18, 8, 12, generator=torch.Generator().manual_seed(0))
     boxes = [some_boxes(4, 1), torch.zeros(0, 4), some_boxes(2, 2)]
     torch.testing.assert_close(ours(feature, boxes, 3, 1 / 8), theirs(feature, boxes, 3, 1 / 8))
-    torch.testing.assert_close(ours(feature, boxes, (2, 4), 1 / 8), theirs(feature, boxes, (2, 4), 1 / 8))
+    if not name.startswith("ps_"):  # torchvision's take one number
+        torch.testing.assert_close(ours(feature, boxes, (2, 4), 1 / 8), theirs(feature, boxes, (2, 4), 1 / 8))
 
 
 def test_modules_are_their_functions() -> None:
-    feature, rows = features_for(3), rows_of(5, 4)
+    feature, rows = features_for(3, 18), rows_of(5, 4)
+    rfcn: Any = {"preset": "ps_pool_rfcn"}
     for module, function in (
+        (PSRoIAlign(3, 1 / 8, 2), lambda: ps_roi_align(feature, rows, 3, 1 / 8, 2)),
+        (PSRoIPool(3, 1 / 8), lambda: ps_roi_pool(feature, rows, 3, 1 / 8)),
+        (PSRoIPool(3, 1 / 8, **rfcn), lambda: ps_roi_pool(feature, rows, 3, 1 / 8, **rfcn)),
+        (PSRoIWarp(3, 1 / 8, 2), lambda: ps_roi_warp(feature, rows, 3, 1 / 8, 2)),
         (maskrcnn_ops.RoIAlign(3, 1 / 8, 2, True), lambda: roi_align(feature, rows, 3, 1 / 8, 2, True)),
         (maskrcnn_ops.RoIPool(3, 1 / 8), lambda: roi_pool(feature, rows, 3, 1 / 8)),
         (RoIWarp(3, 1 / 8), lambda: roi_warp(feature, rows, 3, 1 / 8)),
@@ -80,8 +115,8 @@ def test_views_are_read_as_what_they_show() -> None:
     whole = torch.randn(2, 6, 16, 24, generator=torch.Generator().manual_seed(7))
     rows = rows_of(6, 8)
     for view in (whole[:, ::2, ::2, ::2], whole.transpose(2, 3), whole[1:, :, 3:11], whole.flip(3)):
-        for function in (roi_align, roi_pool, roi_warp):
-            arguments = (rows, 3, 1 / 8)
+        for function in (roi_align, roi_pool, roi_warp, partial(ps_roi_align, output_size=1)):
+            arguments = (rows, 3, 1 / 8) if not isinstance(function, partial) else (rows,)
             assert torch.equal(function(view, *arguments), function(view.contiguous(), *arguments))
 
 
@@ -118,24 +153,30 @@ def test_the_articles_maximum_of_four_samples() -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("sensitive", [False, True])
 def test_opcheck_of_every_roi_operator_over_two_levels(
-    dtype: torch.dtype, layout: torch.memory_format
+    sensitive: bool, dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     generator, ops = torch.Generator().manual_seed(0), torch.ops.maskrcnn_ops
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     # Of sqrt(area) below and above the canonical size, one region that does not count.
     boxes = torch.tensor([[9.0, 3, 30, 25], [5, 5, 90, 70], [0, 0, 9, 9]], dtype=wide)
-    image, numbers = torch.tensor([1, 0, -1]), ([1 / 8, 1 / 16], Switches(canonical_size=56).packed())
+    image, numbers = (
+        torch.tensor([1, 0, -1]),
+        ([1 / 8, 1 / 16], Switches(canonical_size=56, position_sensitive=sensitive).packed()),
+    )
+    inputs = 12 if sensitive else 3
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(dtype).contiguous(memory_format=layout)
 
-    maps = [random(2, 3, 8, 12).requires_grad_(), random(2, 3, 4, 6).requires_grad_()]
-    grad, shape = random(3, 3, 2, 2), [2, 3, 8, 12, 4, 6]
-    winner = ops.roi_maximum(maps, boxes, image, 2, 2, *numbers)[1]
-    moved = boxes.clone().requires_grad_()
-    torch.library.opcheck(ops.roi_maximum, (maps, moved, image, 2, 2, *numbers))
-    for which in (None, winner):
+    maps = [random(2, inputs, 8, 12).requires_grad_(), random(2, inputs, 4, 6).requires_grad_()]
+    grad, shape = random(3, 3, 2, 2), [2, inputs, 8, 12, 4, 6]
+    moved, winners = boxes.clone().requires_grad_(), [None]
+    if not sensitive:
+        winners.append(ops.roi_maximum(maps, boxes, image, 2, 2, *numbers)[1])
+        torch.library.opcheck(ops.roi_maximum, (maps, moved, image, 2, 2, *numbers))
+    for which in winners:
         torch.library.opcheck(ops.roi_sample, (maps, moved, image, which, 2, 2, *numbers))
         last = layout == torch.channels_last
         spread = (grad.requires_grad_(), boxes, image, which, shape, *numbers, last, False)
@@ -158,6 +199,10 @@ def test_opcheck_of_non_maximum_suppression() -> None:
         roi_warp,
         partial(roi_align, reduction="max", box_rounding="round"),
         partial(roi_warp, preset="warp_mnc"),
+        ps_roi_align,
+        ps_roi_pool,
+        partial(ps_roi_pool, preset="ps_pool_rfcn"),
+        ps_roi_warp,
     ],
 )
 def test_compiled_whole_with_its_gradient_for_any_number_of_boxes(function: Any) -> None:
@@ -167,7 +212,7 @@ def test_compiled_whole_with_its_gradient_for_any_number_of_boxes(function: Any)
     torch.compiler.reset()  # the operators share this function, and its limit of recompilations
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager", dynamic=True)
     for count in (3, 5):
-        one, two = (features_for(11).requires_grad_() for _ in range(2))
+        one, two = (features_for(11, 12).requires_grad_() for _ in range(2))
         rows = rows_of(count, count)
         loss(one, rows).backward()
         compiled(two, rows).backward()
@@ -187,12 +232,15 @@ MODULES = [
     maskrcnn_ops.RoIPool(2, 1 / 8),
     RoIWarp(2, 1 / 8),
     RoIWarp(2, 1 / 8, preset="warp_mnc", box_gradient=True),
+    PSRoIAlign(2, 1 / 8, 2),
+    PSRoIPool((2, 3), 1 / 8),
+    PSRoIWarp(2, 1 / 8, -1, box_gradient=True),
 ]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=repr)
 def test_exported_for_the_same_and_for_any_number_of_boxes(module: torch.nn.Module) -> None:
-    feature, any_number = features_for(11), {"input": None, "rois": {0: torch.export.Dim("K")}}
+    feature, any_number = features_for(11, 12), {"input": None, "rois": {0: torch.export.Dim("K")}}
     for shapes, counts in ((None, (3,)), (any_number, (0, 1, 3, 8))):
         program = torch.export.export(module, (feature, rows_of(3, 1)), dynamic_shapes=shapes)
         called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
@@ -207,7 +255,7 @@ def test_a_leaf_of_what_torch_fx_traces(module: torch.nn.Module) -> None:
     traced = torch.fx.symbolic_trace(torch.nn.ModuleDict({"pool": module})["pool"])
     called = [node.target for node in traced.graph.nodes if node.op == "call_function"]
     assert maskrcnn_ops.functional.pool_single_level in called
-    feature = features_for(12)
+    feature = features_for(12, 12)
     for boxes in (rows_of(4, 3), rows_of(6, 4), [some_boxes(3, 5)]):
         assert torch.equal(traced(feature, boxes), module(feature, boxes))
 
@@ -274,6 +322,10 @@ def aligned(*arguments: Any, **switches: Any) -> Any:
         (lambda: RoIOp(offset="measured"), "offset: expected a number, found 'measured'"),  # type: ignore[arg-type]
         (lambda: RoIOp(offset=math.nan), "offset: expected a finite number, found nan"),
         (lambda: RoIOp(offset=0.3, half_pixel=True), "found offset 0.3 as well; give one of the two"),
+        (lambda: RoIOp(position_sensitive=True, reduction="max"), "position_sensitive takes 'avg' alone"),
+        (lambda: RoIOp(min_width=0.5), "min_width: expected null, 0, 0.1 or 1, found 0.5"),
+        (lambda: ps_roi_align(MAP, rows_of(2, 1), 7), r"a multiple of P \* P = 49 channels, found 2"),
+        (lambda: ps_roi_pool(MAP, rows_of(2, 1), 1, preset="pool"), "preset: expected 'ps_pool' or"),  # type: ignore[arg-type]
         (lambda: RoIOp(sampling_ratio=2**31), "sampling_ratio: expected at most 1024 samples"),
         (lambda: RoIOp()({"4": MAP}, *ONE_BOX, 7), "features: a stride as key: .* found '4'"),  # type: ignore[dict-item]
         (lambda: RoIOp()({0: MAP}, *ONE_BOX, 7), "features: a stride as key: .* found 0"),
@@ -312,6 +364,11 @@ def test_numbers_of_samples_up_to_the_bound(samples: int) -> None:
         (
             maskrcnn_ops.RoIPool(7, 0.1, reduction="avg", sampling_ratio=3),
             "RoIPool(output_size=7, spatial_scale=0.1, sampling_ratio=3, reduction='avg')",
+        ),
+        (PSRoIAlign(7, 0.1, 2), "PSRoIAlign(output_size=7, spatial_scale=0.1, sampling_ratio=2)"),
+        (
+            PSRoIPool(7, 0.1, border="align"),
+            "PSRoIPool(output_size=7, spatial_scale=0.1, preset='ps_pool', border='align')",
         ),
         (RoIWarp(7, 0.1), "RoIWarp(output_size=7, spatial_scale=0.1, preset='warp')"),
         (

@@ -14,7 +14,18 @@ import torchvision
 from maskrcnn_ops import PRESETS, RoIOp, reference, roi_align, roi_pool
 from torch import Tensor
 
-NAMES = ["align", "align_legacy", "pool", "warp", "warp_mnc", "warp_continuous"]
+NAMES = [
+    "align",
+    "align_legacy",
+    "pool",
+    "warp",
+    "warp_mnc",
+    "warp_continuous",
+    "ps_align",
+    "ps_pool",
+    "ps_pool_rfcn",
+    "ps_warp",
+]
 
 
 def round_away(x: float) -> float:
@@ -25,11 +36,14 @@ def round_away(x: float) -> float:
 def loop_axis(low: float, high: float, scale: float, bins: int, size: int, op: RoIOp) -> list[list[float]]:
     """Coordinates (cell centres at whole numbers) of the points of every bin along one axis; float32 throughout."""
     f = np.float32
+    one = f(op.plus_one)
+    if op.box_rounding == "pixel":
+        low, high, one = round_away(low), round_away(high) + one, f(0)
     start, end = f(low) * f(scale), f(high) * f(scale)
     if op.box_rounding == "round":
         start, end = f(round_away(start)), f(round_away(end))
     start, end = start - f(op.offset), end - f(op.offset)
-    width = end - start + f(op.plus_one)
+    width = end - start + one
     if op.min_width is not None:
         width = max(width, f(op.min_width))
     step = f(width / f(bins))
@@ -40,7 +54,8 @@ def loop_axis(low: float, high: float, scale: float, bins: int, size: int, op: R
             low, high = f(p) * step, f(p + 1) * step
             first = int(math.floor(low) + start) if whole else math.floor(start + low)
             last = int(math.ceil(high) + start) if whole else math.ceil(start + high)
-            points.append([float(c) for c in range(max(first, 0), min(last, size))])
+            beyond = size - 1 if op.border == "inner" else size
+            points.append([float(c) for c in range(max(first, 0), min(last, beyond))])
             continue
         n = op.sampling_ratio if op.sampling_ratio > 0 else max(math.ceil(step), 0)
         place = {
@@ -57,7 +72,7 @@ def loop_axis(low: float, high: float, scale: float, bins: int, size: int, op: R
 def loop_value(plane: np.ndarray[Any, Any], y: float, x: float, border: str) -> float:
     """Bilinear interpolation with the family's border rule."""
     height, width = plane.shape
-    margin, beyond = (1.0, 0.0) if border == "align" else (0.5, 0.5)
+    margin, beyond = {"align": (1.0, 0.0), "mnc": (0.5, 0.5), "inner": (0.0, 1.0)}[border]
     if not (-margin <= y <= height - beyond and -margin <= x <= width - beyond):
         return 0.0
     y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
@@ -82,11 +97,29 @@ def loop_pool(
     return out
 
 
+def loop_region(
+    feature: np.ndarray[Any, Any], box: list[float], scale: float, size: int, op: RoIOp
+) -> np.ndarray[Any, Any]:
+    """One region of one image ``[C, H, W]``, all channels of the output."""
+    planes = np.array([loop_pool(plane, box, scale, size, op) for plane in feature])
+    if not op.position_sensitive:
+        return planes
+    out = np.zeros((len(feature) // size**2, size, size))
+    for c, i, j in np.ndindex(out.shape):
+        out[c, i, j] = planes[(c * size + i) * size + j, i, j]
+    return out
+
+
 def some_boxes(count: int, seed: int) -> Tensor:
     """Boxes inside, across the edge of and outside a map of 64 x 96 pixels."""
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, 2, generator=generator) * 100 - 15
     return torch.cat([corners.amin(1), corners.amax(1)], 1)
+
+
+def channels_for(op: RoIOp, channels: int, bins: int) -> int:
+    """Channels of the features that make so many of an output of so many bins."""
+    return channels * bins if op.position_sensitive else channels
 
 
 def features_for(seed: int, channels: int = 3) -> Tensor:
@@ -109,7 +142,14 @@ SWITCHES = [
     {"sample_position": "corner"},
     {"sample_position": "thirds"},
     {"border": "mnc"},
+    {"border": "inner"},
+    {"border": "inner", "bin_rounding": True},
+    {"box_rounding": "pixel"},
+    {"box_rounding": "pixel", "plus_one": True, "min_width": 0.1},
     {"reduction": "max"},
+    {"position_sensitive": True, "sampling_ratio": -1},
+    {"position_sensitive": True, "bin_rounding": True},
+    {"position_sensitive": True, "sample_position": "thirds", "border": "mnc"},
 ]
 
 
@@ -118,15 +158,12 @@ SWITCHES = [
 )
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_every_preset_and_switch_equals_the_loop(op: RoIOp, channels_last: bool) -> None:
-    feature, boxes = features_for(1), some_boxes(12, 2)
+    feature, boxes = features_for(1, channels_for(op, 3, 9)), some_boxes(12, 2)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     out = op(
         {8: feature.contiguous(memory_format=layout)}, boxes[None], torch.ones(1, 12, dtype=torch.bool), 3
     )
-    expected = [
-        [loop_pool(plane, box, 1 / 8, 3, op) for plane in feature[0].double().numpy()]
-        for box in boxes.tolist()
-    ]
+    expected = [loop_region(feature[0].double().numpy(), box, 1 / 8, 3, op) for box in boxes.tolist()]
     np.testing.assert_allclose(out.numpy(), np.array(expected), atol=2e-5)
 
 
@@ -143,8 +180,9 @@ def test_compiled_equals_reference_forward_and_backward(
     """Where nothing was compiled both are the reference, and the loops above are the oracle."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     generator = torch.Generator().manual_seed(0)
+    channels = channels_for(RoIOp.preset(name), 13, 12) if name.startswith("ps_") else 70
     maps = [
-        torch.randn(2, 70, s, s + 4, generator=generator).to(dtype).contiguous(memory_format=layout)
+        torch.randn(2, channels, s, s + 4, generator=generator).to(dtype).contiguous(memory_format=layout)
         for s in (16, 8)
     ]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -164,7 +202,7 @@ def test_compiled_equals_reference_forward_and_backward(
         expected = as_reference("roi_sample", maps, boxes, image, None, 4, 3, *numbers)
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
     assert found.is_contiguous(memory_format=layout)
-    shape = [2, 70, 16, 20, 8, 12]
+    shape = [2, channels, 16, 20, 8, 12]
     grad = torch.randn(found.shape, generator=generator).to(dtype).contiguous(memory_format=layout)
     spread = ops.roi_spread(grad, boxes, image, winner, shape, *numbers, channels_last, False)
     for a, b in zip(
@@ -180,7 +218,9 @@ def test_compiled_equals_reference_forward_and_backward(
 def test_gradcheck_and_gradgradcheck(name: str) -> None:
     op, boxes = RoIOp.preset(name), some_boxes(3, 6).double()[None]
     feature = torch.randn(
-        1, 2, 6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+        *(1, channels_for(op, 2, 4), 6, 7),
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(2),
     ).requires_grad_()
     valid = torch.tensor([[True, True, False]])
 
@@ -226,7 +266,8 @@ def test_the_centre_of_a_ramp_moves_by_half_a_cell_with_each_shift() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_edge_cases(name: str) -> None:
-    op, feature = RoIOp.preset(name), features_for(9).requires_grad_()
+    op = RoIOp.preset(name)
+    feature = features_for(9, channels_for(op, 3, 4)).requires_grad_()
     strange = torch.tensor([[math.nan, 0, 9, 9], [0, 0, math.inf, 9], [-math.inf, 0, 9, 9]])[None]
     out = op({8: feature}, strange, torch.ones(1, 3, dtype=torch.bool), 2)
     assert (out == 0).all()
@@ -254,12 +295,13 @@ def test_wrong_arguments_in_words() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_pyramid_call_equals_each_box_on_its_level(name: str) -> None:
     generator = torch.Generator().manual_seed(4)
-    features = {s: torch.randn(2, 3, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)}
+    op = RoIOp.preset(name)
+    channels = channels_for(op, 3, 9)
+    features = {s: torch.randn(2, channels, 512 // s, 512 // s, generator=generator) for s in (4, 8, 16, 32)}
     corner = torch.rand(2, 10, 2, generator=generator) * 200
     side = torch.tensor([20.0, 60, 111, 113, 150, 223, 225, 300, 440, 460])[None, :, None]
     boxes = torch.cat([corner, corner + side], -1)
     valid = torch.rand(2, 10, generator=generator) > 0.2
-    op = RoIOp.preset(name)
     out = op(features, boxes, valid, 3).view(2, 10, 3, 3, 3)
     for n in range(2):
         for k in range(10):
@@ -296,7 +338,7 @@ def test_the_same_bits_twice_and_with_one_or_two_threads(name: str) -> None:
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 2):
         torch.set_num_threads(threads)
-        feature = features_for(3, channels=19).requires_grad_()
+        feature = features_for(3, channels_for(op, 19, 49)).requires_grad_()
         out = op({8: feature}, boxes, valid, 7)
         out.square().sum().backward()
         results.append((out.detach(), feature.grad))
@@ -314,3 +356,12 @@ def test_opcheck_and_compile() -> None:
         lambda x: roi_align(x, rows, 2, 1 / 8, 2, True), fullgraph=True, backend="aot_eager"
     )
     torch.testing.assert_close(compiled(feature), roi_align(feature, rows, 2, 1 / 8, 2, True))
+
+
+@pytest.mark.parametrize("name", ["ps_align", "ps_pool", "ps_pool_rfcn", "ps_warp"])
+def test_every_bin_reads_a_channel_of_its_own(name: str) -> None:
+    """Channel k of the map is the constant k: bin (i, j) of channel c is ``(c P + i) P + j``, whatever the box."""
+    feature = torch.arange(8.0).view(1, 8, 1, 1).expand(1, 8, 9, 11).contiguous()
+    boxes = torch.tensor([[[8.0, 8, 40, 40], [20, 10, 60, 50], [5, 20, 70, 60]]])
+    found = RoIOp.preset(name)({8: feature}, boxes, torch.ones(1, 3, dtype=torch.bool), 2)
+    torch.testing.assert_close(found, torch.arange(8.0).view(1, 2, 2, 2).expand(3, 2, 2, 2))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import maskrcnn_ops
 import numpy as np
 import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskrcnn_ops import roi_align, roi_pool
+from maskrcnn_ops import ps_roi_align, ps_roi_pool, roi_align, roi_pool
 from torch import Tensor
 
 from tests.ops.test_operators import some_boxes
 
 IMAGES = 3
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
 MAP = (96.0, 64.0)  # pixels across and down: 12 x 8 cells at stride 8
 # Least and greatest side in pixels: below two cells, some cells, about the map's or more, empty, turned, off the map.
 SIDES = np.array([(0.5, 16), (16, 60), (60, 500), (0, 0), (-60, -1), (1, 90)])
@@ -107,3 +112,65 @@ def test_gradients_equal_torchvisions(channels: int, layout: torch.memory_format
         (ours(a) * weight).sum().backward()
         (theirs(b) * weight).sum().backward()
         torch.testing.assert_close(a.grad, b.grad, atol=2e-5, rtol=1e-5)
+
+
+def assert_position_sensitive_like_torchvision(seed: int, size: int, layout: torch.memory_format) -> None:
+    """Forward and backward of each operator, over regions of every kind."""
+    generator = torch.Generator().manual_seed(seed)
+    feature = torch.randn(IMAGES, 2 * size * size, 8, 12, generator=generator).contiguous(
+        memory_format=layout
+    )
+    rows = rows_of_every_kind(seed)
+    # torchvision divides by no samples for these and gives NaN; here they are 0.
+    none = (rows[:, 3:] <= rows[:, 1:3]).any(1)
+    assert (ps_roi_align(feature, rows[none], size, 1 / 8, 0) == 0).all()
+    for ratio in (0, 1, 2, 3):
+        chosen = rows[~none] if ratio == 0 else rows
+        ours, theirs = both_with_gradients("ps_roi_align", feature, chosen, size, 1 / 8, ratio)
+        assert_same(ours[0], theirs[0])
+        torch.testing.assert_close(ours[1], theirs[1], atol=1e-5, rtol=1e-5)
+    ours, theirs = both_with_gradients("ps_roi_pool", feature, rows, size, 1 / 8)
+    assert_same(ours[0], theirs[0])
+    # torchvision's forward never reads the last row and column, its backward gives them gradients all the same: that
+    # of border="align". Regions away from them have one gradient.
+    torch.testing.assert_close(
+        with_gradient(partial(ps_roi_pool, border="align"), feature, rows, size, 1 / 8)[1],
+        theirs[1],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+    away = rows[(rows[:, 1:] / 8 < torch.tensor([10.5, 6.5]).repeat(2)).all(1)]
+    ours, theirs = both_with_gradients("ps_roi_pool", feature, away, size, 1 / 8)
+    assert len(away) > 0
+    torch.testing.assert_close(ours[1], theirs[1], atol=1e-5, rtol=1e-5)
+
+
+def with_gradient(function: Any, feature: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """The output, and the gradient of a weighted sum of it by the feature map."""
+    leaf = feature.clone(memory_format=torch.preserve_format).requires_grad_()
+    out = function(leaf, *arguments)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad((out * weight).sum(), leaf)
+    return out.detach(), gradient
+
+
+def both_with_gradients(name: str, *arguments: Any) -> list[tuple[Tensor, Tensor]]:
+    return [with_gradient(getattr(library, name), *arguments) for library in (maskrcnn_ops, torchvision.ops)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 7), st.sampled_from(LAYOUTS))
+def test_position_sensitive_operators_equal_torchvisions(
+    seed: int, size: int, layout: torch.memory_format
+) -> None:
+    assert_position_sensitive_like_torchvision(seed, size, layout)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 7), st.sampled_from(LAYOUTS))
+def test_position_sensitive_operators_equal_torchvisions_many_times(
+    seed: int, size: int, layout: torch.memory_format
+) -> None:
+    """24 regions a call and five operators: 36,000 regions."""
+    assert_position_sensitive_like_torchvision(seed, size, layout)

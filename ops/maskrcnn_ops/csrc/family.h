@@ -23,9 +23,10 @@ using torch::stable::Tensor;
 
 // Order of the numbers in the operators' `switches` argument; switches.py packs them.
 inline Switches unpack(const std::vector<double>& packed) {
-  STD_TORCH_CHECK(packed.size() == 10, "switches: expected 10 numbers, found ", packed.size());
+  STD_TORCH_CHECK(packed.size() == 11, "switches: expected 11 numbers, found ", packed.size(),
+                  "; export the program again with this version of maskrcnn_ops");
   Switches s;
-  s.round_boxes = packed[0] != 0;
+  s.rounding = static_cast<Rounding>(static_cast<int>(packed[0]));
   s.plus_one = packed[1] != 0;
   s.offset = packed[2];
   s.min_width = packed[3];
@@ -33,8 +34,9 @@ inline Switches unpack(const std::vector<double>& packed) {
   s.sampling_ratio = static_cast<int>(packed[5]);
   s.position = static_cast<Position>(static_cast<int>(packed[6]));
   s.border = static_cast<Border>(static_cast<int>(packed[7]));
-  s.canonical_size = packed[8];
-  s.canonical_level = packed[9];
+  s.position_sensitive = packed[8] != 0;
+  s.canonical_size = packed[9];
+  s.canonical_level = packed[10];
   return s;
 }
 
@@ -50,7 +52,8 @@ void by_dtype(ScalarType dtype, const F& f) {
   }
 }
 
-// One map of the pyramid: [images, channels, height, width], strides in elements.
+// One map of the pyramid: [images, inputs, height, width], strides in elements. Bin b of output channel c reads the
+// channel that begins at c * channel_stride + b * bin_stride. That is all that sets position-sensitive maps apart.
 struct Level {
   int64_t height;
   int64_t width;
@@ -59,6 +62,7 @@ struct Level {
   int64_t channel_stride;
   int64_t row_stride;
   int64_t column_stride;
+  int64_t bin_stride;  // 0 unless the map is position-sensitive
 };
 
 // Everything about a call but the tensors' data.
@@ -68,7 +72,8 @@ struct Family {
   Level level[kMaxLevels];
   double octaves[kMaxLevels];
   int64_t images;
-  int64_t channels;
+  int64_t inputs;    // channels of the maps
+  int64_t channels;  // channels of the output
   int64_t regions;
   int64_t height;  // of the output
   int64_t width;
@@ -87,8 +92,8 @@ inline bool is_channels_last(const Tensor& t) {
 
 inline Level strides_of(int64_t channels, int64_t height, int64_t width, double scale, bool channels_last) {
   const int64_t plane = height * width;
-  return channels_last ? Level{height, width, scale, channels * plane, 1, width * channels, channels}
-                       : Level{height, width, scale, channels * plane, plane, width, 1};
+  return channels_last ? Level{height, width, scale, channels * plane, 1, width * channels, channels, 0}
+                       : Level{height, width, scale, channels * plane, plane, width, 1, 0};
 }
 
 inline Tensor empty_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, ScalarType dtype, bool channels_last) {
@@ -122,10 +127,16 @@ inline Family family_of(
   STD_TORCH_CHECK(image.scalar_type() == ScalarType::Long, "image indices: expected int64");
   STD_TORCH_CHECK(same_device(image, boxes), "image indices: expected on the device of the boxes");
   STD_TORCH_CHECK(height > 0 && width > 0, "output size: expected at least 1 x 1, found ", height, " x ", width);
-  Family f{unpack(switches), static_cast<int>(levels), {}, {}, shape[0], shape[1], boxes.size(0), height, width, channels_last};
+  const Switches s = unpack(switches);
+  const int64_t group = s.position_sensitive ? height * width : 1;
+  STD_TORCH_CHECK(shape[1] % group == 0, "features: position_sensitive takes a multiple of P * P = ", group,
+                  " channels, found ", shape[1]);
+  Family f{s, static_cast<int>(levels), {}, {}, shape[0], shape[1], shape[1] / group, boxes.size(0), height, width, channels_last};
   for (size_t l = 0; l < levels; ++l) {
     STD_TORCH_CHECK(scales[l] > 0, "scales: expected positive numbers, found ", scales[l]);
-    f.level[l] = strides_of(f.channels, shape[2 + 2 * l], shape[3 + 2 * l], scales[l], channels_last);
+    f.level[l] = strides_of(f.inputs, shape[2 + 2 * l], shape[3 + 2 * l], scales[l], channels_last);
+    if (s.position_sensitive) f.level[l].bin_stride = f.level[l].channel_stride;
+    f.level[l].channel_stride *= group;
     f.octaves[l] = -std::log2(scales[l]);
   }
   return f;
@@ -158,6 +169,7 @@ inline std::vector<int64_t> shape_of(const std::vector<Tensor>& features) {
 
 // Winners are int32: cells of the map, or samples of a bin, of which an adaptive one has about two for each cell.
 inline void check_winners_fit(const Family& f) {
+  STD_TORCH_CHECK(!f.switches.position_sensitive, "position_sensitive takes the mean alone");
   for (int l = 0; l < f.levels; ++l) {
     const double cells = static_cast<double>(f.level[l].height + 2) * static_cast<double>(f.level[l].width + 2);
     STD_TORCH_CHECK(16 * cells < 2147483648.0, "a maximum needs maps of less than 2^27 cells, found ", f.level[l].height,

@@ -17,14 +17,15 @@
 namespace maskrcnn_ops {
 
 enum class Position { centre = 0, corner = 1, thirds = 2 };
-enum class Border { align = 0, mnc = 1 };
+enum class Border { align = 0, mnc = 1, inner = 2 };
+enum class Rounding { none = 0, cells = 1, pixels = 2 };
 
 constexpr int kMaxLevels = 8;
 // An adaptive bin never has more samples than this: float32 still tells that many apart.
 constexpr double kMaxSamples = 1 << 20;
 
 struct Switches {
-  bool round_boxes;
+  Rounding rounding;
   bool plus_one;
   double offset;  // cells
   double min_width;  // cells; negative: no minimum
@@ -32,6 +33,7 @@ struct Switches {
   int sampling_ratio;  // samples per bin along an axis; <= 0: adaptive
   Position position;
   Border border;
+  bool position_sensitive;
   double canonical_size;   // pixels
   double canonical_level;  // the level, log2(stride), of a box of that size
 };
@@ -82,15 +84,21 @@ C10_HOST_DEVICE inline int64_t samples_per_bin(G bin, int sampling_ratio) {
 
 template <typename G>
 C10_HOST_DEVICE inline Axis<G> make_axis(G low, G high, G scale, int64_t bins, int64_t size, const Switches& s) {
+  G one = s.plus_one ? G(1) : G(0);
+  if (s.rounding == Rounding::pixels) {  // as the released R-FCN
+    low = ::round(low);
+    high = ::round(high) + one;
+    one = G(0);
+  }
   G start = low * scale;
   G end = high * scale;
-  if (s.round_boxes) {
+  if (s.rounding == Rounding::cells) {
     start = ::round(start);  // half away from zero, as the released RoIPool
     end = ::round(end);
   }
   start -= static_cast<G>(s.offset);
   end -= static_cast<G>(s.offset);
-  G width = end - start + (s.plus_one ? G(1) : G(0));
+  G width = end - start + one;
   const G least = static_cast<G>(s.min_width);
   if (s.min_width >= 0 && !(width >= least)) width = least;
   Axis<G> axis;
@@ -112,8 +120,8 @@ C10_HOST_DEVICE inline G sample_at(const Axis<G>& axis, int64_t p, int64_t i, Po
 // False for NaN too.
 template <typename G>
 C10_HOST_DEVICE inline bool inside(G x, int64_t size, Border border) {
-  const G margin = border == Border::align ? G(1) : G(0.5);
-  const G last = static_cast<G>(size) - (border == Border::align ? G(0) : G(0.5));
+  const G margin = border == Border::align ? G(1) : border == Border::mnc ? G(0.5) : G(0);
+  const G last = static_cast<G>(size) - (G(1) - margin);
   return x >= -margin && x <= last && size > 0;
 }
 
@@ -122,15 +130,16 @@ template <typename G>
 C10_HOST_DEVICE inline Span cells_of_bin(const Axis<G>& axis, int64_t p, const Switches& s) {
   G low = static_cast<G>(p) * axis.bin;
   G high = static_cast<G>(p + 1) * axis.bin;
-  if (s.round_boxes && s.offset == 0) {
+  if (s.rounding == Rounding::cells && s.offset == 0) {
     low = ::floor(low) + axis.start;
     high = ::ceil(high) + axis.start;
   } else {
     low = ::floor(axis.start + low);
     high = ::ceil(axis.start + high);
   }
-  const int64_t first = clip_to_map(low, axis.size);
-  const int64_t last = clip_to_map(high, axis.size);
+  const int64_t size = s.border == Border::inner && axis.size > 0 ? axis.size - 1 : axis.size;
+  const int64_t first = clip_to_map(low, size);
+  const int64_t last = clip_to_map(high, size);
   return {first, last > first ? last - first : 0};
 }
 
@@ -179,12 +188,6 @@ C10_HOST_DEVICE inline Tap<G> tap_at(G x, int64_t size) {
   return {low, low + 1, G(1) - weight, weight};
 }
 
-// Derivative of the interpolated value by x is (f[high] - f[low]) times this: 0 where x is clamped.
-template <typename G>
-C10_HOST_DEVICE inline G slope_at(G x, int64_t size) {
-  return x > G(0) && static_cast<int64_t>(x) < size - 1 ? G(1) : G(0);
-}
-
 template <typename G>
 C10_HOST_DEVICE inline Tap<G> tap_of_point(const Axis<G>& axis, int64_t p, int64_t i, const Switches& s) {
   if (s.bin_rounding) return {i, i, G(1), G(0)};
@@ -201,24 +204,6 @@ C10_HOST_DEVICE inline void taps_of_bin(const Axis<G>& axis, int64_t p, const Sw
     add(tap.low, tap.weight_low * share);
     if (tap.weight_high != G(0)) add(tap.high, tap.weight_high * share);
   }
-}
-
-// d x / d x1 and d x / d x2 of a sample in pixels of the box (rounding treated as identity).
-template <typename G>
-C10_HOST_DEVICE inline void edge_derivatives(
-    const Axis<G>& axis, int64_t p, int64_t i, int64_t bins, G scale, bool width_is_free, const Switches& s,
-    G* by_low, G* by_high) {
-  const G offset = s.position == Position::centre ? G(0.5) : s.position == Position::corner ? G(0) : G(1);
-  const G divisor = static_cast<G>(s.position == Position::thirds ? axis.samples + 1 : axis.samples);
-  const G along = (static_cast<G>(p) + (static_cast<G>(i) + offset) / divisor) / static_cast<G>(bins);
-  *by_low = width_is_free ? scale * (G(1) - along) : scale;
-  *by_high = width_is_free ? scale * along : G(0);
-}
-
-// Whether the region's width follows its edges, that is, is not held at the minimum.
-template <typename G>
-C10_HOST_DEVICE inline bool width_is_free(const Axis<G>& axis, int64_t bins, const Switches& s) {
-  return s.min_width < 0 || axis.bin > static_cast<G>(s.min_width) / static_cast<G>(bins);
 }
 
 // Index of the level that serves a box of this area: the coarsest whose octave = log2(stride) is at most

@@ -42,10 +42,10 @@ struct PlaneTaps {
 template <typename T, typename G>
 struct Kernels {
   int64_t width;  // lanes of a vector of G
-  // out[c] = sum of weight * map[offset + c]
-  void (*gather)(const T* map, const BinTaps<G>& taps, T* out, int64_t channels);
-  // map[offset + c] += weight * grad[c]
-  void (*scatter)(G* map, const BinTaps<G>& taps, const T* grad, int64_t channels);
+  // out[c * out_step] = sum of weight * map[offset + c * map_step]
+  void (*gather)(const T* map, int64_t map_step, const BinTaps<G>& taps, T* out, int64_t out_step, int64_t channels);
+  // map[offset + c * map_step] += weight * grad[c * grad_step]
+  void (*scatter)(G* map, int64_t map_step, const BinTaps<G>& taps, const T* grad, int64_t grad_step, int64_t channels);
   // Largest cell; winner is `number` + row * row_step + column. NaN wins.
   void (*cell_maximum)(const T* map, const BinTaps<G>& taps, int32_t number, int32_t row_step, T* out, int32_t* winner,
                        int64_t channels);

@@ -24,39 +24,46 @@ struct Single {
   }
 };
 
+// B vectors of channels at once; the steps are those from one vector to the next.
 template <typename L, int B, typename T, typename G>
-inline void gather_block(const T* map, const BinTaps<G>& taps, T* out) {
+inline void gather_block(const T* map, int64_t map_step, const BinTaps<G>& taps, T* out, int64_t out_step) {
   typename L::Vector sum[B];
   for (int b = 0; b < B; ++b) sum[b] = L::splat(G(0));
   for (int64_t i = 0; i < taps.rows; ++i) {
     for (int64_t j = 0; j < taps.columns; ++j) {
       const T* cell = map + taps.row[i] + taps.column[j];
       const auto weight = L::splat(taps.row_weight[i] * taps.column_weight[j]);
-      for (int b = 0; b < B; ++b) sum[b] = madd(L::load(cell + b * L::width), weight, sum[b]);
+      for (int b = 0; b < B; ++b) sum[b] = madd(L::load(cell + b * map_step), weight, sum[b]);
     }
   }
-  for (int b = 0; b < B; ++b) L::store(out + b * L::width, sum[b]);
+  for (int b = 0; b < B; ++b) L::store(out + b * out_step, sum[b]);
 }
 
 template <typename T, typename G>
-void gather(const T* map, const BinTaps<G>& taps, T* out, int64_t channels) {
+void gather(const T* map, int64_t map_step, const BinTaps<G>& taps, T* out, int64_t out_step, int64_t channels) {
   using L = Lanes<T, G>;
+  using S = Single<T, G>;
   int64_t c = 0;
-  for (; c + 8 * L::width <= channels; c += 8 * L::width) gather_block<L, 8>(map + c, taps, out + c);
-  for (; c + L::width <= channels; c += L::width) gather_block<L, 1>(map + c, taps, out + c);
-  for (; c < channels; ++c) gather_block<Single<T, G>, 1>(map + c, taps, out + c);
+  if (map_step == 1 && out_step == 1) {
+    constexpr int64_t w = L::width;
+    for (; c + 8 * w <= channels; c += 8 * w) gather_block<L, 8>(map + c, w, taps, out + c, w);
+    for (; c + w <= channels; c += w) gather_block<L, 1>(map + c, w, taps, out + c, w);
+  }
+  for (; c + 8 <= channels; c += 8) gather_block<S, 8>(map + c * map_step, map_step, taps, out + c * out_step, out_step);
+  for (; c + 4 <= channels; c += 4) gather_block<S, 4>(map + c * map_step, map_step, taps, out + c * out_step, out_step);
+  for (; c < channels; ++c) gather_block<S, 1>(map + c * map_step, map_step, taps, out + c * out_step, out_step);
 }
 
 template <typename L, int B, typename T, typename G>
-inline void scatter_block(G* map, const BinTaps<G>& taps, const T* grad) {
+inline void scatter_block(G* map, int64_t map_step, const BinTaps<G>& taps, const T* grad, int64_t grad_step) {
   typename L::Vector part[B];
-  for (int b = 0; b < B; ++b) part[b] = L::load(grad + b * L::width);
+  for (int b = 0; b < B; ++b) part[b] = L::load(grad + b * grad_step);
   for (int64_t i = 0; i < taps.rows; ++i) {
     for (int64_t j = 0; j < taps.columns; ++j) {
       G* cell = map + taps.row[i] + taps.column[j];
       const auto weight = L::splat(taps.row_weight[i] * taps.column_weight[j]);
       for (int b = 0; b < B; ++b) {
-        G* to = cell + b * L::width;
+        G* to = cell + b * map_step;
         L::store_sum(to, madd(part[b], weight, L::load_sum(to)));
       }
     }
@@ -64,12 +71,18 @@ inline void scatter_block(G* map, const BinTaps<G>& taps, const T* grad) {
 }
 
 template <typename T, typename G>
-void scatter(G* map, const BinTaps<G>& taps, const T* grad, int64_t channels) {
+void scatter(G* map, int64_t map_step, const BinTaps<G>& taps, const T* grad, int64_t grad_step, int64_t channels) {
   using L = Lanes<T, G>;
+  using S = Single<T, G>;
   int64_t c = 0;
-  for (; c + 8 * L::width <= channels; c += 8 * L::width) scatter_block<L, 8>(map + c, taps, grad + c);
-  for (; c + L::width <= channels; c += L::width) scatter_block<L, 1>(map + c, taps, grad + c);
-  for (; c < channels; ++c) scatter_block<Single<T, G>, 1>(map + c, taps, grad + c);
+  if (map_step == 1 && grad_step == 1) {
+    constexpr int64_t w = L::width;
+    for (; c + 8 * w <= channels; c += 8 * w) scatter_block<L, 8>(map + c, w, taps, grad + c, w);
+    for (; c + w <= channels; c += w) scatter_block<L, 1>(map + c, w, taps, grad + c, w);
+  }
+  for (; c + 8 <= channels; c += 8) scatter_block<S, 8>(map + c * map_step, map_step, taps, grad + c * grad_step, grad_step);
+  for (; c + 4 <= channels; c += 4) scatter_block<S, 4>(map + c * map_step, map_step, taps, grad + c * grad_step, grad_step);
+  for (; c < channels; ++c) scatter_block<S, 1>(map + c * map_step, map_step, taps, grad + c * grad_step, grad_step);
 }
 
 template <typename L, int B, typename T, typename G>

@@ -34,7 +34,7 @@ bool is_aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % 1
 
 template <typename T>
 bool takes_vectors(const Family& f, const std::vector<Tensor>& maps, const Tensor& regions) {
-  if (!f.channels_last || f.channels % (16 / sizeof(T)) != 0 || !is_aligned(regions.data_ptr())) return false;
+  if (!f.channels_last || f.inputs != f.channels || f.channels % (16 / sizeof(T)) != 0 || !is_aligned(regions.data_ptr())) return false;
   for (const Tensor& map : maps)
     if (!is_aligned(map.data_ptr())) return false;
   return true;
@@ -150,8 +150,8 @@ void gather(const Family& f, const Tensor& grad, const Tensor& boxes, const Tens
   const int at_once = static_cast<int>(kSharedBytes / of_region < kThreads ? kSharedBytes / of_region : kThreads);
   by_vector<T>(takes_vectors<T>(f, maps, grad) && is_aligned(winner), [&](auto lanes) {
     constexpr int V = decltype(lanes)::kCount;
-    const int64_t parts = (f.channels + kLanes * V - 1) / (kLanes * V);
-    STD_TORCH_CHECK(parts <= kMostBlocks, "features: too many channels for CUDA, ", f.channels);
+    const int64_t parts = (f.inputs + kLanes * V - 1) / (kLanes * V);
+    STD_TORCH_CHECK(parts <= kMostBlocks, "features: too many channels for CUDA, ", f.inputs);
     const dim3 blocks(static_cast<unsigned>(tiles), static_cast<unsigned>(parts));
     const auto kernel = winner ? gather_kernel<T, G, V, true> : gather_kernel<T, G, V, false>;
     MASKRCNN_LAUNCH(kernel, blocks, kThreads, static_cast<size_t>(at_once * of_region), stream_of(boxes), f, footprints,
@@ -162,7 +162,7 @@ void gather(const Family& f, const Tensor& grad, const Tensor& boxes, const Tens
 std::vector<Tensor> empty_maps(const Family& f, const Tensor& like, ScalarType dtype, bool channels_last) {
   std::vector<Tensor> maps;
   for (int l = 0; l < f.levels; ++l)
-    maps.push_back(empty_map(like, f.images, f.channels, f.level[l].height, f.level[l].width, dtype, channels_last));
+    maps.push_back(empty_map(like, f.images, f.inputs, f.level[l].height, f.level[l].width, dtype, channels_last));
   return maps;
 }
 

@@ -196,6 +196,21 @@ __device__ inline void add_samples(
   }
 }
 
+// The bins, and the channel of the output, that give to channels c .. c + V - 1 of the maps: all bins, or the one that a
+// position-sensitive channel belongs to (V is 1 then).
+struct Givers {
+  int64_t channel;
+  int first_p, last_p, first_q, last_q;  // the last ones excluded
+};
+
+__device__ inline Givers givers_of(const Family& f, int64_t c) {
+  if (f.inputs == f.channels) return {c, 0, static_cast<int>(f.height), 0, static_cast<int>(f.width)};
+  const int64_t bins = f.height * f.width;
+  const int p = static_cast<int>(c % bins / f.width);
+  const int q = static_cast<int>(c % bins % f.width);
+  return {c / bins, p, p + 1, q, q + 1};
+}
+
 // Blocks [tiles of all levels, parts of the channels]; threads [kTile rows, kLanes vectors of channels]. `winner` is
 // read by the kernel for maxima alone. Two blocks of an SM hide each other's waits, hence the bound on registers.
 template <typename T, typename G, int V, bool kMaximum>
@@ -209,7 +224,8 @@ __global__ void __launch_bounds__(kThreads, 2) gather_kernel(
   const Level& level = f.level[tile.level];
   const int y = tile.top + static_cast<int>(threadIdx.x) / kLanes;
   const int64_t c = (static_cast<int64_t>(blockIdx.y) * kLanes + threadIdx.x % kLanes) * V;
-  const bool mine = y < level.height && c < f.channels;
+  const bool mine = y < level.height && c < f.inputs;
+  const Givers own = givers_of(f, c);
   const int width = static_cast<int>(level.width);
   const int number = y * width + tile.left;
   const int cells = width - tile.left < kTile ? width - tile.left : kTile;
@@ -224,11 +240,14 @@ __global__ void __launch_bounds__(kThreads, 2) gather_kernel(
       shares.build(f, footprints + base, list + done, count, tile);
       for (int i = 0; mine && i < count; ++i) {
         const int64_t k = base + list[done + i];
-        for (int p = range[4 * i]; p < range[4 * i + 1]; ++p) {
+        const int last_p = range[4 * i + 1] < own.last_p ? range[4 * i + 1] : own.last_p;
+        const int first_q = range[4 * i + 2] > own.first_q ? range[4 * i + 2] : own.first_q;
+        const int last_q = range[4 * i + 3] < own.last_q ? range[4 * i + 3] : own.last_q;
+        for (int p = range[4 * i] > own.first_p ? range[4 * i] : own.first_p; p < last_p; ++p) {
           const G by_row = shares.rows(i, p)[y - tile.top];
           if (by_row == G(0)) continue;
-          for (int q = range[4 * i + 2]; q < range[4 * i + 3]; ++q) {
-            const int64_t at = (k * bins + p * f.width + q) * f.channels + c;
+          for (int q = first_q; q < last_q; ++q) {
+            const int64_t at = (k * bins + p * f.width + q) * f.channels + own.channel;
             if constexpr (!kMaximum) add_mean<T, G, V>(grad + at, by_row, shares.columns(i, q), sums);
             else if (f.switches.bin_rounding) add_cells<T, G, V>(number, cells, grad + at, winner + at, sums);
             else add_samples<T, G, V>(footprints[k].region, p, q, f.switches, tile, y, grad + at, winner + at, sums);

@@ -80,9 +80,12 @@ __device__ inline int items_of(const Family& f) {
   return static_cast<int>(f.height * f.width * f.channels / V);
 }
 
+// The first cell of the map that an item reads.
 template <typename T, typename G>
-__device__ inline const T* map_of(const Family& f, const Maps& maps, const Region<G>& r) {
-  return static_cast<const T*>(maps.data[r.level]) + r.image * f.level[r.level].image_stride;
+__device__ inline T* map_of(const Family& f, const Maps& maps, const Region<G>& r, const Item& item) {
+  const Level& level = f.level[r.level];
+  return static_cast<T*>(maps.data[r.level]) + r.image * level.image_stride + item.c * level.channel_stride +
+         (item.p * f.width + item.q) * level.bin_stride;
 }
 
 // The taps of a region's bins, rows first, then columns; false where one has no room, to all threads.
@@ -130,7 +133,7 @@ __global__ void mean_kernel(const __grid_constant__ Family f, const __grid_const
     const Item item = item_of<V>(f, k, index);
     G sums[V] = {};
     if (r.valid) {
-      const T* map = map_of<T>(f, maps, r) + item.c * f.level[r.level].channel_stride;
+      const T* map = map_of<const T>(f, maps, r, item);
       if (listed) mean_of_taps<T, G, V>(f.level[r.level], taps[item.p], taps[f.height + item.q], map, sums);
       else mean_of_points<T, G, V>(f, r, item, map, sums);
     }
@@ -151,7 +154,7 @@ __global__ void winners_kernel(
       const Level& level = f.level[r.level];
       Tap<G> y, x;
       taps_of_winner(r, item.p, item.q, winner[item.at], level, f.switches, &y, &x);
-      value = value_at(map_of<T>(f, maps, r) + item.c * level.channel_stride, level, y, x);
+      value = value_at(map_of<const T>(f, maps, r, item), level, y, x);
     }
     out[item.at] = static_cast<T>(value);
   }
@@ -222,7 +225,7 @@ __global__ void maximum_kernel(
     for (int v = 0; v < V; ++v) best[v] = {G(0), -1};
     if (r.valid) {
       const Level& level = f.level[r.level];
-      const T* map = map_of<T>(f, maps, r) + item.c * level.channel_stride;
+      const T* map = map_of<const T>(f, maps, r, item);
       const Candidates from = candidates_of(r, item, f.switches);
       const G least = from.outside ? G(0) : -std::numeric_limits<G>::infinity();
       MASKRCNN_UNROLL
@@ -271,7 +274,7 @@ __global__ void scatter_kernel(
   for (int index = blockIdx.y * kThreads + threadIdx.x; index < items_of<1>(f); index += gridDim.y * kThreads) {
     const Item item = item_of<1>(f, k, index);
     const G part = static_cast<G>(grad[item.at]);
-    G* map = static_cast<G*>(maps.data[r.level]) + r.image * level.image_stride + item.c * level.channel_stride;
+    G* map = map_of<G>(f, maps, r, item);
     const auto add = [&](int64_t row, int64_t column, G weight) {
       atomicAdd(map + row * level.row_stride + column * level.column_stride, weight * part);
     };

@@ -37,7 +37,9 @@ struct Sampler {
     }
     if (winner) return sample_winners(region, r, first, last);
     filters.build(f, region);
-    sample_channels(region, to);
+    const T* map = map_of(region);
+    for (int64_t p = 0; p < f.height; ++p)
+      for (int64_t q = 0; q < f.width; ++q) sample_bin(region, filters, p, q, map, to, f.channels);
   }
 
   // A batch of regions on contiguous planes first .. last - 1.
@@ -49,11 +51,11 @@ struct Sampler {
     }
   }
 
-  void sample_channels(const Region<G>& region, T* to) {
-    const T* map = map_of(region);
-    for (int64_t p = 0; p < f.height; ++p)
-      for (int64_t q = 0; q < f.width; ++q)
-        loops.gather(map, filters.taps(p, q), to + p * output.row_stride + q * output.column_stride, f.channels);
+  // `channels` channels of one bin, from those at which `map` and `to` begin.
+  void sample_bin(const Region<G>& region, const RegionFilters<G>& from, int64_t p, int64_t q, const T* map, T* to, int64_t channels) {
+    const Level& level = f.level[region.level];
+    loops.gather(map + (p * f.width + q) * level.bin_stride, level.channel_stride, from.taps(p, q),
+                 to + p * output.row_stride + q * output.column_stride, output.channel_stride, channels);
   }
 
   // Asks for a region's window of the plane that comes next: its short rows are too far apart to be foreseen.
@@ -72,7 +74,7 @@ struct Sampler {
       if (item.dense && c + 1 < last) fetch(item, plane + level.channel_stride);
       if (item.dense && loops.plane_gather(plane, item.planes.taps, scratch.data(), plane_out)) continue;
       for (int64_t p = 0; p < f.height; ++p)
-        for (int64_t q = 0; q < f.width; ++q) loops.gather(plane, item.filters.taps(p, q), plane_out + p * f.width + q, 1);
+        for (int64_t q = 0; q < f.width; ++q) sample_bin(region, item.filters, p, q, plane, plane_out, 1);
     }
   }
 
@@ -100,7 +102,7 @@ struct Sampler {
 
 template <typename T, typename G>
 void sample_regions(const Family& f, const std::vector<Tensor>& features, const Plan<G>& plan, const int32_t* winner, T* out) {
-  if (f.channels_last || winner) {
+  if (f.channels_last || winner || f.switches.position_sensitive) {
     torch::stable::parallel_for(0, f.regions, 1, [&](int64_t begin, int64_t end) {
       Sampler<T, G> sampler{f, features, plan, winner, out};
       for (int64_t i = begin; i < end; ++i) sampler.sample(plan.order[i], 0, f.channels);

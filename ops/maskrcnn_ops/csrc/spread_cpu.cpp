@@ -89,12 +89,19 @@ struct Spreader {
         if (plan.region[item.r].valid) spread_planes(item, c, std::min(c + kPlanesAtOnce, last));
   }
 
+  // `channels` channels of one bin, from those at which `map` and `from` begin.
+  void spread_bin(const Region<G>& region, const RegionFilters<G>& to, int64_t p, int64_t q, G* map, const T* from, int64_t channels) {
+    const Level& level = f.level[region.level];
+    loops.scatter(map + (p * f.width + q) * level.bin_stride, level.channel_stride, to.taps(p, q),
+                  from + p * output.row_stride + q * output.column_stride, output.channel_stride, channels);
+  }
+
   void spread_channels(const Region<G>& region, const T* from, int64_t first, int64_t last) {
-    G* map = map_of(region) + first;
+    G* map = map_of(region) + first * f.level[region.level].channel_stride;
     for (int64_t p = 0; p < f.height; ++p) {
       if (filters.y.taps(p) == 0) continue;
       for (int64_t q = 0; q < f.width; ++q)
-        loops.scatter(map, filters.taps(p, q), from + p * output.row_stride + q * output.column_stride + first, last - first);
+        spread_bin(region, filters, p, q, map, from + first * output.channel_stride, last - first);
     }
   }
 
@@ -107,7 +114,7 @@ struct Spreader {
       const T* plane_grad = from + c * output.channel_stride;
       if (item.dense && loops.plane_scatter(plane, item.planes.taps, plane_grad)) continue;
       for (int64_t p = 0; p < f.height; ++p)
-        for (int64_t q = 0; q < f.width; ++q) loops.scatter(plane, item.filters.taps(p, q), plane_grad + p * f.width + q, 1);
+        for (int64_t q = 0; q < f.width; ++q) spread_bin(region, item.filters, p, q, plane, plane_grad, 1);
     }
   }
 
@@ -211,11 +218,11 @@ void spread_regions(const Family& f, const T* grad, const Plan<G>& plan, const i
   torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     Spreader<T, G> spreader{f, grad, plan, winner, maps};
     const int64_t start = begin * block, stop = std::min(end * block, f.channels);
-    if (!f.channels_last && !winner) {
+    if (!f.channels_last && !winner && !f.switches.position_sensitive) {
       for (int64_t which = 0; which < batches_of(f); ++which) spreader.spread_batch(which, start, stop);
       return;
     }
-    const int64_t step = f.channels_last ? stop - start : kWinnerPlanesAtOnce;
+    const int64_t step = f.channels_last || !winner ? stop - start : kWinnerPlanesAtOnce;
     for (int64_t first = start; first < stop; first += step)
       for (size_t i = 0; i < plan.order.size(); ++i) {
         const int64_t r = plan.order[i], next = plan.order[std::min(i + 1, plan.order.size() - 1)];
@@ -238,7 +245,7 @@ std::vector<Tensor> roi_spread(Tensor grad, Tensor boxes, Tensor image, std::opt
   const ScalarType sums = dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   std::vector<Tensor> maps;
   for (int l = 0; l < f.levels; ++l) {
-    maps.push_back(fresh_map(boxes, f.images, f.channels, f.level[l].height, f.level[l].width, sums, channels_last));
+    maps.push_back(fresh_map(boxes, f.images, f.inputs, f.level[l].height, f.level[l].width, sums, channels_last));
     torch::stable::zero_(maps.back());
   }
   by_dtype(dtype, [&](auto t, auto g) {
