@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+# File and class names are printed as they are: what looks like markup or an emoji code in them is none.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]], title: str) -> Table:

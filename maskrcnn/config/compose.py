@@ -7,6 +7,7 @@ constructor are the dataclasses below.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -34,6 +35,11 @@ from maskrcnn.training.schedule import Schedule
 from maskrcnn.training.settings import Checkpoints, Log
 
 Settings = TypeVar("Settings")
+# Keys whose values are paths: taken as the shell hands them over, and not read by Hydra's grammar.
+_PATHS = re.compile(
+    r"\+{0,2}(run_dir|run|checkpoint|input|predictions|annotations|images|out|init(\.weights)?|model\.backbone\.weights|proposals\.(train|val)"
+    r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
+)
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 
@@ -223,12 +229,26 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     lines = []
     for text in overrides:
         key, _, value = text.partition("=")
-        lines.append(f"{_SHORTHAND.get(key, key)}={value}" if value or "=" in text else text)
+        lines.append(f"{_SHORTHAND.get(key, key)}={_quoted(key, value) if _PATHS.fullmatch(key) else value}")
     try:
         return OverridesParser.create().parse_overrides(lines)
     except (OverrideParseException, HydraException) as error:
         hint = "quote values that hold = , [ ] { } or spaces: \"key='value'\""
         raise UserError(f"cannot read the arguments {list(overrides)}: {error}\n{hint}") from error
+
+
+def _quoted(key: str, path: str) -> str:
+    """A path as one text of Hydra's grammar, unless it is quoted already or null."""
+    group = key in ("init", "checkpoint") and re.fullmatch(r"\{.*:.*\}", path)
+    if group or path in ("", "null") or re.fullmatch(r"'[^']*'|\"[^\"]*\"", path):
+        return path
+    # Backslashes are doubled only before a quote and before "${", which would begin an interpolation.
+    return "'" + re.sub(r"(\\*)('|\$\{|$)", _escaped, path) + "'"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    backslashes, special = found.groups()
+    return backslashes * 2 + (f"\\{special}" if special else "")
 
 
 def _is_group(override: Override) -> bool:
