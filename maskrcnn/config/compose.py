@@ -13,14 +13,17 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
     InstantiationException,
     OverrideParseException,
 )
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,9 +40,20 @@ from maskrcnn.training.settings import Checkpoints, Log
 Settings = TypeVar("Settings")
 # Keys whose values are paths: taken as the shell hands them over, and not read by Hydra's grammar.
 _PATHS = re.compile(
-    r"\+{0,2}(run_dir|run|checkpoint|input|predictions|annotations|images|out|init(\.weights)?|model\.backbone\.weights|proposals\.(train|val)"
+    r"\+{0,2}(run_dir|run|checkpoint|input|predictions|annotations|images|out|init(\.weights)?|proposals\.(train|val)"
+    r"|model\.backbone\.weights"
     r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
 )
+
+class OwnConfigs(SearchPathPlugin):
+    """Lets Hydra search `configs/` of the working directory before the package's configs."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in files.folders()[:-1]:
+            search_path.prepend("maskrcnn", f"file://{folder}", anchor="main")
+
+
+Plugins.instance().register(OwnConfigs)
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 
@@ -117,7 +131,7 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     Raises UserError that names the key, what was found and the nearest right key.
     """
     parsed = _parse(overrides)
-    with initialize_config_dir(str(files.folders()[0]), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
         groups = [override for override in parsed if _is_group(override)]
         for override in groups:
             _check_option(override)
@@ -161,7 +175,7 @@ def settings_of(node: Any, kind: type[Settings]) -> Settings:
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
     """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed anew, a key is set."""
     parsed = _parse(overrides)
-    with initialize_config_dir(str(files.folders()[0]), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
         for override in (o for o in parsed if _is_group(o)):
             _check_option(override)
             group = override.get_key_element()
@@ -282,9 +296,8 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _compose(name: str, lines: list[str]) -> DictConfig:
-    others = ", ".join(f"'file://{folder}'" for folder in files.folders()[1:])
     try:
-        return compose(name, overrides=[*lines, f"hydra.searchpath=[{others}]"])
+        return compose(name, overrides=lines)
     except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise UserError(f"the configuration cannot be composed: {str(error).strip()}{cause}") from error
