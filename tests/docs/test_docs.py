@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,30 +15,19 @@ import pytest
 
 from maskrcnn.ablation.grid import read_table
 from maskrcnn.cli import ablate, train
-from maskrcnn.config import compose as configs
+from maskrcnn.cli.entry import commands as helps
 from tests.cli.conftest import TINY_MODEL
+from tests.docs.commands import OTHERS, compose, of_help, of_page, parts
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # A page's commands, once those of the pages before it have left their files.
 IN_ORDER = ["quickstart", "your_data", "deploy", "operator", "tables"]
 REPLACED = ("model", "init", "threads")
-# Commands that need several processes or machines, or a run that failed, have tests of their own.
-ELSEWHERE = ("torchrun", "sbatch", "python tools/replay.py")
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of the page's bash blocks, continued lines joined, without comments."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S)
-    joined = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.join(shlex.split(line, comments=True)) for line in joined if line.strip()]
-
-
-def parts(command: str) -> tuple[str, list[str]]:
-    """Name of the tool, and its arguments."""
-    found = re.fullmatch(r"(?:uv run|python) tools/(\w+)\.py ?(.*)", command)
-    assert found is not None, f"not a command of this project: {command}"
-    return found[1], shlex.split(found[2])
+    return of_page(page.read_text())
 
 
 def shortened(arguments: Sequence[str], data: Path) -> list[str]:
@@ -75,24 +63,34 @@ def test_the_worked_example_is_the_code() -> None:
     ).read_text()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_command_is_one_that_is_run(page: Path) -> None:
-    found = commands(page)
-    assert found or page.stem in ("index", "troubleshooting", "coming_from", "findings")
-    if page.stem not in IN_ORDER:
-        assert all(command.startswith((*ELSEWHERE, "uv run")) for command in found)
-    for command in found:
-        if not command.startswith(ELSEWHERE):
-            tool, _ = parts(command)
-            assert (ROOT / "tools" / f"{tool}.py").exists()
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem
+)
+def test_every_command_of_a_page_composes(page: Path) -> None:
+    for command in commands(page):
+        found = parts(command)
+        assert found is not None or command.startswith(OTHERS), command
+        if found is not None:
+            compose(*found)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in IN_ORDER], ids=lambda page: page.stem)
-def test_training_commands_of_other_pages_compose(page: Path) -> None:
-    text = page.read_text()
-    for line in re.findall(r"tools/train\.py ([^#\n]*)", text):
-        given = [a for a in shlex.split(line) if a not in ("...", "\\")]
-        configs.compose_config("train", given)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_the_commands_in_a_pages_text_compose(page: Path) -> None:
+    """In `...`, not in a block: `tools/train.py model=r50_fpn`, `maskrcnn eval checkpoint=FILE`."""
+    for code in re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)):
+        found = parts(code)
+        if found is not None and found[1]:
+            compose(*found)
+
+
+@pytest.mark.parametrize("name", sorted(helps()))
+def test_the_examples_of_a_help_text_compose(name: str) -> None:
+    examples = of_help(helps()[name])
+    assert examples or name in ("replay", "doctor", "check-data", "prepare-data")
+    for command in examples:
+        found = parts(command)
+        assert found is not None
+        compose(*found)
 
 
 def test_the_findings_name_tables_that_were_run() -> None:
@@ -142,7 +140,9 @@ def test_the_pages_commands_run(page: str, place: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(ROOT))
     for command in commands(ROOT / "docs" / f"{page}.md"):
-        tool, arguments = parts(command)
+        found = parts(command)
+        assert found is not None
+        tool, arguments = found
         if tool == "ablate":
             # tests/cli/test_ablate.py runs whole tables; here each cell's config is composed.
             ablate.plan(arguments)
