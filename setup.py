@@ -115,8 +115,9 @@ setup(
     packages=[*find_packages(include=["maskrcnn*"]), "maskrcnn.configs", "maskrcnn_ops"],
     package_dir={"maskrcnn.configs": "configs", "maskrcnn_ops": "ops/maskrcnn_ops"},
     package_data={
-        "maskrcnn.ablation.explorer": ["*.html", "*.css", "*.js"],
         "maskrcnn.configs": ["**/*.yaml"],
+        "maskrcnn.ablation": ["templates/*.j2"],
+        "maskrcnn.ablation.explorer": ["*.html", "*.css", "*.js"],
         "maskrcnn_ops": ["csrc/*"],
     },
     ext_modules=modules,

@@ -1,163 +1,183 @@
-"""The paper's claims about RoIAlign, RoIWarp and RoIPool, held against the runs of a table."""
+"""The paper's claims about RoIAlign, RoIWarp and RoIPool, tested against the runs of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, paired_by_seed, signed
-from maskrcnn.ablation.summary import Row, common_seeds
+from maskrcnn.ablation.statistics import Estimate, mean_interval, paired_by_seed, show_interval, signed
+from maskrcnn.ablation.summary import Row, name_of, paired_values, place_name, published_difference
 
-_METRICS = {
-    "segm_AP": "mask AP",
-    "segm_AP75": "mask AP75",
-    "bbox_AP": "box AP",
-    "keypoints_AP": "keypoint AP",
-}
-_STRIDES = ("stride 16", "stride 32")
+_METRICS = ("segm_AP", "segm_AP75", "bbox_AP", "keypoints_AP")
 
 
-def claims(table: Table, rows: Sequence[Row]) -> list[str]:
-    """A sentence for each claim that the table's cells can speak to: it holds, it does not, or it is not resolved."""
+class Verdict(Enum):
+    """Whether the runs support a claim."""
+
+    HOLDS = "yes"
+    FAILS = "no"
+    OPEN = "not resolved"
+    ONE_RUN = "one run, not resolved"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, what the runs give, what the paper has, and whether the claim holds here."""
+
+    claim: str
+    here: str
+    paper: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The rows of all operators at one place of the other axes."""
+
+    table: Table
+    axes: dict[str, str]
+    rows: dict[str, Row]
+
+    @property
+    def at(self) -> str:
+        return f" at {place_name(self.axes)}" if self.axes else ""
+
+    def values(
+        self, metric: str, second: str = "pool", first: str = "align"
+    ) -> tuple[list[float], list[float]]:
+        """A metric of two operators, seed by seed; empty where one has no run."""
+        if not {first, second} <= self.rows.keys():
+            return [], []
+        return paired_values(self.rows[first], self.rows[second], metric)
+
+    def gains(self, metric: str, second: str = "pool", first: str = "align") -> list[float]:
+        """``first`` minus ``second`` of every seed that both have."""
+        return [a - b for a, b in zip(*self.values(metric, second, first), strict=True)]
+
+    def paper(self, metric: str, second: str = "pool", first: str = "align") -> float | None:
+        """The published difference."""
+        one, two = ({**self.axes, "roi_op": operator} for operator in (first, second))
+        return published_difference(self.table, one, two, metric)
+
+    def with_seeds(self, seeds: set[int]) -> _Place:
+        """The same place, cut to some seeds."""
+        rows = {
+            name: Row(row.axes, [r for r in row.records if r["seed"] in seeds])
+            for name, row in self.rows.items()
+        }
+        return _Place(self.table, self.axes, rows)
+
+
+def claims(table: Table, rows: Sequence[Row]) -> list[Claim]:
+    """The claims that the table's runs can test."""
     if not {"align", "pool"} <= table.axes.get("roi_op", {}).keys():
         return []
-    places = {(row.axes["roi_op"], _where(row)): row for row in rows}
-    settings = list(dict.fromkeys(where for _, where in places))
-    found = [line for where in settings for line in _align_beats_pool(places, where)]
-    found += _loses_more_at_32(places)
-    found += _gains_more_points_at_32(places)
-    found += [line for where in settings for line in _most_in_detail(places, where)]
-    found += [line for where in settings for line in _warp_is_about_pool(places, where)]
+    places: list[_Place] = []
+    for row in rows:
+        axes = row.without("roi_op")
+        place = next((p for p in places if p.axes == axes), None)
+        if place is None:
+            places.append(place := _Place(table, axes, {}))
+        place.rows[row.axes["roi_op"]] = row
+    found = [claim for place in places for claim in _align_beats_pool(place)]
+    found += _more_at_32(places)
+    found += [claim for place in places for claim in _most_in_detail(place)]
+    found += [claim for place in places for claim in _warp_is_about_pool(place)]
     return found
 
 
-def _where(row: Row) -> str:
-    """What a row's operators are compared at: ``stride 16``."""
-    return ", ".join(f"{axis} {value}" for axis, value in row.axes.items() if axis != "roi_op")
+def _align_beats_pool(place: _Place) -> Iterator[Claim]:
+    for metric in _METRICS:
+        if gains := place.gains(metric):
+            gain = mean_interval(gains)
+            text = f"align − pool > 0 in {name_of(metric)}{place.at}"
+            yield Claim(text, show_interval(gain), _signed(place.paper(metric)), _verdict(gain))
 
 
-def _align_beats_pool(places: dict[tuple[str, str], Row], where: str) -> list[str]:
-    if ("align", where) not in places or ("pool", where) not in places:
-        return []
-    lines = []
-    for metric, name in _METRICS.items():
-        a, b = _values(places["align", where], places["pool", where], metric)
-        if a:
-            gain = paired_by_seed(a, b)
-            lines.append(f"align − pool > 0 in {name}{_at(where)}: {_verdict(gain)}: {_words(gain)}.")
-    return lines
+def _more_at_32(places: Sequence[_Place]) -> Iterator[Claim]:
+    """The gain grows with the stride: as a share of align's AP, and in points."""
+    at = {
+        p.axes["stride"]: p
+        for p in places
+        if p.axes.keys() == {"stride"} and {"align", "pool"} <= p.rows.keys()
+    }
+    if not {"16", "32"} <= at.keys():
+        return
+    every = [{r["seed"] for r in at[s].rows[o].records} for s in ("16", "32") for o in ("align", "pool")]
+    fine, coarse = (at[stride].with_seeds(set.intersection(*every)) for stride in ("16", "32"))
+    sides = [place.values("segm_AP") for place in (fine, coarse)]
+    if all(first and 0 not in first for first, _ in sides):
+        shares = [[(x - y) / x for x, y in zip(a, b, strict=True)] for a, b in sides]
+        paper = [_paper_share(place) for place in (coarse, fine)]
+        text = "the share of align's mask AP that pool loses is larger at stride 32 than at 16"
+        published = "" if None in paper else " against ".join(f"{share:.2f}" for share in paper)
+        yield _more(text, shares[1], shares[0], published, 2)
+    for metric in ("segm_AP", "segm_AP75"):
+        first, second = coarse.gains(metric), fine.gains(metric)
+        if first and len(first) == len(second):
+            text = f"align − pool in {name_of(metric)} is more points at stride 32 than at 16"
+            paper = [place.paper(metric) for place in (coarse, fine)]
+            yield _more(text, first, second, "" if None in paper else " against ".join(map(_signed, paper)))
 
 
-def _loses_more_at_32(places: dict[tuple[str, str], Row]) -> list[str]:
-    if not all((operator, where) in places for operator in ("align", "pool") for where in _STRIDES):
-        return []
-    places = _with_seeds_of_all(places)
-    sides = {s: _values(places["align", s], places["pool", s], "segm_AP") for s in _STRIDES}
-    if any(not a or 0 in a for a, _ in sides.values()):
-        return []
-    shares = {s: [(x - y) / x for x, y in zip(a, b, strict=True)] for s, (a, b) in sides.items()}
-    means = {s: lost_share(*sides[s]) for s in sides}
-    at_16, at_32 = _STRIDES
-    more = paired_by_seed(shares[at_32], shares[at_16])
-    return [
-        f"The share of align's mask AP that pool loses is larger at stride 32 than at 16: {_verdict(more)}: "
-        f"{means[at_32].mean:.2f} against {means[at_16].mean:.2f} (paper: 0.24 and 0.11), "
-        f"difference {_words(more, 2)}."
-    ]
+def _paper_share(place: _Place) -> float | None:
+    gain, best = (
+        place.paper("segm_AP"),
+        place.table.published({**place.axes, "roi_op": "align"}).get("segm_AP"),
+    )
+    return None if gain is None or best is None else gain / best
 
 
-def _gains_more_points_at_32(places: dict[tuple[str, str], Row]) -> list[str]:
-    """The paper's own words, more than double the gain: in points, which also need an AP to gain them on."""
-    if not all((operator, where) in places for operator in ("align", "pool") for where in _STRIDES):
-        return []
-    places = _with_seeds_of_all(places)
-    lines = []
-    for metric, published in (("segm_AP", "+7.3 and +3.4"), ("segm_AP75", "+10.5 and +5.1")):
-        at_16, at_32 = (_gains(places, where, metric) for where in _STRIDES)
-        if at_16 and len(at_16) == len(at_32):
-            lines.append(
-                f"align − pool in {_METRICS[metric]} is more points at stride 32 than at 16: "
-                f"{_more(at_32, at_16)} (paper: {published})."
-            )
-    return lines
-
-
-def _most_in_detail(places: dict[tuple[str, str], Row], where: str) -> list[str]:
-    """Most at high IoU and on small objects."""
-    if ("align", where) not in places or ("pool", where) not in places:
-        return []
-    lines = []
+def _most_in_detail(place: _Place) -> Iterator[Claim]:
+    """The gain is largest at high IoU and on small objects."""
     for metric, other, names in (
         ("segm_AP75", "segm_AP50", "mask AP75 than in mask AP50"),
         ("segm_APs", "segm_APm", "mask AP of small than of medium objects (below 32, 96 px)"),
     ):
-        first, second = _gains(places, where, metric), _gains(places, where, other)
+        first, second = place.gains(metric), place.gains(other)
         if first and len(first) == len(second):
-            lines.append(f"align − pool is more in {names}{_at(where)}: {_more(first, second)}.")
-    return lines
+            paper = [place.paper(m) for m in (metric, other)]
+            published = "" if None in paper else " against ".join(map(_signed, paper))
+            yield _more(f"align − pool is more in {names}{place.at}", first, second, published)
 
 
-def _gains(places: dict[tuple[str, str], Row], where: str, metric: str) -> list[float]:
-    """Align minus pool, of every seed that both have."""
-    a, b = _values(places["align", where], places["pool", where], metric)
-    return [x - y for x, y in zip(a, b, strict=True)]
-
-
-def _more(first: Sequence[float], second: Sequence[float]) -> str:
+def _more(text: str, first: Sequence[float], second: Sequence[float], paper: str, digits: int = 1) -> Claim:
+    """Claim that ``first`` is above ``second``, run by run."""
     more, means = paired_by_seed(first, second), [mean_interval(side).mean for side in (first, second)]
-    shown = " against ".join(map(signed, means))
-    return f"{_verdict(more)}: {shown}, difference {_words(more)}"
+    shown = " against ".join(signed(mean, digits) if digits == 1 else f"{mean:.2f}" for mean in means)
+    return Claim(text, f"{shown}, difference {show_interval(more, digits)}", paper or "–", _verdict(more))
 
 
-def _warp_is_about_pool(places: dict[tuple[str, str], Row], where: str) -> list[str]:
-    if not all((operator, where) in places for operator in ("align", "warp", "pool")):
-        return []
-    align, warp, pool = (places[operator, where] for operator in ("align", "warp", "pool"))
-    gain, gap = _values(align, pool, "segm_AP"), _values(warp, pool, "segm_AP")
-    if not gain[0] or not gap[0]:
-        return []
-    first, second = paired_by_seed(*gain), paired_by_seed(*gap)
-    quarter = [(a - b) / 4 for a, b in zip(*gain, strict=True)]
-    apart = [a - b for a, b in zip(*gap, strict=True)]
-    # |gap| < gain / 4 where the quarter is above both the gap and its negative.
-    room = [paired_by_seed(quarter, [sign * x for x in apart]) for sign in (1, -1)]
-    verdicts = [_verdict(estimate) for estimate in room]
-    said = next(
-        (v for v in ("does not hold", "one run, not resolved", "not resolved") if v in verdicts), "holds"
-    )
-    return [
-        f"|warp − pool| is below a quarter of align − pool in mask AP{_at(where)}: {said}: "
-        f"warp − pool {_words(second)}, align − pool {_words(first)}."
+def _warp_is_about_pool(place: _Place) -> Iterator[Claim]:
+    """``|warp − pool| < (align − pool) / 4``: both the gap and its negative are below the quarter."""
+    if not {"align", "warp", "pool"} <= place.rows.keys():
+        return
+    three = [place.rows[operator].records for operator in ("align", "warp", "pool")]
+    cut = place.with_seeds(set.intersection(*({r["seed"] for r in records} for records in three)))
+    gains, gaps = cut.gains("segm_AP"), cut.gains("segm_AP", "pool", "warp")
+    if not gains or len(gains) != len(gaps):
+        return
+    sides = [
+        _verdict(mean_interval([g / 4 - sign * gap for g, gap in zip(gains, gaps, strict=True)]))
+        for sign in (1, -1)
     ]
+    worst = next((v for v in (Verdict.FAILS, Verdict.ONE_RUN, Verdict.OPEN) if v in sides), Verdict.HOLDS)
+    gap, gain = (show_interval(mean_interval(values)) for values in (gaps, gains))
+    text = f"|warp − pool| is below a quarter of align − pool in mask AP{place.at}"
+    published = [place.paper("segm_AP", "pool", "warp"), place.paper("segm_AP")]
+    paper = "–" if None in published else f"{_signed(published[0])} and {_signed(published[1])}"
+    yield Claim(text, f"warp − pool {gap}, align − pool {gain}", paper, worst)
 
 
-def _with_seeds_of_all(places: dict[tuple[str, str], Row]) -> dict[tuple[str, str], Row]:
-    """The rows of align and pool, cut to the seeds that all of them have."""
-    kept = {key: row for key, row in places.items() if key[0] in ("align", "pool")}
-    seeds = set.intersection(*({r["seed"] for r in row.records} for row in kept.values()))
-    return {key: Row(row.axes, [r for r in row.records if r["seed"] in seeds]) for key, row in kept.items()}
-
-
-def _values(row: Row, other: Row, metric: str) -> tuple[list[float], list[float]]:
-    first, second = common_seeds(row, other)
-    a, b = Row({}, first).values(metric), Row({}, second).values(metric)
-    return (a, b) if len(a) == len(b) else ([], [])
-
-
-def _verdict(estimate: Estimate) -> str:
+def _verdict(estimate: Estimate) -> Verdict:
     if estimate.low is None:
-        return "one run, not resolved"
+        return Verdict.ONE_RUN
     if not estimate.resolved:
-        return "not resolved"
-    return "holds" if estimate.mean > 0 else "does not hold"
+        return Verdict.OPEN
+    return Verdict.HOLDS if estimate.mean > 0 else Verdict.FAILS
 
 
-def _words(estimate: Estimate, digits: int = 1) -> str:
-    interval = ""
-    if estimate.low is not None and estimate.high is not None:
-        interval = f" [{signed(estimate.low, digits)}, {signed(estimate.high, digits)}]"
-    return f"{signed(estimate.mean, digits)}{interval}"
-
-
-def _at(where: str) -> str:
-    return f" at {where}" if where else ""
+def _signed(difference: float | None) -> str:
+    return "–" if difference is None else signed(difference)

@@ -1,4 +1,4 @@
-"""A table of the paper as a grid of training runs: configs/tables/<table>-<scale>.yaml, read and multiplied out."""
+"""A table of the paper as a grid of training runs, read from configs/tables/<table>-<data>.yaml."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
 
 from maskrcnn.errors import UserError
 
@@ -20,7 +18,7 @@ Overrides = list[str]  # of tools/train.py
 
 @dataclass(frozen=True)
 class Comparison:
-    """Which differences are stated: ``of`` minus each other value of ``axis``, everything else equal.
+    """The differences a report states: ``of`` minus each other value of ``axis``, everything else equal.
 
     also: further pairs of values on the axis, the first minus the second.
     """
@@ -32,27 +30,47 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Paper:
-    """Published figures of the cells whose axes are ``where``: ``{"segm_AP": 30.3, ...}``."""
+    """Published metrics of the runs whose axes are ``where``: ``{"segm_AP": 30.3, ...}``."""
 
     where: dict[str, str]
-    figures: dict[str, float]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a table: its value on each axis, its seed, and its overrides of tools/train.py."""
+
+    axes: dict[str, str]
+    seed: int
+    overrides: Overrides
+
+    @property
+    def id(self) -> str:
+        """``roi_op=align,stride=16`` and seed 0 are ``align-16-seed0``."""
+        return re.sub(r"[^\w.]+", "-", "-".join([*self.axes.values(), f"seed{self.seed}"]))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A grid of runs.
+    """A grid of training runs.
 
-    title: what it shows, in a line. base: overrides of every run. axes: of each axis the values, of each value its
-    overrides. proposals: None (every cell has an RPN), ``ground_truth``, or the overrides of a proposal network that is
-    trained once, whose proposals all cells share. start_from_proposals: its backbone starts the cells. compare: the
-    differences to state. sizes: edges in pixels of the original image (square root of an object's area) for AP by size.
-    cross: the axis along which the first seed's cells are also tested with the other values, or None. folds: the axis
-    whose values are folds of one data set, whose objects are also compared all together, or None. paper: published
-    figures. pictures: whether pictures of its images may be shared (generated ones may).
+    Args:
+        title: one line that says what the table shows.
+        axes: ``{axis: {value: overrides}}``.
+        base: overrides of every run.
+        proposals: None (every run has an RPN), ``ground_truth``, or the overrides of a proposal network that is
+            trained once and whose proposals all runs share.
+        start_from_proposals: whether the runs start from the proposal network's backbone.
+        compare: the differences to state.
+        sizes: edges in pixels of the original image (square root of an object's area) for AP by size.
+        cross: the axis along which the first seed's runs are also tested with the other values.
+        folds: the axis whose values are folds of one data set; its objects are also compared all together.
+        paper: published metrics.
+        pictures: whether pictures of the data may be shared, as those of generated data may.
     """
 
     name: str
-    scale: str
+    data: str
     title: str
     axes: dict[str, dict[str, Overrides]]
     base: Overrides = field(default_factory=list)
@@ -65,59 +83,50 @@ class Table:
     paper: list[Paper] = field(default_factory=list)
     pictures: bool = False
 
-    def cells(self, seeds: int) -> list[Cell]:
-        """The runs, the first seed of all of them first, so that a table is whole as early as possible."""
-        return list(self._cells(seeds))
+    def runs(self, seeds: int) -> list[Run]:
+        """The runs, the first seed of all of them first, so that a table is complete as early as possible."""
+        return list(self._runs(seeds))
 
-    def _cells(self, seeds: int) -> Iterator[Cell]:
+    def _runs(self, seeds: int) -> Iterator[Run]:
         for seed in range(seeds):
             for values in product(*self.axes.values()):
                 axes = dict(zip(self.axes, values, strict=True))
                 overrides = [o for axis, value in axes.items() for o in self.axes[axis][value]]
-                yield Cell(axes, seed, [*self.base, *overrides, f"seed={seed}"])
+                yield Run(axes, seed, [*self.base, *overrides, f"seed={seed}"])
 
     def published(self, axes: Mapping[str, str]) -> dict[str, float]:
-        """The paper's figures for a cell; empty where it has none."""
-        return next((p.figures for p in self.paper if p.where == dict(axes)), {})
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run. axes: its value on each axis. overrides: of tools/train.py."""
-
-    axes: dict[str, str]
-    seed: int
-    overrides: Overrides
-
-    @property
-    def id(self) -> str:
-        """``roi_op=align,stride=16`` and seed 0 are ``align-16-seed0``."""
-        return re.sub(r"[^\w.]+", "-", "-".join([*self.axes.values(), f"seed{self.seed}"]))
+        """The paper's metrics at one place of the grid; empty where it has none."""
+        return next((p.metrics for p in self.paper if p.where == dict(axes)), {})
 
 
 def available(folder: Path) -> list[str]:
-    """The tables that are described, ``<table>-<scale>``."""
+    """The tables of a folder, as ``<table>-<data>``."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def read_table(folder: Path, table: str, scale: str) -> Table:
-    """The table ``folder/<table>-<scale>.yaml``. Raises UserError where there is none, or it is not one."""
-    path = folder / f"{table}-{scale}.yaml"
+def read_table(folder: Path, name: str, data: str) -> Table:
+    """Read ``folder/<name>-<data>.yaml``.
+
+    Raises:
+        UserError: there is no such file, or it does not describe a table.
+    """
+    path = folder / f"{name}-{data}.yaml"
     if not path.is_file():
         raise UserError(
-            f"table={table} scale={scale} is not described; there are: {', '.join(available(folder))}"
+            f"table={name} data={data} is not described; there are: {', '.join(available(folder))}"
         )
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError, OSError) as error:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, OSError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    assert isinstance(content, dict)
-    return _table(path, table, scale, {str(key): value for key, value in content.items()})
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys such as title and axes, found {content!r}")
+    return _table(path, name, data, content)
 
 
-def _table(path: Path, name: str, scale: str, content: dict[str, Any]) -> Table:
-    known = {f.name for f in fields(Table)} - {"name", "scale"}
-    if unknown := sorted(content.keys() - known):
+def _table(path: Path, name: str, data: str, content: dict[str, Any]) -> Table:
+    known = {f.name for f in fields(Table)} - {"name", "data"}
+    if unknown := sorted(str(key) for key in content.keys() - known):
         raise UserError(f"{path}: unknown keys {unknown}; a table has {sorted(known)}")
     for key in ("title", "axes"):
         if not content.get(key):
@@ -126,24 +135,31 @@ def _table(path: Path, name: str, scale: str, content: dict[str, Any]) -> Table:
         str(axis): {str(value): _overrides(path, o) for value, o in values.items()}
         for axis, values in content.pop("axes").items()
     }
-    compare = content.pop("compare", None)
-    if compare is not None:
-        also = [(str(first), str(second)) for first, second in compare.get("also", [])]
-        compare = Comparison(str(compare["axis"]), str(compare["of"]), also)
-        for value in (compare.of, *(value for pair in also for value in pair)):
-            if value not in axes.get(compare.axis, {}):
-                raise UserError(f"{path}: compare names {compare.axis}={value}, which is not on the axes")
+    compare = _comparison(path, axes, content.pop("compare", None))
     for key in ("cross", "folds"):
         if (named := content.get(key)) is not None and named not in axes:
             raise UserError(f"{path}: {key} names {named}, which is not one of the axes {list(axes)}")
     paper = [_paper(path, axes, entry) for entry in content.pop("paper", [])]
-    return Table(name=name, scale=scale, axes=axes, compare=compare, paper=paper, **content)
+    return Table(name=name, data=data, axes=axes, compare=compare, paper=paper, **content)
+
+
+def _comparison(
+    path: Path, axes: dict[str, dict[str, Overrides]], given: dict[str, Any] | None
+) -> Comparison | None:
+    if given is None:
+        return None
+    also = [(str(first), str(second)) for first, second in given.get("also", [])]
+    compare = Comparison(str(given["axis"]), str(given["of"]), also)
+    for value in (compare.of, *(value for pair in also for value in pair)):
+        if value not in axes.get(compare.axis, {}):
+            raise UserError(f"{path}: compare names {compare.axis}={value}, which is not on the axes")
+    return compare
 
 
 def _paper(path: Path, axes: dict[str, dict[str, Overrides]], entry: dict[str, Any]) -> Paper:
     where = {str(axis): str(value) for axis, value in entry.get("where", {}).items()}
     if where.keys() != axes.keys() or any(value not in axes[axis] for axis, value in where.items()):
-        raise UserError(f"{path}: paper has figures where {where}, which is no cell of this table")
+        raise UserError(f"{path}: paper has metrics where {where}, which is no run of this table")
     return Paper(where, {key: float(value) for key, value in entry.items() if key != "where"})
 
 

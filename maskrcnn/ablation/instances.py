@@ -9,20 +9,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from maskrcnn.ablation.document import Block, Grid, Heading, Paragraph
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.statistics import paired_bootstrap, show
-from maskrcnn.ablation.summary import FEW, Row, cell_pixels, common_seeds
+from maskrcnn.ablation.summary import FEW, Floats, Row, cell_pixels, common_seeds
+from maskrcnn.ablation.tables import Section
 
-Floats = npt.NDArray[np.float64]
 CELLS = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
 
 
 @dataclass(frozen=True)
 class _Objects:
-    """Of the objects of a place ``[I]``: ``first`` the IoU that they are compared with, ``second`` their own, their
-    size in cells (NaN where the level differs) and image."""
+    """Objects ``[I]``: IoU under ``compare.of`` and under their own operator, size in cells (NaN: a pyramid), image."""
 
     first: Floats
     second: Floats
@@ -35,8 +34,8 @@ class _Objects:
         return show(paired_bootstrap(self.first[chosen], self.second[chosen], groups), sign=True, digits=2)
 
 
-def given_boxes(table: Table, rows: Sequence[Row]) -> list[Block]:
-    """Mean mask IoU, paired by object, where the boxes were given."""
+def instance_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
+    """Mean mask IoU, paired by object, of runs whose boxes were given."""
     if table.compare is None or any("instances" not in row.records[0] for row in rows):
         return []
     axis, of = table.compare.axis, table.compare.of
@@ -50,26 +49,25 @@ def given_boxes(table: Table, rows: Sequence[Row]) -> list[Block]:
         lines.append(line)
     header = [*table.axes, "objects", "mean mask IoU", f"{of} − this, paired by object"]
     size_header = [*table.axes, "size in cells", "objects", f"{of} − this, mask IoU"]
-    return [
-        Heading("Mask IoU of given boxes"),
-        Paragraph(
-            "Of every object the IoU of its mask, the seeds averaged, and the mean of the paired differences with the "
-            f"95 % interval of a bootstrap over {_drawn(rows)}"
-        ),
-        Grid("instances", header, lines),
-        *([Grid("instance-sizes", size_header, sizes)] if sizes else []),
-    ]
+    tables = [("", pd.DataFrame(lines, columns=header))]
+    if sizes:
+        tables.append(("By object size in cells", pd.DataFrame(sizes, columns=size_header)))
+    return [Section("Mask IoU of given boxes", _text(rows), tables)]
 
 
-def _drawn(rows: Sequence[Row]) -> str:
-    unknown = "it knows nothing of what another seed would change"
-    if all(_images(row) is not None for row in rows):
-        return f"images, each with all its objects: {unknown}."
-    return f"objects: {unknown}, nor that the objects of one image belong together."
+def _text(rows: Sequence[Row]) -> str:
+    whole = all(_images(row) is not None for row in rows)
+    drawn = (
+        "images, each with all its objects" if whole else "objects, as if those of one image were independent"
+    )
+    return (
+        "The IoU of every object's mask, averaged over the seeds, and the mean of the paired differences with the 95 % "
+        f"interval of a bootstrap over {drawn}. The interval does not cover what another seed would change."
+    )
 
 
 def _places(table: Table, rows: Sequence[Row]) -> Iterator[tuple[dict[str, str], list[Row]]]:
-    """Every row, then those of all folds together where all are there."""
+    """Every row, then those of all folds together where all folds have runs."""
     for row in rows:
         yield row.axes, [row]
     if table.folds is None:
@@ -112,7 +110,7 @@ def _by_cells(objects: _Objects) -> Iterator[list[str]]:
 
 
 def _images(row: Row) -> Any:
-    """The image of each object; None of older records, which do not say."""
+    """The image of each object; None for older records, which do not hold it."""
     images = row.records[0]["instances"].get("image")
     return None if images is None else np.array(images)
 

@@ -1,10 +1,11 @@
-"""The report's plots, as SVG."""
+"""The report's plots."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,78 +13,250 @@ import cv2
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import Figure
 from pycocotools import mask as coco_mask
 
-from maskrcnn.ablation.document import Figure
+from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
-from maskrcnn.ablation.summary import Row, cell_pixels, common_seeds, compared, differences, gain_by_size
-from maskrcnn.data.images import Pixels
+from maskrcnn.ablation.statistics import Estimate
+from maskrcnn.ablation.summary import (
+    KINDS,
+    Row,
+    bin_centres,
+    cell_pixels,
+    compared,
+    differences,
+    gain_by_size,
+    grouped,
+    name_of,
+    paired_values,
+    place_name,
+    published_difference,
+)
+from maskrcnn.data.images import read_image
 from maskrcnn.prediction.draw import draw_results
 
-# The same content gives the same file: no date, ids that do not change.
+# The same content gives the same file: no date, and ids that do not change.
 matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
-# Words stay words, in the browser's own font: half the size of their outlines, and they can be searched and copied.
+# Text stays text in the browser's own font: half the size of outlines, and it can be searched and copied.
 matplotlib.rcParams["svg.fonttype"] = "none"
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
-_FEW_LINES = 6  # of which a legend finds room between them
-_COLOURS = {"align": "#1b7837", "pool": "#b2182b", "warp": "#e08214", "align_legacy": "#5aae61"}
+_FEW_LINES = 6
+SPARE_COLOURS = (
+    "#4477aa",
+    "#ee6677",
+    "#228833",
+    "#ccbb44",
+    "#aa3377",
+    "#66ccee",
+    "#777777",
+    "#994f00",
+    "#332288",
+)
+_STYLES = ("-", "--", ":", "-.")
 
 
-def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
-    """AP against the IoU threshold, a panel per place of the other axes."""
-    groups = _groups(table, [row for row in rows if kind in row.records[0]["by_iou"]])
+@dataclass(frozen=True)
+class Plot:
+    """A picture: an SVG element, or the bytes of a WebP file. ``name`` is its file's name in the folder plots/."""
+
+    name: str
+    caption: str
+    content: str | bytes
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.{'svg' if isinstance(self.content, str) else 'webp'}"
+
+    @property
+    def inline(self) -> str:
+        """An element for a page that needs no other file."""
+        if isinstance(self.content, str):
+            return self.content
+        return f'<img alt="" src="data:image/webp;base64,{base64.b64encode(self.content).decode()}">'
+
+    def write(self, folder: Path) -> None:
+        content = self.content if isinstance(self.content, bytes) else self.content.encode()
+        (folder / self.file).write_bytes(content)
+
+
+def colour_of(value: str, values: Sequence[str]) -> str:
+    """The operator's colour; another value gets one by its place among ``values``."""
+    return OPERATOR_COLOURS.get(value) or SPARE_COLOURS[list(values).index(value) % len(SPARE_COLOURS)]
+
+
+def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
+    """AP of every operator at every place of the other axes, with intervals; next to it the paper's."""
+    metric, groups = f"{kind}_AP", grouped(table, rows)
+    values = list(dict.fromkeys(value for members in groups.values() for value in members))
+    seeds = max(len(row.records) for row in rows)
+    over = f"bars: mean of {seeds} seeds; lines: 95 % interval" if seeds > 1 else "one run each"
+    caption = f"{KINDS[kind].capitalize()} AP on {table.data} ({over})"
+    if len(values) > _FEW_LINES:
+        return Plot("overview", f"{caption}.", svg(_long_overview(groups, values, metric)))
+    here = {(n, v): row.estimate(metric) for n, members in groups.items() for v, row in members.items()}
+    paper: dict[Any, Estimate | None] = {
+        (n, v): Estimate(table.published(row.axes)[metric], None, None, 1)
+        for n, members in groups.items()
+        for v, row in members.items()
+        if metric in table.published(row.axes)
+    }
+    sides: list[tuple[str, dict[Any, Estimate | None]]]
+    sides = [(f"here: {table.data}", here), *([("paper: COCO", paper)] if paper else [])]
+    canvas = Figure(figsize=(3.1 * len(sides) + 0.4, 3.6), layout="constrained")
+    panels = canvas.subplots(1, len(sides), sharey=True, squeeze=False)[0]
+    for panel, (title, estimates) in zip(panels, sides, strict=True):
+        _bars(panel, list(groups), values, estimates)
+        panel.set(title=title, ylim=(0, None))
+    panels[0].set(ylabel=f"{KINDS[kind]} AP")
+    legend(canvas, panels[0])
+    missing = ", ".join(f"{v} at {n}" for n, v in here if paper and (n, v) not in paper)
+    caption += " next to the paper's on COCO." if paper else "."
+    return Plot("overview", caption + (f" Not in the paper: {missing}." if missing else ""), svg(canvas))
+
+
+def _bars(panel: Any, names: Sequence[str], values: Sequence[str], of: dict[Any, Estimate | None]) -> None:
+    width = 0.8 / len(values)
+    for place, value in enumerate(values):
+        known = [(i, e) for i, name in enumerate(names) if (e := of.get((name, value))) is not None]
+        x = [i + (place - (len(values) - 1) / 2) * width for i, _ in known]
+        colour = colour_of(value, values)
+        panel.bar(x, [e.mean for _, e in known], 0.92 * width, color=colour, label=value)
+        for at, (_, e) in zip(x, known, strict=True):
+            if e.half is not None:
+                panel.errorbar(at, e.mean, e.half, color="#222", capsize=3, lw=1.2)
+            panel.annotate(
+                f"{e.mean:.1f}",
+                (at, e.mean + (e.half or 0)),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=10,
+            )
+    panel.set_xticks(range(len(names)), names, fontsize=11)
+    panel.set_xlim(-0.55, len(names) - 0.45)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _long_overview(groups: dict[str, dict[str, Row]], values: Sequence[str], metric: str) -> Figure:
+    """A horizontal bar for each of many values."""
+    canvas = Figure(figsize=(7, 0.9 + 0.27 * sum(map(len, groups.values()))), layout="constrained")
+    panel = canvas.subplots()
+    for name, members in groups.items():
+        for value, row in members.items():
+            if (e := row.estimate(metric)) is not None:
+                label = ", ".join(text for text in (value, name) if text)
+                colour = OPERATOR_COLOURS.get(value.split(",")[0], SPARE_COLOURS[0])
+                panel.barh(
+                    label,
+                    e.mean,
+                    xerr=e.half,
+                    color=colour,
+                    ecolor="#222",
+                    capsize=2,
+                    alpha=1 if value in OPERATOR_COLOURS else 0.55,
+                )
+                panel.annotate(
+                    f"{e.mean:.1f}",
+                    (e.mean + (e.half or 0), label),
+                    (4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=9,
+                )
+    panel.invert_yaxis()
+    panel.set(xlabel=name_of(metric), xlim=(0, None))
+    panel.spines[["top", "right"]].set_visible(False)
+    return canvas
+
+
+def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
+    """AP at each IoU threshold, and below it the gain of ``compare.of``; a column per place of the other axes."""
+    groups = grouped(table, [row for row in rows if kind in row.records[0]["by_iou"]])
     if not groups:
         return None
-    canvas, panels = _panels(groups)
-    for panel, (name, members) in zip(panels, groups.items(), strict=True):
-        for label, row in members.items():
+    values = list(dict.fromkeys(value for members in groups.values() for value in members))
+    of = table.compare.of if table.compare and len(values) <= _FEW_LINES else None
+    lines = 1 + any(of in members and len(members) > 1 for members in groups.values())
+    canvas = Figure(figsize=(max(3.5 * len(groups), 6.5) + 0.5, 2.8 * lines + 0.5), layout="constrained")
+    panels = canvas.subplots(lines, len(groups), sharex=True, sharey="row", squeeze=False)
+    for column, (name, members) in zip(panels.T, groups.items(), strict=True):
+        for value, row in members.items():
             mean = row.mean_of(lambda record: record["by_iou"][kind]["all"])
-            panel.plot(_THRESHOLDS, mean, label=label, color=_COLOURS.get(label), marker=".")
-        panel.set(title=name, xlabel="IoU threshold", ylabel=f"{KINDS[kind]} AP", ylim=(0, None))
-        _legend(panel)
-    caption = f"{KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds."
-    return Figure(f"iou_{kind}", caption, _svg(canvas))
+            column[0].plot(_THRESHOLDS, mean, label=value, color=colour_of(value, values), marker=".")
+            if lines > 1 and of in members and value != of:
+                gain = members[of].mean_of(lambda record: record["by_iou"][kind]["all"]) - mean
+                column[1].plot(_THRESHOLDS, gain, color=colour_of(value, values), marker=".")
+        column[0].set(title=name, ylim=(0, None))
+        column[-1].set(xlabel="IoU threshold")
+        if lines > 1:
+            column[1].axhline(0, color="#888", lw=0.8)
+    panels[0][0].set(ylabel=f"{KINDS[kind]} AP")
+    if lines > 1:
+        panels[1][0].set(ylabel=f"gain of {of} over each")
+    legend(canvas, panels[0][0])
+    caption = f"{KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds"
+    return Plot(f"iou_{kind}", f"{caption}{f'; below: the gain of {of}' if lines > 1 else ''}.", svg(canvas))
 
 
-def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Figure | None:
-    """What ``compare.of`` gains over the others, against object size in feature cells."""
+def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
+    """The gain of ``compare.of`` over the others, against object size in feature cells."""
     if table.compare is None or any(kind not in row.records[0]["by_size"] for row in rows):
         return None
-    canvas = Canvas(figsize=(7, 4.2), layout="constrained")
+    canvas = Figure(figsize=(7.2, 4.4), layout="constrained")
     panel = canvas.subplots()
-    for first, second, label, cell in _pairs(table, rows):
-        centres = _centres(table.sizes) / cell
-        gains = [(x, g) for x, g in zip(centres, gain_by_size(first, second, kind), strict=True) if g]
-        if not gains:
-            continue
-        x, y, half = [x for x, _ in gains], [g.mean for _, g in gains], [g.half or 0.0 for _, g in gains]
-        panel.errorbar(x, y, half if any(half) else None, marker="o", capsize=2, label=label)
-    if not panel.lines:
+    pairs = list(_pairs(table, rows))
+    places = list(dict.fromkeys(_place(table, row) for row, _, _ in pairs))
+    for row, other, cell in pairs:
+        found = zip(
+            bin_centres(row.records[0]["by_size"]["edges"]) / cell,
+            gain_by_size(row, other, kind),
+            strict=True,
+        )
+        known = [(x, gain) for x, gain in found if gain is not None]
+        second, place = other.axes[table.compare.axis], _place(table, row)
+        panel.errorbar(
+            [x for x, _ in known],
+            [gain.mean for _, gain in known],
+            [gain.half or 0 for _, gain in known],
+            color=colour_of(second, list(table.axes[table.compare.axis])),
+            linestyle=_STYLES[places.index(place) % len(_STYLES)],
+            label=", ".join(text for text in (f"{table.compare.of} − {second}", place) if text),
+            marker="o",
+            ms=4,
+            capsize=2,
+        )
+    if not any(np.size(line.get_xdata()) for line in panel.lines):
         return None
-    panel.axhline(0, color="#888", lw=0.8)
-    panel.set(xscale="log", xlabel="object size in feature cells (square root of its area / stride)")
+    cells_axis(panel)
     panel.set(ylabel=f"gain in {KINDS[kind]} AP")
-    ticks = [
-        t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if panel.get_xlim()[0] <= t <= panel.get_xlim()[1]
-    ]
+    legend(canvas, panel)
+    caption = f"Gain of {table.compare.of} in {KINDS[kind]} AP by the size of the objects in cells of the map that the "
+    return Plot(
+        f"size_{kind}", caption + "head pools from; bars are 95 % intervals over the seeds.", svg(canvas)
+    )
+
+
+def cells_axis(panel: Any) -> None:
+    panel.axhline(0, color="#888", lw=0.8)
+    panel.set(xscale="log", xlabel="object size in cells (√area / stride)")
+    low, high = panel.get_xlim()
+    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= t <= high]
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
     panel.minorticks_off()
-    _legend(panel)
-    of = table.compare.of
-    caption = f"Gain of {of} in {KINDS[kind]} AP, by the size of objects in cells of the map that the head pools from; "
-    caption += "bars are 95 % intervals over the seeds, where there are several."
-    return Figure(f"size_{kind}", caption, _svg(canvas))
 
 
-def gains(table: Table, rows: Sequence[Row], metric: str) -> Figure | None:
-    """Every stated difference as a bar with its interval: over the seeds, or where no place has several of them the
-    mean AP within images, whose interval is over the images."""
+def gains(table: Table, rows: Sequence[Row], metric: str) -> Plot | None:
+    """Every stated difference as a bar with its interval, where there are many.
+
+    The intervals are over the seeds. Where no place has several seeds, the bars are the mean AP within images, with the
+    interval over images.
+    """
     found = differences(table, rows, [metric])
     if len(found) <= _FEW_LINES:
         return None
-    canvas = Canvas(figsize=(7, 0.8 + 0.26 * len(found)), layout="constrained")
+    canvas = Figure(figsize=(7, 0.8 + 0.26 * len(found)), layout="constrained")
     panel = canvas.subplots()
     names = [", ".join([f"{d.first} − {d.second}", *d.axes.values()]) for d in found]
     several = any(d.by_seed.low is not None for d in found)
@@ -94,95 +267,105 @@ def gains(table: Table, rows: Sequence[Row], metric: str) -> Figure | None:
     panel.axvline(0, color="#444", lw=0.8)
     panel.invert_yaxis()
     panel.tick_params(labelsize=8)
-    what = f"{KINDS[metric.rpartition('_')[0]]} AP{'' if several else ' within images'}"
+    what = f"{name_of(metric)}{'' if several else ' within images'}"
     panel.set(xlabel=f"difference in {what}")
-    over = (
-        "seeds" if several else "images: one run each, so that what another seed would change is not in them"
-    )
-    caption = f"Differences in {what} with 95 % intervals over the {over}."
-    return Figure("gains", caption, _svg(canvas))
+    over = "seeds" if several else "images, which do not cover what another seed would change"
+    return Plot("gains", f"Differences in {what} with 95 % intervals over the {over}.", svg(canvas))
 
 
-def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Figure | None:
-    """The gain against the stride, a dot per seed; None of one stride, whose cells differ a little by the images."""
+def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Plot | None:
+    """The gain against the stride, a dot per seed, and the paper's; None for one stride."""
     pairs = list(_pairs(table, rows))
     sides = [cell for *_, cell in pairs]
+    # The cells of one stride differ a little in pixels of the original image, as the images do.
     if table.compare is None or not sides or max(sides) < 1.2 * min(sides):
         return None
-    canvas = Canvas(figsize=(6, 4), layout="constrained")
+    axis, of = table.compare.axis, table.compare.of
+    values = list(table.axes[axis])
+    canvas = Figure(figsize=(6.4, 4), layout="constrained")
     panel = canvas.subplots()
-    others = sorted({second.axes[table.compare.axis] for _, second, _, _ in pairs})
-    for place, other in enumerate(others):
-        own = [p for p in pairs if p[1].axes[table.compare.axis] == other]
-        x, y = [], []
-        for first, second, _, cell in own:
-            a, b = (Row({}, side).values(metric) for side in common_seeds(first, second))
-            gains = np.subtract(a, b)
-            colour = _COLOURS.get(other)
-            panel.plot([np.log2(cell) + 0.04 * place] * len(gains), gains, ".", color=colour, alpha=0.5)
-            x.append(np.log2(cell) + 0.04 * place)
-            y.append(gains.mean())
-        panel.plot(x, y, marker="o", color=_COLOURS.get(other), label=f"{table.compare.of} − {other}")
-    cells = sorted({cell for *_, cell in pairs})
+    for place, value in enumerate(v for v in values if v != of):
+        own = [
+            (np.log2(cell) + 0.05 * place, row, other)
+            for row, other, cell in pairs
+            if other.axes[axis] == value
+        ]
+        sets = [(x, np.subtract(*paired_values(row, other, metric))) for x, row, other in own]
+        colour = colour_of(value, values)
+        for x, points in sets:
+            panel.plot([x] * len(points), points, ".", color=colour, alpha=0.5)
+        panel.plot(
+            [x for x, _ in sets], [p.mean() for _, p in sets], "-o", color=colour, label=f"{of} − {value}"
+        )
+        paper = [(x, published_difference(table, row.axes, other.axes, metric)) for x, row, other in own]
+        if known := [(x, gain) for x, gain in paper if gain is not None]:
+            label = f"{of} − {value}, paper on COCO"
+            panel.plot(*np.transpose(known), "--s", color=colour, mfc="white", label=label)
+    cells = sorted(set(sides))
     panel.set_xticks(np.log2(cells), [f"{cell:g}" for cell in cells])
+    panel.set(xlabel="side of a cell in pixels of the original image", ylabel=f"gain in {name_of(metric)}")
+    panel.set(ylim=(min(0, panel.get_ylim()[0]), None))
     panel.axhline(0, color="#888", lw=0.8)
-    panel.set(
-        xlabel="side of a cell (stride) in pixels of the original image",
-        ylabel=f"gain in {KINDS[metric.rpartition('_')[0]]} AP",
-    )
-    panel.legend()
-    return Figure("stride_gain", "Gain against stride: the seeds (dots) and their mean.", _svg(canvas))
+    legend(canvas, panel)
+    return Plot("stride_gain", f"Gain of {of} by stride: every seed (dots) and their mean.", svg(canvas))
 
 
-def learning_curves(table: Table, rows: Sequence[Row]) -> Figure:
+def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:
     """Training loss of the first seed."""
-    groups = _groups(table, rows)
-    canvas, panels = _panels(groups)
-    for panel, (name, members) in zip(panels, groups.items(), strict=True):
-        for label, row in members.items():
+    groups = grouped(table, rows)
+    values = list(dict.fromkeys(value for members in groups.values() for value in members))
+    columns = min(len(groups), 3)
+    lines = -(-len(groups) // columns)
+    canvas = Figure(figsize=(max(3.5 * columns, 6.5) + 0.5, 2.8 * lines + 0.6), layout="constrained")
+    panels = canvas.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    for unused in panels[len(groups) :]:
+        unused.set_axis_off()
+    for panel, (name, members) in zip(panels, groups.items(), strict=False):
+        for value, row in members.items():
             if curve := row.records[0]["curve"]:
-                panel.plot(*np.transpose(curve), label=label, color=_COLOURS.get(label), lw=1)
-        panel.set(title=name, xlabel="step", ylabel="training loss")
-        _legend(panel)
-    return Figure("learning_curves", "Training loss of the first seed.", _svg(canvas))
+                panel.plot(*np.transpose(curve), label=value, color=colour_of(value, values), lw=1)
+        panel.set(title=name, xlabel="step", ylim=(0, None), xlim=(0, None))
+    panels[0].set(ylabel="training loss")
+    legend(canvas, panels[0])
+    return Plot("learning_curves", "Training loss of the first seed.", svg(canvas))
 
 
-def example_images(table: Table, rows: Sequence[Row], images: Path | None) -> Figure | None:
-    """The same images under every operator: a line per cell (first seed), detections above 0.5.
+def example_images(rows: Sequence[Row], images: Path) -> Plot | None:
+    """The same images under every operator: the first seed, detections above 0.5.
 
-    images: the folder that the records' file names are in; None where there are none to show.
+    images: the folder with the pictures that the records name; None is returned where one is missing.
     """
-    shown = {
-        (row.records[0]["id"], name) for row in rows for name in map(picture_of, row.records[0]["examples"])
-    }
-    if images is None or not shown or not all((images / name).is_file() for _, name in shown):
+    shown = {(row.records[0]["id"], picture_of(e)) for row in rows for e in row.records[0]["examples"]}
+    if not shown or not all((images / name).is_file() for _, name in shown):
         return None
     names = {c["id"]: c["name"] for c in rows[0].records[0]["manifest"]["config"]["categories"]}
     count = max(len(row.records[0]["examples"]) for row in rows)
-    side = 2.4 if len(rows) <= _FEW_LINES else 1.4
-    canvas = Canvas(figsize=(side * count, (side + 0.2) * len(rows)), layout="constrained")
-    panels = np.atleast_2d(canvas.subplots(len(rows), count, squeeze=False))
+    few = len(rows) <= _FEW_LINES
+    side = 1.9 if few else 1.4
+    size = (side * len(rows), (side + 0.15) * count) if few else (side * count, (side + 0.2) * len(rows))
+    canvas = Figure(figsize=size, layout="constrained")
+    grid = canvas.subplots(count, len(rows), squeeze=False).T if few else canvas.subplots(len(rows), count)
     known: dict[str, list[list[float]]] = {}
-    for line, row in zip(panels, rows, strict=True):
+    for line, row in zip(grid, rows, strict=True):
         for panel in line:
             panel.set_axis_off()
         for panel, example in zip(line, row.records[0]["examples"], strict=False):
             name = picture_of(example)
             detections = coloured(example["detections"], known.setdefault(name, []))
-            panel.imshow(draw_results(_rgb(cv2.imread(str(images / name))), detections, names))
-        line[0].set_title(", ".join(f"{k} {v}" for k, v in row.axes.items()), loc="left", fontsize=9)
+            panel.imshow(draw_results(read_image(str(images / name)), detections, names))
+        line[0].set_title(", ".join(row.axes.values()), loc="left", fontsize=10)
     same = len({name for _, name in shown}) == count
-    what = "The same images" if same else "The first images of its data"
-    return Figure(
-        "examples", f"{what} under each cell's model (first seed), scores above 0.5.", _jpeg(canvas)
-    )
+    what = "The same images" if same else "The first images of each run's data"
+    return Plot("examples", f"{what} under each model (first seed), scores above 0.5.", _webp(canvas))
 
 
 def coloured(detections: Sequence[Record], known: list[list[float]]) -> list[Record]:
-    """The detections with a ``colour`` that an object has in every picture of its image.
+    """The detections, each with a ``colour`` that its object keeps in every picture of the image.
 
-    known: the boxes x, y, width, height seen so far, whose places are the colours; one that overlaps none of
-    them by half is added. The surest choose first, and no two the same.
+    Args:
+        detections: COCO results of one image.
+        known: boxes (x, y, width, height) seen so far; their indices are the colours. A box that overlaps none of them
+            by half is added. The highest score chooses first, and no two detections share a colour.
     """
     found: list[Record] = []
     free = list(range(len(known)))
@@ -205,73 +388,37 @@ def picture_of(example: Record) -> str:
     return str(example.get("picture") or Path(example["image"]["file_name"]).name)
 
 
-KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
-
-
-def _rgb(bgr: Any) -> Pixels:
-    return np.ascontiguousarray(bgr[..., ::-1])
-
-
-def _groups(table: Table, rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """A panel per place of the axes that are not compared; in it the compared values."""
-    axis = table.compare.axis if table.compare else next(iter(table.axes))
-    groups: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        name = ", ".join(f"{key} {value}" for key, value in row.axes.items() if key != axis)
-        groups.setdefault(name, {})[row.axes[axis]] = row
-    return groups
-
-
-def _pairs(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row, str, float]]:
-    """(of, other, label, side of a cell in pixels) of everything compared whose stride is one number."""
-    assert table.compare is not None
-    axis, of = table.compare.axis, table.compare.of
-    found = []
+def _pairs(table: Table, rows: Sequence[Row]) -> Iterator[tuple[Row, Row, float]]:
+    """``compare.of``, another row, and the side of a cell in pixels; pyramids have no single stride."""
     for row, other in compared(table, rows):
         cell = cell_pixels(row.records[0])
-        if row.axes[axis] == of and cell is not None:
-            rest = [f"{k} {v}" for k, v in row.axes.items() if k != axis]
-            found.append((row, other, ", ".join([f"{of} − {other.axes[axis]}", *rest]), cell))
-    return found
+        if table.compare and row.axes[table.compare.axis] == table.compare.of and cell is not None:
+            yield row, other, cell
 
 
-def _centres(edges: Sequence[float]) -> Any:
-    """Geometric middles of the sizes; the last one is open and taken as half as wide again."""
-    ends = [*edges[1:], edges[-1] * 1.5]
-    return np.array([np.sqrt(max(low, high / 4) * high) for low, high in zip(edges, ends, strict=True)])
+def _place(table: Table, row: Row) -> str:
+    return place_name(row.without(table.compare.axis if table.compare else None))
 
 
-def _legend(panel: Any) -> None:
-    """Beside the panel where it would cover the lines."""
-    many = len(panel.get_legend_handles_labels()[1]) > _FEW_LINES
-    panel.legend(**({"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "fontsize": 7} if many else {}))
+def legend(canvas: Figure, panel: Any) -> None:
+    """Outside of the panels, so that it covers no data."""
+    handles, labels = panel.get_legend_handles_labels()
+    if len(labels) > _FEW_LINES:
+        canvas.legend(handles, labels, loc="outside right upper", fontsize=8)
+    elif len(labels) > 1 or labels != [""]:
+        columns = 2 if max(map(len, labels)) > 20 else 4
+        canvas.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
-def _panels(groups: dict[str, dict[str, Row]]) -> tuple[Canvas, list[Any]]:
-    wide = 6.6 if max(map(len, groups.values())) > _FEW_LINES else 4.6
-    canvas = Canvas(figsize=(wide * min(len(groups), 3), 3.6 * -(-len(groups) // 3)), layout="constrained")
-    grid = canvas.subplots(-(-len(groups) // 3), min(len(groups), 3), squeeze=False).ravel()
-    for unused in grid[len(groups) :]:
-        unused.set_axis_off()
-    return canvas, list(grid[: len(groups)])
-
-
-def _jpeg(canvas: Canvas) -> str:
-    """Photographs inside an SVG: a tenth of the size of the same pixels as PNG."""
+def _webp(canvas: Figure) -> bytes:
+    """Photographs: a tenth of the size of the same pixels as PNG."""
     agg = FigureCanvasAgg(canvas)
     agg.draw()
     pixels = np.asarray(agg.buffer_rgba())[..., 2::-1]
-    coded = base64.b64encode(
-        cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-    ).decode()
-    height, width = pixels.shape[:2]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f'<image width="{width}" height="{height}" href="data:image/jpeg;base64,{coded}"/></svg>'
-    )
+    return cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 75])[1].tobytes()
 
 
-def _svg(canvas: Canvas) -> str:
+def svg(canvas: Figure) -> str:
     buffer = io.StringIO()
     canvas.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What is kept of a finished run: figures per threshold, size and image, the learning curve, and how it was made."""
+"""The record of a finished run: metrics by threshold, size and image, the learning curve, and how it was made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from omegaconf import OmegaConf
 from pycocotools import mask as coco_mask
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,16 +23,21 @@ _MEMORY = {"memory/peak_rss_mib": "peak_memory_mib", "memory/device_peak_mib": "
 EXAMPLES = 3  # images whose detections are kept for the report's pictures
 
 
-def figures(
+def scores(
     predictions: Sequence[Result],
     annotations: dict[str, Any],
     kinds: Sequence[str],
     max_dets: int,
     edges: Sequence[float],
 ) -> Record:
-    """AP of ``predictions`` (COCO results) in percent: the usual six, by IoU threshold, by size and by image.
+    """AP in percent: the usual six, by IoU threshold, by size and by image.
 
-    kinds: of "bbox", "segm" and "keypoints". edges: of sizes, square roots of areas in pixels of the original image.
+    Args:
+        predictions: COCO results.
+        annotations: content of a COCO-format json.
+        kinds: of "bbox", "segm" and "keypoints".
+        max_dets: detections per image that count.
+        edges: of the sizes, square roots of areas in pixels of the original image.
     """
     truth = load_ground_truth(annotations)
     ids = sorted(truth.getImgIds())
@@ -45,7 +49,7 @@ def figures(
     record: Record = {
         "metrics": evaluate(predictions, truth, kinds, max_dets, ids),
         "by_iou": {},
-        "by_size": {"edges": list(edges), "objects": counts},
+        "by_size": {"edges": list(edges), "objects": counts, "median": _median_side(areas)},
         "per_image": {"ids": ids},
     }
     for kind in kinds:
@@ -63,10 +67,15 @@ def figures(
     return record
 
 
-def image_scores(evaluation: Accumulated) -> list[float | None]:
-    """AP within each image by itself, averaged over the classes it shows; None where it shows nothing to find.
+def _median_side(areas: npt.NDArray[np.float64]) -> float | None:
+    """The median of the objects' square roots of area, in pixels of the original image."""
+    return round(float(np.sqrt(np.median(areas))), 2) if areas.size else None
 
-    The mean of these is not AP, which ranks the detections of all images together; they serve paired comparisons.
+
+def image_scores(evaluation: Accumulated) -> list[float | None]:
+    """AP within each image by itself, averaged over the classes it shows; None for an image without objects.
+
+    Their mean is not AP, which ranks the detections of all images together. They serve paired comparisons.
     """
     parameters = evaluation.params
     every_size = list(parameters.areaRng[0])  # "all" comes first
@@ -100,8 +109,9 @@ def _image_class_score(entry: dict[str, Any], recalls: npt.NDArray[np.float64]) 
 def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) -> Record:
     """Mask IoU of every object with the mask predicted for its own box (ground truth as proposals).
 
-    Objects without a prediction (no mask at all) have IoU 0. Returns lists in the order of the annotations' ids:
-    ``id``, ``image``, ``area`` in pixels of the original image, ``iou`` in percent.
+    Returns:
+        Lists in the order of the annotations' ids: ``id``, ``image``, ``area`` in square pixels of the original image,
+        ``iou`` in percent (0 for an object without a predicted mask).
     """
     truth = load_ground_truth(annotations)
     by_image: dict[int, list[Result]] = {}
@@ -127,10 +137,11 @@ def _distance(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, dict[str, float]]:
-    """Of a run's TensorBoard events: (step, total loss) pairs, the seconds it was at work, the most memory in MiB.
+    """Read a run's TensorBoard events.
 
-    The seconds are summed over the sessions of a run that was interrupted and resumed. The memory is the process's and,
-    on a GPU, the device's.
+    Returns:
+        (step, total loss) pairs; seconds of work, summed over the sessions of a resumed run; peak memory in MiB of the
+        process and, on a GPU, of the device.
     """
     points: dict[int, float] = {}
     seconds = 0.0
@@ -153,15 +164,14 @@ def _scalars(events: EventAccumulator, tag: str) -> list[Any]:
     return list(events.Scalars(tag)) if tag in events.Tags()["scalars"] else []
 
 
-def manifest(run_dir: Path, seconds: float, memory: Mapping[str, float]) -> Record:
+def manifest(run_dir: Path, config: Mapping[str, Any], seconds: float, memory: Mapping[str, float]) -> Record:
     """How a run was made: config, commit, versions, machine, time and memory.
 
-    A run that was resumed on another commit or machine has both, in their order.
+    A run that was resumed on another commit or machine lists both, in their order.
     """
-    config = _without_places(OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"), resolve=True))
     made = provenance.sessions(run_dir) or [{**provenance.here(), "commit": "unknown", "machine": "unknown"}]
     return {
-        "config": config,
+        "config": _without_places(config),
         "commit": ", ".join(dict.fromkeys(s["commit"] for s in made)),
         "versions": made[-1]["versions"],
         "machine": "; ".join(dict.fromkeys(s["machine"] for s in made)),
@@ -171,8 +181,8 @@ def manifest(run_dir: Path, seconds: float, memory: Mapping[str, float]) -> Reco
 
 
 def _without_places(node: Any) -> Any:
-    """Absolute paths cut down to their last three parts: a record does not tell where somebody's home is."""
-    if isinstance(node, dict):
+    """Absolute paths cut to their last three parts, so that no record holds somebody's home directory."""
+    if isinstance(node, Mapping):
         return {key: _without_places(setting) for key, setting in node.items()}
     if isinstance(node, list):
         return [_without_places(setting) for setting in node]
@@ -181,19 +191,14 @@ def _without_places(node: Any) -> Any:
     return node
 
 
-def examples(
-    predictions: Sequence[Result], annotations: dict[str, Any], threshold: float = 0.5
-) -> list[Record]:
-    """The detections above ``threshold`` of the first images, for pictures."""
-    chosen = annotations["images"][:EXAMPLES]
+def examples(predictions: Sequence[Result], annotations: dict[str, Any]) -> list[Record]:
+    """The first images with their detections above a score of 0.5, for pictures."""
     return [
         {
             "image": image,
-            "detections": [
-                p for p in predictions if p["image_id"] == image["id"] and p["score"] >= threshold
-            ],
+            "detections": [p for p in predictions if p["image_id"] == image["id"] and p["score"] >= 0.5],
         }
-        for image in chosen
+        for image in annotations["images"][:EXAMPLES]
     ]
 
 
@@ -208,8 +213,22 @@ def network_scale(annotations: dict[str, Any], short_side: int | None, max_size:
     return float(np.median(scale))
 
 
-def write(path: Path, record: Record) -> None:
-    """The record as json, whole or not at all."""
+def path_of(out: Path, run_id: str) -> Path:
+    """The file of a run's record; results of version 0.1.0 have it in the folder cells/."""
+    earlier = out / "cells" / f"{run_id}.json"
+    return earlier if earlier.exists() else out / "records" / f"{run_id}.json"
+
+
+def read_all(out: Path) -> list[Record]:
+    """The records of a table's finished runs, by their id."""
+    paths = {path.name: path for folder in ("records", "cells") for path in (out / folder).glob("*.json")}
+    return [json.loads(paths[name].read_text()) for name in sorted(paths)]
+
+
+def write(out: Path, record: Record) -> None:
+    """Write a record atomically."""
+    path = path_of(out, record["id"])
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, separators=(",", ":")))
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""Means, intervals and paired differences of a few seeds: what of a table is effect and what is luck."""
+"""Means, intervals and paired differences over a few seeds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval; the interval is None where one value alone leaves it open.
-
-    resolved: whether the interval excludes 0.
-    """
+    """A mean and its 95 % interval (None where a single value leaves it open)."""
 
     mean: float
     low: float | None
@@ -26,6 +23,7 @@ class Estimate:
 
     @property
     def resolved(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
@@ -35,9 +33,10 @@ class Estimate:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean of independent runs and Student's interval of it, ``mean +- t(n - 1) s / sqrt(n)``.
+    """Mean of independent runs and its Student interval, ``mean ± t(n - 1) s / sqrt(n)``.
 
-    Raises ValueError for no values.
+    Raises:
+        ValueError: there are no values.
     """
     if len(values) == 0:
         raise ValueError("a mean needs at least one value")
@@ -50,9 +49,10 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
 
 
 def paired_by_seed(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Estimate:
-    """The mean of ``first - second``, run by run of the same seed: what both runs share cancels.
+    """Mean of ``first - second`` over pairs of runs with the same seed: what both share cancels.
 
-    Raises ValueError where they are not as many.
+    Raises:
+        ValueError: the two sides have different lengths.
     """
     if len(first) != len(second):
         raise ValueError(f"pairs need as many runs on both sides, not {len(first)} and {len(second)}")
@@ -67,12 +67,18 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Estimate:
-    """The mean of ``first - second`` over images (or objects), ``[I]`` each, NaN where one has no score.
+    """Mean of ``first - second`` over images or objects, with the bootstrap's interval (Efron 1979).
 
-    The interval is the bootstrap's (Efron 1979): images are drawn anew with replacement, ``resamples`` times. It says
-    how far the difference depends on the images that happen to be in the set; `paired_by_seed` says it of training.
-    groups: ``[I]``, of objects the image that each is from: images are drawn with all their objects, which have more in
-    common than objects of several images.
+    The interval says how far the difference depends on the images that happen to be in the set;
+    `paired_by_seed` says how far it depends on the training.
+
+    Args:
+        first: scores ``[I]``, NaN where there is none.
+        second: the other side's scores ``[I]``.
+        groups: ``[I]``, the image of each object. Images are then drawn with all their objects.
+        level: of the interval.
+        resamples: number of draws.
+        seed: of the draws.
     """
     if first.shape != second.shape:
         raise ValueError(f"pairs need as many scores on both sides, not {first.shape} and {second.shape}")
@@ -96,7 +102,8 @@ def paired_bootstrap(
 def lost_share(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """``(first - second) / first`` run by run: the share of the first's AP that the second loses.
 
-    Raises ValueError where a first is 0.
+    Raises:
+        ValueError: a value of ``first`` is 0.
     """
     if any(a == 0 for a in first):
         raise ValueError("a share of 0 AP is not defined")
@@ -106,7 +113,7 @@ def lost_share(first: Sequence[float], second: Sequence[float]) -> Estimate:
 def show(
     estimate: Estimate | None, sign: bool = False, digits: int = 1, scale: float = 1, unit: str = ""
 ) -> str:
-    """``27.4 ± 1.2``; a minus is a minus sign."""
+    """``27.4 ± 1.2``, with a true minus sign."""
     if estimate is None:
         return "–"
     mean = signed(scale * estimate.mean, digits)
@@ -115,6 +122,14 @@ def show(
     return f"{mean}{half}{unit}"
 
 
+def show_interval(estimate: Estimate, digits: int = 1) -> str:
+    """``+1.2 [+0.4, +2.0]``; the mean alone where there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return signed(estimate.mean, digits)
+    low, high = signed(estimate.low, digits), signed(estimate.high, digits)
+    return f"{signed(estimate.mean, digits)} [{low}, {high}]"
+
+
 def signed(value: float, digits: int = 1) -> str:
-    """``+1.2`` or ``−1.2``; a minus is a minus sign, and nought is ``+0.0``."""
+    """``+1.2`` or ``−1.2``, with a true minus sign; zero is ``+0.0``."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""Records of finished cells, grouped and compared."""
+"""Records of finished runs, grouped by their place in the table's grid and compared."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, paired_bootstrap, paired_by_seed
 
+KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 METRICS = {
     f"{kind}_{name}": (kind, name)
     for kind in ("segm", "bbox", "keypoints")
@@ -21,12 +22,12 @@ METRICS = {
     if (kind, name) != ("keypoints", "APs")
 }
 Floats = npt.NDArray[np.float64]
-FEW = 10  # objects whose AP says nothing
+FEW = 10  # AP of fewer objects is left out
 
 
 @dataclass(frozen=True)
 class Row:
-    """The runs of one place of the grid, by rising seed."""
+    """The runs at one place of the grid, by rising seed."""
 
     axes: dict[str, str]
     records: list[Record]
@@ -42,7 +43,7 @@ class Row:
         return mean_interval(values) if values else None
 
     def mean_of(self, get: Callable[[Record], Sequence[float | None]]) -> Floats:
-        """The mean over the seeds of a list of figures, NaN where one is undefined."""
+        """Mean over the seeds of a list of numbers, NaN where one is undefined."""
         rows = [[np.nan if v is None else v for v in get(record)] for record in self.records]
         means: Floats = np.mean(np.array(rows, np.float64), axis=0)
         return means
@@ -52,14 +53,18 @@ class Row:
         means = self.mean_of(lambda record: record["by_size"][kind])
         return np.where(np.array(self.records[0]["by_size"]["objects"]) < FEW, np.nan, means)
 
+    def without(self, axis: str | None) -> dict[str, str]:
+        """The place on the other axes."""
+        return {key: text for key, text in self.axes.items() if key != axis}
+
 
 @dataclass(frozen=True)
 class Difference:
-    """``first`` minus ``second`` in one metric.
+    """``first`` minus ``second`` in one metric, at the place ``axes`` of the other axes.
 
-    by_seed: paired by seed. by_image: of the mean score within images, paired by image (None without such scores).
-    share: of the first's AP that the second loses, where the first is ``compare.of``. paper: the published difference,
-    None where there is none.
+    by_seed: paired by seed. by_image: mean of the AP within images, paired by image; None for other metrics than AP.
+    share: of the first's AP that the second loses; None where the first is not ``compare.of``. paper: the published
+    difference; None where there is none.
     """
 
     axes: dict[str, str]
@@ -73,14 +78,30 @@ class Difference:
 
 
 def value(record: Record, metric: str) -> float | None:
-    """A metric of one run, in percent."""
+    """A metric of one run, in percent; None where the run has none."""
     kind, name = METRICS[metric]
     found: float | None = record["metrics"].get(kind, {}).get(name)
     return found
 
 
+def name_of(metric: str) -> str:
+    """``segm_AP75`` is ``mask AP75``."""
+    kind, name = METRICS[metric]
+    return f"{KINDS[kind]} {name}"
+
+
+def place_name(axes: dict[str, str]) -> str:
+    """``stride 16``; empty for the only place."""
+    return ", ".join(f"{axis} {text}" for axis, text in axes.items())
+
+
+def kinds_of(rows: Sequence[Row]) -> list[str]:
+    """The kinds of AP that all runs have: keypoints, masks, boxes."""
+    return [k for k in ("keypoints", "segm", "bbox") if all(k in row.records[0]["by_iou"] for row in rows)]
+
+
 def grid_rows(table: Table, records: Sequence[Record]) -> list[Row]:
-    """The records by their place in the grid, in its order; places without one are left out."""
+    """The records by their place in the grid, in its order; places without a record are left out."""
     rows = []
     for values in product(*table.axes.values()):
         axes = dict(zip(table.axes, values, strict=True))
@@ -90,12 +111,13 @@ def grid_rows(table: Table, records: Sequence[Record]) -> list[Row]:
     return rows
 
 
-def differences(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> list[Difference]:
-    """What ``table.compare`` asks for, over the seeds that both sides have."""
-    found = []
-    for row, other in compared(table, rows):
-        found += [pair for m in metrics if (pair := _difference(table, row, other, m)) is not None]
-    return found
+def grouped(table: Table, rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """``{place on the other axes: {value of the compared axis: row}}``."""
+    axis = table.compare.axis if table.compare else next(iter(table.axes))
+    groups: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault(place_name(row.without(axis)), {})[row.axes[axis]] = row
+    return groups
 
 
 def compared(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -113,32 +135,51 @@ def compared(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     ]
 
 
-def _difference(table: Table, row: Row, other: Row, metric: str) -> Difference | None:
-    assert table.compare is not None
-    axis = table.compare.axis
-    first, second = common_seeds(row, other)
-    a, b = Row(row.axes, first).values(metric), Row(other.axes, second).values(metric)
-    if not a or len(a) != len(b):
-        return None
-    published = [table.published(r.axes).get(metric) for r in (row, other)]
-    paper = None if None in published else published[0] - published[1]  # type: ignore[operator]
-    return Difference(
-        axes={k: v for k, v in row.axes.items() if k != axis},
-        first=row.axes[axis],
-        second=other.axes[axis],
-        metric=metric,
-        by_seed=paired_by_seed(a, b),
-        by_image=_by_image(first, second, METRICS[metric][0]) if METRICS[metric][1] == "AP" else None,
-        share=lost_share(a, b) if row.axes[axis] == table.compare.of and all(v > 0 for v in a) else None,
-        paper=paper,
-    )
-
-
 def common_seeds(row: Row, other: Row) -> tuple[list[Record], list[Record]]:
     """The runs of both rows with the seeds that both have."""
     seeds = {r["seed"] for r in row.records} & {r["seed"] for r in other.records}
     first, second = ([r for r in side.records if r["seed"] in seeds] for side in (row, other))
     return first, second
+
+
+def paired_values(row: Row, other: Row, metric: str) -> tuple[list[float], list[float]]:
+    """A metric of both rows, seed by seed; empty where a run has no such metric."""
+    a, b = (Row({}, side).values(metric) for side in common_seeds(row, other))
+    return (a, b) if len(a) == len(b) else ([], [])
+
+
+def differences(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> list[Difference]:
+    """What ``table.compare`` asks for, over the seeds that both sides have."""
+    pairs = compared(table, rows)
+    found = [_difference(table, row, other, m) for row, other in pairs for m in metrics]
+    return [difference for difference in found if difference is not None]
+
+
+def _difference(table: Table, row: Row, other: Row, metric: str) -> Difference | None:
+    assert table.compare is not None
+    axis = table.compare.axis
+    a, b = paired_values(row, other, metric)
+    if not a:
+        return None
+    kind, name = METRICS[metric]
+    return Difference(
+        axes=row.without(axis),
+        first=row.axes[axis],
+        second=other.axes[axis],
+        metric=metric,
+        by_seed=paired_by_seed(a, b),
+        by_image=_by_image(*common_seeds(row, other), kind) if name == "AP" else None,
+        share=lost_share(a, b) if row.axes[axis] == table.compare.of and all(v > 0 for v in a) else None,
+        paper=published_difference(table, row.axes, other.axes, metric),
+    )
+
+
+def published_difference(
+    table: Table, axes: dict[str, str], other: dict[str, str], metric: str
+) -> float | None:
+    """The paper's difference between two places; None where it has no metric for one of them."""
+    first, second = (table.published(place).get(metric) for place in (axes, other))
+    return None if first is None or second is None else first - second
 
 
 def gain_by_size(row: Row, other: Row, kind: str) -> list[Estimate | None]:
@@ -152,15 +193,20 @@ def gain_by_size(row: Row, other: Row, kind: str) -> list[Estimate | None]:
     return found
 
 
-def _by_image(first: Sequence[Record], second: Sequence[Record], kind: str) -> Estimate | None:
-    one, two = (
-        Row({}, list(side)).mean_of(lambda record: record["per_image"][kind]) for side in (first, second)
-    )
+def _by_image(first: Sequence[Record], second: Sequence[Record], kind: str) -> Estimate:
+    sides = (Row({}, list(side)) for side in (first, second))
+    one, two = (side.mean_of(lambda record: record["per_image"][kind]) for side in sides)
     return paired_bootstrap(one, two)
 
 
+def bin_centres(edges: Sequence[float]) -> Floats:
+    """Geometric middles of ranges of sizes; the open last one is taken as half as wide again as its edge."""
+    ends = [*edges[1:], edges[-1] * 1.5]
+    return np.array([np.sqrt(max(low, high / 4) * high) for low, high in zip(edges, ends, strict=True)])
+
+
 def stride_of(record: Record) -> str:
-    """The stride the heads see: of the axes, or of the model: 8, 16, 32 for C3, C4, C5, ``fpn`` for a pyramid."""
+    """The stride of the map that the heads read: 8, 16, 32 for C3, C4, C5, ``fpn`` for a pyramid."""
     if "stride" in record["axes"]:
         return str(record["axes"]["stride"])
     config: dict[str, Any] = record["manifest"]["config"]

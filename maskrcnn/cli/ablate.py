@@ -1,18 +1,19 @@
 """Run the paper's ablations: a table of training runs and its report.
 
-Usage: maskrcnn ablate [table=strides] [scale=shapes] [seeds=1] [key=value ...]
+Usage: maskrcnn ablate [table=strides] [data=shapes] [seeds=1] [key=value ...]
 
-Trains every run of the table, then writes report.md, report.html, report.tex, cells.csv and manifest.json into out.
-When it is started again, it does what is missing.
+Trains every run of the table, then writes report.md, report.html, report.tex, runs.csv and manifest.json into out.
+When it is started again, it does what is missing. table=across trains nothing: it writes one report of the strides
+tables of all data sets.
 
 Examples:
   maskrcnn ablate                                              align, warp, pool at strides 16 and 32, on shapes
   maskrcnn ablate seeds=5 out=results/strides-shapes
   maskrcnn ablate table=switches seeds=3                       which difference between pool and align matters
-  maskrcnn ablate table=2c scale=coco data.root=DIR nproc=8    the paper's Table 2c
-  maskrcnn ablate table=2c scale=coco data.root=DIR launcher=submitit_slurm hydra.launcher.partition=gpu
+  maskrcnn ablate table=2c data=coco data.root=DIR nproc=8     the paper's Table 2c
+  maskrcnn ablate table=2c data=coco data.root=DIR launcher=submitit_slurm hydra.launcher.partition=gpu
 
-table and scale name a file of configs/tables/.
+table and data name a file of configs/tables/.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from typing import NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from maskrcnn.ablation.grid import Cell, Table, read_table
+from maskrcnn.ablation import record
+from maskrcnn.ablation.across import write_across
+from maskrcnn.ablation.grid import Run, Table, read_table
 from maskrcnn.ablation.report import write_report
 from maskrcnn.ablation.run import Processes, Runner
 from maskrcnn.config import compose as configs
@@ -49,7 +52,7 @@ class Ablate:
     """The keys of configs/ablate.yaml."""
 
     table: str | int = "strides"  # 3 and 6 are tables of the paper
-    scale: str = "shapes"
+    data: str = "shapes"
     seeds: Positive = 1
     out: str | None = None
     jobs: Positive | None = None
@@ -61,36 +64,43 @@ class Ablate:
 
 
 class Plan(NamedTuple):
-    """What a call has to do: the table, its runner, and the cells without a record."""
+    """The work of a call: the table, its runner, and the runs without a record."""
 
     settings: DictConfig
     table: Table
     runner: Runner
     jobs: int
-    missing: list[Cell]
+    missing: list[Run]
 
 
 def plan(arguments: Sequence[str]) -> Plan:
-    """The work that ``arguments`` ask for, every missing cell's config checked: mistakes show before hours of work."""
-    own, rest = configs.split([a for a in arguments if not a.startswith("hydra.")], Ablate)
-    settings = configs.compose_config("ablate", own, Ablate)
+    """The work that ``arguments`` ask for. Checks the config of every missing run before the first one is trained."""
+    settings, rest = _settings(arguments)
     jobs, threads = _shares(settings.jobs, settings.threads, settings.nproc)
     chosen = any(argument.startswith("device=") for argument in rest)
     runner = _runner(settings, rest, threads, [] if chosen else _devices(jobs, settings.nproc))
     table = runner.table
-    missing = [cell for cell in table.cells(settings.seeds) if not runner.is_done(cell)]
+    missing = [run for run in table.runs(settings.seeds) if not runner.is_done(run)]
     if not settings.report_only:
-        for cell in (c for c in missing if c.seed == missing[0].seed):
-            configs.compose_config("train", runner.overrides(cell))
+        for run in (r for r in missing if r.seed == missing[0].seed):
+            configs.compose_config("train", runner.overrides(run))
     return Plan(settings, table, runner, jobs, missing)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run what is missing of the table, retry what failed, and report what is there."""
+    """Train the missing runs of the table, retry those that fail, and report those that are there."""
+    for argument in arguments:
+        if argument.startswith("scale="):
+            raise UserError(
+                f"{argument}: this key is called data now; give data={argument.partition('=')[2]}"
+            )
+    if "table=across" in arguments:
+        _across(arguments)
+        return
     settings, table, runner, jobs, missing = plan(arguments)
-    number = len(table.cells(settings.seeds))
+    number = len(table.runs(settings.seeds))
     console.print(
-        f"{table.name}-{table.scale}: {number} cells, {number - len(missing)} finished in {runner.out}"
+        f"{table.name}-{table.data}: {number} runs, {number - len(missing)} finished in {runner.out}"
     )
     failed: list[str] = []
     if missing and not settings.report_only:
@@ -102,17 +112,53 @@ def main(arguments: Sequence[str]) -> None:
             else:
                 failed = _run_all(runner, missing, jobs)
         if interruption.requested:
-            left = sum(not runner.is_done(cell) for cell in missing)
-            raise Interrupted(f"{left} of {number} cells are left; the same command goes on with them")
-    if any((runner.out / "cells").glob("*.json")) or not failed:
-        _report(table, runner.out)
+            left = sum(not runner.is_done(run) for run in missing)
+            raise Interrupted(f"{left} of {number} runs are left; the same command resumes them")
+    records = record.read_all(runner.out)
+    if records:
+        _print_written(write_report(table, records, runner.out))
     if failed:
         logs = "\n".join(f"  {name}: {runner.log(name)}" for name in failed)
-        raise UserError(f"{len(failed)} cells failed twice; what they printed is in\n{logs}")
+        raise UserError(f"{len(failed)} runs failed twice; their output is in\n{logs}")
+    if not records:
+        raise UserError(f"no finished run in {runner.out / 'records'}, so there is nothing to report")
+
+
+def _settings(arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
+    """The keys of configs/ablate.yaml, and the overrides for the runs."""
+    given = {
+        name: a.partition("=")[2] for name in ("data", "scale") for a in arguments if a.startswith(f"{name}=")
+    }
+    if "scale" in given:
+        raise UserError(f"scale={given['scale']}: this key is called data now; give data={given['scale']}")
+    # In a run's config data is a group, so that Hydra would look for configs/data/<name>.yaml.
+    others = [a for a in arguments if not a.startswith(("data=", "hydra."))]
+    own, rest = configs.split(others, Ablate)
+    settings = configs.compose_config("ablate", own, Ablate)
+    settings.data = given.get("data", settings.data)
+    return settings, rest
+
+
+def _across(arguments: Sequence[str]) -> None:
+    """The report across data sets, from the records of the strides tables next to ``out``."""
+    settings, rest = _settings(arguments)
+    if rest:
+        raise UserError(f"table=across trains nothing; {' '.join(rest)} has no use here")
+    _print_written(write_across(_tables(), Path(settings.out or "results/across")))
+
+
+def _tables() -> list[Path]:
+    """The folders of tables: of the working directory, then the project's."""
+    return [Path("configs/tables"), TABLES]
+
+
+def _print_written(paths: Sequence[Path]) -> None:
+    for path in paths:
+        console.print(f"written: {path}")
 
 
 def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int]:
-    """Runs side by side, and the CPU threads of each of their processes."""
+    """Number of runs at a time, and CPU threads of each of their processes."""
     if jobs is None:
         gpus = torch.cuda.device_count()
         jobs = max(gpus // nproc, 1) if gpus else min(cores(), 2)
@@ -120,7 +166,7 @@ def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int
 
 
 def _devices(jobs: int, nproc: int) -> list[str]:
-    """For each of the runs side by side the GPUs of its own, as CUDA_VISIBLE_DEVICES; empty without a GPU."""
+    """The GPUs of each of the runs at a time, as values of CUDA_VISIBLE_DEVICES; empty without a GPU."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
     if not torch.cuda.device_count():
@@ -128,80 +174,69 @@ def _devices(jobs: int, nproc: int) -> list[str]:
     return [",".join(names[(job * nproc + i) % len(names)] for i in range(nproc)) for job in range(jobs)]
 
 
-def _run_all(runner: Runner, cells: Sequence[Cell], jobs: int) -> list[str]:
-    """Run the cells, ``jobs`` at a time; the ids of what failed twice."""
+def _run_all(runner: Runner, runs: Sequence[Run], jobs: int) -> list[str]:
+    """Train the runs, ``jobs`` at a time; return the ids of those that failed twice."""
 
-    def run(cells: Sequence[Cell]) -> list[Cell]:
+    def attempt(runs: Sequence[Run]) -> list[Run]:
         with ThreadPoolExecutor(jobs) as pool:
-            results = list(pool.map(runner.run, cells))
-        return [cell for cell, good in zip(cells, results, strict=True) if not good]
+            results = list(pool.map(runner.run, runs))
+        return [run for run, good in zip(runs, results, strict=True) if not good]
 
-    return _failing_twice(run, runner, cells)
+    return _failing_twice(attempt, runner, runs)
 
 
-def _launch_all(runner: Runner, cells: Sequence[Cell], launcher: str, arguments: Sequence[str]) -> list[str]:
-    """Hand the cells to a launcher of Hydra's; the ids of what failed twice."""
+def _launch_all(runner: Runner, runs: Sequence[Run], launcher: str, arguments: Sequence[str]) -> list[str]:
+    """Hand the runs to one of Hydra's launchers; return the ids of those that failed twice."""
     if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
         raise UserError(f"launcher={launcher} needs hydra-submitit-launcher: pip install 'maskrcnn[slurm]'")
 
-    def run(cells: Sequence[Cell]) -> list[Cell]:
-        _launch(arguments, cells, launcher, runner.out / "jobs")
-        return [cell for cell in cells if not runner.is_done(cell)]
+    def attempt(runs: Sequence[Run]) -> list[Run]:
+        _launch(arguments, runs, launcher, runner.out / "jobs")
+        return [run for run in runs if not runner.is_done(run)]
 
-    return _failing_twice(run, runner, cells)
+    return _failing_twice(attempt, runner, runs)
 
 
 def _failing_twice(
-    run: Callable[[Sequence[Cell]], list[Cell]], runner: Runner, cells: Sequence[Cell]
+    attempt: Callable[[Sequence[Run]], list[Run]], runner: Runner, runs: Sequence[Run]
 ) -> list[str]:
-    """What ``run`` returns as failed is run once more; the ids of what failed again."""
-    for attempt in ("failed and is tried again", "failed twice"):
-        cells = run(cells)
-        if runner.processes.stopped or not cells:
+    """Call ``attempt``, which returns the runs that failed, and once more for these; return the ids still failing."""
+    for outcome in ("failed and is tried again", "failed twice"):
+        runs = attempt(runs)
+        if runner.processes.stopped or not runs:
             break
-        for cell in cells:
-            console.print(f"{cell.id} {attempt}: {runner.log(cell.id)}")
-    return [cell.id for cell in cells]
+        for run in runs:
+            console.print(f"{run.id} {outcome}: {runner.log(run.id)}")
+    return [run.id for run in runs]
 
 
-def _launch(arguments: Sequence[str], cells: Sequence[Cell], launcher: str, folder: Path) -> None:
-    """One job for each cell; ``hydra.*`` arguments are the launcher's settings, ``folder`` is for what it writes."""
+def _launch(arguments: Sequence[str], runs: Sequence[Run], launcher: str, folder: Path) -> None:
+    """One job for each run. Arguments ``hydra.*`` are the launcher's settings; it writes into ``folder``."""
     options = [a for a in arguments if a.startswith("hydra.")]
     own = [
         a for a in arguments if a not in options and a.partition("=")[0] not in ("launcher", "report_only")
     ]
     command = [
-        *(sys.executable, "-m", "maskrcnn.cli.ablate_cell", "--multirun"),
+        *(sys.executable, "-m", "maskrcnn.cli.ablate_run", "--multirun"),
         f"hydra/launcher={launcher}",
         f"hydra.sweep.dir={folder}",
         *options,
-        f"cell={','.join(cell.id for cell in cells)}",
+        f"run={','.join(run.id for run in runs)}",
         f"arguments={json.dumps(own)}",
     ]
     if subprocess.run(command, check=False).returncode != 0:
-        raise UserError(f"launcher={launcher} failed: see above, and what the jobs wrote in {folder}")
+        raise UserError(f"launcher={launcher} failed: see above, and the output of the jobs in {folder}")
 
 
-def run_one(arguments: Sequence[str], cell_id: str) -> bool:
-    """One cell by its id, with the arguments of `main`; whether it ended well."""
-    own, rest = configs.split(arguments, Ablate)
-    settings = configs.compose_config("ablate", own, Ablate)
+def run_one(arguments: Sequence[str], run_id: str) -> bool:
+    """Train one run by its id, with the arguments of `main`; return whether that succeeded."""
+    settings, rest = _settings(arguments)
     runner = _runner(settings, rest, settings.threads or torch.get_num_threads())
-    cell = next(cell for cell in runner.table.cells(settings.seeds) if cell.id == cell_id)
-    return runner.run(cell)
+    return runner.run(next(run for run in runner.table.runs(settings.seeds) if run.id == run_id))
 
 
 def _runner(settings: DictConfig, rest: Sequence[str], threads: int, devices: Sequence[str] = ()) -> Runner:
-    own = Path("configs/tables")  # of the working directory
-    folder = own if (own / f"{settings.table}-{settings.scale}.yaml").is_file() else TABLES
-    table = read_table(folder, str(settings.table), settings.scale)
-    out = Path(settings.out or f"results/{table.name}-{table.scale}")
+    folder = next((f for f in _tables() if (f / f"{settings.table}-{settings.data}.yaml").is_file()), TABLES)
+    table = read_table(folder, str(settings.table), settings.data)
+    out = Path(settings.out or f"results/{table.name}-{table.data}")
     return Runner(table, out, tuple(rest), threads, settings.nproc, Processes(devices))
-
-
-def _report(table: Table, out: Path) -> None:
-    records = [json.loads(path.read_text()) for path in sorted((out / "cells").glob("*.json"))]
-    if not records:
-        raise UserError(f"no finished cell in {out / 'cells'}, so there is nothing to report")
-    for path in write_report(table, records, out):
-        console.print(f"written: {path}")

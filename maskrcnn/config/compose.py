@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -143,6 +144,13 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
         _fill_operators(config)
     pin_pretrained(config)
     check(config, schema)
+    return config
+
+
+def read_config(path: Path) -> DictConfig:
+    """The stored config of a run (``config.yaml``)."""
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
     return config
 
 

@@ -1,4 +1,4 @@
-"""Which GPUs the cells of a table run on."""
+"""Which GPUs the runs of a table use."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.ablation.record import figures, instance_ious, manifest, network_scale
+from maskrcnn.ablation.record import instance_ious, manifest, network_scale, path_of, read_all, scores, write
 
 
 def rle(mask: np.ndarray) -> dict[str, Any]:
@@ -83,14 +83,14 @@ def alone(truth: dict[str, Any], predictions: list[dict[str, Any]], image_id: in
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_an_images_score_is_the_ap_of_a_data_set_of_that_image(seed: int, kind: str) -> None:
     truth, predictions = scene(seed)
-    record = figures(predictions, truth, ["bbox", "segm"], 100, [0, 20])
+    record = scores(predictions, truth, ["bbox", "segm"], 100, [0, 20])
     for image_id, score in zip((1, 2, 3), record["per_image"][kind], strict=True):
         assert score == pytest.approx(alone(truth, predictions, image_id, kind), abs=1e-3)
 
 
 def test_thresholds_and_sizes_belong_together() -> None:
     truth, predictions = scene(0)
-    record = figures(predictions, truth, ["segm"], 100, [0, 20, 30])
+    record = scores(predictions, truth, ["segm"], 100, [0, 20, 30])
     by_iou = record["by_iou"]["segm"]["all"]
     assert np.mean(by_iou) == pytest.approx(record["metrics"]["segm"]["AP"], abs=1e-3)
     assert by_iou[0] == pytest.approx(record["metrics"]["segm"]["AP50"], abs=1e-3)
@@ -122,19 +122,38 @@ def test_ious_are_those_of_each_objects_own_mask() -> None:
     }
 
 
-def test_a_record_says_what_each_session_was_made_with(tmp_path: Path) -> None:
-    """In their order; of a run without a list of its sessions nothing is known but what reads it."""
-    (tmp_path / "config.yaml").write_text("seed: 3\nplace: /home/somebody/data/coco/train\n")
-    alone = manifest(tmp_path, 1.26, {"peak_memory_mib": 9.6})
+def test_a_record_lists_what_each_session_was_made_with(tmp_path: Path) -> None:
+    """In their order; without a list of sessions, the reading process alone is known."""
+    config = {"seed": 3, "place": "/home/somebody/data/coco/train"}
+    alone = manifest(tmp_path, config, 1.26, {"peak_memory_mib": 9.6})
     assert (alone["commit"], alone["machine"]) == ("unknown", "unknown")
     assert alone["config"] == {"seed": 3, "place": ".../data/coco/train"}
     assert (alone["seconds"], alone["peak_memory_mib"]) == (1.3, 10)
     made = [("bbb", "one"), ("aaa", "one"), ("bbb", "two")]
     lines = [{"step": 0, "commit": c, "machine": m, "versions": {"torch": c}} for c, m in made]
     (tmp_path / "sessions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    several = manifest(tmp_path, 1.0, {})
+    several = manifest(tmp_path, config, 1.0, {})
     assert (several["commit"], several["machine"]) == ("bbb, aaa", "one; two")
     assert several["versions"] == {"torch": "bbb"}
+
+
+def test_records_of_version_0_1_0_are_read_next_to_new_ones(tmp_path: Path) -> None:
+    """They lie in the folder cells/, and a new version of one stays there."""
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "b.json").write_text('{"id": "b", "scale": "shapes"}')
+    write(tmp_path, {"id": "a", "data": "shapes"})
+    assert path_of(tmp_path, "a") == tmp_path / "records" / "a.json"
+    assert [r["id"] for r in read_all(tmp_path)] == ["a", "b"]
+    write(tmp_path, {"id": "b", "data": "shapes"})
+    assert [r.get("data") for r in read_all(tmp_path)] == ["shapes", "shapes"]
+
+
+def test_the_median_object_is_counted_by_hand(tmp_path: Path) -> None:
+    truth, predictions = scene(0)
+    sides = sorted(a["area"] for a in truth["annotations"])
+    middle = (sides[len(sides) // 2] + sides[(len(sides) - 1) // 2]) / 2
+    record = scores(predictions, truth, ["bbox"], 100, [0, 20])
+    assert record["by_size"]["median"] == pytest.approx(middle**0.5, abs=0.01)
 
 
 def test_the_networks_scale_is_the_median_and_respects_the_longer_side() -> None:

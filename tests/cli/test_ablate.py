@@ -1,4 +1,4 @@
-"""tools/ablate.py, propose.py and explain.py: a table of two cells and three steps, read back."""
+"""tools/ablate.py, propose.py and explain.py: a table of two runs of three steps, read back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.training.run_dir import RunDir
 
 TABLE = """
-title: two cells
+title: two runs
 base: [experiment=ablation_shapes]
 proposals: [experiment=ablation_shapes_rpn]
 start_from_proposals: true
@@ -71,9 +71,9 @@ def done(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_table_of_two_cells_is_trained_and_reported(done: Path) -> None:
+def test_a_table_of_two_runs_is_trained_and_reported(done: Path) -> None:
     out = done / "out"
-    rows = list(csv.DictReader((out / "cells.csv").open()))
+    rows = list(csv.DictReader((out / "runs.csv").open()))
     assert [(r["roi_op"], r["stride"], r["seed"]) for r in rows] == [
         ("align", "32", "0"),
         ("pool", "32", "0"),
@@ -83,10 +83,10 @@ def test_a_table_of_two_cells_is_trained_and_reported(done: Path) -> None:
         assert float(row["segm_AP50"]) == pytest.approx(metrics["segm"]["AP50"], abs=1e-3)
         assert float(row["seconds"]) > 0
     text = (out / "report.md").read_text()
-    assert "Trained with one, tested with another" in text
+    assert "Trained with one operator, tested with another" in text
     assert "30.9" in text
-    assert "data:image/jpeg" in (out / "report.html").read_text()  # the examples
-    record = json.loads((out / "cells" / "32-pool-seed0.json").read_text())
+    assert "data:image/webp" in (out / "report.html").read_text()  # the examples
+    record = json.loads((out / "records" / "32-pool-seed0.json").read_text())
     assert [step for step, _ in record["curve"]] == [1, 2, 3]
     assert record["manifest"]["config"]["seed"] == 0
     assert "data.root" not in " ".join(record["overrides"])
@@ -98,23 +98,23 @@ def test_started_again_it_does_only_what_is_missing(
 ) -> None:
     monkeypatch.setattr(ablate, "TABLES", done)
     arguments = ["table=two", "threads=1", f"out={done / 'out'}", *small]
-    kept = (done / "out" / "cells" / "32-align-seed0.json").read_bytes()
-    (done / "out" / "cells" / "32-pool-seed0.json").unlink()
+    kept = (done / "out" / "records" / "32-align-seed0.json").read_bytes()
+    (done / "out" / "records" / "32-pool-seed0.json").unlink()
     trained = (done / "out" / "runs" / "32-pool-seed0" / "last.pt").stat().st_mtime_ns
     ablate.main(arguments)
     printed = capsys.readouterr().out
-    assert "2 cells, 1 finished" in printed
+    assert "2 runs, 1 finished" in printed
     assert "32-pool-seed0 begins" in printed
     assert "32-align-seed0 begins" not in printed
-    assert (done / "out" / "cells" / "32-align-seed0.json").read_bytes() == kept
-    # The run itself was finished: it is recorded anew, not trained anew.
+    assert (done / "out" / "records" / "32-align-seed0.json").read_bytes() == kept
+    # The run itself was finished: it is recorded again, not trained again.
     assert (done / "out" / "runs" / "32-pool-seed0" / "last.pt").stat().st_mtime_ns == trained
     with pytest.raises(UserError, match="made with other settings"):
         ablate.main([*arguments, "schedule.lr=1"])
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_twice_is_listed_with_its_log(
+def test_a_run_that_fails_twice_is_listed_with_its_log(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = TABLE.replace("pool: [roi_op=pool]", "pool: [roi_op=pool, proposals.val=missing.json]")
@@ -125,15 +125,15 @@ def test_a_cell_that_fails_twice_is_listed_with_its_log(
         .replace("[experiment=ablation_shapes]", "[experiment=ablation_masks_shapes]")
     )
     monkeypatch.setattr(ablate, "TABLES", tmp_path)
-    with pytest.raises(UserError, match=r"(?s)1 cells failed twice.*32-pool-seed0\.log"):
+    with pytest.raises(UserError, match=r"(?s)1 runs failed twice.*32-pool-seed0\.log"):
         ablate.main(["table=bad", "threads=1", f"out={tmp_path / 'out'}", "model.rpn=null", *small])
     assert "32-pool-seed0 failed and is tried again" in capsys.readouterr().out
-    assert (tmp_path / "out" / "cells" / "32-align-seed0.json").exists()
+    assert (tmp_path / "out" / "records" / "32-align-seed0.json").exists()
     assert (tmp_path / "out" / "report.html").exists()
 
 
 GIVEN = """
-title: two cells of given boxes
+title: two runs of given boxes
 base: [experiment=ablation_masks_shapes, model=r18_c5, model.box_head=null, model.mask_head.loss=class_agnostic]
 proposals: ground_truth
 axes:
@@ -164,7 +164,7 @@ def test_sigterm_reaches_the_runs_and_nothing_else_begins(
 
     thread = Thread(target=interrupt)
     thread.start()
-    with pytest.raises(Interrupted, match="2 of 2 cells are left; the same command goes on with them"):
+    with pytest.raises(Interrupted, match="2 of 2 runs are left"):
         ablate.main(["table=given", "jobs=1", "threads=1", f"out={out}", *small, "schedule.steps=100000"])
     thread.join()
     assert first.owner() is None
@@ -174,7 +174,7 @@ def test_sigterm_reaches_the_runs_and_nothing_else_begins(
 
 
 @pytest.mark.slow
-def test_a_launcher_of_hydra_runs_the_cells_as_jobs(small: list[str], tmp_path: Path) -> None:
+def test_a_launcher_of_hydra_runs_each_as_a_job(small: list[str], tmp_path: Path) -> None:
     pytest.importorskip("submitit", reason="the extra package hydra-submitit-launcher is not installed")
     arguments = [
         "table=6",
@@ -185,25 +185,34 @@ def test_a_launcher_of_hydra_runs_the_cells_as_jobs(small: list[str], tmp_path: 
         "evaluation.max_dets=5",
     ]
     ablate.main([*arguments, "hydra.launcher.timeout_min=10"])
-    assert {p.name for p in (tmp_path / "cells").iterdir()} == {"align-seed0.json", "pool-seed0.json"}
-    assert len(list(csv.DictReader((tmp_path / "cells.csv").open()))) == 2
+    assert {p.name for p in (tmp_path / "records").iterdir()} == {"align-seed0.json", "pool-seed0.json"}
+    assert len(list(csv.DictReader((tmp_path / "runs.csv").open()))) == 2
     assert list((tmp_path / "jobs").rglob("*.pkl"))  # submitit's
 
 
-def test_where_all_cells_fail_all_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_runs_fail_all_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "given-shapes.yaml").write_text(GIVEN)
     monkeypatch.setattr(ablate, "TABLES", tmp_path)
-    monkeypatch.setattr(Runner, "run", lambda self, cell: False)
-    with pytest.raises(UserError, match=r"(?s)2 cells failed twice.*align-seed0\.log.*pool-seed0\.log"):
+    monkeypatch.setattr(Runner, "run", lambda self, run: False)
+    with pytest.raises(UserError, match=r"(?s)2 runs failed twice.*align-seed0\.log.*pool-seed0\.log"):
         ablate.main(["table=given", f"out={tmp_path / 'out'}"])
 
 
 @pytest.mark.parametrize("number", ["3", "6"])
 def test_a_table_may_be_a_number(number: str) -> None:
     assert (
-        ablate.plan([f"table={number}", "scale=shapes" if number == "6" else "scale=coco"]).table.name
-        == number
+        ablate.plan([f"table={number}", "data=shapes" if number == "6" else "data=coco"]).table.name == number
     )
+
+
+def test_the_earlier_name_of_data_is_refused_with_the_right_one() -> None:
+    with pytest.raises(UserError, match="data=nuclei"):
+        ablate.main(["table=strides", "scale=nuclei", "report_only=true"])
+
+
+def test_a_report_across_data_sets_takes_no_overrides(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"schedule\.steps=3"):
+        ablate.main(["table=across", f"out={tmp_path}", "schedule.steps=3"])
 
 
 @pytest.mark.slow
@@ -213,10 +222,10 @@ def test_a_run_that_outlived_its_ablation_is_waited_for(
     (tmp_path / "given-shapes.yaml").write_text(GIVEN)
     monkeypatch.setattr(ablate, "TABLES", tmp_path)
     arguments = ["table=given", "jobs=1", "threads=1", f"out={tmp_path / 'out'}", *small]
-    runner, cell = (plan := ablate.plan(arguments)).runner, plan.missing[0]
-    command = [sys.executable, *COMMAND, "train", *runner.overrides(cell)]
+    runner, first = (plan := ablate.plan(arguments)).runner, plan.missing[0]
+    command = [sys.executable, *COMMAND, "train", *runner.overrides(first)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as orphan:
-        files = RunDir(runner.folder(cell.id))
+        files = RunDir(runner.folder(first.id))
         wait_until(lambda: files.owner() is not None)
         orphan.send_signal(signal.SIGSTOP)
         timer = Timer(3, orphan.send_signal, [signal.SIGCONT])
@@ -226,7 +235,7 @@ def test_a_run_that_outlived_its_ablation_is_waited_for(
     printed = capsys.readouterr().out
     assert f"align-seed0 is being trained already, by process {orphan.pid} on" in printed
     assert "tried again" not in printed
-    assert sorted(path.stem for path in (tmp_path / "out" / "cells").iterdir()) == [
+    assert sorted(path.stem for path in (tmp_path / "out" / "records").iterdir()) == [
         "align-seed0",
         "pool-seed0",
     ]

@@ -99,14 +99,14 @@ def test_the_findings_name_tables_that_were_run() -> None:
     assert len(folders) >= 6
     for folder in folders:
         read_table(ROOT / "configs" / "tables", *folder.rsplit("-", 1))
-        assert list((ROOT / "results" / folder / "cells").glob("*.json"))
+        assert list((ROOT / "results" / folder / "records").glob("*.json"))
     named = [
         dict(word.split("=") for word in line.split())
         for line in re.findall(r"tools/ablate\.py ([^`]+)`", text)
     ]
     assert len(named) >= 4
     for arguments in named:
-        folder = f"{arguments.get('table', 'strides')}-{arguments.get('scale', 'shapes')}"
+        folder = f"{arguments.get('table', 'strides')}-{arguments.get('data', 'shapes')}"
         assert folder in folders
 
 

@@ -1,0 +1,358 @@
+"""One report on the strides tables of all data sets, from their records: gain, share lost, and object size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import stdtrit
+
+from maskrcnn.ablation import record
+from maskrcnn.ablation.colours import OPERATOR_COLOURS
+from maskrcnn.ablation.grid import Table, available, read_table
+from maskrcnn.ablation.plots import SPARE_COLOURS, Plot, cells_axis, legend, svg
+from maskrcnn.ablation.report import Report, write_pages
+from maskrcnn.ablation.statistics import Estimate, lost_share, paired_by_seed, show_interval, signed
+from maskrcnn.ablation.summary import (
+    FEW,
+    KINDS,
+    Row,
+    bin_centres,
+    cell_pixels,
+    gain_by_size,
+    grid_rows,
+    kinds_of,
+    name_of,
+    paired_values,
+)
+from maskrcnn.ablation.tables import Section
+from maskrcnn.errors import UserError
+
+_NAMES = ("AP", "AP50", "AP75")
+_COLUMNS = [
+    "data",
+    "stride",
+    "metric",
+    "align",
+    "pool",
+    "warp",
+    "gain",
+    "low",
+    "high",
+    "share",
+    "median_cells",
+]
+_PAPER = {"16": 0.112, "32": 0.236}  # Tables 2c and 2d: (30.3 - 26.9) / 30.3 and (30.9 - 23.6) / 30.9
+_INTRODUCTION = (
+    "Every row is the mean over seeds of one data set's strides table. The gain is align − pool, paired by seed, in "
+    "points of AP; the share is the part of align's AP that pool loses. Brackets are Student's 95 % intervals over "
+    "seeds. Object sizes are square roots of areas, in cells of the map that the heads read."
+)
+_REGRESSION = (
+    "Ordinary least squares of the gain (or the share) on log2 of the size in cells. A point is one range of sizes of "
+    f"one data set and stride, with at least {FEW} objects. One line for all points compares all tables. With a level "
+    "of its own for each data set and stride, only sizes within a table are compared. Brackets are 95 % intervals of "
+    "the slope. Ranges of one table come from the same runs, so that the true intervals are somewhat wider."
+)
+
+
+def write_across(folders: Sequence[Path], out: Path) -> list[Path]:
+    """Write across.csv, report.md, report.html and report.tex from the records in ``out/../strides-<data>``.
+
+    Raises:
+        UserError: no strides table has a record.
+    """
+    found = list(_strides(folders, out.parent))
+    if not found:
+        raise UserError(
+            f"no records in {out.parent}/strides-<data>/records: train a strides table first, "
+            "for example tools/ablate.py table=strides data=shapes"
+        )
+    gains = pd.DataFrame([line for table, rows in found for line in _gains(table, rows)])
+    sizes = pd.DataFrame([line for table, rows in found for line in _sizes(table, rows)])
+    out.mkdir(parents=True, exist_ok=True)
+    gains[_COLUMNS].round(4).to_csv(out / "across.csv", index=False)
+    return [out / "across.csv", *write_pages(_assemble(gains, sizes), out)]
+
+
+def _strides(folders: Sequence[Path], root: Path) -> Iterator[tuple[Table, list[Row]]]:
+    """The strides tables that have records; of two of one name, the one in the first folder."""
+    for name, folder in {name: f for f in reversed(folders) for name in available(f)}.items():
+        kind, _, data = name.partition("-")
+        if kind == "strides" and (records := record.read_all(root / name)):
+            table = read_table(folder, kind, data)
+            yield table, grid_rows(table, records)
+
+
+def _places(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """``{stride: {operator: row}}`` of the strides that have runs of align and pool."""
+    strides: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        strides.setdefault(row.axes["stride"], {})[row.axes["roi_op"]] = row
+    return {stride: found for stride, found in strides.items() if {"align", "pool"} <= found.keys()}
+
+
+def _gains(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    for stride, place in _places(rows).items():
+        for metric in (f"{kind}_{name}" for kind in kinds_of(rows) for name in _NAMES):
+            align, pool = paired_values(place["align"], place["pool"], metric)
+            if not align:
+                continue
+            gain = paired_by_seed(align, pool)
+            warp = paired_values(place["align"], place["warp"], metric) if "warp" in place else ([], [])
+            yield {
+                "data": table.data,
+                "stride": stride,
+                "metric": metric,
+                "align": np.mean(align),
+                "pool": np.mean(pool),
+                "warp": np.mean(warp[1]) if warp[1] else None,
+                "gain": gain.mean,
+                "low": gain.low,
+                "high": gain.high,
+                "share": gain.mean / np.mean(align) if np.mean(align) > 0 else None,
+                "median_cells": _median_cells(place["align"]),
+                "gain_estimate": gain,
+                "share_estimate": lost_share(align, pool) if min(align) > 0 else None,
+                "warp_gain": paired_by_seed(*warp) if warp[0] else None,
+                "warp_share": lost_share(*warp) if warp[0] and min(warp[0]) > 0 else None,
+                "seeds": len(align),
+            }
+
+
+def _median_cells(row: Row) -> float | None:
+    """Median size of the objects in cells; where a record holds no median, from its counts by range of sizes."""
+    first = row.records[0]
+    cell, median = cell_pixels(first), first["by_size"].get("median")
+    if cell is None:
+        return None
+    if median is None:
+        counts = np.cumsum(first["by_size"]["objects"])
+        place = int(np.searchsorted(counts, counts[-1] / 2))
+        edges = first["by_size"]["edges"]
+        low, high = [*edges, edges[-1] * 1.5][place : place + 2]
+        before = counts[place - 1] if place else 0
+        median = low + (high - low) * (counts[-1] / 2 - before) / (counts[place] - before)
+    return float(median) / cell
+
+
+def _sizes(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Gains over pool and warp for each range of sizes."""
+    for stride, place in _places(rows).items():
+        cell = cell_pixels(place["align"].records[0])
+        for kind in kinds_of(rows):
+            for other in (o for o in ("pool", "warp") if o in place and cell is not None):
+                gains = gain_by_size(place["align"], place[other], kind)
+                best = place["align"].by_size(kind)
+                centres = bin_centres(place["align"].records[0]["by_size"]["edges"])
+                for centre, gain, align in zip(centres, gains, best, strict=True):
+                    if gain is not None and cell is not None:
+                        yield {
+                            "data": table.data,
+                            "stride": stride,
+                            "kind": kind,
+                            "other": other,
+                            "cells": centre / cell,
+                            "gain": gain.mean,
+                            "half": gain.half or 0.0,
+                            "share": gain.mean / align if align > 0 else np.nan,
+                        }
+
+
+def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> Estimate:
+    """Change of ``measure`` for every doubling of the size in cells, with its 95 % interval; ``count`` is of points.
+
+    Args:
+        frame: columns ``data``, ``stride``, ``cells`` and ``measure``.
+        measure: ``gain`` or ``share``.
+        within: give each data set and stride its own level.
+        scale: factor of the result.
+    """
+    known = frame[np.isfinite(frame[measure])]
+    x, y = np.log2(known["cells"].to_numpy(float)), scale * known[measure].to_numpy(float)
+    levels = (known["data"] + known["stride"]).to_numpy() if within else np.zeros(len(known))
+    groups = pd.get_dummies(levels).to_numpy(float)
+    design = np.column_stack([x, groups])
+    weights, *_ = np.linalg.lstsq(design, y, rcond=None)
+    free = len(y) - design.shape[1]
+    if free < 1 or np.linalg.matrix_rank(design) < design.shape[1]:
+        return Estimate(float(weights[0]), None, None, len(y))
+    error = float(((y - design @ weights) ** 2).sum()) / free * np.linalg.inv(design.T @ design)[0, 0]
+    half = float(stdtrit(free, 0.975) * np.sqrt(error))
+    return Estimate(float(weights[0]), float(weights[0] - half), float(weights[0] + half), len(y))
+
+
+def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
+    main = _main(gains)
+    slopes = _slopes(sizes)
+    return Report(
+        title="RoIAlign, RoIWarp and RoIPool across data sets",
+        introduction=_INTRODUCTION,
+        sentences=_sentences(main, slopes),
+        overview=_overview(main),
+        plots=[_size_plot(sizes, kind) for kind in ("segm", "bbox") if (sizes["kind"] == kind).any()],
+        more_plots=[],
+        examples=None,
+        claims=pd.DataFrame(),
+        sections=[
+            Section("Gain and share lost in AP", _INTRODUCTION, [("", _table(main))]),
+            Section("Does the gain follow the size of the objects?", _REGRESSION, [("", slopes)]),
+            Section("AP, AP50 and AP75", "All metrics; warp next to pool.", [("", _table(gains))]),
+        ],
+        lists=[("Data sets", [_counted(data, frame) for data, frame in gains.groupby("data", sort=False)])],
+    )
+
+
+def _main(gains: pd.DataFrame) -> pd.DataFrame:
+    """AP of masks; of boxes for a data set that has no masks."""
+    masks = set(gains.loc[gains["metric"] == "segm_AP", "data"])
+    of_boxes = (gains["metric"] == "bbox_AP") & ~gains["data"].isin(masks)
+    return gains[(gains["metric"] == "segm_AP") | of_boxes]
+
+
+def _counted(data: object, frame: pd.DataFrame) -> str:
+    first = frame.iloc[0]
+    return (
+        f"{data}: {first.seeds} seeds; median object {first.median_cells:.1f} cells at stride {first.stride}"
+    )
+
+
+def _table(gains: pd.DataFrame) -> pd.DataFrame:
+    lines = []
+    for row in gains.to_dict("records"):
+        share, warp, lost = row["share_estimate"], row["warp_gain"], row["warp_share"]
+        lines.append(
+            {
+                "data": row["data"],
+                "stride": row["stride"],
+                "metric": name_of(row["metric"]),
+                **{
+                    name: "–" if pd.isna(row[name]) else f"{row[name]:.1f}"
+                    for name in ("align", "pool", "warp")
+                },
+                "align − pool": show_interval(row["gain_estimate"]),
+                "pool loses": "–" if share is None else _percent(share),
+                "align − warp": "–" if warp is None else show_interval(warp),
+                "warp loses": "–" if lost is None else _percent(lost),
+                "median object": "–" if pd.isna(row["median_cells"]) else f"{row['median_cells']:.1f} cells",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _percent(share: Estimate) -> str:
+    half = "" if share.half is None else f" ± {100 * share.half:.0f}"
+    return f"{100 * share.mean:.0f}{half} %"
+
+
+def _slopes(sizes: pd.DataFrame) -> pd.DataFrame:
+    lines = []
+    for (kind, other), frame in sizes.groupby(["kind", "other"], sort=False):
+        for measure, unit, scale in (("gain", "points", 1), ("share", "% of align's AP", 100)):
+            for within in (False, True):
+                found = slope(frame, measure, within, scale)
+                lines.append(
+                    {
+                        "AP": KINDS[str(kind)],
+                        "gain over": other,
+                        "unit": unit,
+                        "points": str(found.count),
+                        "level": "own of each data set and stride" if within else "one for all points",
+                        "change per doubling of size": show_interval(found),
+                        "follows size": "yes" if found.resolved else "not resolved",
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def _sentences(main: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
+    estimates = list(main["gain_estimate"])
+    above, sure = sum(e.mean > 0 for e in estimates), sum(e.resolved and e.mean > 0 for e in estimates)
+    below = sum(e.resolved and e.mean < 0 for e in estimates)
+    lines = [
+        f"Align is above pool in {above} of {len(estimates)} comparisons (data set and stride); the interval "
+        f"excludes 0 in {sure} of them{f', and shows pool ahead in {below}' if below else ''}."
+    ]
+    known = main.dropna(subset=["share"]).sort_values("share")
+    if len(known):
+        ends = [
+            f"{100 * r.share:.0f} % ({r.data}, stride {r.stride})" for r in (known.iloc[0], known.iloc[-1])
+        ]
+        lines.append(
+            f"Pool loses from {ends[0]} to {ends[1]} of align's AP; in the paper 11 % at stride 16, 24 % at 32."
+        )
+    own = slopes[(slopes["gain over"] == "pool") & slopes["level"].str.startswith("own")]
+    shown = [f"{row['change per doubling of size']} {row['unit']}" for row in own.head(2).to_dict("records")]
+    if shown:
+        lines.append(
+            f"With every doubling of the object size in cells the gain changes by {' and by '.join(shown)}."
+        )
+    return lines
+
+
+def _overview(main: pd.DataFrame) -> Plot:
+    """Gain in points and share lost, by data set and stride; pool and warp."""
+    canvas = Figure(figsize=(7.6, 0.42 * len(main) + 1.9), layout="constrained")
+    left, right = canvas.subplots(1, 2, sharey=True)
+    names = [f"{r.data}, stride {r.stride}" for r in main.itertuples()]
+    series = (("pool", "gain_estimate", "share_estimate", -0.13), ("warp", "warp_gain", "warp_share", 0.13))
+    for operator, gain, share, offset in series:
+        for panel, column, scale in ((left, gain, 1), (right, share, 100)):
+            known = [(i + offset, e) for i, e in enumerate(main[column]) if isinstance(e, Estimate)]
+            panel.errorbar(
+                [scale * e.mean for _, e in known],
+                [y for y, _ in known],
+                xerr=[scale * (e.half or 0) for _, e in known],
+                fmt="o",
+                capsize=3,
+                color=OPERATOR_COLOURS[operator],
+                label=f"align over {operator}",
+            )
+    paper = [(i, 100 * _PAPER[s]) for i, s in enumerate(main["stride"]) if s in _PAPER]
+    right.plot([p for _, p in paper], [i for i, _ in paper], "|", color="#222", ms=14, label="paper, COCO")
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    left.set(xlabel="gain in AP, points")
+    right.set(xlabel="share of align's AP lost, %")
+    for panel in (left, right):
+        panel.axvline(0, color="#888", lw=0.8)
+        panel.set_xlim(min(0, panel.get_xlim()[0]), None)
+        panel.spines[["top", "right"]].set_visible(False)
+    legend(canvas, right)
+    return Plot(
+        "overview", "Gain of align by data set and stride, with 95 % intervals over the seeds.", svg(canvas)
+    )
+
+
+def _size_plot(sizes: pd.DataFrame, kind: str) -> Plot:
+    """Gain and share lost against object size in cells: a colour for each data set, a line style for each stride."""
+    own = sizes[(sizes["kind"] == kind) & (sizes["other"] == "pool")]
+    datasets = list(dict.fromkeys(own["data"]))
+    canvas = Figure(figsize=(8, 4.2), layout="constrained")
+    panels = canvas.subplots(1, 2)
+    for (data, stride), frame in own.groupby(["data", "stride"], sort=False):
+        colour = SPARE_COLOURS[datasets.index(data) % len(SPARE_COLOURS)]
+        style = {"fmt": "-o" if stride == "16" else "--s", "color": colour, "ms": 4, "capsize": 2}
+        label = f"{data}, stride {stride}"
+        panels[0].errorbar(frame["cells"], frame["gain"], frame["half"], **style, label=label)
+        panels[1].plot(frame["cells"], 100 * frame["share"], style["fmt"], color=colour, ms=4)
+    for panel, measure, scale, text in (
+        (panels[0], "gain", 1, f"align − pool, {KINDS[kind]} AP"),
+        (panels[1], "share", 100, "share of align's AP that pool loses, %"),
+    ):
+        cells_axis(panel)
+        panel.set(ylabel=text)
+        found = slope(own, measure, within=False)
+        known = own[np.isfinite(own[measure])]
+        x = np.log2(known["cells"])
+        level = known[measure].mean() - found.mean * x.mean()
+        ends = np.array([x.min(), x.max()])
+        panel.plot(2**ends, scale * (level + found.mean * ends), color="#222", lw=1, label="all points")
+    legend(canvas, panels[0])
+    within = slope(own, "gain", within=True)
+    text = f"Within a data set and stride, {signed(within.mean)} points for every doubling of the size."
+    return Plot(f"size_{kind}", f"Gain in {KINDS[kind]} AP by object size in cells. {text}", svg(canvas))

@@ -1,0 +1,35 @@
+"""One run of a table as a job of Hydra's launchers (SLURM through submitit): see tools/ablate.py launcher=."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+
+from maskrcnn.cli.ablate import run_one
+
+
+@dataclass
+class Job:
+    """run: the id of a run. arguments: of tools/ablate.py."""
+
+    run: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+ConfigStore.instance().store(name="job", node=Job)
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="job")
+def main(job: Job) -> None:
+    """Train the run. tools/ablate.py sees a failed run by its missing record; a failing job would hide the others."""
+    of_the_job = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # otherwise the configs of the run cannot be composed
+    run_one(list(job.arguments), job.run)
+    GlobalHydra.instance().hydra = of_the_job
+
+
+if __name__ == "__main__":
+    main()
