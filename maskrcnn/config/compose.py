@@ -46,6 +46,7 @@ _PATHS = re.compile(
     r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
 )
 
+
 class OwnConfigs(SearchPathPlugin):
     """Lets Hydra search `configs/` of the working directory before the package's configs."""
 

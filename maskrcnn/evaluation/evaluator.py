@@ -174,7 +174,9 @@ class Evaluator:
         predictions = self._predictions()
         if self.model.box_head is None and self.model.mask_head is None:
             most, ids = self.settings.max_dets, list(self._by_image)
-            metrics = {"proposals": average_recall(predictions, self._truth, most, ids, self.settings.backend)}
+            metrics = {
+                "proposals": average_recall(predictions, self._truth, most, ids, self.settings.backend)
+            }
         else:
             metrics = score(predictions, self._truth, self.metric, self.kinds(), self.settings)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
