@@ -12,8 +12,8 @@ Conventions, obeyed everywhere:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, fields
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -149,25 +149,12 @@ class Samples(_Record):
     max_positives: int
 
     def positives(self) -> Samples:
-        """The slots that can hold positives, ``[N, max_positives]`` (on a CPU: those that do); valid where they do."""
-        held = self._first(_used(self.positive[:, : self.max_positives]))
-        return replace(held, valid=held.positive)
-
-    def trimmed(self) -> Samples:
-        """On a CPU without the slots at the end that no image uses."""
-        return self._first(_used(self.valid))
-
-    def _first(self, count: int) -> Samples:
-        rows: dict[str, Any] = {
-            f.name: value[:, :count] if isinstance(value := getattr(self, f.name), Tensor) else value
-            for f in fields(self)
+        """The slots that can hold positives, ``[N, max_positives]``; valid where they do."""
+        first = {
+            name: getattr(self, name)[:, : self.max_positives]
+            for name in ("boxes", "labels", "matched", "positive")
         }
-        return Samples(**rows)
-
-
-def _used(taken: Tensor) -> int:
-    """How many slots of ``[N, K]`` bool, taken from the front, are used by some image, at least 1; padded, all."""
-    return taken.shape[1] if _stays_padded(taken) else max(1, int(taken.sum(1).max()))
+        return Samples(**first, valid=first["positive"], max_positives=self.max_positives)
 
 
 def used_rows(valid: Tensor) -> Tensor | None:

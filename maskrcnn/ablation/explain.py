@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from maskrcnn.models.roi_pooling import RoIOp
+from maskrcnn.models.protocols import RoIOp
 
 Floats = npt.NDArray[np.float64]
 _RANDOM_MAPS = 8192

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from maskrcnn.ablation.explain import Floats, View
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.data.images import Pixels
-from maskrcnn.models.roi_pooling import RoIOp
+from maskrcnn.models.protocols import RoIOp
 
 TRUE, READ = "#1a9850", "#d73027"
 

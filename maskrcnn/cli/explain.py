@@ -43,7 +43,7 @@ from maskrcnn.console import console
 from maskrcnn.data.images import Pixels, read_image
 from maskrcnn.errors import Positive, UserError
 from maskrcnn.models.detector import MaskRCNN
-from maskrcnn.models.roi_pooling import RoIOp
+from maskrcnn.models.protocols import RoIOp
 from maskrcnn.structures import Images, Proposals
 
 Box = tuple[float, float, float, float]
@@ -246,7 +246,7 @@ def _pooled_and_mask(
     if model.box_head is not None:
         given = Proposals(boxes, torch.zeros(1, 1, device=device), valid)
         labels = model.box_head.detect(features, given, images).labels[:, :1]
-    return pooled, model.masks(features, boxes, labels, valid)
+    return pooled, model.mask_head.masks(features, boxes, labels, valid)
 
 
 def _moved(image: Pixels, shift: int, device: torch.device) -> Images:

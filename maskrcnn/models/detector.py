@@ -24,9 +24,6 @@ from maskrcnn.structures import (
     Proposals,
     Samples,
     Targets,
-    pick,
-    spread,
-    used_rows,
 )
 
 SAMPLING_STREAM = 2
@@ -63,8 +60,7 @@ class Sampler:
         )
         matched = torch.where(is_positive, found.object.gather(1, index), 0)
         labels = torch.where(is_positive, targets.labels.gather(1, matched), num_classes)
-        samples = Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
-        return samples.trimmed()
+        return Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
 
 
 class MaskRCNN(nn.Module):
@@ -104,6 +100,8 @@ class MaskRCNN(nn.Module):
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
         self.keypoint_head, self.preprocessing = keypoint_head, preprocessing
+        if box_head is not None and mask_head is not None and mask_head.trunk is None:
+            mask_head.share_trunk(box_head.trunk)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -124,15 +122,14 @@ class MaskRCNN(nn.Module):
         if self.sampler is None:
             return losses
         samples = self.sampler(proposals, targets, self._num_classes())
-        if self.box_head is not None:
-            losses |= self.box_head.losses(features, samples, targets)
-        if self.mask_head is not None:
-            positives = samples.positives()
-            rows = used_rows(positives.valid)
-            regions = self.mask_regions(features, positives.boxes, positives.valid, rows)
-            losses |= self.mask_head.losses(regions, positives, targets, images, rows)
-        if self.keypoint_head is not None:
-            losses |= self.keypoint_head.losses(features, samples.positives(), targets)
+        heads: list[BoxHead | MaskHead | KeypointHead | None] = [
+            self.box_head,
+            self.mask_head,
+            self.keypoint_head,
+        ]
+        for head in heads:
+            if head is not None:
+                losses |= head.losses(features, samples, targets, images)
         return losses
 
     def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:
@@ -145,7 +142,7 @@ class MaskRCNN(nn.Module):
         detections = self.detect_boxes(features, images, proposals)
         if trim:
             detections = _trim(detections)
-        return self.detect_within(features, detections)
+        return self.detect_within(features, detections, images)
 
     def detect_boxes(
         self, features: dict[int, Tensor], images: Images, proposals: Proposals | None = None
@@ -157,23 +154,17 @@ class MaskRCNN(nn.Module):
             return _as_detections(proposals)
         return self.box_head.detect(features, proposals, images)
 
-    def detect_within(self, features: dict[int, Tensor], detections: Detections) -> Detections:
-        """The second half: ``detections`` with masks and keypoints of their boxes, whoever gave these."""
-        if self.keypoint_head is not None:
-            detections = replace(detections, keypoints=self.keypoint_head.detect(features, detections))
-        if self.mask_head is None:
-            return detections
-        masks = self.masks(features, detections.boxes, detections.labels, detections.valid)
-        if self.box_head is None:
-            detections = replace(detections, scores=maskness(masks))
-        return replace(detections, masks=masks)
-
-    def masks(self, features: dict[int, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Mask probabilities ``[N, D, M, M]`` within boxes ``[N, D, 4]`` of the classes ``labels`` ``[N, D]``."""
-        assert self.mask_head is not None
-        rows = used_rows(valid)
-        regions = self.mask_regions(features, boxes, valid, rows)
-        return spread(self.mask_head.detect(regions, pick(labels.flatten(), rows)), rows, labels.shape)
+    def detect_within(
+        self, features: dict[int, Tensor], detections: Detections, images: Images
+    ) -> Detections:
+        """The second half: ``detections``, which may come from elsewhere, with masks and keypoints of their boxes."""
+        heads: list[MaskHead | KeypointHead | None] = [self.mask_head, self.keypoint_head]
+        for head in heads:
+            if head is not None:
+                detections = head.detect(features, detections, images)
+        if self.box_head is None and detections.masks is not None:
+            detections = replace(detections, scores=maskness(detections.masks))
+        return detections
 
     def features(self, images: Images) -> dict[int, Tensor]:
         """Maps ``[N, C, H/l, W/l]`` by stride l."""
@@ -191,22 +182,6 @@ class MaskRCNN(nn.Module):
         height, width = images.sizes.view(-1, 2, 1, 1).unbind(1)  # [N, 1, 1]
         inside = (y.unsqueeze(-1) < height) & (x < width)  # [N, H, W]
         return (pixels * inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
-
-    def mask_regions(
-        self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, rows: Tensor | None = None
-    ) -> Tensor:
-        """Boxes ``[N, K, 4]`` pooled and run through the mask head's trunk, or the box head's.
-
-        rows: ``[R]``, those of the N * K boxes that are wanted; None is all.
-        """
-        head = self.mask_head
-        assert head is not None
-        trunk = head.trunk
-        if trunk is None:
-            assert self.box_head is not None
-            trunk = self.box_head.trunk
-        regions: Tensor = trunk(pick(head.pooler(features, boxes, valid), rows))
-        return regions
 
     def _num_classes(self) -> int:
         head = self.box_head or self.mask_head

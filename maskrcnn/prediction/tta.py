@@ -181,7 +181,7 @@ def _within(
     boxes = view.from_files(merged.boxes)
     masks = heatmaps = merged.scores.new_zeros(0)
     if model.mask_head is not None:
-        masks = model.masks(features, boxes, merged.labels, merged.valid).float()
+        masks = model.mask_head.masks(features, boxes, merged.labels, merged.valid).float()
         masks = masks.flip(-1) if view.mirrored else masks
     if model.keypoint_head is not None:
         heatmaps = model.keypoint_head.heatmaps(features, boxes, merged.valid).float()

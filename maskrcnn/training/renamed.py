@@ -17,8 +17,10 @@ _MODULES = {
     "maskrcnn.models.trunks": "maskrcnn.models.heads.trunks",
     "maskrcnn.models.mask_rcnn": "maskrcnn.models.detector",
 }
-
-
+_CLASSES = {
+    f"maskrcnn.models.{old}": f"maskrcnn.models.heads.trunks.{old.rpartition('.')[2]}"
+    for old in ("heads.box.TwoFCTrunk", "heads.mask.ConvTrunk", "backbones.resnet.Res5Trunk")
+}
 # Keys by group, with the key that replaced each and its value. Both packages give the same metrics.
 _KEYS = {"evaluation": {"fast": ("backend", None)}}
 
@@ -47,4 +49,5 @@ def with_present_names(node: Any, group: str = "") -> Any:
 
 def _present(target: str) -> str:
     module, _, name = str(target).rpartition(".")
-    return f"{_MODULES.get(module, module)}.{name}"
+    present = f"{_MODULES.get(module, module)}.{name}"
+    return _CLASSES.get(present, present)

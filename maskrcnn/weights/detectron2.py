@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.backbones.resnet import Arch, Res5Trunk, ResNet
+from maskrcnn.models.backbones.resnet import Arch, ResNet
 from maskrcnn.models.detector import MaskRCNN, Sampler
-from maskrcnn.models.heads.box import BoxHead, TwoFCTrunk
-from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead
+from maskrcnn.models.heads.box import BoxHead
+from maskrcnn.models.heads.mask import FCNPredictor, MaskHead
+from maskrcnn.models.heads.trunks import ConvTrunk, Res5Trunk, TwoFCTrunk
 from maskrcnn.models.pyramids import FPN, SingleMap
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.models.rpn import RPN

@@ -17,10 +17,11 @@ from maskrcnn.errors import UserError
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.backbones.resnet import Arch, ResNet
 from maskrcnn.models.detector import MaskRCNN, Sampler
-from maskrcnn.models.heads.box import BoxHead, TwoFCTrunk
+from maskrcnn.models.heads.box import BoxHead
 from maskrcnn.models.heads.keypoint import KeypointHead
-from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead
-from maskrcnn.models.heads.trunks import ConvFCTrunk
+from maskrcnn.models.heads.mask import FCNPredictor, MaskHead
+from maskrcnn.models.heads.mask_losses import Sigmoid
+from maskrcnn.models.heads.trunks import ConvFCTrunk, ConvTrunk, TwoFCTrunk
 from maskrcnn.models.norms import LayerNorm
 from maskrcnn.models.pyramids import FPN
 from maskrcnn.models.roi_pooling import RoIPooler
@@ -86,7 +87,7 @@ def to_torchvision(model: MaskRCNN) -> dict[str, Tensor]:
             "torchvision's format is for models with an FPN, an RPN and a box head; this one lacks some"
         )
     agnostic = model.box_head.num_boxes == 1 != model.box_head.num_classes
-    if agnostic or (model.mask_head is not None and model.mask_head.loss != "sigmoid"):
+    if agnostic or (model.mask_head is not None and type(model.mask_head.loss) is not Sigmoid):
         raise UserError(
             "torchvision has boxes and masks for every class (class_agnostic=false, loss=sigmoid)"
         )

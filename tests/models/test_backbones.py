@@ -10,7 +10,8 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones.resnet import Arch, Res5Trunk, ResNet
+from maskrcnn.models.backbones.resnet import Arch, ResNet
+from maskrcnn.models.heads.trunks import Res5Trunk
 
 
 def saved_weights(tmp_path: Path, arch: str) -> tuple[Path, nn.Module]:

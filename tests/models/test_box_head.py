@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from maskrcnn.models import boxes as box_ops
-from maskrcnn.models.heads.box import BoxHead, FullyConnected, TwoFCTrunk
+from maskrcnn.models.heads.box import BoxHead
+from maskrcnn.models.heads.trunks import FullyConnected, TwoFCTrunk
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images, Proposals, Samples
-from tests.models.batches import NUM_CLASSES, random_targets
+from tests.models.batches import NUM_CLASSES, random_images, random_targets
 from tests.models.test_boxes import random_boxes
 
 
@@ -48,7 +49,7 @@ def samples_of(targets_boxes: Tensor, seed: int) -> Samples:
 def test_losses_equal_torchvisions_over_the_valid_samples() -> None:
     head, targets = make_head(beta=1 / 9), random_targets(2, 100)
     samples = samples_of(targets.boxes, 3)
-    losses = head.losses({}, samples, targets)
+    losses = head.losses({}, samples, targets, random_images(2, 100))
     logits, deltas = head.predict({}, samples.boxes, samples.valid)
     chosen = samples.valid.flatten()
     # torchvision's background is 0, and its deltas have a slot for it.
@@ -68,10 +69,10 @@ def test_losses_equal_torchvisions_over_the_valid_samples() -> None:
 def test_invalid_samples_weigh_nothing() -> None:
     head, targets = make_head(), random_targets(2, 100)
     samples = samples_of(targets.boxes, 3)
-    before = head.losses({}, samples, targets)
+    before = head.losses({}, samples, targets, random_images(2, 100))
     samples.boxes[~samples.valid] = 7.0
     samples.labels[~samples.valid] = 1
-    after = head.losses({}, samples, targets)
+    after = head.losses({}, samples, targets, random_images(2, 100))
     assert all(before[name].total == after[name].total for name in before)
 
 

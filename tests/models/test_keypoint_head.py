@@ -13,10 +13,10 @@ from torchvision.models.detection.roi_heads import (
 )
 
 from maskrcnn.models.heads.keypoint import KeypointHead, cells_of, points_of
-from maskrcnn.models.heads.mask import ConvTrunk
+from maskrcnn.models.heads.trunks import ConvTrunk
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Samples, Targets
-from tests.models.batches import box_targets
+from tests.models.batches import box_targets, random_images
 from tests.models.test_box_head import CornerOp
 
 J, M = 5, 56
@@ -70,7 +70,7 @@ def head(logits: Tensor) -> KeypointHead:
 def test_loss_is_torchvisions() -> None:
     samples, targets, keypoints, boxes = samples_and_targets()
     logits = torch.randn(2, 4, J, M, M, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    found = head(logits).losses({}, samples, targets)["keypoint"]
+    found = head(logits).losses({}, samples, targets, random_images(2, 100))["keypoint"]
     chosen = samples.positive
     expected = keypointrcnn_loss(
         logits[chosen],
@@ -88,14 +88,14 @@ def test_objects_without_keypoints_teach_nothing() -> None:
     samples, targets, keypoints, _ = samples_and_targets()
     keypoints[..., 2] = 0
     logits = torch.randn(2, 4, J, M, M, requires_grad=True)
-    found = head(logits).losses({}, samples, targets)["keypoint"]
+    found = head(logits).losses({}, samples, targets, random_images(2, 100))["keypoint"]
     assert found.count == 0
     found.total.backward()
     assert logits.grad is not None
     assert not logits.grad.any()
     object.__setattr__(targets, "keypoints", None)
     with pytest.raises(ValueError, match="needs keypoints"):
-        head(logits).losses({}, samples, targets)
+        head(logits).losses({}, samples, targets, random_images(2, 100))
 
 
 def bumps(count: int, size: int = M, seed: int = 0) -> Tensor:

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
+from maskrcnn.models.heads.mask import FCNPredictor, MaskHead, MLPPredictor
+from maskrcnn.models.heads.mask_losses import MASK_LOSSES
+from maskrcnn.models.heads.trunks import ConvTrunk
+from maskrcnn.models.protocols import MaskLoss
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Images, Samples
+from maskrcnn.structures import Detections, Images, Samples
 from tests.models.batches import NUM_CLASSES, box_targets
 from tests.models.test_box_head import CornerOp
 
@@ -27,6 +30,16 @@ class Fixed(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         return self.maps[: len(regions)]
+
+
+def head_of(loss: MaskLoss | str = "sigmoid", mask_targets: str = "exact") -> MaskHead:
+    """A head whose trunk passes regions on and whose predictor says what it is told."""
+    pooler = RoIPooler(CornerOp(), 2)
+    return MaskHead(pooler, nn.Identity(), Fixed, NUM_CLASSES, loss, mask_targets)  # type: ignore[arg-type]
+
+
+FEATURES = {1: torch.zeros(2, 1, 50, 60)}
+IMAGES = Images(torch.zeros(2, 3, 50, 60, dtype=torch.uint8), torch.tensor([[50.0, 60], [50, 60]]))
 
 
 def positives() -> Samples:
@@ -46,8 +59,8 @@ def wanted() -> list[list[list[float]]]:
 @pytest.mark.parametrize("loss", ["sigmoid", "class_agnostic", "softmax"])
 def test_loss_equals_the_loop(loss: str) -> None:
     targets = box_targets([[[0, 0, 20, 40], [10, 10, 20, 20]], [[0, 0, 20, 20]]], [[2, 0], [1]])
-    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES, loss)  # type: ignore[arg-type]
-    found = head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)["mask"]
+    head = head_of(loss)
+    found = head.losses(FEATURES, positives(), targets, IMAGES)["mask"]
     maps, total = head.predictor.maps.tolist(), 0.0
     for region, (label, mask) in enumerate(zip((2, 0, 1), wanted(), strict=True)):
         for y in range(SIDE):
@@ -65,19 +78,51 @@ def test_loss_equals_the_loop(loss: str) -> None:
 
 def test_sigmoid_loss_reaches_the_true_class_alone() -> None:
     targets = box_targets([[[0, 0, 20, 40], [10, 10, 20, 20]], [[0, 0, 20, 20]]], [[2, 0], [1]])
-    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
-    head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)["mask"].total.backward()
+    head = head_of()
+    head.losses(FEATURES, positives(), targets, IMAGES)["mask"].total.backward()
     touched = head.predictor.maps.grad.abs().sum((2, 3)) > 0
     assert touched.tolist() == [[False, False, True], [True, False, False], [False, True, False], [False] * 3]
 
 
 def test_detections_get_their_own_classes_map() -> None:
-    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
-    labels = torch.tensor([2, 0, 1, 1])
-    found = head.detect(torch.zeros(4, 1, 2, 2), labels)
-    for region, label in enumerate(labels.tolist()):
+    head = head_of()
+    labels, valid = torch.tensor([[2, 0], [1, 1]]), torch.ones(2, 2, dtype=torch.bool)
+    given = Detections(positives().boxes, torch.ones(2, 2), labels, valid, masks=None)
+    found = head.detect(FEATURES, given, IMAGES)
+    assert found.masks is not None
+    for region, label in enumerate(labels.flatten().tolist()):
         expected = 1 / (1 + torch.exp(-head.predictor.maps[region, label]))
-        torch.testing.assert_close(found[region], expected)
+        torch.testing.assert_close(found.masks.flatten(0, 1)[region], expected)
+    assert found.boxes is given.boxes
+
+
+class Dice:
+    """A mask loss of a user's own: one map, and one minus the overlap of mask and prediction."""
+
+    def num_maps(self, num_classes: int) -> int:
+        return 1
+
+    def __call__(self, logits: Tensor, masks: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+        p = logits[:, 0].sigmoid()
+        overlap = 2 * (p * masks).sum((1, 2)) / (p.sum((1, 2)) + masks.sum((1, 2)))
+        return ((1 - overlap) * chosen).sum()
+
+    def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return logits[:, 0].sigmoid()
+
+
+def test_a_mask_loss_of_ones_own_and_the_built_in_ones_enter_by_the_same_door() -> None:
+    assert all(isinstance(loss, MaskLoss) for loss in (*MASK_LOSSES.values(), Dice()))
+    by_name, by_object = head_of("softmax"), head_of(MASK_LOSSES["softmax"])
+    assert by_name.loss is by_object.loss
+    targets = box_targets([[[0, 0, 20, 40], [10, 10, 20, 20]], [[0, 0, 20, 20]]], [[2, 0], [1]])
+    head = head_of(Dice())
+    found = head.losses(FEATURES, positives(), targets, IMAGES)["mask"]
+    total = 0.0
+    for region, mask in enumerate(wanted()):
+        p = 1 / (1 + torch.exp(-head.predictor.maps[region, 0]))
+        total += 1 - 2 * (p * torch.tensor(mask)).sum().item() / (p.sum().item() + sum(map(sum, mask)))
+    assert found.total.item() == pytest.approx(total / SIDE**2, rel=1e-5)
 
 
 def test_fcn_and_mlp_shapes() -> None:
@@ -97,17 +142,17 @@ def test_fcn_and_mlp_shapes() -> None:
 def test_boxes_without_masks_cannot_train_a_mask_head() -> None:
     targets = box_targets([[]], [[]])
     object.__setattr__(targets, "masks", None)
-    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
+    head = head_of()
     with pytest.raises(ValueError, match="needs masks"):
-        head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)
+        head.losses(FEATURES, positives(), targets, IMAGES)
 
 
 def test_objects_without_a_mask_teach_nothing() -> None:
     targets = box_targets([[[0, 0, 20, 40], [10, 10, 20, 20]], [[0, 0, 20, 20]]], [[2, 0], [1]])
     assert targets.masks is not None
     targets.masks.size[0, 1] = 0
-    head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES)
-    loss = head.losses(torch.zeros(4, 1, 2, 2), positives(), targets)["mask"]
+    head = head_of()
+    loss = head.losses(FEATURES, positives(), targets, IMAGES)["mask"]
     assert loss.count == 2
     loss.total.backward()
     assert (head.predictor.maps.grad[1] == 0).all()
@@ -123,11 +168,10 @@ def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
         for g, (x1, y1, x2, y2) in enumerate(of_image[:2].int().tolist()):
             masks[n, g, y1:y2, x1:x2] = 1
     wanted = [project_masks_on_boxes(masks[n], given.boxes[n], given.matched[n], SIDE) for n in (0, 1)]
-    images = Images(torch.zeros(2, 3, 50, 60, dtype=torch.uint8), torch.tensor([[50.0, 60], [50, 60]]))
     losses = []
     for recipe in ("exact", "bitmap_align"):
-        head = MaskHead(RoIPooler(CornerOp(), 2), None, Fixed, NUM_CLASSES, "class_agnostic", recipe)  # type: ignore[arg-type]
-        found = head.losses(torch.zeros(4, 1, 2, 2), given, targets, images)["mask"]
+        head = head_of("class_agnostic", recipe)
+        found = head.losses(FEATURES, given, targets, IMAGES)["mask"]
         losses.append(found.total.item())
     expected = sum(
         torch.nn.functional.binary_cross_entropy_with_logits(maps[0], mask, reduction="sum")
@@ -136,8 +180,6 @@ def test_targets_by_torchvisions_recipe_are_those_of_its_own_function() -> None:
     )
     assert losses[1] == pytest.approx(expected.item() / SIDE**2, rel=1e-5)
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
-    with pytest.raises(ValueError, match="needs the images"):
-        head.losses(torch.zeros(4, 1, 2, 2), given, targets)
 
 
 def test_empty_regions_are_no_part_of_batch_norm() -> None:

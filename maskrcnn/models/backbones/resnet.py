@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.backbones.channels import inflate
-from maskrcnn.models.backbones.folded import paths, stem, with_folded_norms
+from maskrcnn.models.backbones.folded import stem, with_folded_norms
 from maskrcnn.models.backbones.pretrained import load_pretrained
-from maskrcnn.models.norms import batch_norm_of, norm_layer
+from maskrcnn.models.norms import norm_layer
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"]
 Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
@@ -72,58 +71,6 @@ class ResNet(nn.Module):
             x = stage(x)
             maps[stride] = x
         return maps
-
-
-class Res5Trunk(nn.Module):
-    """res5 as a head on regions of C4: ``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``.
-
-    stride: 1 for 7x7 regions (the paper's Table 2c), 2 for 14x14 regions (every released C4 model). Of batch norm that
-    learns, empty regions (all zero, as a pooler leaves what is not valid) are no part. Raises UserError for sync_bn.
-    """
-
-    def __init__(
-        self,
-        arch: Arch = "resnet50",
-        norm: Norm = "auto",
-        weights: str | None = None,
-        stride: Literal[1, 2] = 1,
-        norm_eps: float = 1e-5,
-        stride_in_1x1: bool = False,
-    ) -> None:
-        super().__init__()
-        if norm == "sync_bn":
-            raise UserError(
-                "norm=sync_bn would count empty regions in res5 as a head; a C4 model's norm is bn, frozen_bn or gn"
-            )
-        self.res5 = build_resnet(arch, norm, weights, False, norm_eps, stride_in_1x1).layer4
-        if stride == 1:
-            for conv in self.res5[0].modules():
-                if isinstance(conv, nn.Conv2d):
-                    conv.stride = (1, 1)
-        self.has_batch_norm = any(isinstance(module, nn.BatchNorm2d) for module in self.res5.modules())
-        self.res5 = with_folded_norms(self.res5)
-        self.out_channels = 512 if arch in ("resnet18", "resnet34") else 2048
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``."""
-        if not (self.has_batch_norm and self.training):
-            out: Tensor = self.res5(pooled)
-            return out
-        used = pooled.detach().flatten(1).any(1)
-        for block in self.res5:
-            pooled = _block_of_used(block, pooled, used)
-        return pooled
-
-
-def _block_of_used(block: nn.Module, x: Tensor, used: Tensor) -> Tensor:
-    """A block of a residual network whose batch norms see the regions ``used`` ``[R]`` alone."""
-    main, shortcut = paths(block)
-    out = x
-    for place, (conv, norm) in enumerate(main):
-        out = batch_norm_of(norm, conv(F.relu(out) if place else out), used)
-    for conv, norm in shortcut:
-        x = batch_norm_of(norm, conv(x), used)
-    return F.relu(out + x)
 
 
 def build_resnet(

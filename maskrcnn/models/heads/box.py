@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from maskrcnn_ops import batched_nms
 from torch import Tensor, nn
 
@@ -15,46 +13,6 @@ from maskrcnn.models.losses import full_precision, multiclass, smooth_l1
 from maskrcnn.models.matching import take
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
-
-
-class FullyConnected(nn.Linear):
-    """A linear layer, ``[R, K]`` to ``[R, D]``.
-
-    On several threads of a CPU, in float32, it is computed as the 1x1 convolution that it also is. Torch leaves that to
-    oneDNN, which on an AMD processor with AVX-512 took 0.6 times as long as MKL's product for K = 12544, 0.8 for small
-    layers; held to AVX2 on the same processor, 0.9 and up to 1.2 times.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """``[R, K]`` to ``[R, D]``."""
-        plain = (
-            torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or torch.get_num_threads() == 1
-        )
-        if plain or input.device.type != "cpu" or input.dtype != torch.float32 or len(input) == 0:
-            return super().forward(input)
-        along_a_row = input.t()[None, :, None, :]  # [1, K, 1, R], channels-last
-        return F.conv2d(along_a_row, self.weight[:, :, None, None], self.bias)[0, :, 0].t()
-
-
-class TwoFCTrunk(nn.Module):
-    """Fully connected layers with ReLU on the flattened region: ``[R, C, P, P]`` to ``[R, dim]``."""
-
-    def __init__(self, in_channels: int, pooled_size: int, dim: int = 1024, num_layers: int = 2) -> None:
-        super().__init__()
-        sizes = [in_channels * pooled_size**2] + [dim] * num_layers
-        layers = [FullyConnected(a, b) for a, b in pairwise(sizes)]
-        for layer in layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-            nn.init.zeros_(layer.bias)
-        self.layers = nn.ModuleList(layers)
-        self.out_channels = dim
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to ``[R, dim]``."""
-        x = pooled.flatten(1)
-        for layer in self.layers:
-            x = F.relu(layer(x), inplace=True)
-        return x
 
 
 class BoxHead(nn.Module):
@@ -102,17 +60,25 @@ class BoxHead(nn.Module):
 
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes ``[N, K, 4]`` to logits ``[N, K, num_classes + 1]`` and deltas ``[N, K, num_classes or 1, 4]``."""
-        x = self.trunk(self.pooler(features, boxes, valid))
+        regions = self.pooler.regions(features, boxes, valid)
+        x = self.trunk(regions.pooled)
         if x.dim() == 4:
             x = x.mean(dim=(2, 3))
-        shape = boxes.shape[:2]
-        logits, deltas = full_precision(self.logits(x)), full_precision(self.deltas(x))
-        return logits.reshape(*shape, -1), deltas.reshape(*shape, -1, 4)[:, :, : self.num_boxes]
+        logits, deltas = (regions.spread(full_precision(layer(x))) for layer in (self.logits, self.deltas))
+        return logits, deltas.unflatten(-1, (-1, 4))[:, :, : self.num_boxes]
 
-    def losses(self, features: dict[int, Tensor], samples: Samples, targets: Targets) -> dict[str, Loss]:
+    def losses(
+        self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
+    ) -> dict[str, Loss]:
         """``box_class``: softmax over all samples. ``box_regression``: smooth L1 over positives.
 
         Both are divided by the number sampled.
+
+        Args:
+            features: maps by stride.
+            samples: regions to learn from, ``[N, K]``.
+            targets: ground truth of the batch.
+            images: the batch.
         """
         logits, deltas = self.predict(features, samples.boxes, samples.valid)
         count = samples.valid.sum()
@@ -129,14 +95,14 @@ class BoxHead(nn.Module):
             ),
         }
 
-    def detect(self, features: dict[int, Tensor], proposals: Proposals, images: Images) -> Detections:
+    def detect(self, features: dict[int, Tensor], regions: Proposals, images: Images) -> Detections:
         """Detections ``[N, D]``: scored, decoded for every class, suppressed within a class, the best D."""
-        logits, deltas = self.predict(features, proposals.boxes, proposals.valid)
+        logits, deltas = self.predict(features, regions.boxes, regions.valid)
         scores = logits.softmax(-1)[..., :-1]  # [N, K, num_classes]
-        boxes = box_ops.decode(deltas, proposals.boxes[:, :, None], self.box_weights, self.max_log_scale)
+        boxes = box_ops.decode(deltas, regions.boxes[:, :, None], self.box_weights, self.max_log_scale)
         boxes = box_ops.clip(boxes, images.sizes).expand(*scores.shape, 4)
         large = (box_ops.area(boxes) > 0) & (boxes[..., 2:] - boxes[..., :2] >= self.min_size).all(-1)
-        usable = (scores > self.score_threshold) & proposals.valid[..., None] & large
+        usable = (scores > self.score_threshold) & regions.valid[..., None] & large
         flat = scores.masked_fill(~usable, -torch.inf).flatten(1)
         best, index = flat.topk(min(self.num_candidates or flat.shape[1], flat.shape[1]))  # [N, T]
         boxes, labels = take(boxes.flatten(1, 2), index), index % self.num_classes

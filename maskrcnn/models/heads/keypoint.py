@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from maskrcnn.models.losses import full_precision, multiclass
 from maskrcnn.models.matching import take
 from maskrcnn.models.precision import exactly
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Detections, Loss, Samples, Targets, pick, spread, used_rows
+from maskrcnn.structures import Detections, Images, Loss, Samples, Targets
 
 _COARSE = 2  # places per cell of a heatmap at which its maximum is looked for first
 _PEAKS = 4  # so many of its highest peaks are looked at closely
@@ -37,15 +39,21 @@ class KeypointHead(nn.Module):
 
     def heatmaps(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """Logits ``[N, K, J, M, M]`` within boxes ``[N, K, 4]``; of no meaning where not ``valid`` ``[N, K]``."""
-        rows = used_rows(valid)
-        maps = self.upsample(self.trunk(pick(self.pooler(features, boxes, valid), rows)))
+        regions = self.pooler.regions(features, boxes, valid)
+        maps = self.upsample(self.trunk(regions.pooled))
         maps = F.interpolate(full_precision(maps), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return spread(maps, rows, valid.shape)
+        return regions.spread(maps)
 
-    def losses(self, features: dict[int, Tensor], positives: Samples, targets: Targets) -> dict[str, Loss]:
-        """``keypoint``: softmax cross entropy over the M^2 cells, summed over labelled keypoints in their region."""
+    def losses(
+        self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
+    ) -> dict[str, Loss]:
+        """``keypoint``: softmax cross entropy over the M^2 cells, summed over labelled keypoints in their region.
+
+        Arguments as in `BoxHead.losses`.
+        """
         if targets.keypoints is None:
             raise ValueError("the keypoint head needs keypoints, but the targets have none")
+        positives = samples.positives()
         logits = self.heatmaps(features, positives.boxes, positives.positive)
         wanted, labelled = cells_of(
             take(targets.keypoints, positives.matched), positives.boxes, logits.shape[-1]
@@ -57,9 +65,10 @@ class KeypointHead(nn.Module):
             )
         }
 
-    def detect(self, features: dict[int, Tensor], detections: Detections) -> Tensor:
-        """Keypoints ``[N, D, J, 3]`` (x, y, score) of ``detections``, in pixels of the network's input."""
-        return points_of(self.heatmaps(features, detections.boxes, detections.valid), detections.boxes)
+    def detect(self, features: dict[int, Tensor], regions: Detections, images: Images) -> Detections:
+        """The detections ``regions`` with keypoints ``[N, D, J, 3]``: x, y in pixels of the network's input, score."""
+        heatmaps = self.heatmaps(features, regions.boxes, regions.valid)
+        return replace(regions, keypoints=points_of(heatmaps, regions.boxes))
 
 
 def cells_of(keypoints: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:

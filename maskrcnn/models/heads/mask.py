@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
@@ -11,55 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.losses import binary, full_precision, multiclass
+from maskrcnn.models.heads.mask_losses import MASK_LOSSES
+from maskrcnn.models.heads.trunks import initialise
+from maskrcnn.models.losses import full_precision
 from maskrcnn.models.mask_targets import aligned_mask_targets, has_mask, mask_targets
-from maskrcnn.models.norms import LayerNorm, batch_norm_of, normalised
+from maskrcnn.models.protocols import MaskLoss
 from maskrcnn.models.roi_pooling import RoIPooler
-from maskrcnn.structures import Images, Loss, MaskBitmaps, Samples, Targets, pick
+from maskrcnn.structures import Detections, Images, Loss, MaskBitmaps, Samples, Targets
 
-MaskLoss = Literal["sigmoid", "class_agnostic", "softmax"]
+MaskLossName = Literal["sigmoid", "class_agnostic", "softmax"]
 MaskTargets = Literal["exact", "bitmap_align"]
-
-
-class ConvTrunk(nn.Module):
-    """``num_convs`` 3x3 convolutions with ReLU: ``[R, C, P, P]`` to ``[R, dim, P, P]``.
-
-    norm: after each convolution, None is none; norm_eps: what it adds to the variance. Of batch norm, empty regions
-    (all zero, as a pooler leaves what is not valid) are no part.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        dim: int = 256,
-        num_convs: int = 4,
-        norm: LayerNorm | None = None,
-        norm_eps: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        sizes = [in_channels] + [dim] * num_convs
-        convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes)]
-        for conv in convs:
-            _initialise(conv)
-        if norm == "sync_bn":
-            raise UserError("norm=sync_bn would count empty regions; a trunk's norm is bn, frozen_bn or gn")
-        self.convs = nn.ModuleList(normalised(conv, norm, norm_eps) for conv in convs)
-        self.has_batch_norm = norm == "bn"
-        self.out_channels = sizes[-1]
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to ``[R, dim, P, P]``."""
-        used = pooled.detach().flatten(1).any(1) if self.has_batch_norm and self.training else None
-        for conv in self.convs:
-            pooled = F.relu(conv(pooled) if used is None else _of_used(conv, pooled, used), inplace=True)
-        return pooled
-
-
-def _of_used(layer: nn.Module, pooled: Tensor, used: Tensor) -> Tensor:
-    """A convolution and its batch norm, which sees the regions ``used`` ``[R]`` alone."""
-    conv, norm = layer.children()
-    assert isinstance(norm, nn.BatchNorm2d)
-    return batch_norm_of(norm, conv(pooled), used)
 
 
 class FCNPredictor(nn.Module):
@@ -70,7 +32,7 @@ class FCNPredictor(nn.Module):
         self.upsample = nn.ConvTranspose2d(in_channels, dim, 2, stride=2)
         self.logits = nn.Conv2d(dim, num_maps, 1)
         for layer in (self.upsample, self.logits):
-            _initialise(layer)
+            initialise(layer)
 
     def forward(self, regions: Tensor) -> Tensor:
         """``[R, C, P, P]`` to logits ``[R, num_maps, 2P, 2P]``."""
@@ -113,16 +75,18 @@ class MLPPredictor(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Predicts the masks of regions, and learns from the positives.
+    """Predicts the mask of each region's object, and learns from the positive regions.
 
-    pooler: features and boxes to regions ``[R, C, P, P]``. trunk: ``[R, C, P, P]`` to ``[R, C', P', P']``; None
-    means the box head's, with its weights (C4, where res5 serves both).
-    predictor: called with ``num_maps``, gives a module ``[R, C', P', P']`` to ``[R, num_maps, M, M]``.
-    loss: ``sigmoid`` (a mask per class, no competition between classes: the paper's), ``class_agnostic`` (one mask),
-    ``softmax`` (classes and background compete for every cell: paper, Table 2b).
-    mask_targets: ``exact`` reads the original mask at the centres of the M x M cells; ``bitmap_align`` resizes it to
-    the network's input first and pools that (torchvision's; takes memory for a mask of full size per object).
-    background_map: predict a map for background too, which nothing uses (torchvision's layer has it).
+    Args:
+        pooler: features and boxes to regions ``[R, C, P, P]``.
+        trunk: regions to ``[R, C', P', P']``. None shares the box head's trunk and its weights (C4, where res5 serves
+            both heads); `MaskRCNN` hands it over.
+        predictor: called with ``num_maps``, gives a module ``[R, C', P', P']`` to ``[R, num_maps, M, M]``.
+        num_classes: without background.
+        loss: ``sigmoid`` (the paper's), ``class_agnostic``, ``softmax``, or a `MaskLoss` of your own.
+        mask_targets: ``exact`` reads the original mask at the centres of the M x M cells. ``bitmap_align`` is
+            torchvision's recipe: it resizes the mask to the network's input and pools that.
+        background_map: also predict a map for background, which nothing uses (torchvision's layer has it).
     """
 
     def __init__(
@@ -131,81 +95,63 @@ class MaskHead(nn.Module):
         trunk: nn.Module | None,
         predictor: Callable[..., nn.Module],
         num_classes: int,
-        loss: MaskLoss = "sigmoid",
+        loss: MaskLossName | MaskLoss = "sigmoid",
         mask_targets: MaskTargets = "exact",
         background_map: bool = False,
     ) -> None:
         super().__init__()
         self.pooler = pooler
         self.trunk = trunk
-        self.loss, self.mask_targets = loss, mask_targets
+        self._shared: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are the box head's alone
+        self.loss: MaskLoss = MASK_LOSSES[loss] if isinstance(loss, str) else loss
+        self.mask_targets = mask_targets
         self.num_classes = num_classes
         if background_map and loss != "sigmoid":
             raise UserError(f"background_map belongs to loss=sigmoid, not to loss={loss}; set it to false")
-        num_maps = {"sigmoid": num_classes, "class_agnostic": 1, "softmax": num_classes + 1}[loss]
-        self.predictor = predictor(num_maps=num_maps + background_map)
+        self.predictor = predictor(num_maps=self.loss.num_maps(num_classes) + background_map)
+
+    def share_trunk(self, trunk: nn.Module) -> None:
+        """Use the box head's ``trunk`` where there is none of its own."""
+        self._shared = (trunk,)
 
     def losses(
-        self,
-        regions: Tensor,
-        positives: Samples,
-        targets: Targets,
-        images: Images | None = None,
-        rows: Tensor | None = None,
+        self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
     ) -> dict[str, Loss]:
-        """``mask``: cross entropy averaged over the cells of a region, summed over positives (of objects with a mask).
+        """``mask``: averaged over the cells of a region, summed over the positives whose object has a mask.
 
-        regions: ``[N * K, C', P', P']``, the trunk's output for the K boxes of ``positives``. images: their sizes are
-        what ``mask_targets=bitmap_align`` needs. rows: ``[R]``, which of the N * K the regions are, all positives among
-        them; None is all.
+        Arguments as in `BoxHead.losses`.
         """
         if targets.masks is None:
             raise ValueError("the mask head needs masks, but the targets have none")
-        logits = self.predictor(regions)
+        positives = samples.positives()
+        regions = self.pooler.regions(features, positives.boxes, positives.valid)
+        logits = self.predictor(self._trunk(regions.pooled))
         side = logits.shape[-1]
         with torch.no_grad():
-            wanted = self._targets(targets.masks, positives, side, images).flatten(0, 1)
-            with_mask = has_mask(targets.masks).gather(1, positives.matched)
-        chosen = (positives.positive & with_mask).flatten()
-        labels = torch.where(chosen, positives.labels.flatten(), 0)
-        wanted, chosen, labels = (pick(values, rows) for values in (wanted, chosen, labels))
-        total, count = self._cross_entropy(logits, wanted, labels, chosen)
-        return {"mask": Loss(total / side**2, count)}
+            masks = self._targets(targets.masks, positives, side, images)
+            chosen = positives.positive & has_mask(targets.masks).gather(1, positives.matched)
+        labels = torch.where(chosen, positives.labels, 0)
+        masks, labels, picked = (regions.pick(values) for values in (masks, labels, chosen))
+        return {"mask": Loss(self.loss(logits, masks, labels, picked) / side**2, chosen.sum())}
 
-    def _targets(self, masks: MaskBitmaps, positives: Samples, side: int, images: Images | None) -> Tensor:
+    def detect(self, features: dict[int, Tensor], regions: Detections, images: Images) -> Detections:
+        """The detections ``regions`` with masks ``[N, D, M, M]``, probabilities within the box."""
+        return replace(regions, masks=self.masks(features, regions.boxes, regions.labels, regions.valid))
+
+    def masks(self, features: dict[int, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """Mask probabilities ``[N, K, M, M]`` within boxes ``[N, K, 4]`` of the classes ``labels`` ``[N, K]``."""
+        regions = self.pooler.regions(features, boxes, valid)
+        logits = full_precision(self.predictor(self._trunk(regions.pooled)))
+        return regions.spread(self.loss.probabilities(logits, regions.pick(labels)))
+
+    def _trunk(self, pooled: Tensor) -> Tensor:
+        trunk = self._shared[0] if self.trunk is None else self.trunk
+        regions: Tensor = trunk(pooled)
+        return regions
+
+    def _targets(self, masks: MaskBitmaps, positives: Samples, side: int, images: Images) -> Tensor:
         """``[N, K, M, M]`` in 0..1, M being ``side``."""
         if self.mask_targets == "exact":
             return mask_targets(masks, positives.boxes, positives.matched, side)
-        if images is None:
-            raise ValueError("mask_targets=bitmap_align needs the images")
         canvas = (images.pixels.shape[-2], images.pixels.shape[-1])
         return aligned_mask_targets(masks, positives.boxes, positives.matched, side, canvas, images.sizes)
-
-    def _cross_entropy(self, logits: Tensor, wanted: Tensor, labels: Tensor, chosen: Tensor) -> Loss:
-        """Logits ``[R, maps, M, M]`` against masks ``[R, M, M]`` of classes ``labels`` ``[R]``, where ``chosen``."""
-        count, chosen = chosen.sum(), chosen[:, None, None]
-        if self.loss == "softmax":
-            background = logits.shape[1] - 1
-            return multiclass(
-                logits, torch.where(wanted > 0.5, labels[:, None, None], background), chosen, count
-            )
-        return binary(_own_map(logits, labels), wanted, chosen, count)
-
-    def detect(self, regions: Tensor, labels: Tensor) -> Tensor:
-        """Mask probabilities ``[R, M, M]`` of regions ``[R, C', P', P']`` of the classes ``labels`` ``[R]``."""
-        logits = full_precision(self.predictor(regions))
-        scores = logits.softmax(1) if self.loss == "softmax" else logits.sigmoid()
-        return _own_map(scores, labels)
-
-
-def _own_map(maps: Tensor, labels: Tensor) -> Tensor:
-    """The map of each region's class: ``[R, maps, M, M]`` and ``[R]`` to ``[R, M, M]``."""
-    if maps.shape[1] == 1:
-        return maps[:, 0]
-    return maps.gather(1, labels[:, None, None, None].expand(-1, 1, *maps.shape[2:]))[:, 0]
-
-
-def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
