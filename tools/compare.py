@@ -1,0 +1,6 @@
+"""`python tools/compare.py ...` is the command `maskrcnn compare ...`; `--help` shows its usage."""
+
+from maskrcnn.cli.entry import run_tool
+
+if __name__ == "__main__":
+    run_tool("compare")
