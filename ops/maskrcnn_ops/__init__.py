@@ -1,13 +1,15 @@
-"""RoI operators for region-based detectors: RoIAlign, RoIPool, RoIWarp and everything between them.
+"""RoI operators for region-based detectors: RoIAlign, RoIPool, RoIWarp and the operators between them.
 
-    roi_align, roi_pool, roi_warp      called like torchvision's, with the family's switches as keywords
-    RoIAlign, RoIPool, RoIWarp         their module forms
-    RoIOp                              one call for a pyramid and a padded batch of boxes; what configs name
-    axis_reading                       what an operator of the family sees of a box, for figures
-    batched_nms                        non-maximum suppression over images and groups
-    masks_to_rle                       mask probabilities straight to COCO's run-length encoding
+    roi_align, roi_pool, roi_warp               functions with torchvision's arguments, and the switches as keywords
+    ps_roi_align, ps_roi_pool, ps_roi_warp      their position-sensitive forms (R-FCN)
+    RoIAlign, RoIPool, RoIWarp, PSRoIAlign, ... module forms
+    RoIOp                                       one call for a pyramid and a padded batch of boxes; named by configs
+    axis_reading                                how an operator reads a box along one axis, for figures
+    batched_nms                                 non-maximum suppression over images and groups
+    masks_to_rle                                mask probabilities to COCO's run-length encoding
 
-Compiled kernels where they were built, else the PyTorch reference (said once): `python -m maskrcnn_ops` tells.
+The operators use compiled kernels if they were built, and the PyTorch reference otherwise, with one warning.
+`python -m maskrcnn_ops` prints which of them are used.
 """
 
 from . import kernels  # noqa: F401  (loads the compiled kernels)

@@ -1,4 +1,4 @@
-"""`python -m maskrcnn_ops`: which kernels run here, and why others do not."""
+"""`python -m maskrcnn_ops` prints which kernels are used on this machine, and why others are not."""
 
 from .kernels import report
 

@@ -1,4 +1,4 @@
-"""How an operator of the family reads a box along one axis: for figures and for people, not for training."""
+"""How an operator reads a box along one axis. For figures, not for training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from .switches import Switches
 class AxisReading:
     """One axis of one box, in cells of the map: cell c covers [c, c + 1) and is centred at c + 0.5.
 
-    region: its two ends as the operator sees them. bins: the two ends of each; of whole cells with bin_rounding,
-    clipped to the map. points: of each bin, where it reads, samples or centres of cells, clamped to the map as the
-    operator does.
+    Attributes:
+        region: start and end of the region after rounding and shifting.
+        bins: start and end of each bin. With bin_rounding they are whole cells, clipped to the map.
+        points: positions that each bin reads: samples, or centres of cells. They are clamped to the map.
     """
 
     region: tuple[float, float]
@@ -27,7 +28,16 @@ class AxisReading:
 def axis_reading(
     low: float, high: float, stride: float, bins: int, size: int, switches: Switches
 ) -> AxisReading:
-    """How ``switches`` read a box from ``low`` to ``high`` (pixels) in ``bins`` bins on a map of ``size`` cells."""
+    """Return how an operator reads a box along one axis.
+
+    Args:
+        low: first edge of the box in pixels.
+        high: second edge of the box in pixels.
+        stride: pixels per cell.
+        bins: number of bins.
+        size: number of cells of the map along the axis.
+        switches: the operator.
+    """
     ends = torch.tensor([low], dtype=torch.float64), torch.tensor([high], dtype=torch.float64)
     start, bin_size, _ = edges_of(*ends, 1.0 / stride, bins, switches)
     points = points_of(*ends, 1.0 / stride, bins, size, switches)
@@ -36,7 +46,7 @@ def axis_reading(
         [float(x) + 0.5 for x, used in zip(row, use, strict=True) if used]
         for row, use in zip(places[0], points.used[0], strict=True)
     ]
-    # A sample at x reads the cell centred at x; a range of whole cells begins where its first cell does.
+    # A sample at x reads the cell that is centred at x. Ranges of whole cells begin at the edge of their first cell.
     shift = 0.0 if switches.bin_rounding else 0.5
     begin, step = float(start) + shift, float(bin_size)
     if switches.bin_rounding:

@@ -1,7 +1,7 @@
-"""What the public operators share: checks of the arguments, and the call of the dispatcher's operators.
+"""Argument checks of the public operators, and their call of the dispatcher's operators.
 
-torch.compile, torch.export and torch.fx take the operators and their modules. torch.jit.script, which is deprecated,
-does not: it cannot compile variable keyword arguments (``**switches``) nor boxes of two types.
+torch.compile, torch.export and torch.fx accept the operators and their modules. torch.jit.script, which is deprecated,
+does not: it cannot compile variable keyword arguments (``**switches``) or boxes of two types.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ MAX_LEVELS = 8  # kMaxLevels of csrc/geometry.h
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """Output size as (height, width); TypeError or ValueError unless one or two positive integers, of any type."""
+    """Return the output size as (height, width).
+
+    Raises:
+        TypeError, ValueError: if ``size`` is not one or two positive integers.
+    """
     given: tuple[Any, ...] = tuple(size) if isinstance(size, list | tuple | torch.Size) else (size,)
     if len(given) not in (1, 2):
         raise ValueError(f"output_size: expected one or two integers, found {size!r}")
     try:
-        # index() would fix a symbolic size to the number at hand.
+        # index() would turn a symbolic size into a constant.
         sides = [s if isinstance(s, int | torch.SymInt) else operator.index(s) for s in given]
     except TypeError:
         raise TypeError(f"output_size: expected integers, found {size!r}") from None
@@ -39,7 +43,7 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False from that or from what equals it, such as 1; else a TypeError."""
+    """Return ``value`` as a bool. Values equal to True or False, such as 1, are accepted; others are a TypeError."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str) or value not in (False, True):
@@ -48,7 +52,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def check_positive(name: str, value: object) -> None:
-    """TypeError or ValueError unless ``value`` is a number, positive and finite."""
+    """Raise TypeError or ValueError unless ``value`` is a positive, finite number."""
     if not hasattr(value, "__float__"):
         raise TypeError(f"{name}: expected a positive number, found {value!r}")
     if not 0 < value < math.inf:  # type: ignore[operator]
@@ -56,7 +60,7 @@ def check_positive(name: str, value: object) -> None:
 
 
 def check_features(features: Sequence[Tensor]) -> None:
-    """TypeError or ValueError unless every level is a floating [N, C, H, W] of the same N, C, dtype and device."""
+    """Raise TypeError or ValueError unless all levels are floating [N, C, H, W] with one N, C, dtype and device."""
     if len(features) > MAX_LEVELS:
         raise ValueError(f"features: expected at most {MAX_LEVELS} levels, found {len(features)}")
     for feature in features:
@@ -82,7 +86,7 @@ def check_features(features: Sequence[Tensor]) -> None:
 
 
 def index_and_boxes(boxes: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Image index [K] and boxes [K, 4], from boxes [K, 5] that begin with it or from one [k, 4] for each image."""
+    """Split boxes [K, 5], or a list of one [k, 4] for each image, into image indices [K] and boxes [K, 4]."""
     if isinstance(boxes, Tensor):
         if boxes.dim() != 2 or boxes.shape[1] != 5:
             raise ValueError(
@@ -98,20 +102,20 @@ def index_and_boxes(boxes: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             raise ValueError(f"boxes: expected Tensor[k, 4] for image {index}, found {list(b.shape)}")
     if not boxes:
         raise ValueError("boxes: expected one Tensor[k, 4] for each image, found an empty list")
-    # Not in the boxes' dtype: bfloat16 has no 257.
+    # The dtype of the boxes may be too coarse for indices: bfloat16 cannot represent 257.
     images = [torch.full_like(b[:, 0], i, dtype=torch.int64) for i, b in enumerate(boxes)]
     return torch.cat(images), torch.cat(list(boxes))
 
 
 def image_index(index: Tensor, images: int) -> Tensor:
-    """Image index [K] of any dtype as int64; on the CPU, ValueError where it is out of range."""
+    """Convert image indices [K] to int64. On the CPU, an index out of range is a ValueError."""
     if index.device.type == "cpu" and not torch.compiler.is_compiling() and len(index):
         outside = ~((index >= 0) & (index < images))
         if outside.any():
             raise ValueError(
                 f"boxes: image index {index[outside][0].item():g} is out of range for {images} images"
             )
-    # Not -1, which marks a region that does not count: a wrong index must be seen, not ignored.
+    # -1 marks a padded region, so a negative index becomes -2, which the kernels reject.
     return torch.where(index >= 0, index, -2).to(torch.int64)
 
 
@@ -124,15 +128,22 @@ def pool_regions(
     switches: Switches,
     box_gradient: bool = False,
 ) -> Tensor:
-    """The operator of the family that ``switches`` name.
+    """Run the operator that ``switches`` describe.
 
     Args:
-        features: L maps [N, C, H, W], fine to coarse.
-        boxes: [R, 4] x1, y1, x2, y2 in pixels, any floating dtype; ``image`` [R] int64, -1: does not count.
+        features: L maps [N, C, H, W], fine to coarse; [N, C P P, H, W] for position-sensitive operators.
+        boxes: [R, 4] x1, y1, x2, y2 in pixels, any floating dtype.
+        image: [R] int64 image indices. -1 marks a padded region, whose output is 0.
+        output_size: P, or (height, width).
         scales: 1 / stride of every level.
+        switches: the operator.
+        box_gradient: compute gradients of the box coordinates.
 
     Returns:
         [R, C, P, P] in the dtype and layout of the features.
+
+    Raises:
+        TypeError, ValueError: if an argument has a wrong type, shape or device.
     """
     check_features(features)
     height, width = pair(output_size)
@@ -167,7 +178,7 @@ def pool_single_level(
     switches: Switches,
     box_gradient: bool = False,
 ) -> Tensor:
-    """torchvision's calling convention: one map, boxes [K, 5] or a list."""
+    """Run an operator with torchvision's calling convention: one map, and boxes [K, 5] or a list of [k, 4]."""
     check_features([input])
     check_positive("spatial_scale", spatial_scale)
     index, coordinates = index_and_boxes(boxes)
@@ -178,10 +189,13 @@ def pool_single_level(
 
 
 class RoIModule(nn.Module):
-    """What the module forms share: settings kept as attributes and shown by repr.
+    """Base class of the module forms. It shows the settings in repr.
 
-    ``settings`` are always shown; of the ``switches`` those that differ from the ``plain`` ones, which these settings
-    have by themselves.
+    Attributes:
+        settings: names of the attributes that repr always shows.
+        switches: the operator.
+        plain: the operator that the settings alone give. repr shows the switches that differ from it.
+        box_gradient: whether gradients of the box coordinates are computed.
     """
 
     settings: tuple[str, ...] = ()
@@ -190,7 +204,7 @@ class RoIModule(nn.Module):
     box_gradient: bool = False
 
     def extra_repr(self) -> str:
-        """The settings, and of the constructor's other arguments those that are not the default."""
+        """The settings, and the other arguments of the constructor that differ from their defaults."""
         shown = {name: getattr(self, name) for name in self.settings}
         for name in (f.name for f in fields(Switches)):
             if getattr(self.switches, name) != getattr(self.plain, name):

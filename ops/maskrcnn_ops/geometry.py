@@ -1,5 +1,6 @@
-"""Where a region's points lie, as whole tensors: ``csrc/geometry.h`` operation by operation, so that coordinates in
-float32 are the same bits.
+"""Positions of a region's points, for the PyTorch reference.
+
+The arithmetic follows ``csrc/geometry.h`` operation by operation, so that float32 coordinates have the same bits.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from torch import Tensor
 
 from .switches import Switches
 
-MAX_SAMPLES = 1 << 20  # per bin and axis, when adaptive: float32 still tells that many apart
+MAX_SAMPLES = 1 << 20  # per bin and axis, if adaptive; float32 can still separate so many
 
 
 @dataclass
 class Points:
-    """The points of R regions along one axis, M places for each of P bins (those not ``used`` are padding).
+    """The points of R regions along one axis: up to M points for each of P bins. Unused entries are padding.
 
-    ``low``, ``high`` [R, P, M] cells read; ``high_weight`` [R, P, M] (``low`` has the rest); ``slope`` [R, P, M]
-    is 0 where the coordinate is clamped; ``along`` [R, P, M] place within the region, 0..1; ``first`` [R, P] index
-    of the first point; ``count`` [R, P] points inside the map; ``divisor`` [R, P] of the mean; ``outside`` [R, P]
-    whether there are samples outside the map.
+    Attributes:
+        low, high: [R, P, M] the two cells that a point reads.
+        high_weight: [R, P, M] weight of ``high``; that of ``low`` is 1 minus it.
+        slope: [R, P, M] derivative of the clamped coordinate: 0 if the coordinate is clamped, else 1.
+        along: [R, P, M] position within the region, 0 to 1.
+        first: [R, P] index of the first point inside the map.
+        count: [R, P] number of points inside the map.
+        divisor: [R, P] divisor of the mean.
+        outside: [R, P] whether the bin has samples outside the map.
+        free: [R] whether the width follows the box, that is, exceeds the minimum.
     """
 
     low: Tensor
@@ -43,14 +50,17 @@ class Points:
 
 
 def round_half_away(x: Tensor) -> Tensor:
-    """C's ``round``: torch.round goes to the even neighbour instead."""
+    """Round half away from zero like C's ``round``; torch.round rounds half to even."""
     whole = x.trunc()
     return torch.where((x - whole).abs() >= 0.5, whole + x.sign(), whole)
 
 
 def choose_levels(boxes: Tensor, scales: list[float], switches: Switches) -> Tensor:
-    """Level index [R] of boxes [R, 4]: the coarsest with log2(stride) at most
-    ``floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6)``, else the finest."""
+    """Return the level index [R] of boxes [R, 4].
+
+    It is the coarsest level whose log2(stride) is at most
+    ``floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6)``, or the finest if there is none.
+    """
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).double()
     level = torch.floor(switches.canonical_level + torch.log2(area.sqrt() / switches.canonical_size) + 1e-6)
     chosen = torch.zeros_like(level, dtype=torch.int64)
@@ -60,7 +70,7 @@ def choose_levels(boxes: Tensor, scales: list[float], switches: Switches) -> Ten
 
 
 def _clip_to_map(x: Tensor, size: int) -> Tensor:
-    """Whole part of x within 0..size; 0 for NaN."""
+    """Truncate x and clamp it to 0..size. NaN becomes 0."""
     return torch.nan_to_num(x, nan=0.0).clamp(0, size).to(torch.int64)
 
 
@@ -73,7 +83,7 @@ def _offset_and_divisor(samples: Tensor, switches: Switches) -> tuple[float, Ten
 def edges_of(
     low: Tensor, high: Tensor, scale: float, bins: int, switches: Switches
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Start [R] and bin size [R] in cells, and whether the width follows the box (is not the minimum)."""
+    """Return start [R] and bin size [R] in cells, and whether the width exceeds its minimum [R]."""
     one = 1 if switches.plus_one else 0
     if switches.box_rounding == "pixel":
         low, high, one = round_half_away(low), round_half_away(high) + one, 0
@@ -92,7 +102,7 @@ def edges_of(
 def cells_of(
     start: Tensor, bin_size: Tensor, bins: int, size: int, switches: Switches
 ) -> tuple[Tensor, Tensor]:
-    """First cell and number of cells of every bin, [R, P]."""
+    """Return the first cell and the number of cells of every bin, both [R, P]."""
     p = torch.arange(bins, device=start.device, dtype=start.dtype)
     low, high = p * bin_size[:, None], (p + 1) * bin_size[:, None]
     if switches.box_rounding == "round" and switches.offset == 0:
@@ -105,7 +115,7 @@ def cells_of(
 
 
 def _sample_at(start: Tensor, bin_size: Tensor, samples: Tensor, index: Tensor, switches: Switches) -> Tensor:
-    """Coordinates of samples ``index`` [R, P, M]; the other arguments are [R]."""
+    """Return the coordinates of samples ``index`` [R, P, M]; the other arguments are [R]."""
     offset, divisor = _offset_and_divisor(samples, switches)
     p = torch.arange(index.shape[1], device=start.device, dtype=start.dtype)
     bin_start = start[:, None] + p * bin_size[:, None]  # [R, P]
@@ -123,7 +133,7 @@ def _inside(x: Tensor, size: int, switches: Switches) -> Tensor:
 def _search(
     start: Tensor, bin_size: Tensor, samples: Tensor, bins: int, size: int, switches: Switches
 ) -> tuple[Tensor, Tensor]:
-    """Where to look for samples inside the map: first index [R, P] and how many indices (one number)."""
+    """Return a range of samples that holds all samples inside the map: first index and length, both [R, P]."""
     if switches.sampling_ratio > 0:
         first = torch.zeros(len(start), bins, dtype=torch.int64, device=start.device)
         return first, torch.full_like(first, switches.sampling_ratio)
@@ -142,7 +152,15 @@ def _samples_per_bin(bin_size: Tensor, switches: Switches) -> Tensor:
 
 
 def points_of(low: Tensor, high: Tensor, scale: float, bins: int, size: int, switches: Switches) -> Points:
-    """The points of regions between edges ``low`` and ``high`` [R] (pixels) on a map of ``size`` cells."""
+    """Return the points of regions along one axis.
+
+    Args:
+        low, high: [R] edges of the boxes in pixels.
+        scale: 1 / stride.
+        bins: P.
+        size: number of cells of the map.
+        switches: the operator.
+    """
     start, bin_size, free = edges_of(low, high, scale, bins, switches)
     samples = _samples_per_bin(bin_size, switches)
     if switches.bin_rounding:

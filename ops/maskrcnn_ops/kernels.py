@@ -1,4 +1,4 @@
-"""Loads the compiled kernels, and knows which run and why others do not."""
+"""Loading of the compiled kernels, and a report on which of them are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from . import operators  # noqa: F401  (the schemas come before the kernels)
+from . import operators  # noqa: F401  (the schemas must exist before the kernels load)
 
 FOLDER = Path(__file__).parent
 MINIMUM_TORCH = (2, 11)
@@ -19,7 +19,7 @@ MINIMUM_TORCH = (2, 11)
 
 @dataclass(frozen=True)
 class Kernels:
-    """Whether the compiled kernels for a device run, and in words why (not)."""
+    """Whether the compiled kernels of a device are used, and the reason."""
 
     device: str
     compiled: bool
@@ -69,9 +69,10 @@ def _load_cuda() -> Kernels:
 
 
 def _unserved_devices() -> list[str]:
-    """Architectures (``sm_75``) of the CUDA devices here that are older than all the library was compiled for.
+    """Return the architectures (``sm_75``) of present CUDA devices that the library was not compiled for.
 
-    Loading it would register kernels that fail there. It states what it was compiled for, as 750,800,900.
+    The library must not be loaded then, because its kernels would fail. Its file contains the list of architectures,
+    for example 750,800,900.
     """
     path = _library("_C_cuda")
     if path is None or not torch.cuda.is_available():
@@ -83,7 +84,7 @@ def _unserved_devices() -> list[str]:
 
 
 def _say_once() -> None:
-    """One warning where this machine has a device that falls back on the reference."""
+    """Warn once if a device of this machine uses the reference."""
     present = [CPU] + ([CUDA] if torch.cuda.is_available() else [])
     slow = [f"{k.device}: {k.reason}" for k in present if not k.compiled]
     if slow:
@@ -101,7 +102,7 @@ _say_once()
 
 
 def instruction_set() -> str | None:
-    """What the compiled CPU kernels use of the processor: baseline, AVX2 or AVX-512; None without them."""
+    """Return the instruction set of the compiled CPU kernels: baseline, AVX2 or AVX-512; None if there are none."""
     path = _library("_C_cpu")
     if path is None or not CPU.compiled:
         return None
@@ -111,7 +112,7 @@ def instruction_set() -> str | None:
 
 
 def report() -> str:
-    """Which kernels run on this machine, and why others do not, as text."""
+    """Return a text that says which kernels are used on this machine and why others are not."""
     lines = [f"maskrcnn_ops on torch {torch.__version__}, {platform.system()} {platform.machine()}"]
     for kernels in (CPU, CUDA):
         state = "compiled" if kernels.compiled else "reference"

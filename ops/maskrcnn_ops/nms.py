@@ -1,4 +1,4 @@
-"""Non-maximum suppression over a padded batch of images and groups, without a loop or a stall."""
+"""Non-maximum suppression over a padded batch of images and groups, without loops or synchronisation."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from .operators import ops
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy non-maximum suppression by falling score (equal scores: the lower index first).
+    """Greedy non-maximum suppression in order of decreasing score. Equal scores keep their order.
 
-    A box goes when its intersection over union with a kept box of the same image and group, of higher score,
-    is above the threshold.
+    A box is removed if its intersection over union with a kept box of a higher score in the same image and group is
+    above the threshold.
 
     Args:
         boxes: [N, K, 4] x1, y1, x2, y2.
-        scores: [N, K]; ``-inf`` marks an entry that does not count: never kept, suppresses none.
-        groups: [N, K] integers: class or pyramid level.
+        scores: [N, K]. ``-inf`` marks padding, which is never kept and suppresses nothing.
+        groups: [N, K] integers, such as classes or pyramid levels.
         iou_threshold: between 0 and 1.
 
     Returns:
-        keep [N, K] bool, decision by decision that of ``torchvision.ops.nms`` on every image and group.
+        keep [N, K] bool, equal to the decisions of ``torchvision.ops.nms`` on each image and group.
 
     Raises:
-        TypeError, ValueError: for arguments of a wrong type or shape, or on several devices.
+        TypeError, ValueError: if an argument has a wrong type, shape or device.
     """
     if boxes.dim() != 3 or boxes.shape[2] != 4 or not boxes.is_floating_point():
         raise ValueError(f"boxes: expected floating [N, K, 4], found {boxes.dtype} {list(boxes.shape)}")

@@ -1,10 +1,10 @@
 """The dispatcher's operators ``torch.ops.maskrcnn_ops.*``: schemas, reference kernels, shapes and gradients.
 
-The compiled libraries only add kernels for CPU and CUDA; with none of them everything here still works.
+The compiled libraries add kernels for CPU and CUDA. Without them, the reference kernels are used.
 
     out         = roi_sample(features, ..., winner=None)      mean over the points of a bin: linear in the features
     out, winner = roi_maximum(features, ...)                  their maximum, and which point it was
-    out         = roi_sample(features, ..., winner=winner)    the value at those points: linear again
+    out         = roi_sample(features, ..., winner=winner)    the value at those points: linear as well
     gradients   = roi_spread(grad, ..., winner)               the adjoint of roi_sample, so each is the other's gradient
     gradient    = roi_box_gradient(grad, features, ...)       of the box coordinates
 """
@@ -54,9 +54,10 @@ _atomic_backward = False
 
 @contextmanager
 def atomic_backward(enabled: bool = True) -> Iterator[None]:
-    """Within it, CUDA backward passes may add with atomics: sums in no fixed order, sometimes faster.
+    """Context manager in which CUDA backward passes add with atomics, which is sometimes faster.
 
-    The default gathers and is bitwise repeatable. On the CPU it changes nothing.
+    The order of the sums is not fixed then. By default the backward pass gathers and is bitwise repeatable. The CPU is
+    not affected.
     """
     global _atomic_backward
     before, _atomic_backward = _atomic_backward, enabled

@@ -111,8 +111,9 @@ def ps_roi_pool(
 
     ``out[r, c, p, q]`` is the mean over the cells of bin (p, q) in channel ``(c P + p) P + q`` of the input, and 0 for
     an empty bin. With ``X = round(x s)`` and ``w = max(X2 - X1, 1)``, bin p covers cells
-    ``X1 + floor(p (w / P)) .. X1 + ceil((p + 1) (w / P)) - 1``. As in torchvision, the last row and the last column of
-    the map are never read (``border="inner"``).
+    ``X1 + floor(p (w / P)) .. X1 + ceil((p + 1) (w / P)) - 1``. As in torchvision's forward pass, the last row and the
+    last column of the map are never read (``border="inner"``). The backward pass is the gradient of that; torchvision's
+    is the gradient of ``border="align"``, which differs for bins at the last row or column.
 
     Args:
         input: [N, C P P, H, W], as for :func:`ps_roi_align`.

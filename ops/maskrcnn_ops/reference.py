@@ -1,6 +1,6 @@
-"""The RoI operators and non-maximum suppression in plain PyTorch, on any device.
+"""The RoI operators in plain PyTorch, on any device.
 
-What the compiled kernels must equal, and what runs where they are missing.
+The compiled kernels must equal them. They are used if there are no compiled kernels.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ CHUNK_ELEMENTS = 1 << 23  # bound on the values gathered at once
 
 
 def usable_regions(boxes: Tensor, image: Tensor) -> Tensor:
-    """Whether a region [R] counts: an image index of its own and finite coordinates."""
+    """Return whether a region [R] has an image and finite coordinates."""
     return (image >= 0) & torch.isfinite(boxes).all(dim=1)
 
 
 def _groups(
     boxes: Tensor, image: Tensor, sizes: list[tuple[int, int]], scales: list[float], switches: Switches
 ) -> Iterator[tuple[int, Tensor]]:
-    """Level index and the regions that pool from it."""
+    """Yield each level index and the regions that pool from it."""
     levels = choose_levels(boxes, scales, switches) if len(scales) > 1 else torch.zeros_like(image)
     usable = usable_regions(boxes, image)
     for level in range(len(sizes)):
@@ -40,7 +40,7 @@ def _chunks(
     channels: int,
     switches: Switches,
 ) -> Iterator[tuple[slice, slice, Points, Points]]:
-    """Slices of regions and channels small enough to gather at once, with the regions' points."""
+    """Yield slices of regions and channels that are small enough to gather at once, and the points of the regions."""
     step = 1 if switches.sampling_ratio <= 0 or switches.bin_rounding else 16
     for begin in range(0, len(boxes), step):
         part = boxes[begin : begin + step]
@@ -55,7 +55,7 @@ def _chunks(
 def _corners(
     y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """The four rows of the flattened map that every point reads, and their weights: [R, P, M, Q, L].
+    """Return the four rows of the flattened map that every point reads, and their weights: [R, P, M, Q, L].
 
     ``group`` is P * Q for a position-sensitive map, which has a row for each cell and bin, and 1 otherwise.
     """
@@ -79,7 +79,7 @@ def _used(y: Points, x: Points) -> Tensor:
 
 
 def _values(cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int) -> Tensor:
-    """Interpolated values [R, P, M, Q, L, C] of the map ``cells`` [N H W group, C]."""
+    """Return the interpolated values [R, P, M, Q, L, C] of the map ``cells`` [N H W group, C]."""
     parts = [cells[index] * weight[..., None] for index, weight in _corners(y, x, image, size, group)]
     return parts[0] + parts[1] + parts[2] + parts[3]
 
@@ -99,7 +99,7 @@ def _maps_of(cells: Tensor, images: int, size: tuple[int, int], group: int) -> T
 
 
 def _frozen(y: Points, x: Points, winner: Tensor, size: tuple[int, int], switches: Switches) -> Tensor:
-    """One-hot [R, P, M, Q, L, C] over the points of a bin: the winner [R, C, P, Q], if any."""
+    """Return [R, P, M, Q, L, C], True at the point of each bin that ``winner`` [R, C, P, Q] names."""
     chosen = winner.permute(0, 2, 3, 1)[:, :, None, :, None]  # [R, P, 1, Q, 1, C]
     m = torch.arange(y.low.shape[2], device=winner.device)[:, None]
     n = torch.arange(x.low.shape[2], device=winner.device)
@@ -112,7 +112,7 @@ def _frozen(y: Points, x: Points, winner: Tensor, size: tuple[int, int], switche
 
 
 def _share(y: Points, x: Points) -> Tensor:
-    """Weight of every point in the mean of its bin, [R, P, M, Q, L]."""
+    """Return the weight of every point in the mean of its bin, [R, P, M, Q, L]."""
     divisor = (y.divisor[:, :, None] * x.divisor[:, None]).to(y.high_weight.dtype)  # [R, P, Q]
     return _used(y, x).to(divisor.dtype) / divisor[:, :, None, :, None]
 
@@ -120,7 +120,7 @@ def _share(y: Points, x: Points) -> Tensor:
 def _point_weights(
     y: Points, x: Points, winner: Tensor | None, size: tuple[int, int], switches: Switches
 ) -> Tensor:
-    """What each point contributes to its output: [R, P, M, Q, L, C or 1]."""
+    """Return the weight of every point in the output of its bin, [R, P, M, Q, L, C or 1]."""
     if winner is None:
         return _share(y, x)[..., None]
     return _frozen(y, x, winner, size, switches).to(y.high_weight.dtype)
@@ -135,7 +135,7 @@ def _like_output(
 
 
 def layout_of(feature: Tensor) -> torch.memory_format:
-    """Channels-last where the feature map is that and not also contiguous."""
+    """Return channels-last if the feature map is channels-last and not also contiguous."""
     if not feature.is_contiguous() and feature.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
@@ -151,18 +151,19 @@ def roi_sample(
     scales: list[float],
     packed: list[float],
 ) -> Tensor:
-    """The mean over the points of every bin, or the value at its frozen ``winner``: linear in the features.
+    """Compute the mean over the points of every bin, or the value at its ``winner``. Both are linear in the features.
 
     Args:
-        features: L maps [N, C, H, W], fine to coarse.
-        boxes: [R, 4] x1, y1, x2, y2 in pixels, float64 where the features are, else float32.
-        image: [R] int64; -1: the region does not count.
-        winner: [R, C, height, width] int32 as from :func:`roi_maximum`, or None for the mean.
+        features: L maps [N, C, H, W], fine to coarse; [N, C height width, H, W] for position-sensitive operators.
+        boxes: [R, 4] x1, y1, x2, y2 in pixels; float64 if the features are, else float32.
+        image: [R] int64 image indices; -1 marks a padded region.
+        winner: [R, C, height, width] int32 from :func:`roi_maximum`, or None for the mean.
+        height, width: size of the output.
         scales: 1 / stride of every level.
-        packed: the switches.
+        packed: the switches, from :meth:`Switches.packed`.
 
     Returns:
-        [R, C, height, width]; zeros for regions that do not count.
+        [R, C, height, width]. Padded regions are 0.
     """
     switches = Switches.unpacked(packed, "avg")
     check_image(image, features[0].shape[0])
@@ -180,7 +181,7 @@ def roi_sample(
             chosen = None if winner is None else winner[index][:, channels]
             weights = _point_weights(y, x, chosen, sizes[level], switches)
             values = _values(cells[:, channels], y, x, image[index], sizes[level], group)
-            # A point of weight 0 must not spread NaN or infinity.
+            # A point of weight 0 may be NaN or infinite.
             mean = torch.where(weights != 0, values * weights, 0).sum(dim=(2, 4))  # [R, P, Q, C]
             out[index, channels] = mean.permute(0, 3, 1, 2)
     return out.to(features[0].dtype)
@@ -195,11 +196,12 @@ def roi_maximum(
     scales: list[float],
     packed: list[float],
 ) -> tuple[Tensor, Tensor]:
-    """The maximum over the points of every bin; arguments as for :func:`roi_sample`.
+    """Compute the maximum over the points of every bin. The arguments are those of :func:`roi_sample`.
 
     Returns:
-        values [R, C, height, width], and which point won, int32 of the same shape: with bin rounding the cell
-        ``y W + x`` of its map, else the place among the samples of the bin inside the map; -1: none.
+        The values [R, C, height, width], and the winning points, int32 of the same shape. With bin rounding, a winner
+        is the cell ``y W + x`` of its map; otherwise the index among the samples of the bin that lie inside the map.
+        -1 means none.
     """
     switches = Switches.unpacked(packed, "max")
     check_image(image, features[0].shape[0])
@@ -223,7 +225,7 @@ def roi_maximum(
 def _best_points(
     values: Tensor, y: Points, x: Points, size: tuple[int, int], switches: Switches
 ) -> tuple[Tensor, Tensor]:
-    """Largest value and its number, both [R, P, Q, C], of values [R, P, M, Q, L, C]."""
+    """Return the largest of values [R, P, M, Q, L, C] and its number, both [R, P, Q, C]."""
     if values.shape[2] == 0 or values.shape[4] == 0:
         none = values.new_zeros(values.shape[0], values.shape[1], values.shape[3], values.shape[5])
         return none, torch.full_like(none, -1, dtype=torch.int64)
@@ -252,16 +254,17 @@ def roi_spread(
     channels_last: bool,
     atomic: bool,
 ) -> list[Tensor]:
-    """The adjoint of :func:`roi_sample`: gradients of the features from that of the output.
+    """Compute the gradients of the features, which is the adjoint of :func:`roi_sample`.
 
     Args:
-        grad: [R, C, P, Q].
-        shape: N, C, then height and width of every level.
+        grad: [R, C, P, Q] gradient of the output.
+        boxes, image, winner, scales, packed: as for :func:`roi_sample`.
+        shape: N and the number of channels of the features, then height and width of every level.
         channels_last: layout of the gradients.
-        atomic: no matter here; the CUDA kernels may add in any order where it is set.
+        atomic: allow the CUDA kernels to add in any order. The reference ignores it.
 
     Returns:
-        One [N, C, H, W] for each level.
+        One gradient for each level, in the shape of its map.
     """
     switches = Switches.unpacked(packed, "avg")
     check_image(image, shape[0])
@@ -297,7 +300,10 @@ def roi_box_gradient(
     scales: list[float],
     packed: list[float],
 ) -> Tensor:
-    """Gradient [R, 4] of the box coordinates (rounding taken as identity, the number of samples as constant)."""
+    """Compute the gradient [R, 4] of the box coordinates.
+
+    Rounding is treated as identity, and the number of samples as constant.
+    """
     switches = Switches.unpacked(packed, "avg")
     sizes = [(f.shape[2], f.shape[3]) for f in features]
     output = (grad.shape[2], grad.shape[3])
@@ -323,7 +329,7 @@ def roi_box_gradient(
 def _slopes(
     cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
 ) -> tuple[Tensor, Tensor]:
-    """Derivatives [R, P, M, Q, L, C] of the interpolated values by y and by x."""
+    """Return the derivatives [R, P, M, Q, L, C] of the interpolated values by y and by x."""
     values = [cells[index] for index, _ in _corners(y, x, image, size, group)]
     right, down = x.high_weight[:, None, None, :, :, None], y.high_weight[:, :, :, None, None, None]
     by_y = (values[2] - values[0]) * (1 - right) + (values[3] - values[1]) * right
@@ -332,14 +338,14 @@ def _slopes(
 
 
 def _edge_gradients(by_point: Tensor, points: Points, scale: float) -> tuple[Tensor, Tensor]:
-    """Gradients [R] of both edges from those of the points' coordinates [R, P, M]."""
+    """Return the gradients [R] of both edges, given those of the coordinates of the points [R, P, M]."""
     along = torch.where(points.free[:, None, None], points.along, 0)
     by_point = torch.where(points.used, by_point, 0)
     return ((1 - along) * by_point).sum(dim=(1, 2)) * scale, (along * by_point).sum(dim=(1, 2)) * scale
 
 
 def check_image(image: Tensor, images: int) -> None:
-    """ValueError for an image index out of range (on the CPU; on a GPU reading it would stall the stream)."""
+    """Raise ValueError for an image index out of range. Only the CPU checks it, since a GPU would synchronise."""
     if image.device.type == "cpu" and image.numel():
         low, high = int(image.min()), int(image.max())
         if low < -1 or high >= images:
@@ -348,7 +354,10 @@ def check_image(image: Tensor, images: int) -> None:
 
 
 def check_channels(channels: int, group: int, winner: Tensor | None) -> None:
-    """ValueError unless a position-sensitive operator gets ``group`` = P * Q channels for each of its output."""
+    """Raise ValueError unless there are ``group`` channels for each channel of the output.
+
+    ``group`` is P * Q for position-sensitive operators and 1 otherwise.
+    """
     if channels % group:
         raise ValueError(
             f"features: position_sensitive takes a multiple of P * P = {group} channels, found {channels}"

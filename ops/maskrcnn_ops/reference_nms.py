@@ -1,4 +1,4 @@
-"""Non-maximum suppression in PyTorch operations: what the kernels must equal, and what runs where they are missing."""
+"""Non-maximum suppression in PyTorch. The kernels must equal it; it is used if there are no kernels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ PAIRS = 1 << 22  # bound on the pairs of boxes compared at once
 
 
 def nms(boxes: Tensor, order: Tensor, groups: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression in ``order`` [N, K] of boxes [N, K, 4] within images and groups; keep [N, K] bool.
+    """Greedy suppression of boxes [N, K, 4] in ``order`` [N, K] within images and groups.
 
-    Block by block in that order: what stays of a block is settled, then all that follows is tested against it.
+    Boxes are processed in blocks. The kept boxes of a block are found first; then all later boxes are compared with
+    them.
+
+    Returns:
+        keep [N, K] bool.
     """
     ranked = boxes.gather(1, order[..., None].expand_as(boxes))
     group = groups.gather(1, order)
@@ -28,9 +32,9 @@ def nms(boxes: Tensor, order: Tensor, groups: Tensor, valid: Tensor, threshold: 
 
 
 def _settled(candidates: Tensor, suppresses: Tensor) -> Tensor:
-    """Which candidates [N, B] stay: the only solution of "none that stays and comes before suppresses it".
+    """Return which candidates [N, B] are kept: those that no kept, earlier candidate suppresses.
 
-    Its first k entries are right after k rounds; most often all are after a few.
+    The first k entries are final after k iterations. A few iterations are usually enough for all.
     """
     suppresses = suppresses[..., : candidates.shape[1]]
     before, stay = ~candidates, candidates
@@ -40,13 +44,13 @@ def _settled(candidates: Tensor, suppresses: Tensor) -> Tensor:
 
 
 def _above(overlaps: Tensor, threshold: float) -> Tensor:
-    """``overlaps > threshold`` as exact numbers: in their type it may be rounded up to what is above it."""
+    """Compute ``overlaps > threshold`` exactly; the threshold may round up in the type of the overlaps."""
     rounded = float(torch.tensor(threshold, dtype=overlaps.dtype))
     return overlaps >= rounded if rounded > threshold else overlaps > rounded
 
 
 def _overlaps(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union [N, A, B] of boxes [N, A, 4] and [N, B, 4], as ``csrc/nms.h`` computes it."""
+    """Return the intersection over union [N, A, B] of boxes [N, A, 4] and [N, B, 4], as in ``csrc/nms.h``."""
     width, height = (
         (
             torch.minimum(a[:, :, None, side + 2], b[:, None, :, side + 2])

@@ -1,4 +1,4 @@
-"""Mask probabilities pasted into the image, straight to COCO's compressed run-length encoding."""
+"""Encoding of mask probabilities as COCO's compressed run lengths, without pasting them into the image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.nn.functional import interpolate, pad
 from .kernels import CPU
 from .operators import ops
 
-# Two orders of the operations of a bilinear sum, each of at most four roundings, differ by less than this part of it.
+# Relative difference between two orders of the operations of a bilinear sum, each with at most four roundings.
 DOUBT = 5e-7
 FAR = 2.0**61  # pixels
-MOST_PIXELS = 2**26  # of a box that torch resamples whole, 256 MiB
+MOST_PIXELS = 2**26  # of a box that torch resamples as a whole; 256 MiB
 
 
 class Rle(TypedDict):
@@ -27,23 +27,25 @@ class Rle(TypedDict):
 
 
 def masks_to_rle(probs: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5) -> list[Rle]:
-    """Encodes each mask as it lies in the image.
+    """Encode masks at their places in the image.
 
-    Equals torchvision's ``paste_masks_in_image`` (one cell of padding, the box grown by the same factor and cut to
-    whole pixels, bilinear resampling), ``> threshold`` and pycocotools' ``encode``, without making the image. Only of
-    boxes of more than 2^26 pixels, which torchvision has no memory for, pixels may be rounded otherwise.
+    The result equals that of torchvision's ``paste_masks_in_image`` (one cell of padding, the box grown by the same
+    factor and cut to whole pixels, bilinear resampling), ``> threshold`` and pycocotools' ``encode``. The image is not
+    made. Pixels may be rounded differently only for boxes of more than 2^26 pixels, for which torchvision has no
+    memory.
 
     Args:
         probs: [D, M, M] or [D, 1, M, M] finite probabilities.
-        boxes: [D, 4] x1, y1, x2, y2 in pixels of the image; one with NaN or an infinite centre has no pixel.
-        height, width: of the image.
-        threshold: a pixel belongs to the mask where its probability is above.
+        boxes: [D, 4] x1, y1, x2, y2 in pixels of the image. A box with NaN or an infinite centre has no pixel.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        threshold: pixels with a larger probability belong to the mask.
 
     Returns:
-        D dictionaries ``{"size": [height, width], "counts": str}``, as COCO's result files want them.
+        D dictionaries ``{"size": [height, width], "counts": str}``, as in COCO's result files.
 
     Raises:
-        ValueError: for wrong shapes and sizes.
+        ValueError: if an argument has a wrong shape or size.
     """
     if probs.dim() == 4 and probs.shape[1] == 1:
         probs = probs[:, 0]
@@ -69,12 +71,12 @@ def _whole(name: str, value: int) -> int:
 
 
 def _pixels(boxes: Tensor) -> Tensor:
-    """Corners [D, 4] in whole pixels; one that is NaN lies beside every image, none so far that sizes overflow."""
+    """Return the corners [D, 4] in whole pixels. NaN becomes a pixel outside of every image; sizes cannot overflow."""
     return boxes.nan_to_num(nan=-2.0, posinf=FAR, neginf=-FAR).clamp(-FAR, FAR).to(torch.int64)
 
 
 def _compiled(probs: Tensor, corners: Tensor, height: int, width: int, threshold: float) -> list[str]:
-    """The counts by the compiled kernel, which leaves to torch's resampling what lies on the threshold."""
+    """Return the counts from the compiled kernel. Pixels too close to the threshold are resampled with torch."""
     texts, close = _encoded(probs, corners, height, width, 1, threshold, DOUBT * threshold)
     seen: dict[int, Tensor] = {}
     wrong = {d for d, text in enumerate(texts) if not text}
@@ -95,11 +97,12 @@ def _compiled(probs: Tensor, corners: Tensor, height: int, width: int, threshold
 def _encoded(
     masks: Tensor, boxes: Tensor, height: int, width: int, padding: int, threshold: float, doubt: float
 ) -> tuple[list[str], list[list[int]]]:
-    """The counts of masks [D, rows, columns] with ``padding`` cells of zero around them, and pixels in doubt.
+    """Return the counts of masks [D, rows, columns] with ``padding`` zero cells around them, and doubtful pixels.
 
-    No counts stand for a mask with whole stretches so close to the threshold that torch may decide otherwise; single
-    pixels that close are listed: mask, row and column from the first ones within box and image, and 1 where they were
-    taken as above it. With a negative ``doubt`` there are none.
+    A pixel is doubtful if it is so close to the threshold that torch may decide differently. Each is listed as mask,
+    row and column (relative to the first visible pixel of the box), and 1 if the kernel took it as above the
+    threshold. A mask with long doubtful stretches has an empty text instead. With a negative ``doubt``, no pixel is
+    doubtful.
     """
     letters, ends, close = ops.masks_to_rle(masks, boxes, height, width, padding, threshold, doubt)
     text, places = letters.numpy().tobytes().decode("ascii"), [0, *ends.tolist()]
@@ -107,14 +110,14 @@ def _encoded(
 
 
 def expand_boxes(boxes: Tensor, factor: float) -> Tensor:
-    """Boxes [D, 4] grown about their centres."""
+    """Scale boxes [D, 4] about their centres by ``factor``."""
     low, high = boxes[:, :2], boxes[:, 2:]
     half, centre = (high - low) * (0.5 * factor), (high + low) * 0.5
     return torch.cat([centre - half, centre + half], dim=1)
 
 
 def _pasted(mask: Tensor, box: list[int], height: int, width: int, threshold: float) -> Tensor:
-    """The mask [M, M] within the image, [height, width] bool; ``box`` in whole pixels, last one included."""
+    """Paste the mask [M, M] into an image [height, width] bool. ``box`` is in whole pixels, the last one included."""
     image = torch.zeros(height, width, dtype=torch.bool)
     rows, columns = _cut(box, height, width)
     if rows and columns:
@@ -125,13 +128,13 @@ def _pasted(mask: Tensor, box: list[int], height: int, width: int, threshold: fl
 
 
 def _cut(box: list[int], height: int, width: int) -> tuple[range, range]:
-    """The rows and columns of the image that lie in the box."""
+    """Return the rows and columns of the image that lie in the box."""
     left, top, right, bottom = box
     return range(max(top, 0), min(bottom + 1, height)), range(max(left, 0), min(right + 1, width))
 
 
 def _visible(mask: Tensor, box: list[int], height: int, width: int) -> Tensor:
-    """The mask, with its cell of padding, at every pixel of its box within the image, [h, w]."""
+    """Resample the mask, with one cell of padding, at every pixel of its box that lies in the image, [h, w]."""
     left, top, right, bottom = box
     rows, columns = _cut(box, height, width)
     size = (max(bottom - top + 1, 1), max(right - left + 1, 1))
@@ -146,7 +149,7 @@ def _visible(mask: Tensor, box: list[int], height: int, width: int) -> Tensor:
 
 
 def _bilinear(pixels: range, first: int, size: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The two cells that each pixel of the image lies between, and how far it is on the way."""
+    """Return the two cells next to each pixel of the image, and the weight of the second one."""
     within = (torch.arange(pixels.start, pixels.stop) - first).float()
     at = ((within + 0.5) * (cells / size) - 0.5).clamp_min(0)
     low = at.long().clamp_max(cells - 1)
@@ -154,7 +157,7 @@ def _bilinear(pixels: range, first: int, size: int, cells: int) -> tuple[Tensor,
 
 
 def runs_of(mask: Tensor) -> list[int]:
-    """Lengths of the runs of [height, width] bool down its columns, beginning with the zeros."""
+    """Return the run lengths of a mask [height, width] in column-major order, beginning with the zeros."""
     flat = torch.cat([torch.zeros(1, dtype=torch.bool), mask.t().flatten()])
     change = torch.nonzero(flat[1:] != flat[:-1]).flatten()
     ends = torch.cat([torch.zeros(1, dtype=torch.int64), change, torch.tensor([mask.numel()])])
@@ -162,8 +165,12 @@ def runs_of(mask: Tensor) -> list[int]:
 
 
 def compress(runs: list[int]) -> str:
-    """COCO's compressed counts: each run, from the fourth on as the difference to the one two before, in groups of
-    five bits, lowest first, sign in bit 4 of the last group, bit 5 set where more follow, plus 48."""
+    """Return COCO's compressed counts of run lengths.
+
+    From the fourth run on, the difference to the run two before is stored. A number is cut into groups of five bits,
+    lowest first. Bit 5 of a group says that more follow, bit 4 of the last group is the sign, and each group is stored
+    as the character with code group + 48.
+    """
     text = []
     for index, run in enumerate(runs):
         value = run - runs[index - 2] if index > 2 else run

@@ -11,7 +11,7 @@ from torch import Tensor
 from .functional import RoIModule, flag, pool_single_level
 from .switches import ReductionOverrides, Switches, override
 
-torch.fx.wrap("pool_single_level")  # a leaf of what torch.fx traces
+torch.fx.wrap("pool_single_level")  # torch.fx traces the function as one node
 
 
 def _switches(sampling_ratio: int, aligned: bool, overrides: ReductionOverrides) -> Switches:
@@ -33,35 +33,35 @@ def roi_align(
     box_gradient: bool = False,
     **switches: Unpack[ReductionOverrides],
 ) -> Tensor:
-    """RoIAlign, called as torchvision's.
+    """RoIAlign, called like torchvision's.
 
-    ``out[r, c, p, q]`` is the mean over n x n bilinear samples of bin (p, q); along one axis sample i lies at
-    ``x1 s - h + (p + (i + 0.5) / n) w / P`` with s the spatial scale, h = 0.5 if aligned else 0, and
-    ``w = (x2 - x1) s`` (at least 1 if not aligned).
+    ``out[r, c, p, q]`` is the mean over n x n bilinear samples of bin (p, q). Along one axis, sample i lies at
+    ``x1 s - h + (p + (i + 0.5) / n) w / P``. Here s is the spatial scale, h is 0.5 if aligned and 0 otherwise, and
+    ``w = (x2 - x1) s``, at least 1 if not aligned.
 
     Args:
         input: [N, C, H, W], float64, float32, bfloat16 or float16, contiguous or channels-last.
         boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels. In [K, 5] the
-            index has the boxes' precision: beyond 256 images (bfloat16) or 2048 (float16) only a list is exact.
+            index has the precision of the boxes: beyond 256 images (bfloat16) or 2048 (float16) use a list.
         output_size: P, or (height, width).
         spatial_scale: 1 / stride.
-        sampling_ratio: n, at most 1024; <= 0: ``ceil(w / P)``.
-        aligned: cell c is centred at c + 0.5.
-        box_gradient: let the gradient through to the box coordinates.
-        switches: any of :class:`maskrcnn_ops.Switches`, such as reduction="max".
+        sampling_ratio: n, at most 1024. If it is 0 or negative, n is ``ceil(w / P)``.
+        aligned: shift boxes by half a cell, since cell c is centred at c + 0.5.
+        box_gradient: compute gradients of the box coordinates.
+        switches: any switch of :class:`maskrcnn_ops.Switches`, such as reduction="max".
 
     Returns:
         [K, C, P, P] in the dtype and layout of the input.
 
     Raises:
-        TypeError, ValueError: for arguments of a wrong type, shape or range, an image index among them.
+        TypeError, ValueError: if an argument has a wrong type, shape or range. Image indices are checked too.
     """
     chosen = _switches(sampling_ratio, aligned, switches)
     return pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
 
 
 class RoIAlign(RoIModule):
-    """Module form of :func:`roi_align`; arguments as there."""
+    """Module form of :func:`roi_align`, with the same arguments."""
 
     settings = ("output_size", "spatial_scale", "sampling_ratio", "aligned")
 
@@ -85,7 +85,7 @@ class RoIAlign(RoIModule):
         self.plain = _switches(sampling_ratio, aligned, {})
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """[N, C, H, W] and boxes -> [K, C, P, P]."""
+        """Pool [N, C, H, W] at the boxes to [K, C, P, P]."""
         return pool_single_level(
             input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
         )

@@ -1,4 +1,4 @@
-"""The family of RoI operators as one object: what a detector is handed, and what a config names."""
+"""RoI operators as objects: detectors take them, and configs name them."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from .switches import Switches, preset
 
 @dataclass(frozen=True, kw_only=True)
 class RoIOp(Switches):
-    """An RoI operator over a whole pyramid and a padded batch of boxes; the arguments are the switches.
+    """An RoI operator over a pyramid and a padded batch of boxes. The arguments are the switches.
 
-    With several maps a box of area A has the level
-    ``k = floor(canonical_level + log2(sqrt(A) / canonical_size) + 1e-6)`` and pools from the coarsest map whose stride
-    is at most 2 ** k, or from the finest where all are coarser. Only the maps handed in bound k, not FPN's levels 2 to
-    5: given strides 4 to 64, a box of 900 px pools from stride 64. In a detector that map is the RPN's alone, and
-    ``maskrcnn.models.roi_pooling.RoIPooler`` holds back what is coarser than its ``max_stride`` of 32.
+    With several maps, a box of area A has the level
+    ``k = floor(canonical_level + log2(sqrt(A) / canonical_size) + 1e-6)``.
+    It pools from the coarsest map whose stride is at most 2 ** k, or from the finest map if all are coarser.
+    Only the given maps limit k: with strides 4 to 64, a box of 900 px pools from stride 64. FPN stops at stride 32, so
+    detectors leave out coarser maps (``maskrcnn.models.roi_pooling.RoIPooler``, ``max_stride``).
     """
 
     def __call__(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, output_size: int) -> Tensor:
-        """Pools every box from its level, in one call and without a stall of the device.
+        """Pool every box from its level, in one call and without synchronising the device.
 
         Args:
-            features: [N, C, H, W] by stride, at most 8 maps.
+            features: maps [N, C, H, W] by stride, at most 8; [N, C P P, H, W] for position-sensitive operators.
             boxes: [N, K, 4] x1, y1, x2, y2 in pixels of the network's input.
-            valid: [N, K] bool; the output of other boxes is 0.
+            valid: [N, K] bool. Boxes that are not valid are padding; their output is 0.
             output_size: P.
 
         Returns:
-            [N * K, C, P, P] in the dtype and layout of the features; differentiable by the features.
+            [N * K, C, P, P] in the dtype and layout of the features, differentiable by the features.
 
         Raises:
-            TypeError, ValueError: for arguments of a wrong type or shape, or on several devices.
+            TypeError, ValueError: if an argument has a wrong type, shape or device.
         """
         _check_batch(features, boxes, valid)
         strides = sorted(features)
@@ -48,7 +48,7 @@ class RoIOp(Switches):
 
     @classmethod
     def preset(cls, name: str) -> RoIOp:
-        """The operator called align, align_legacy, pool, warp, warp_mnc or warp_continuous."""
+        """Return the operator of that name in :data:`maskrcnn_ops.PRESETS`."""
         return cls(**asdict(preset(name)))
 
 

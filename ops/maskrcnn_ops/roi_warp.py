@@ -1,4 +1,4 @@
-"""RoIWarp (Dai et al., Multi-task Network Cascades, 2016), as its three sources have it."""
+"""RoIWarp (Dai et al., Multi-task Network Cascades, 2016), in the forms of its three sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .switches import preset as named
 
 WarpPreset = Literal["warp", "warp_mnc", "warp_continuous"]
 
-torch.fx.wrap("pool_single_level")  # a leaf of what torch.fx traces
+torch.fx.wrap("pool_single_level")  # torch.fx traces the function as one node
 
 
 def _switches(
@@ -43,35 +43,35 @@ def roi_warp(
 ) -> Tensor:
     """RoIWarp: the box is rounded as by RoIPool, its bins are sampled bilinearly as by RoIAlign.
 
-    With ``X = round(x s)`` and ``w = max(X2 - X1 + 1, 1)`` sample i of n in bin p lies at
-    ``X1 + (p + (i + 0.5) / n) w / P`` (preset "warp": Table 2c of Mask R-CNN). "warp_mnc" is the operator of the
-    released MNC (width X2 - X1, the top-left corners of a 2P x 2P grid, 2 x 2 maximum), "warp_continuous" MNC's
-    formula without rounding.
+    With ``X = round(x s)`` and ``w = max(X2 - X1 + 1, 1)``, sample i of n in bin p lies at
+    ``X1 + (p + (i + 0.5) / n) w / P``.
 
     Args:
         input: [N, C, H, W], float64, float32, bfloat16 or float16, contiguous or channels-last.
         boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels. In [K, 5] the
-            index has the boxes' precision: beyond 256 images (bfloat16) or 2048 (float16) only a list is exact.
+            index has the precision of the boxes: beyond 256 images (bfloat16) or 2048 (float16) use a list.
         output_size: P, or (height, width).
         spatial_scale: 1 / stride.
-        sampling_ratio: n, at most 1024; <= 0: ``ceil(w / P)``. None: -1, with "warp_mnc" 2.
-        reduction: "avg" or "max". None: "avg", with "warp_mnc" "max".
-        preset: which of the three sources.
-        box_gradient: let the gradient through to the box coordinates, rounding taken as identity.
-        switches: any of :class:`maskrcnn_ops.Switches`.
+        sampling_ratio: n, at most 1024. If it is 0 or negative, n is ``ceil(w / P)``. None is 2 for "warp_mnc" and -1
+            for the others.
+        reduction: "avg" or "max". None is "max" for "warp_mnc" and "avg" for the others.
+        preset: the source. "warp" is Table 2c of Mask R-CNN. "warp_mnc" is the released MNC: width X2 - X1, the
+            top-left corners of a 2P x 2P grid, 2 x 2 maximum. "warp_continuous" is MNC's formula without rounding.
+        box_gradient: compute gradients of the box coordinates, with rounding treated as identity.
+        switches: any switch of :class:`maskrcnn_ops.Switches`.
 
     Returns:
         [K, C, P, P] in the dtype and layout of the input.
 
     Raises:
-        TypeError, ValueError: for arguments of a wrong type, shape or range, an image index among them.
+        TypeError, ValueError: if an argument has a wrong type, shape or range. Image indices are checked too.
     """
     chosen = _switches(preset, sampling_ratio, reduction, switches)
     return pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
 
 
 class RoIWarp(RoIModule):
-    """Module form of :func:`roi_warp`; arguments as there."""
+    """Module form of :func:`roi_warp`, with the same arguments."""
 
     settings = ("output_size", "spatial_scale", "preset")
 
@@ -95,7 +95,7 @@ class RoIWarp(RoIModule):
         self.plain = _switches(preset, None, None, {})
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """[N, C, H, W] and boxes -> [K, C, P, P]."""
+        """Pool [N, C, H, W] at the boxes to [K, C, P, P]."""
         return pool_single_level(
             input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
         )

@@ -1,4 +1,4 @@
-"""The switches that tell the RoI operators of the family apart, and the named presets."""
+"""The switches that define the RoI operators, and the named presets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SamplePosition = Literal["centre", "corner", "thirds"]
 Border = Literal["align", "mnc", "inner"]
 Reduction = Literal["avg", "max"]
 
-MAX_SAMPLING_RATIO = 1024  # beyond any use; its square, the samples of a bin, must fit the winners' int32
+MAX_SAMPLING_RATIO = 1024  # its square, the samples of a bin, must fit the int32 of winners
 # In the order of the enumerations of csrc/geometry.h.
 ROUNDINGS: tuple[BoxRounding, ...] = ("none", "round", "pixel")
 POSITIONS: tuple[SamplePosition, ...] = ("centre", "corner", "thirds")
@@ -29,33 +29,37 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Switches:
-    """One point of the family RoIPool - RoIWarp - RoIAlign.
+    """Definition of one RoI operator: RoIPool, RoIWarp, RoIAlign or one between them.
 
     Along one axis, with s = 1 / stride, a box edge at x1 pixels and P bins:
     ``start = round(x1 s) - offset``, ``width = max(round(x2 s) - offset - start + one, min_width)`` and
     ``bin = width / P``.
 
     Args:
-        box_rounding: "round" rounds the box's edges to whole cells (half away from zero).
-        plus_one: the width counts the last cell: one more.
-        offset: where the centre of cell c lies, minus c, in cells. The box moves by so much to the left and up. 0.5 is
-            the half-pixel convention, 0 the older one.
-        min_width: least width and height of a region in cells, 0 or 1; None: no minimum.
-        bin_rounding: bins cover whole cells (RoIPool) instead of holding samples.
-        sampling_ratio: samples per bin along each axis, at most 1024; <= 0: one for each cell of the bin, rounded up.
+        box_rounding: "round" rounds the edges of the box to whole cells, half away from zero. "pixel" rounds them to
+            whole pixels before they are scaled.
+        plus_one: add one cell to the width; one pixel if box_rounding is "pixel".
+        offset: shift of the box to the left and up, in cells: the centre of cell c lies at c + offset. 0.5 is the
+            half-pixel convention; older operators have 0.
+        min_width: minimum width and height of a region in cells: 0, 0.1 or 1. None means no minimum.
+        bin_rounding: bins cover whole cells (RoIPool) instead of samples.
+        sampling_ratio: samples per bin along each axis, at most 1024. If it is 0 or negative, a bin has one sample for
+            each of its cells, rounded up.
         sample_position: sample i of n lies at (i + 0.5) / n ("centre"), i / n ("corner") or (i + 1) / (n + 1)
             ("thirds") of its bin.
-        border: samples are 0 beyond -1 or W ("align"), or beyond -0.5 or W - 0.5 ("mnc").
-        reduction: of the points of a bin: "avg" or "max".
+        border: where samples become 0: beyond -1 or W ("align"), beyond -0.5 or W - 0.5 ("mnc"), or beyond 0 or W - 1
+            ("inner"). With bin_rounding, "inner" leaves out the last row and column of the map, as torchvision's
+            ps_roi_pool does; the others read the whole map.
+        reduction: how the points of a bin are combined: "avg" or "max".
         position_sensitive: output channel c of bin (i, j) reads input channel ``(c P + i) P + j`` alone. The features
             have C P P channels, and the reduction is "avg".
-        canonical_size: with several levels, a box whose sqrt(area) is this many pixels ...
-        canonical_level: ... pools from this level (stride 2 ** level).
+        canonical_size: square root of the area, in pixels, of a box that pools from the canonical level.
+        canonical_level: that level; its stride is 2 ** level.
         half_pixel: a spelling of the offset: true is 0.5, false is 0. It wins over an offset of 0 or
             0.5; with any other offset it is an error.
 
     Raises:
-        TypeError, ValueError: naming the switch, what was found and what was expected.
+        TypeError, ValueError: if a switch has a wrong type or value.
     """
 
     box_rounding: BoxRounding = "none"
@@ -100,7 +104,7 @@ class Switches:
             raise ValueError(f"canonical_size: expected a positive number, found {self.canonical_size!r}")
 
     def packed(self) -> list[float]:
-        """The numbers that the compiled operators take, in their order (csrc/family.h unpacks them)."""
+        """Return the numbers that the compiled operators take. csrc/family.h unpacks them in this order."""
         return [
             float(ROUNDINGS.index(self.box_rounding)),
             float(self.plus_one),
@@ -116,12 +120,12 @@ class Switches:
         ]
 
     def input_channels(self, height: int, width: int) -> int:
-        """How many channels of the features make one of an output of ``height`` x ``width`` bins."""
+        """Return the number of input channels for each output channel, given the size of the output."""
         return height * width if self.position_sensitive else 1
 
     @classmethod
     def unpacked(cls, packed: list[float], reduction: Reduction) -> Switches:
-        """The inverse of :meth:`packed`; the reduction is not among the numbers."""
+        """Invert :meth:`packed`. The reduction is not among the numbers."""
         return cls(
             box_rounding=ROUNDINGS[int(packed[0])],
             plus_one=bool(packed[1]),
@@ -139,7 +143,7 @@ class Switches:
 
 
 class GeometryOverrides(TypedDict, total=False):
-    """The switches of the geometry as keyword arguments, all optional; see :class:`Switches`."""
+    """Keyword arguments for the switches of the geometry; see :class:`Switches`."""
 
     box_rounding: BoxRounding
     plus_one: bool
@@ -153,13 +157,13 @@ class GeometryOverrides(TypedDict, total=False):
 
 
 class ReductionOverrides(GeometryOverrides, total=False):
-    """Those and the reduction: for functions that name the sampling ratio themselves."""
+    """Keyword arguments for all switches except the sampling ratio."""
 
     reduction: Reduction
 
 
 class SwitchOverrides(ReductionOverrides, total=False):
-    """All switches as keyword arguments."""
+    """Keyword arguments for all switches."""
 
     sampling_ratio: int
 
@@ -171,7 +175,7 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _offset_of(half_pixel: object, offset: float) -> float:
-    """The offset that ``half_pixel`` stands for; ValueError where ``offset`` is one that it cannot name."""
+    """Return the offset that ``half_pixel`` stands for. Other offsets than 0 and 0.5 contradict it: a ValueError."""
     if not isinstance(half_pixel, bool):
         raise TypeError(f"half_pixel: expected true or false, found {half_pixel!r}")
     if offset not in (0, 0.5):
@@ -244,20 +248,20 @@ PRESETS: dict[str, Switches] = {
 
 
 def preset(name: str) -> Switches:
-    """The switches of a named operator; ValueError lists the names."""
+    """Return the switches of a named operator. An unknown name is a ValueError that lists the names."""
     if name not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, found {name!r}")
     return PRESETS[name]
 
 
 def override(switches: Switches, overrides: Mapping[str, Any]) -> Switches:
-    """The switches with some changed; TypeError for one that does not exist."""
+    """Return the switches with ``overrides`` applied. An unknown switch is a TypeError."""
     for name in overrides:
         if name not in _OVERRIDABLE:
             raise TypeError(
                 f"unexpected keyword argument {name!r}; the switches are {', '.join(_OVERRIDABLE)}"
             )
-    # Not dataclasses.replace, which torch.compile does not follow.
+    # torch.compile cannot trace dataclasses.replace.
     given: dict[str, Any] = {name: getattr(switches, name) for name in _NAMES}
     given.update(overrides)
     return Switches(**given)

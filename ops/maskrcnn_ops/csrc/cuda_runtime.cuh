@@ -1,5 +1,5 @@
-// What the CUDA sources take from the outside: streams, launches, shared memory. With MASKRCNN_CUDA_ON_CPU a test plays
-// them on the CPU instead (tests/ops/cuda_on_cpu.h).
+// Streams, launches and shared memory for the CUDA sources. With MASKRCNN_CUDA_ON_CPU, a test emulates them on the CPU
+// (tests/ops/cuda_on_cpu.h).
 #pragma once
 
 #include <cstddef>
@@ -15,10 +15,10 @@
 
 #define MASKRCNN_DEVICE CUDA
 
-// Before a short loop over an array of sums, which stays in registers only if every index is known.
+// For short loops over an array of sums: the array stays in registers only if all indices are constants.
 #define MASKRCNN_UNROLL _Pragma("unroll")
 
-// A block's dynamic shared memory as an array.
+// The dynamic shared memory of a block as an array.
 #define MASKRCNN_SHARED(type, name)                                  \
   extern __shared__ __align__(16) unsigned char maskrcnn_shared[];   \
   type* name = reinterpret_cast<type*>(maskrcnn_shared)

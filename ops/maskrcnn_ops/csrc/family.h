@@ -1,4 +1,4 @@
-// Arguments of the RoI operators as the dispatcher hands them over, checked and unpacked (host code only).
+// Checks and unpacks the arguments of the RoI operators (host code only).
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -21,7 +21,7 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Order of the numbers in the operators' `switches` argument; switches.py packs them.
+// Unpacks the `switches` argument of the operators; switches.py packs it in this order.
 inline Switches unpack(const std::vector<double>& packed) {
   STD_TORCH_CHECK(packed.size() == 11, "switches: expected 11 numbers, found ", packed.size(),
                   "; export the program again with this version of maskrcnn_ops");
@@ -40,7 +40,7 @@ inline Switches unpack(const std::vector<double>& packed) {
   return s;
 }
 
-// Calls f with a value of the features' type and one of the sums' (and the geometry's).
+// Calls f with a value of the type of the features and one of the type of the sums and the geometry.
 template <typename F>
 void by_dtype(ScalarType dtype, const F& f) {
   switch (dtype) {
@@ -65,7 +65,7 @@ struct Level {
   int64_t bin_stride;  // 0 unless the map is position-sensitive
 };
 
-// Everything about a call but the tensors' data.
+// Everything about a call except the data of the tensors.
 struct Family {
   Switches switches;
   int levels;
@@ -80,7 +80,7 @@ struct Family {
   bool channels_last;
 };
 
-// Channels-last and not also contiguous: dimensions of size 1 leave both open, and count as contiguous.
+// Whether t is channels-last and not also contiguous. With dimensions of size 1 it may be both.
 inline bool is_channels_last(const Tensor& t) {
   int64_t expected = 1;
   for (const int d : {1, 3, 2, 0}) {
@@ -107,14 +107,14 @@ inline bool same_device(const Tensor& a, const Tensor& b) {
   return a.is_cuda() == b.is_cuda() && a.get_device_index() == b.get_device_index();
 }
 
-// `features`: a map, or the gradient of the output.
+// `features` is a map or the gradient of the output.
 inline void check_boxes(const Tensor& boxes, const Tensor& features) {
   STD_TORCH_CHECK(same_device(boxes, features), "boxes: expected on the device of the features");
   const auto expected = features.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   STD_TORCH_CHECK(boxes.scalar_type() == expected, "boxes: expected float64 with float64 features, else float32");
 }
 
-// `shape` is images, channels, height and width of the finest level, height and width of the next, ...
+// `shape` holds the number of images and channels, then height and width of every level from fine to coarse.
 inline Family family_of(
     const Tensor& boxes, const Tensor& image, const std::vector<int64_t>& shape, int64_t height, int64_t width,
     const std::vector<double>& scales, const std::vector<double>& switches, bool channels_last) {
@@ -142,7 +142,7 @@ inline Family family_of(
   return f;
 }
 
-// Checks that the levels match and brings all of them into the layout of the first (a copy only where it differs).
+// Checks that the levels match and converts them to the layout of the first. Copies only if the layout differs.
 inline bool settle_layout(std::vector<Tensor>& features) {
   STD_TORCH_CHECK(!features.empty(), "features: expected at least one level");
   STD_TORCH_CHECK(features[0].dim() == 4, "features: expected [N, C, H, W]");
@@ -167,7 +167,7 @@ inline std::vector<int64_t> shape_of(const std::vector<Tensor>& features) {
   return shape;
 }
 
-// Winners are int32: cells of the map, or samples of a bin, of which an adaptive one has about two for each cell.
+// Winners are int32: cells of the map, or samples of a bin. An adaptive bin has about two samples for each cell.
 inline void check_winners_fit(const Family& f) {
   STD_TORCH_CHECK(!f.switches.position_sensitive, "position_sensitive takes the mean alone");
   for (int l = 0; l < f.levels; ++l) {

@@ -1,5 +1,5 @@
-// The mean over the points of a bin as one filter along each axis: RoIAlign is separable, so a bin of n x n samples
-// is an outer product of two short lists of cells and weights, built once for a region and shared by all channels.
+// The mean over the points of a bin as one filter along each axis. The mean is separable: a bin of n x n samples is the
+// outer product of two short lists of cells and weights. They are built once for a region and shared by all channels.
 #pragma once
 
 #include <algorithm>
@@ -11,11 +11,11 @@ namespace maskrcnn_ops {
 
 template <typename G>
 struct Filter {
-  std::vector<int64_t> begin;   // [bins + 1], into the others
+  std::vector<int64_t> begin;   // [bins + 1], indices into the other lists
   std::vector<int64_t> cell;
   std::vector<int64_t> offset;  // cell * stride
-  std::vector<G> weight;        // the mean's divisor included
-  int64_t first;                // cells first .. last - 1 hold all that is read
+  std::vector<G> weight;        // includes the divisor of the mean
+  int64_t first;                // cells first .. last - 1 include all cells read
   int64_t last;
 
   void build(const Axis<G>& axis, int64_t bins, int64_t stride, const Switches& s) {
@@ -36,7 +36,7 @@ struct Filter {
     }
   }
 
-  // Leaves only the cells low .. high - 1.
+  // Removes all cells except low .. high - 1.
   void keep(int64_t low, int64_t high) {
     if (low <= first && last <= high) return;
     size_t kept = 0;
@@ -56,7 +56,7 @@ struct Filter {
   int64_t taps(int64_t p) const { return begin[p + 1] - begin[p]; }
 
  private:
-  // Coordinates rise or fall steadily, so a cell already listed for this bin is one of the last two.
+  // Coordinates are monotonic, so a cell that is already listed for this bin is one of the last two.
   void add(int64_t c, G w) {
     const size_t open = static_cast<size_t>(begin.back());
     for (size_t back = 1; back <= 2 && cell.size() >= open + back; ++back) {

@@ -1,12 +1,12 @@
-// Where a region's points lie: the one copy of the arithmetic that the CPU and the CUDA kernels, forward and
-// backward, all call. A region is cut into bins; a bin has points along each axis; a point reads one or two cells.
+// Positions of the points of a region. All CPU and CUDA kernels, forward and backward, use this code. A region is divided
+// into bins, a bin has points along each axis, and a point reads one or two cells of each axis.
 //
-// Along one axis, with s = 1 / stride, a box edge at x pixels and P bins:
+// Along one axis, with s = 1 / stride, a box from x1 to x2 pixels and P bins:
 //   start = [round](x1 s) - offset,  width = max([round](x2 s) - offset - start + [1], min_width),  bin = width / P
-// Points are either n samples per bin, at start + p bin + (i + offset) bin / divisor, or, with bin rounding, the
+// The points of bin p are either n samples, at start + p bin + (i + shift) bin / divisor, or, with bin rounding, the
 // cells floor(start + p bin) .. ceil(start + (p + 1) bin) - 1.
 //
-// Compile without FMA contraction: fusing these products moves samples by up to 3e-5 of a cell.
+// Compile without FMA contraction: fused products move samples by up to 3e-5 cells.
 #pragma once
 
 #include <torch/headeronly/macros/Macros.h>
@@ -21,7 +21,7 @@ enum class Border { align = 0, mnc = 1, inner = 2 };
 enum class Rounding { none = 0, cells = 1, pixels = 2 };
 
 constexpr int kMaxLevels = 8;
-// An adaptive bin never has more samples than this: float32 still tells that many apart.
+// Largest number of samples of an adaptive bin; float32 can still separate so many.
 constexpr double kMaxSamples = 1 << 20;
 
 struct Switches {
@@ -44,16 +44,16 @@ struct Axis {
   G start;
   G bin;
   int64_t size;     // cells of the map
-  int64_t samples;  // per bin, those outside the map included
+  int64_t samples;  // per bin, including those outside the map
 };
 
-// Points of one bin: indices first .. first + count - 1 (cells with bin rounding, else samples inside the map).
+// Points of one bin: first .. first + count - 1. They are cells with bin rounding, else samples inside the map.
 struct Span {
   int64_t first;
   int64_t count;
 };
 
-// The cells one point reads, and their weights.
+// The two cells that a point reads, and their weights.
 template <typename G>
 struct Tap {
   int64_t low;
@@ -67,7 +67,7 @@ C10_HOST_DEVICE inline bool is_finite(G x) {
   return x - x == G(0);
 }
 
-// The part of [0, size] nearest to x; 0 for NaN.
+// Clamps x to [0, size] and truncates it. NaN becomes 0.
 template <typename G>
 C10_HOST_DEVICE inline int64_t clip_to_map(G x, int64_t size) {
   if (!(x > G(0))) return 0;
@@ -85,7 +85,7 @@ C10_HOST_DEVICE inline int64_t samples_per_bin(G bin, int sampling_ratio) {
 template <typename G>
 C10_HOST_DEVICE inline Axis<G> make_axis(G low, G high, G scale, int64_t bins, int64_t size, const Switches& s) {
   G one = s.plus_one ? G(1) : G(0);
-  if (s.rounding == Rounding::pixels) {  // as the released R-FCN
+  if (s.rounding == Rounding::pixels) {  // as in the released R-FCN
     low = ::round(low);
     high = ::round(high) + one;
     one = G(0);
@@ -93,7 +93,7 @@ C10_HOST_DEVICE inline Axis<G> make_axis(G low, G high, G scale, int64_t bins, i
   G start = low * scale;
   G end = high * scale;
   if (s.rounding == Rounding::cells) {
-    start = ::round(start);  // half away from zero, as the released RoIPool
+    start = ::round(start);  // half away from zero, as in the released RoIPool
     end = ::round(end);
   }
   start -= static_cast<G>(s.offset);
@@ -109,7 +109,7 @@ C10_HOST_DEVICE inline Axis<G> make_axis(G low, G high, G scale, int64_t bins, i
   return axis;
 }
 
-// Coordinate of sample i of bin p, in cells (the centre of cell c lies at c).
+// Coordinate of sample i of bin p in cells; the centre of cell c has coordinate c.
 template <typename G>
 C10_HOST_DEVICE inline G sample_at(const Axis<G>& axis, int64_t p, int64_t i, Position position) {
   const G offset = position == Position::centre ? G(0.5) : position == Position::corner ? G(0) : G(1);
@@ -117,7 +117,7 @@ C10_HOST_DEVICE inline G sample_at(const Axis<G>& axis, int64_t p, int64_t i, Po
   return axis.start + static_cast<G>(p) * axis.bin + (static_cast<G>(i) + offset) * axis.bin / divisor;
 }
 
-// False for NaN too.
+// Whether a sample lies inside the map. False for NaN.
 template <typename G>
 C10_HOST_DEVICE inline bool inside(G x, int64_t size, Border border) {
   const G margin = border == Border::align ? G(1) : border == Border::mnc ? G(0.5) : G(0);
@@ -125,7 +125,7 @@ C10_HOST_DEVICE inline bool inside(G x, int64_t size, Border border) {
   return x >= -margin && x <= last && size > 0;
 }
 
-// Cells of bin p. Where the start is whole, the bin is rounded before the start is added, as released.
+// Cells of bin p. If the start is a whole cell, the bin is rounded before the start is added, as in the released RoIPool.
 template <typename G>
 C10_HOST_DEVICE inline Span cells_of_bin(const Axis<G>& axis, int64_t p, const Switches& s) {
   G low = static_cast<G>(p) * axis.bin;
@@ -143,8 +143,8 @@ C10_HOST_DEVICE inline Span cells_of_bin(const Axis<G>& axis, int64_t p, const S
   return {first, last > first ? last - first : 0};
 }
 
-// Samples of bin p inside the map. They follow one another, since coordinates rise (or fall) with the index; an
-// adaptive bin, which may have very many, is searched only around the map, so that the work is bounded by the map.
+// Samples of bin p inside the map. They are consecutive, since coordinates are monotonic in the index. An adaptive bin
+// may have very many samples, so only those near the map are examined: the work is bounded by the map.
 template <typename G>
 C10_HOST_DEVICE inline Span samples_inside(const Axis<G>& axis, int64_t p, const Switches& s) {
   int64_t begin = 0;
@@ -165,20 +165,20 @@ C10_HOST_DEVICE inline Span points_of_bin(const Axis<G>& axis, int64_t p, const 
   return s.bin_rounding ? cells_of_bin(axis, p, s) : samples_inside(axis, p, s);
 }
 
-// Number of points that the mean over a bin divides by.
+// Divisor of the mean over a bin.
 template <typename G>
 C10_HOST_DEVICE inline int64_t divisor_of_bin(const Axis<G>& axis, const Span& span, const Switches& s) {
   const int64_t count = s.bin_rounding ? span.count : axis.samples;
   return count > 0 ? count : 1;
 }
 
-// Whether bin p has samples outside the map; they count as zeros in a maximum.
+// Whether the bin has samples outside the map. They count as zeros in a maximum.
 template <typename G>
 C10_HOST_DEVICE inline bool reaches_outside(const Axis<G>& axis, const Span& span, const Switches& s) {
   return !s.bin_rounding && span.count < axis.samples;
 }
 
-// Linear interpolation at x, which lies inside the map: clamped to the first and the last centre.
+// Linear interpolation at x, clamped to the first and the last cell centre.
 template <typename G>
 C10_HOST_DEVICE inline Tap<G> tap_at(G x, int64_t size) {
   if (!(x > G(0))) x = G(0);
@@ -194,7 +194,7 @@ C10_HOST_DEVICE inline Tap<G> tap_of_point(const Axis<G>& axis, int64_t p, int64
   return tap_at(sample_at(axis, p, i, s.position), axis.size);
 }
 
-// Calls add(cell, weight) for all that bin p reads along its axis; the weights are those of the bin's mean.
+// Calls add(cell, weight) for every cell that bin p reads along its axis. The weights are those of the mean.
 template <typename G, typename Add>
 C10_HOST_DEVICE inline void taps_of_bin(const Axis<G>& axis, int64_t p, const Switches& s, Add&& add) {
   const Span span = points_of_bin(axis, p, s);
@@ -206,8 +206,8 @@ C10_HOST_DEVICE inline void taps_of_bin(const Axis<G>& axis, int64_t p, const Sw
   }
 }
 
-// Index of the level that serves a box of this area: the coarsest whose octave = log2(stride) is at most
-// floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6), else the finest (levels run fine to coarse).
+// Index of the level for a box of this area: the coarsest level whose octave = log2(stride) is at most
+// floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6), or the finest. Levels are ordered fine to coarse.
 C10_HOST_DEVICE inline int choose_level(double area, const double* octaves, int levels, const Switches& s) {
   const double level = ::floor(s.canonical_level + ::log2(::sqrt(area) / s.canonical_size) + 1e-6);
   int chosen = 0;

@@ -1,7 +1,7 @@
-// Inner loops of kernels.h for one instruction set: included after lanes.inl in a namespace of its own. Scalar remainders use the same operations as the
-// vectors, so that a channel's bits do not depend on how channels are shared among threads.
+// The inner loops of kernels.h for one instruction set. Included after lanes.inl, in a namespace of its own. Scalar loops use
+// the same operations as vector loops, so that results do not depend on how channels are divided among threads.
 
-// Lanes<T, G>: `width` values of T as a vector of G. Single<T, G>: one value, for the remainder.
+// Lanes<T, G> handles `width` values of T as a vector of G. Single<T, G> handles one value.
 template <typename T, typename G>
 struct Single {
   static constexpr int64_t width = 1;
@@ -24,7 +24,7 @@ struct Single {
   }
 };
 
-// B vectors of channels at once; the steps are those from one vector to the next.
+// Handles B vectors of channels at once. The steps lead from one vector to the next.
 template <typename L, int B, typename T, typename G>
 inline void gather_block(const T* map, int64_t map_step, const BinTaps<G>& taps, T* out, int64_t out_step) {
   typename L::Vector sum[B];
@@ -115,7 +115,7 @@ void cell_maximum(const T* map, const BinTaps<G>& taps, int32_t number, int32_t 
   for (; c < channels; ++c) cell_maximum_block<Single<T, G>, 1>(map + c, taps, number, row_step, out + c, winner + c);
 }
 
-// The adjoint of cell_maximum: every cell of the bin takes the gradients of the channels that it won.
+// The adjoint of cell_maximum: every cell of the bin gets the gradients of the channels in which it won.
 template <typename L, int B, typename T, typename G>
 inline void cell_scatter_block(G* map, const BinTaps<G>& taps, int32_t number, int32_t row_step, const T* grad, const int32_t* winner) {
   typename L::Vector part[B];
@@ -172,7 +172,7 @@ void point_maximum(const T* map, int64_t points, const int64_t* offset, const G*
     point_maximum_block<Single<T, G>>(map + c, points, offset, weight, outside, out + c, winner + c);
 }
 
-// Every row of bins before the columns are combined, B vectors of it: scratch[p, x] = sum of weight * plane[row + x].
+// Combines rows, B vectors at once: scratch[p, x] = sum of weight * plane[row + x].
 template <typename L, int B, typename T, typename G>
 inline void combine_block(const T* plane, const PlaneTaps<G> taps, G* scratch) {
   for (int64_t p = 0; p < taps.row_bins; ++p) {
@@ -201,8 +201,8 @@ inline void combine_rows(const T* plane, const PlaneTaps<G> taps, G* scratch) {
   }
 }
 
-// Rows p .. p + R - 1 of bins, from their combined rows: R sums at once hide the latency of each. The last vector of a
-// row of bins may write beyond it, into the next row, whose first vector is written after it.
+// Computes rows p .. p + R - 1 of bins from their combined rows. R independent sums hide the latency. The last vector of a
+// row of bins may write into the next row, whose first vector is written later.
 template <int R, typename T, typename G>
 inline void combine_columns(const PlaneTaps<G> taps, int64_t p, const G* scratch, T* out, typename Lanes<G, G>::Vector& check) {
   using S = Lanes<G, G>;
@@ -231,7 +231,7 @@ template <typename T, typename G>
 bool plane_gather(const T* plane, const PlaneTaps<G>& shared, G* scratch, T* out) {
   const PlaneTaps<G> taps = shared;
   using S = Lanes<G, G>;
-  auto check = S::splat(G(0));  // stays 0 unless a value is infinite or NaN
+  auto check = S::splat(G(0));  // becomes NaN if a value is infinite or NaN
   combine_rows<Lanes<T, G>>(plane, taps, scratch);
   int64_t p = 0;
   for (; p + 7 <= taps.row_bins; p += 7) combine_columns<7>(taps, p, scratch, out, check);

@@ -4,13 +4,13 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-// The headers stay outside: their inline functions must not be compiled for more than the baseline.
+// Headers are included before: their inline functions must be compiled for the baseline.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")
 #endif
-// GCC 12 warns of its own header: _mm512_undefined_ps() is undefined on purpose.
+// GCC 12 warns about its own header: _mm512_undefined_ps() is undefined on purpose.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #define MASKRCNN_BYTES 64

@@ -1,4 +1,4 @@
-// The inner loops for any processor, and the choice among all.
+// The inner loops for any processor, and the choice of the instruction set.
 #include "kernels.h"
 
 #include <cstdlib>
@@ -46,7 +46,7 @@ Set find_set() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  // MASKRCNN_OPS_ISA=baseline or avx2 holds back what the RoI kernels could do, for tests; not loops of MASKRCNN_VECTORS.
+  // For tests, MASKRCNN_OPS_ISA=baseline or avx2 limits the RoI kernels. It does not affect MASKRCNN_VECTORS.
   const char* wish = std::getenv("MASKRCNN_OPS_ISA");
   const std::string limit = wish ? wish : "";
   if (limit == "baseline") return Set::baseline;
@@ -63,7 +63,7 @@ Set chosen() {
 
 }  // namespace
 
-// Name of the instruction set that is used; kernels.py asks for it.
+// Name of the instruction set in use, for kernels.py.
 extern "C" __attribute__((visibility("default"))) const char* maskrcnn_ops_instruction_set() {
   return chosen() == Set::avx512 ? "AVX-512" : chosen() == Set::avx2 ? "AVX2" : "baseline";
 }

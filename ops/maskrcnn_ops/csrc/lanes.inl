@@ -1,4 +1,5 @@
-// Vectors of MASKRCNN_BYTES bytes in GCC's vector extension, for kernels.inl. MASKRCNN_FMA: fused multiply-add exists.
+// Vectors of MASKRCNN_BYTES bytes in GCC's vector extension, for kernels.inl. MASKRCNN_FMA says whether the processor has
+// fused multiply-add.
 
 typedef float Floats __attribute__((vector_size(MASKRCNN_BYTES), may_alias));
 typedef double Doubles __attribute__((vector_size(MASKRCNN_BYTES), may_alias));
@@ -23,7 +24,7 @@ inline void write(P* p, V v) {
   __builtin_memcpy(p, &v, sizeof(V));
 }
 
-// What is common to vectors of float sums, whatever the type in memory.
+// Vectors of float sums, for any type in memory.
 struct FloatSums {
   static constexpr int64_t width = MASKRCNN_BYTES / 4;
   using Vector = Floats;

@@ -1,4 +1,4 @@
-// roi_maximum on the CPU: the largest point of every bin, and which one it was.
+// roi_maximum on the CPU: the largest point of every bin and its index.
 #include <torch/csrc/stable/library.h>
 
 #include "plan.h"
@@ -18,7 +18,7 @@ struct Maximiser {
 
   Points<G> y{};
   Points<G> x{};
-  std::vector<T> bins_out{};          // a region's result channels-last, where the output is contiguous
+  std::vector<T> bins_out{};          // result of a region in channels-last order, if the output is contiguous
   std::vector<int32_t> bins_winner{};
   std::vector<int64_t> row{};
   std::vector<int64_t> column{};
@@ -45,7 +45,7 @@ struct Maximiser {
     transpose(bins_winner.data(), chosen);
   }
 
-  // [bins, C] to [C, bins], a cache line of channels at a time.
+  // Transposes [bins, C] to [C, bins], one cache line of channels at a time.
   template <typename V>
   void transpose(const V* from, V* to) const {
     const int64_t bins = f.height * f.width;
@@ -125,7 +125,7 @@ std::tuple<Tensor, Tensor> roi_maximum(std::vector<Tensor> features, Tensor boxe
   const bool channels_last = settle_layout(features);
   const ScalarType dtype = features[0].scalar_type();
   check_boxes(boxes, features[0]);
-  // Maxima run along channels whatever the layout: transposing the maps once costs less than reading them cell by cell.
+  // Maxima need channels-last maps: transposing them once is faster than reading them cell by cell.
   for (Tensor& map : features) map = torch::stable::contiguous(map, MemoryFormat::ChannelsLast);
   const Family f = family_of(boxes, image, shape_of(features), height, width, scales, switches, true);
   check_winners_fit(f);

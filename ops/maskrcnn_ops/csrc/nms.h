@@ -1,4 +1,4 @@
-// What the CPU and the CUDA kernel of suppression share: the arguments' checks, and whether one box suppresses another.
+// Shared by the CPU and the CUDA kernel of non-maximum suppression: argument checks, and the comparison of two boxes.
 #pragma once
 
 #include "family.h"
@@ -10,8 +10,8 @@ struct Corners {
   G x1, y1, x2, y2;
 };
 
-// Intersection over union in the order of operations of torchvision's nms (compile without FMA contraction, so that the
-// decisions are the same); 0 / 0, two empty boxes, is NaN, which is above no threshold.
+// Intersection over union, in the order of operations of torchvision's nms. Compile without FMA contraction, so that the
+// decisions are the same. Two empty boxes give 0 / 0 = NaN, which is above no threshold.
 template <typename G>
 C10_HOST_DEVICE inline G overlap(const Corners<G>& a, const Corners<G>& b) {
   const G left = a.x1 > b.x1 ? a.x1 : b.x1;

@@ -10,7 +10,7 @@
 namespace maskrcnn_ops {
 namespace {
 
-// Boxes of one group in falling order of score, coordinate by coordinate so that the loop over them is vectors.
+// Boxes of one group in decreasing order of score. Coordinates are stored in separate arrays so that loops vectorise.
 template <typename G>
 struct Group {
   std::vector<G> x1, y1, x2, y2;
@@ -28,7 +28,7 @@ struct Group {
     gone.assign(count, 0);
   }
 
-  // `bound` is the threshold in G: an overlap q is above the threshold where q > bound, or with `or_equal` q >= bound.
+  // `bound` is the threshold in G. An overlap q is above the threshold if q > bound, or q >= bound with `or_equal`.
   MASKRCNN_VECTORS void suppress_after(int64_t i, G bound, bool or_equal) {
     const Corners<G> a{x1[i], y1[i], x2[i], y2[i]};
     const auto count = static_cast<int64_t>(gone.size());
@@ -42,7 +42,7 @@ struct Group {
   }
 };
 
-// Boxes of one image, `order` by falling score; keep[k] says of box k whether it stays.
+// Boxes of one image. `order` lists them by decreasing score. keep[k] says whether box k is kept.
 template <typename G>
 void suppress(const G* boxes, const int64_t* order, const int64_t* groups, const bool* valid, int64_t count, double threshold, bool* keep) {
   std::vector<int64_t> member;
@@ -51,7 +51,7 @@ void suppress(const G* boxes, const int64_t* order, const int64_t* groups, const
     if (valid[order[i]]) member.push_back(order[i]);
   }
   std::stable_sort(member.begin(), member.end(), [&](int64_t a, int64_t b) { return groups[a] < groups[b]; });
-  // G(threshold) may be rounded up past the threshold, and then itself is above it.
+  // If G(threshold) is rounded up, an overlap equal to it is above the threshold.
   const G bound = static_cast<G>(threshold);
   const bool or_equal = static_cast<double>(bound) > threshold;
   Group<G> group;

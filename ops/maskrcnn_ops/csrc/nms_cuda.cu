@@ -1,5 +1,6 @@
-// Greedy non-maximum suppression on CUDA, a block for each image: the next boxes in falling order of score settle which
-// of them stay, then all threads test the rest against those. Nothing waits for the host.
+// Greedy non-maximum suppression on CUDA, with one block for each image. Each round decides which of the next boxes, in
+// decreasing order of score, are kept. Then all threads compare the later boxes with them. Nothing synchronises with the
+// host.
 #include <torch/csrc/stable/library.h>
 
 #include "cuda_runtime.cuh"
@@ -9,9 +10,9 @@ namespace maskrcnn_ops {
 namespace {
 
 constexpr int kNmsThreads = 1024;
-constexpr int kRound = 64;  // boxes that are settled at once, a bit each
+constexpr int kRound = 64;  // boxes decided in one round, one bit each
 
-// A bit for each box of a round, as the votes of two warps.
+// One bit for each box of a round; two warps vote on them.
 struct Bits {
   unsigned half[kRound / 32];
 
@@ -24,7 +25,7 @@ struct Round {
   G box[4 * kRound];
   int64_t group[kRound];
   Bits suppresses[kRound];  // later boxes of the same round
-  Bits left;                // what earlier rounds left
+  Bits left;                // not suppressed by earlier rounds
   unsigned long long stay;
 };
 
@@ -43,10 +44,10 @@ __device__ inline void load_round(
   __syncthreads();
 }
 
-// Which boxes of the round stay, left in `round.stay`.
+// Stores in `round.stay` which boxes of the round are kept.
 template <typename G>
 __device__ inline void settle_round(int size, double threshold, Round<G>& round) {
-  for (int pair = threadIdx.x; pair < kRound * kRound; pair += kNmsThreads) {  // as often in every thread
+  for (int pair = threadIdx.x; pair < kRound * kRound; pair += kNmsThreads) {  // the same number of iterations in every thread
     const int i = pair / kRound;
     const int j = pair % kRound;
     const bool hit = i < j && j < size && round.group[i] == round.group[j] &&
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kNmsThreads, 1) suppress_kernel(
   for (int64_t begin = 0; begin < count; begin += kRound) {
     const int size = count - begin < kRound ? static_cast<int>(count - begin) : kRound;
     load_round(boxes, order + begin, groups, keep, size, round);
-    if (round.left.all() == 0) {  // nothing to settle, and nothing goes because of it
+    if (round.left.all() == 0) {  // all boxes of the round are suppressed already
       __syncthreads();
       continue;
     }

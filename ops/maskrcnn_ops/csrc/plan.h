@@ -1,4 +1,4 @@
-// What the CPU operators share: a call's regions in the order that keeps the caches warm, and small tools.
+// Shared by the CPU operators: the regions of a call in a cache-friendly order, and their filters.
 #pragma once
 
 #if defined(__linux__)
@@ -18,7 +18,7 @@ inline MemoryFormat format_of(const Family& f) {
   return f.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
-// Half of the time of a large output goes into its first page faults: ask for huge pages. Refusal costs nothing.
+// Page faults take half of the time of a large output, so request huge pages. A refusal has no cost.
 inline void prefer_huge_pages(void* data, size_t bytes) {
 #if defined(__linux__)
   constexpr uintptr_t kHuge = uintptr_t{1} << 21;
@@ -37,7 +37,7 @@ inline Tensor fresh_map(const Tensor& like, int64_t n, int64_t c, int64_t h, int
   return map;
 }
 
-// All regions of a call; `order` goes image by image, level by level, from the top down.
+// All regions of a call. `order` sorts them by image, level and vertical position; valid regions come first.
 template <typename G>
 struct Plan {
   std::vector<Region<G>> region;
@@ -78,19 +78,19 @@ struct RegionFilters {
   }
 };
 
-// The filters of a region as kernels.h wants them for contiguous planes.
+// The filters of a region for contiguous planes, in the form of kernels.h.
 template <typename G>
 struct PlaneFilters {
   PlaneTaps<G> taps{};
   int64_t start = 0;  // first column of the window
   std::vector<int64_t> row;
-  std::vector<int64_t> line;  // one cell of every cache line of the window
+  std::vector<int64_t> line;  // one cell in every cache line of the window
   std::vector<G> by_column;
   std::vector<int64_t> column_begin;
   std::vector<int64_t> column_end;
   std::vector<G> by_bin;
 
-  // False where no window of whole vectors fits into a row of the map.
+  // Returns false if no window of whole vectors fits into a row of the map.
   bool build(const RegionFilters<G>& filters, int64_t bins_y, int64_t bins_x, int64_t map_width, int64_t lanes) {
     const int64_t used = filters.x.last - filters.x.first;
     if (used <= 0 || filters.y.cell.empty()) return false;
@@ -141,12 +141,12 @@ struct PlaneFilters {
 
 inline Level output_strides(const Family& f) { return strides_of(f.channels, f.height, f.width, 1, f.channels_last); }
 
-// Contiguous planes are worked on by a few channels, whose planes stay in the cache, and a few regions, whose filters
-// are built once for all channels.
+// Contiguous planes are processed in blocks of a few channels, whose planes stay in the cache, and a few regions, whose
+// filters are built once for all channels.
 constexpr int64_t kPlanesAtOnce = 8;
 constexpr int64_t kRegionsAtOnce = 64;
 
-// The filters of `kRegionsAtOnce` regions, for all channels.
+// The filters of `kRegionsAtOnce` regions.
 template <typename G>
 struct Batch {
   struct Item {
@@ -158,7 +158,7 @@ struct Batch {
   std::vector<Item> item;
   int64_t number = -1;
 
-  // Regions number * kRegionsAtOnce and on, in the plan's order; the valid ones come first in it.
+  // Builds batch `which`: regions which * kRegionsAtOnce and following, in the order of the plan.
   void build(const Family& f, const Plan<G>& plan, int64_t which, int64_t lanes) {
     if (which == number) return;
     number = which;

@@ -1,4 +1,4 @@
-// A region on its level, and the cells that each of its bins reads (CPU).
+// A region on its level, and the cells that its bins read (CPU).
 #pragma once
 
 #include <vector>
@@ -9,7 +9,7 @@ namespace maskrcnn_ops {
 
 template <typename G>
 struct Region {
-  bool valid;  // false: the output is 0 and so is every gradient
+  bool valid;  // if false, the output and all gradients are 0
   int64_t image;
   int level;
   Axis<G> y;
@@ -32,7 +32,7 @@ Region<G> region_of(const Family& f, const G* box, int64_t image) {
   return r;
 }
 
-// All points of a region along one axis, bin after bin.
+// All points of a region along one axis, bin by bin.
 template <typename G>
 struct Points {
   std::vector<Span> span;         // [bins]
@@ -57,7 +57,7 @@ struct Points {
   }
 };
 
-// What one point of a bin reads: four cells, as offsets into one channel of the map, and their weights.
+// The four cells that a point reads, as offsets into one channel of the map, and their weights.
 template <typename G>
 struct Reads {
   int64_t offset[4];
@@ -74,8 +74,8 @@ Reads<G> reads_of(const Tap<G>& y, const Tap<G>& x, const Level& level) {
            y.weight_high * x.weight_low, y.weight_high * x.weight_high}};
 }
 
-// The reads of the point that won a maximum. Its number is, with bin rounding, the cell's place y W + x in its map,
-// else the point's place among those of its bin that lie inside the map.
+// The reads of the point that won a maximum. With bin rounding, `winner` is the cell y W + x of the map. Otherwise it is the
+// index among the points of the bin that lie inside the map.
 template <typename G>
 Reads<G> reads_of_winner(const Points<G>& y, const Points<G>& x, int64_t p, int64_t q, int32_t winner, const Level& level, const Switches& s) {
   if (s.bin_rounding) {

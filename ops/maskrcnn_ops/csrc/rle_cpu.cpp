@@ -1,7 +1,7 @@
-// Mask probabilities pasted into the image, straight to COCO's compressed run lengths (CPU).
+// Encodes mask probabilities, pasted into an image, as COCO's compressed run lengths (CPU).
 //
-// Between two rows of the mask a pasted column is linear, so it crosses the threshold at most once: only the pixels of
-// such a stretch are looked at one by one, and no image is made.
+// A pasted column is linear between two rows of the mask, so it crosses the threshold at most once there. Only the
+// pixels of a stretch with a crossing are examined one by one, and no image is made.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -19,7 +19,7 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// A place on one axis of the mask: between cells `low` and `high`, `weight` of the way.
+// A position along one axis of the mask, between cells `low` and `high`. `weight` is that of `high`.
 struct Place {
   int32_t low, high;
   float weight;
@@ -28,7 +28,7 @@ struct Place {
       : low(std::min(static_cast<int32_t>(at), most)), high(std::min(low + 1, most)), weight(at - static_cast<float>(low)) {}
 };
 
-// Where the pixels of one axis of the box lie in the mask, as torch's bilinear resampling has it.
+// Positions in the mask of the box's pixels along one axis, as in torch's bilinear resampling.
 struct PixelAxis {
   int64_t first, last;  // pixels of the image, cut to it
   int64_t before;       // pixels of the box before the first
@@ -48,7 +48,7 @@ struct PixelAxis {
     low.resize(last - first);
     high.resize(last - first);
     weight.resize(last - first);
-    // Narrow numbers, which vectors hold, unless the box begins beyond them.
+    // int32 vectorises; boxes that begin beyond its range need int64.
     if (before < std::numeric_limits<int32_t>::max() - (last - first)) fill<int32_t>();
     else fill<int64_t>();
   }
@@ -64,18 +64,18 @@ struct PixelAxis {
     }
   }
 
-  // Pixel i. Torch takes product and difference in one rounding (`fused`) or in two, depending on its build and the size.
+  // Pixel i. Torch rounds product and difference once (`fused`) or twice, depending on its build and the size.
   Place place(int64_t i, bool fused) const {
     const float pixel = static_cast<float>(i + before) + 0.5f;
     const float at = fused ? static_cast<float>(static_cast<double>(pixel) * step - 0.5) : pixel * step - 0.5f;
     return {std::max(at, 0.0f), most};
   }
 
-  // How far the two roundings lie apart at most, in cells.
+  // Largest difference between the two roundings, in cells.
   float rounding() const { return 2 * std::numeric_limits<float>::epsilon() * static_cast<float>(most + 1); }
 };
 
-// Run lengths down the columns of an image, beginning with zeros.
+// Run lengths of an image in column-major order, beginning with zeros.
 struct Runs {
   std::vector<int64_t> length{};
   int64_t start = 0;
@@ -91,7 +91,7 @@ struct Runs {
   void set(bool v, int64_t position) {
     if (v == value) return;
     value = v;
-    if (position == start && !length.empty()) {  // the run since `start` is empty: the one before it goes on
+    if (position == start && !length.empty()) {  // the current run is empty: continue the one before it
       start -= length.back();
       length.pop_back();
       return;
@@ -103,8 +103,8 @@ struct Runs {
 
 constexpr uint8_t kAbove = 1, kBelow = 2;
 
-// One column of the mask between two, and on which side of the threshold its cells are beyond doubt.
-// All have room for `rows` rounded up to kRows, so that there is no remainder to go through one by one.
+// A column interpolated between two columns of the mask, and on which side of the threshold its cells certainly are.
+// The arrays hold `rows` rounded up to kRows, so that vector loops have no remainder.
 constexpr int64_t kRows = 32;
 
 MASKRCNN_VECTORS void mix(const float* __restrict left, const float* __restrict right, float weight,
@@ -124,30 +124,30 @@ MASKRCNN_VECTORS float largest(const float* __restrict values, int64_t count) {
   return *std::max_element(most, most + kRows);
 }
 
-// A pixel, counted from the first ones within box and image, that another order of operations may put on the other side of
-// the threshold.
+// A pixel that another order of operations may put on the other side of the threshold. Its row and column count from the
+// first visible ones of the box.
 struct Doubt {
   int64_t row, column;
   bool above;
 };
 
 struct Paster {
-  int64_t height, width, rows, columns, padding;  // the cells of zero on every side are among rows and columns
+  int64_t height, width, rows, columns, padding;  // rows and columns include the padding
   float threshold;
   float doubt;
   PixelAxis y{}, x{};
   std::vector<float> turned{};   // the mask, column by column
   std::vector<float> column{};
-  std::vector<uint8_t> side{};   // of the threshold, cell by cell of the column
+  std::vector<uint8_t> side{};   // of the threshold, for each cell of the column
   std::vector<int64_t> stretch{};  // first pixel of each stretch between two rows, and the end
   bool dense = false;
   int64_t room = 0;  // from one column of `turned` to the next
   int64_t pixel_column = 0;
-  float reach = 0;  // of the threshold: values beyond it are beyond doubt
+  float reach = 0;  // values farther than this from the threshold are not doubtful
   std::vector<Doubt> doubts{};
 
-  // False where a whole stretch is so close to the threshold that another order of operations may decide otherwise; single
-  // pixels are left in `doubts`.
+  // Returns false if a whole stretch is so close to the threshold that another order of operations may decide
+  // differently. Single doubtful pixels are stored in `doubts`.
   bool paste(const float* mask, const int64_t* box, Runs& runs) {
     y.build(box[1], box[3], height, rows);
     x.build(box[0], box[2], width, columns);
@@ -159,7 +159,7 @@ struct Paster {
       for (int64_t k = padding; k < rows - padding; ++k) turned[j * room + k] = mask[(k - padding) * inner + j - padding];
     reach = doubt < 0 ? 0 : doubt + 2 * largest(turned.data(), room * columns) * (x.rounding() + y.rounding());
     column.resize(room);
-    side.resize(room + 2 * kRows);  // looked at in whole groups, from any row on
+    side.resize(room + 2 * kRows);  // read in whole groups, from any row on
     if (y.first < y.last) {
       for (size_t i = 0; i < x.low.size(); ++i) {
         pixel_column = static_cast<int64_t>(i);
@@ -182,8 +182,8 @@ struct Paster {
     dense = !y.low.empty() && y.low.back() - y.low.front() == static_cast<int64_t>(stretch.size()) - 2;
   }
 
-  // Bit i is set where stretch `begin + i` of 32 is not wholly on one side of the threshold: where row follows row, only
-  // there it changes.
+  // Sets bit i if stretch `begin + i` of 32 is not entirely on one side of the threshold. Only there does the value of the
+  // mask change.
   uint64_t changes(int64_t begin) const {
     const uint8_t* from = side.data() + y.low.front() + begin;
     uint64_t here = 0, next = 0, bits = 0;
@@ -201,8 +201,8 @@ struct Paster {
 
   bool near(float value) const { return std::abs(value - threshold) < reach; }
 
-  // Whether torch may put pixel j on the other side of the threshold: another order of operations moves it at most by
-  // half of `doubt` from what is exact, and its place may be rounded otherwise.
+  // Whether torch may put pixel j on the other side of the threshold. Another order of operations changes its value by at
+  // most half of `doubt`, and its position may be rounded differently.
   [[gnu::noinline]] bool doubtful(int64_t j) const {
     bool above = false, below = false;
     for (const bool fused_x : {false, true}) {
@@ -221,8 +221,8 @@ struct Paster {
     return mixed(row(v.low), row(v.high), v.weight);
   }
 
-  // Pixels begin .. end - 1 between cells of values a and b: on one side of the threshold, then above where `up`. The first
-  // one there, any of begin .. end, cannot be foreseen, so that it is found without branches.
+  // Pixels begin .. end - 1 between cells of values a and b, which cross the threshold once, upwards if `up`. The first
+  // pixel after the crossing is unpredictable, so it is found without branches.
   void cross_stretch(int64_t begin, int64_t end, float a, float b, bool up, int64_t at, Runs& runs) {
     const float pixels = ((threshold - a) / (b - a) - y.weight[begin]) * y.pixels + 1;
     const auto most = static_cast<float>(end - begin);
@@ -235,7 +235,7 @@ struct Paster {
     runs.set(up, at + other);
   }
 
-  // The same, pixel by pixel from where it was estimated.
+  // The same, pixel by pixel from the estimated position.
   [[gnu::noinline]] int64_t look_closely(int64_t begin, int64_t end, int64_t other, float a, float b, bool up) {
     while (other < end && (value_at(other, a, b) > threshold) != up) ++other;
     while (other > begin && (value_at(other - 1, a, b) > threshold) == up) --other;
@@ -246,7 +246,7 @@ struct Paster {
     return other;
   }
 
-  // Pixels begin .. end - 1 between cells of values a and b, which may lie in doubt.
+  // Pixels begin .. end - 1 between cells of values a and b, which may be doubtful.
   bool paste_stretch(int64_t begin, int64_t end, float a, float b, int64_t at, Runs& runs) {
     const float start = value_at(begin, a, b), stop = value_at(end - 1, a, b);
     const bool above = start > threshold;
@@ -258,13 +258,13 @@ struct Paster {
     return !(near(start) && doubtful(begin)) && !(near(stop) && doubtful(end - 1));
   }
 
-  // One column, whose first pixel in the box is number `at` of the image.
+  // One column. The number of its first pixel in the image is `at`.
   bool paste_column(int64_t at, Runs& runs) {
     const auto count = static_cast<int64_t>(stretch.size()) - 1;
     for (int64_t begin = 0; begin < count; begin += 32) {
       const int64_t here = std::min<int64_t>(count - begin, 32);
       uint64_t looked_at = (uint64_t{1} << here) - 1;
-      // The first one tells the side at the top, the last one may have no next row.
+      // The first one gives the side at the top; the last one may have no next row.
       if (dense) looked_at &= changes(begin) | (begin == 0) | static_cast<uint64_t>(begin + here == count) << (here - 1);
       for (; looked_at; looked_at &= looked_at - 1)
         if (!paste_one(begin + __builtin_ctzll(looked_at), at, runs)) return false;
@@ -290,8 +290,9 @@ struct Paster {
   }
 };
 
-// COCO's compressed counts: from the fourth on the difference to the run two before, in groups of five bits, lowest
-// first, the sign in bit 4 of the last group, bit 5 set where more follow, plus 48.
+// COCO's compressed counts. From the fourth run on, the difference to the run two before is stored. A number is cut into
+// groups of five bits, lowest first. Bit 5 says that more groups follow, bit 4 of the last group is the sign, and 48 is
+// added to each group.
 void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& room, std::vector<uint8_t>& text) {
   constexpr size_t kMost = 13;  // groups of five bits in an int64
   room.resize(std::max(room.size(), runs.size() * kMost));
@@ -309,12 +310,13 @@ void compress(const std::vector<int64_t>& runs, std::vector<uint8_t>& room, std:
   text.assign(room.data(), to);
 }
 
-// masks [D, rows, columns] float32, `padding` cells of zero around them, boxes [D, 4] int64 of them with their padding in
-// whole pixels, the last ones included. Returns
-// - the texts end to end [B] uint8, one of no length for a mask with a whole stretch in doubt,
-// - where each ends [D] int64,
-// - single pixels in doubt [Q, 4] int64: mask, row and column from the first ones within box and image, 1 where taken as above.
-// In doubt: torch may decide otherwise; two orders of operations lie at most `doubt` apart. Where that is negative nothing is.
+// Takes masks [D, rows, columns] float32, the number `padding` of zero cells around them, and their boxes with padding
+// [D, 4] int64 in whole pixels, the last ones included. Returns
+// - the concatenated texts [B] uint8; the text of a mask with a doubtful stretch is empty,
+// - the end of each text [D] int64,
+// - single doubtful pixels [Q, 4] int64: mask, row and column from the first visible ones, 1 if taken as above.
+// A pixel is doubtful if torch may decide differently. Two orders of operations differ by at most `doubt`. With a negative
+// `doubt`, no pixel is doubtful.
 std::tuple<Tensor, Tensor, Tensor> masks_to_rle(Tensor masks, Tensor boxes, int64_t height, int64_t width, int64_t padding,
                                                 double threshold, double doubt) {
   STD_TORCH_CHECK(masks.dim() == 3 && masks.scalar_type() == ScalarType::Float && masks.is_contiguous(),

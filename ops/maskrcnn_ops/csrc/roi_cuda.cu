@@ -1,4 +1,4 @@
-// The RoI operators on CUDA: all levels in one launch, and nothing waits for the host.
+// The RoI operators on CUDA. One launch serves all levels, and nothing synchronises with the host.
 #include <torch/csrc/stable/library.h>
 
 #include "cuda_runtime.cuh"
@@ -7,7 +7,7 @@
 namespace maskrcnn_ops {
 namespace {
 
-// What a block asks for at most; every device grants it without being asked specially.
+// Shared memory of a block. Every device allows this much without opting in.
 constexpr int64_t kSharedBytes = 40 * 1024;
 constexpr int kMostBins = 256;  // height + width of the output
 constexpr int64_t kMostBlocks = 65535;
@@ -17,7 +17,7 @@ struct Lanes {
   static constexpr int kCount = V;
 };
 
-// Vectors of 16 bytes where the layout and the addresses allow, else single channels.
+// Uses vectors of 16 bytes if the layout and the addresses allow it, else single channels.
 template <typename T, typename F>
 void by_vector(bool possible, const F& f) {
   if (possible) f(Lanes<16 / sizeof(T)>{});
@@ -40,7 +40,7 @@ bool takes_vectors(const Family& f, const std::vector<Tensor>& maps, const Tenso
   return true;
 }
 
-// A block for each region, more where that leaves most of a device idle: one for some 16 values of each thread.
+// One block for each region, or more if each thread would compute over 16 values.
 dim3 blocks_for(const Family& f, int vector) {
   STD_TORCH_CHECK(f.channels * f.height * f.width < 2147483648LL - 65536 * kThreads,
                   "output of ", f.channels, " x ", f.height, " x ", f.width, " values per region: too many for CUDA");
@@ -119,7 +119,7 @@ std::tuple<Tensor, Tensor> roi_maximum(
   return {out, winner};
 }
 
-// Adds with atomics into sums of G, all levels in one launch.
+// Adds with atomics into sums of type G.
 template <typename T, typename G>
 void scatter(const Family& f, const Tensor& grad, const Tensor& boxes, const Tensor& image, const int32_t* winner,
              std::vector<Tensor>& maps) {
@@ -172,7 +172,7 @@ std::vector<Tensor> roi_spread(
   check_boxes(boxes, grad);
   const DeviceGuard guard(boxes.get_device_index());
   const ScalarType dtype = grad.scalar_type();
-  // Gathering works along channels whatever the layout: transposing twice costs less than reading cell by cell.
+  // Gathering needs channels-last maps: transposing twice is faster than reading cell by cell.
   const bool along_channels = channels_last || !atomic;
   const Family f = family_of(boxes, image, shape, grad.size(2), grad.size(3), scales, switches, along_channels);
   check_size(f);
@@ -206,7 +206,7 @@ STABLE_TORCH_LIBRARY_IMPL(maskrcnn_ops, MASKRCNN_DEVICE, m) {
 #ifdef __CUDA_ARCH_LIST__
 #define MASKRCNN_TEXT(...) #__VA_ARGS__
 #define MASKRCNN_VALUE(...) MASKRCNN_TEXT(__VA_ARGS__)
-// kernels.py finds this text in the file, before it loads the library.
+// kernels.py searches the file for this text before it loads the library.
 extern "C" __attribute__((visibility("default"))) const char* maskrcnn_ops_architectures() {
   return "maskrcnn_ops for CUDA architectures " MASKRCNN_VALUE(__CUDA_ARCH_LIST__);
 }

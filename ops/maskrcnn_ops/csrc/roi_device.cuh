@@ -1,19 +1,19 @@
-// A region and its points as one CUDA thread sees them: the arithmetic of geometry.h, nothing stored.
+// A region and its points for one CUDA thread. Uses the arithmetic of geometry.h.
 #pragma once
 
 #include "cuda_runtime.cuh"
 
 namespace maskrcnn_ops {
 
-// Data of the levels' maps; a kernel gets all of them in one launch. As a __grid_constant__, since chosen by level from a
-// local copy the addresses are not known to be global memory's: atomics become loops of compare-and-swap.
+// Data of the maps of all levels. Pass it as a __grid_constant__: the compiler does not know that addresses in a local copy
+// are in global memory, and compiles atomics to compare-and-swap loops.
 struct Maps {
   void* data[kMaxLevels];
 };
 
 template <typename G>
 struct Region {
-  bool valid;  // false: the output is 0 and so is every gradient
+  bool valid;  // if false, the output and all gradients are 0
   int64_t image;
   int level;
   Axis<G> y;
@@ -47,18 +47,18 @@ __device__ inline G value_at(const T* map, const Level& level, const Tap<G>& y, 
          y.weight_high * (x.weight_low * static_cast<G>(high[left]) + x.weight_high * static_cast<G>(high[right]));
 }
 
-// Weight that a tap gives to one cell of its axis.
+// Weight of one cell of the axis in a tap.
 template <typename G>
 __device__ inline G weight_of(const Tap<G>& tap, int64_t cell) {
   return (tap.low == cell ? tap.weight_low : G(0)) + (tap.high == cell && tap.high != tap.low ? tap.weight_high : G(0));
 }
 
-// Taps of the winning point of a maximum (see winner_of in region.h).
+// Taps of the winning point of a maximum; see reads_of_winner in region.h.
 template <typename G>
 __device__ inline void taps_of_winner(
     const Region<G>& r, int64_t p, int64_t q, int32_t winner, const Level& level, const Switches& s, Tap<G>* y, Tap<G>* x) {
   if (s.bin_rounding) {
-    const int width = static_cast<int>(level.width);  // 64-bit divisions take several times as long
+    const int width = static_cast<int>(level.width);  // 64-bit divisions are several times slower
     *y = {winner / width, winner / width, G(1), G(0)};
     *x = {winner % width, winner % width, G(1), G(0)};
     return;
@@ -70,11 +70,11 @@ __device__ inline void taps_of_winner(
   *x = tap_of_point(r.x, q, columns.first + winner % width, s);
 }
 
-// What one bin reads along one axis, each cell once: in shared memory, for all channels of a region.
+// The cells that a bin reads along one axis, each listed once. Kept in shared memory for all channels of a region.
 template <typename G>
 struct TapList {
   static constexpr int kRoom = 12;
-  int count;  // negative: the bin reads more cells than there is room for
+  int count;  // negative if the bin reads more than kRoom cells
   int cell[kRoom];
   G weight[kRoom];
 
@@ -84,7 +84,7 @@ struct TapList {
   }
 
  private:
-  // Coordinates rise or fall steadily, so a cell already listed is one of the last two.
+  // Coordinates are monotonic, so a cell that is already listed is one of the last two.
   __device__ void add(int c, G w) {
     if (count < 0) return;
     for (int back = 1; back <= 2 && back <= count; ++back) {
@@ -102,13 +102,13 @@ struct TapList {
   }
 };
 
-// Cells first .. last of one axis hold all that a region reads of it.
+// Cells first .. last include all that a region reads along one axis.
 struct Reach {
   int first;
   int last;
 };
 
-// Points lie within a cell of [start, start + bins * bin]; those beyond the map are clamped to its outermost cells.
+// Points lie within one cell of [start, start + bins * bin]. Points beyond the map are clamped to its outermost cells.
 template <typename G>
 __device__ inline Reach reach_of(const Axis<G>& axis, int64_t bins) {
   const G end = axis.start + static_cast<G>(bins) * axis.bin;

@@ -1,12 +1,12 @@
-// The adjoint without atomics: every cell of a gradient map is summed by one thread over the regions that reach it, in
-// their order, and written once; the sums are bitwise repeatable. Maps, gradients and winners are channels-last.
+// The adjoint without atomics. One thread sums each cell of a gradient map over the regions that reach it, in their order,
+// and writes it once. The sums are bitwise repeatable. Maps, gradients and winners are channels-last.
 #pragma once
 
 #include "roi_kernels.cuh"
 
 namespace maskrcnn_ops {
 
-// A region, and the window of cells that it reads.
+// A region and the window of cells that it reads.
 template <typename G>
 struct Footprint {
   Region<G> region;
@@ -14,11 +14,11 @@ struct Footprint {
   Reach columns;
 };
 
-// The images and levels of kThreads neighbouring regions, so that tiles of others need not look at each of them.
+// The images and levels of kThreads consecutive regions. Tiles of other images or levels skip them.
 struct Round {
   int first_image;
   int last_image;
-  unsigned levels;  // a bit each
+  unsigned levels;  // one bit each
 
   __host__ __device__ bool holds(int64_t image, int level) const {
     return first_image <= image && image <= last_image && (levels >> level & 1);
@@ -27,7 +27,7 @@ struct Round {
 
 inline int64_t rounds_of(int64_t regions) { return (regions + kThreads - 1) / kThreads; }
 
-// A block for each round.
+// One block for each round.
 template <typename G>
 __global__ void footprint_kernel(Family f, const G* boxes, const int64_t* image, Footprint<G>* footprints, Round* rounds) {
   __shared__ Round round;
@@ -47,7 +47,7 @@ __global__ void footprint_kernel(Family f, const G* boxes, const int64_t* image,
   if (threadIdx.x == 0) rounds[blockIdx.x] = round;
 }
 
-// kTile x kTile cells of one image's map at one level; those of all levels are counted through.
+// kTile x kTile cells of the map of one image at one level. Tiles are numbered over all levels.
 struct Tile {
   int level;
   int64_t image;
@@ -77,7 +77,7 @@ __device__ inline bool reaches(const Footprint<G>& p, const Tile& tile) {
          p.columns.last >= tile.left;
 }
 
-// The regions among `base` .. base + kThreads - 1 that reach the tile, in their order; returns how many, to all threads.
+// Lists the regions among base .. base + kThreads - 1 that reach the tile, in order. Returns their number to all threads.
 template <typename G>
 __device__ inline int list_regions(const Family& f, const Footprint<G>* footprints, const Tile& tile, int64_t base, int* list) {
   constexpr int kWarps = kThreads / 32;
@@ -100,8 +100,8 @@ __device__ inline int list_regions(const Family& f, const Footprint<G>* footprin
   return total;
 }
 
-// What the bins of some regions give to the cells of a tile, [regions][bins of y, bins of x][kTile], and which bins
-// give anything to it: first and last + 1 of each axis.
+// Weights of the bins of some regions in the cells of a tile, [regions][bins of y, bins of x][kTile], and the range of bins
+// with any weight: first and last + 1 of each axis.
 template <typename G>
 struct Shares {
   G* weight;
@@ -143,7 +143,7 @@ struct Shares {
   }
 };
 
-// One region's gradient of bin (p, q), by the bins' mean, to a row of the tile.
+// Adds the gradient of bin (p, q) of a region to a row of the tile; the operator is a mean.
 template <typename T, typename G, int V>
 __device__ inline void add_mean(const T* grad, G by_row, const G* by_column, G (&sums)[kTile][V]) {
   const Vector<T, V> parts = load<T, V>(grad);
@@ -156,7 +156,7 @@ __device__ inline void add_mean(const T* grad, G by_row, const G* by_column, G (
   }
 }
 
-// The same by the cells that won the bins' maxima: `number` is that of the row's first cell in the tile.
+// The same for maxima of cells. `number` is that of the first cell of the row in the tile.
 template <typename T, typename G, int V>
 __device__ inline void add_cells(int number, int cells, const T* grad, const int32_t* winner, G (&sums)[kTile][V]) {
   const Vector<T, V> parts = load<T, V>(grad);
@@ -171,7 +171,7 @@ __device__ inline void add_cells(int number, int cells, const T* grad, const int
   }
 }
 
-// The same by the samples that won.
+// The same for maxima of samples.
 template <typename T, typename G, int V>
 __device__ inline void add_samples(
     const Region<G>& r, int p, int q, const Switches& s, const Tile& tile, int y, const T* grad, const int32_t* winner,
@@ -196,14 +196,14 @@ __device__ inline void add_samples(
   }
 }
 
-// The bins, and the channel of the output, that give to channels c .. c + V - 1 of the maps: all bins, or the one that a
-// position-sensitive channel belongs to (V is 1 then).
-struct Givers {
+// The output channel and the bins that read channels c .. c + V - 1 of the maps. A position-sensitive channel is read by
+// one bin only, and V is 1.
+struct Readers {
   int64_t channel;
-  int first_p, last_p, first_q, last_q;  // the last ones excluded
+  int first_p, last_p, first_q, last_q;  // the last ones are excluded
 };
 
-__device__ inline Givers givers_of(const Family& f, int64_t c) {
+__device__ inline Readers readers_of(const Family& f, int64_t c) {
   if (f.inputs == f.channels) return {c, 0, static_cast<int>(f.height), 0, static_cast<int>(f.width)};
   const int64_t bins = f.height * f.width;
   const int p = static_cast<int>(c % bins / f.width);
@@ -211,8 +211,8 @@ __device__ inline Givers givers_of(const Family& f, int64_t c) {
   return {c / bins, p, p + 1, q, q + 1};
 }
 
-// Blocks [tiles of all levels, parts of the channels]; threads [kTile rows, kLanes vectors of channels]. `winner` is
-// read by the kernel for maxima alone. Two blocks of an SM hide each other's waits, hence the bound on registers.
+// Grid: [tiles of all levels, parts of the channels]; threads: [kTile rows, kLanes vectors of channels]. Only the kernel for
+// maxima reads `winner`. The bound on registers lets two blocks of an SM hide each other's latency.
 template <typename T, typename G, int V, bool kMaximum>
 __global__ void __launch_bounds__(kThreads, 2) gather_kernel(
     const __grid_constant__ Family f, const Footprint<G>* footprints, const Round* rounds, int at_once, const T* grad,
@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, 2) gather_kernel(
   const int y = tile.top + static_cast<int>(threadIdx.x) / kLanes;
   const int64_t c = (static_cast<int64_t>(blockIdx.y) * kLanes + threadIdx.x % kLanes) * V;
   const bool mine = y < level.height && c < f.inputs;
-  const Givers own = givers_of(f, c);
+  const Readers own = readers_of(f, c);
   const int width = static_cast<int>(level.width);
   const int number = y * width + tile.left;
   const int cells = width - tile.left < kTile ? width - tile.left : kTile;

@@ -1,6 +1,6 @@
-// The RoI operators' CUDA kernels. A block serves one region (forward, atomic backward) or one tile of a gradient map
-// (gathering backward), keeps the region's taps in shared memory, and its threads run along channels, 16 bytes each
-// where the layout is channels-last. The kernels use no more of CUDA than tests/ops/cuda_on_cpu.h can play.
+// CUDA kernels of the RoI operators. A block handles one region (forward and atomic backward) or one tile of a gradient map
+// (gathering backward). It keeps the taps of the region in shared memory. Its threads run along channels, with 16 bytes
+// each if the layout is channels-last. The kernels use only those parts of CUDA that tests/ops/cuda_on_cpu.h emulates.
 #pragma once
 
 #include <limits>
@@ -11,9 +11,9 @@ namespace maskrcnn_ops {
 
 constexpr int kThreads = 256;
 constexpr int kTile = 8;    // cells, along each axis of a gradient map
-constexpr int kLanes = 32;  // vectors of channels that a tile's block sums at once
+constexpr int kLanes = 32;  // vectors of channels that the block of a tile sums at once
 
-// V neighbouring channels, read and written as one, 16 bytes at a time.
+// V neighbouring channels, read and written 16 bytes at a time.
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Vector {
   T at[V];
@@ -29,7 +29,7 @@ __device__ inline Vector<T, V> load(const T* from) {
   return *reinterpret_cast<const Vector<T, V>*>(from);
 }
 
-// Plain stores of 16 bytes are at times compiled to four of 4; this one is not.
+// Plain stores of 16 bytes are sometimes compiled to four stores of 4 bytes; this one is not.
 template <typename T, int V>
 __device__ inline void store(T* to, const Vector<T, V>& values) {
   constexpr int kQuads = sizeof(values) / sizeof(uint4);
@@ -57,8 +57,8 @@ __device__ inline void add_weighted(const T* from, G weight, G (&sums)[V]) {
   for (int v = 0; v < V; ++v) sums[v] = ::fma(weight, static_cast<G>(values.at[v]), sums[v]);
 }
 
-// A region's value that a thread computes: V channels from c on, of bin (p, q); `at` is its place in the output.
-// Threads run along the dimension that is fastest in memory.
+// The values that a thread computes: V channels from c on, of bin (p, q). `at` is their index in the output. Threads run
+// along the dimension that is fastest in memory.
 struct Item {
   int c, p, q;
   int64_t at;
@@ -88,7 +88,7 @@ __device__ inline T* map_of(const Family& f, const Maps& maps, const Region<G>& 
          (item.p * f.width + item.q) * level.bin_stride;
 }
 
-// The taps of a region's bins, rows first, then columns; false where one has no room, to all threads.
+// Builds the taps of the bins of a region, rows first. Returns false, to all threads, if a bin reads too many cells.
 template <typename G>
 __device__ inline bool build_taps(const Family& f, const Region<G>& r, TapList<G>* taps) {
   bool fits = true;
@@ -100,7 +100,7 @@ __device__ inline bool build_taps(const Family& f, const Region<G>& r, TapList<G
   return __syncthreads_and(fits);
 }
 
-// The mean over a bin's points, read one by one.
+// The mean over the points of a bin, read one by one.
 template <typename T, typename G, int V>
 __device__ inline void mean_of_points(
     const Family& f, const Region<G>& r, const Item& item, const T* map, G (&sums)[V]) {
@@ -122,7 +122,7 @@ __device__ inline void mean_of_taps(
   }
 }
 
-// Blocks [regions, parts of its values].
+// Grid: [regions, parts of their values].
 template <typename T, typename G, int V>
 __global__ void mean_kernel(const __grid_constant__ Family f, const __grid_constant__ Maps maps, const G* boxes, const int64_t* image, T* out) {
   MASKRCNN_SHARED(TapList<G>, taps);
@@ -160,7 +160,7 @@ __global__ void winners_kernel(
   }
 }
 
-// The points of a bin from which a maximum is taken, and whether zeros from outside of the map are among them.
+// The points of a bin whose maximum is taken, and whether zeros from outside the map are among them.
 struct Candidates {
   Span rows;
   Span columns;
@@ -180,7 +180,7 @@ struct Best {
   G value;
   int32_t winner;
 
-  // NaN wins; with zeros from outside, only what is larger does.
+  // NaN wins. With zeros from outside, other values must be larger than 0.
   __device__ void offer(G other, int32_t number, bool outside) {
     if (!(other > value || other != other || (winner < 0 && !outside))) return;
     value = other;
@@ -212,7 +212,7 @@ __device__ inline void best_sample(
   }
 }
 
-// V > 1 needs bin rounding: the points are cells.
+// V > 1 requires bin rounding: the points are cells.
 template <typename T, typename G, int V>
 __global__ void maximum_kernel(
     const __grid_constant__ Family f, const __grid_constant__ Maps maps, const G* boxes, const int64_t* image, T* out, int32_t* winner) {
@@ -261,7 +261,7 @@ __device__ inline void scatter_winner(
   }
 }
 
-// The adjoint with atomics: sums in no fixed order. `maps` hold sums, G, all zero before.
+// The adjoint with atomics; the order of the sums is not fixed. `maps` hold sums of type G and are zero before.
 template <typename T, typename G>
 __global__ void scatter_kernel(
     const __grid_constant__ Family f, const __grid_constant__ Maps maps, const T* grad, const G* boxes, const int64_t* image, const int32_t* winner) {

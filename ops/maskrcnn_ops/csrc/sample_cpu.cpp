@@ -1,4 +1,4 @@
-// roi_sample on the CPU: the mean over the points of every bin, or the value at frozen winners.
+// roi_sample on the CPU: the mean over the points of every bin, or the value at given winners.
 #include <torch/csrc/stable/library.h>
 
 #include "plan.h"
@@ -11,7 +11,7 @@ struct Sampler {
   const Family& f;
   const std::vector<Tensor>& features;
   const Plan<G>& plan;
-  const int32_t* winner;  // null: the mean
+  const int32_t* winner;  // null for the mean
   T* out;
   Level output = output_strides(f);
   const Kernels<T, G>& loops = kernels<T, G>();
@@ -42,7 +42,7 @@ struct Sampler {
       for (int64_t q = 0; q < f.width; ++q) sample_bin(region, filters, p, q, map, to, f.channels);
   }
 
-  // A batch of regions on contiguous planes first .. last - 1.
+  // Samples a batch of regions on contiguous planes first .. last - 1.
   void sample_batch(int64_t which, int64_t first, int64_t last) {
     batch.build(f, plan, which, loops.width);
     for (const auto& item : batch.item) {
@@ -51,14 +51,14 @@ struct Sampler {
     }
   }
 
-  // `channels` channels of one bin, from those at which `map` and `to` begin.
+  // Samples `channels` channels of one bin. `map` and `to` point at the first of them.
   void sample_bin(const Region<G>& region, const RegionFilters<G>& from, int64_t p, int64_t q, const T* map, T* to, int64_t channels) {
     const Level& level = f.level[region.level];
     loops.gather(map + (p * f.width + q) * level.bin_stride, level.channel_stride, from.taps(p, q),
                  to + p * output.row_stride + q * output.column_stride, output.channel_stride, channels);
   }
 
-  // Asks for a region's window of the plane that comes next: its short rows are too far apart to be foreseen.
+  // Prefetches the window of a region in the next plane. Its short rows are too far apart for the hardware prefetcher.
   static void fetch(const typename Batch<G>::Item& item, const T* plane) {
     for (const int64_t line : item.planes.line) __builtin_prefetch(plane + line);
   }

@@ -1,5 +1,5 @@
-// roi_spread on the CPU: the adjoint of roi_sample. Every thread owns channels, or rows of channels-last maps, so no two
-// add to one cell, and each cell's sum is taken in the same order, with the same operations, at any number of threads.
+// roi_spread on the CPU: the adjoint of roi_sample. Every thread owns channels, or rows of channels-last maps, so that no
+// two threads add to the same cell. The sum of a cell has the same order and operations with any number of threads.
 #include <torch/csrc/stable/library.h>
 
 #include "plan.h"
@@ -7,12 +7,12 @@
 namespace maskrcnn_ops {
 namespace {
 
-// Winners lie anywhere in a region: few enough planes that its cells stay in the cache.
+// Winners are scattered over a region, so few planes are processed at once to keep its cells in the cache.
 constexpr int64_t kWinnerPlanesAtOnce = 32;
 constexpr int64_t kFewCells = 4;
 constexpr int64_t kLine = 64;  // bytes
 
-// The rows of all maps, image by image and level by level, and how much is added to them.
+// The rows of all maps, by image and level, and the number of additions to them.
 template <typename G>
 struct Rows {
   std::vector<int64_t> base;     // [levels], of the first image
@@ -36,7 +36,7 @@ struct Rows {
 
   int64_t first_of(const Region<G>& region) const { return region.image * of_image + base[region.level]; }
 
-  // The row before which lies part / parts of the work.
+  // The row before which part / parts of the work lies.
   int64_t cut(int64_t part, int64_t parts) const {
     if (part == parts) return static_cast<int64_t>(before.size()) - 1;
     return std::lower_bound(before.begin(), before.end(), before.back() * part / parts) - before.begin();
@@ -48,11 +48,11 @@ struct Spreader {
   const Family& f;
   const T* grad;
   const Plan<G>& plan;
-  const int32_t* winner;  // null: the mean
+  const int32_t* winner;  // null for the mean
   std::vector<Tensor>& maps;
   Level output = output_strides(f);
   const Kernels<T, G>& loops = kernels<T, G>();
-  int64_t ahead = 0;  // from this region's gradient to the next one's, in elements
+  int64_t ahead = 0;  // distance from the gradient of this region to that of the next, in elements
 
   RegionFilters<G> filters{};
   Batch<G> batch{};
@@ -72,7 +72,7 @@ struct Spreader {
     spread_channels(region, from, first, last);
   }
 
-  // Region r, but only what it adds to rows low .. high - 1 of its map.
+  // Spreads region r, restricted to rows low .. high - 1 of its map.
   void spread_rows(int64_t r, int64_t low, int64_t high) {
     const Region<G>& region = plan.region[r];
     if (!region.valid || high <= 0 || low >= f.level[region.level].height) return;
@@ -81,7 +81,7 @@ struct Spreader {
     spread_channels(region, grad + r * output.image_stride, 0, f.channels);
   }
 
-  // A batch of regions on contiguous planes first .. last - 1, a few planes at a time.
+  // Spreads a batch of regions on contiguous planes first .. last - 1, a few planes at a time.
   void spread_batch(int64_t which, int64_t first, int64_t last) {
     batch.build(f, plan, which, loops.width);
     for (int64_t c = first; c < last; c += kPlanesAtOnce)
@@ -89,7 +89,7 @@ struct Spreader {
         if (plan.region[item.r].valid) spread_planes(item, c, std::min(c + kPlanesAtOnce, last));
   }
 
-  // `channels` channels of one bin, from those at which `map` and `from` begin.
+  // Spreads `channels` channels of one bin. `map` and `from` point at the first of them.
   void spread_bin(const Region<G>& region, const RegionFilters<G>& to, int64_t p, int64_t q, G* map, const T* from, int64_t channels) {
     const Level& level = f.level[region.level];
     loops.scatter(map + (p * f.width + q) * level.bin_stride, level.channel_stride, to.taps(p, q),
@@ -130,7 +130,7 @@ struct Spreader {
     }
   }
 
-  // In the order of memory: bins outside and channels inside, or the other way round.
+  // Loops in memory order: bins outside and channels inside, or vice versa.
   void spread_cells(const Region<G>& region, int64_t r, int64_t first, int64_t last) {
     const Level& level = f.level[region.level];
     const int64_t bins = f.height * f.width;
@@ -155,8 +155,8 @@ struct Spreader {
     }
   }
 
-  // Two planes in turn: neighbouring bins often share a cell, and each addition to it waits for the one before. The next
-  // region's planes lie a jump away, which the processor does not foresee.
+  // Alternates between two planes: neighbouring bins often share a cell, and each addition to it depends on the one before.
+  // Prefetches the next region, which the hardware prefetcher does not predict.
   void add_two_planes(G* plane, int64_t stride, int64_t at, int64_t bins) {
     const int32_t* cell = winner + at;
     const T* from = grad + at;
@@ -175,7 +175,7 @@ struct Spreader {
       if (cell[i] >= 0) to[cell[i] * cell_stride] += static_cast<G>(from[i]);
   }
 
-  // Adding to each of a few cells, a vector of channels at a time, costs less than finding each channel's own.
+  // For few cells, adding vectors of channels to all of them is faster than adding each channel to its winner.
   void add_few_cells(G* to, const Level& level, const Span& rows, const Span& columns, int64_t at, int64_t count) {
     int64_t row[kFewCells], column[kFewCells];
     for (int64_t i = 0; i < rows.count; ++i) row[i] = (rows.first + i) * level.row_stride;

@@ -1,4 +1,4 @@
-// Functions marked MASKRCNN_VECTORS are compiled for several instruction sets, and one is chosen when the library loads.
+// Functions marked MASKRCNN_VECTORS are compiled for several instruction sets, and the best one is chosen when the library loads.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
