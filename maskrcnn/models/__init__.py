@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maskrcnn.models.anchors import Anchors
-    from maskrcnn.models.backbones.resnet import Res5Trunk, ResNet
+    from maskrcnn.models.backbones.resnet import ResNet
     from maskrcnn.models.backbones.torchvision import TorchvisionBackbone
     from maskrcnn.models.builders import faster_rcnn, mask_rcnn
     from maskrcnn.models.detector import MaskRCNN, Sampler
-    from maskrcnn.models.heads.box import BoxHead, TwoFCTrunk
+    from maskrcnn.models.heads.box import BoxHead
     from maskrcnn.models.heads.keypoint import KeypointHead
-    from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead, MLPPredictor
-    from maskrcnn.models.heads.trunks import ConvFCTrunk
+    from maskrcnn.models.heads.mask import FCNPredictor, MaskHead, MLPPredictor
+    from maskrcnn.models.heads.trunks import ConvFCTrunk, ConvTrunk, Res5Trunk, TwoFCTrunk
+    from maskrcnn.models.protocols import Backbone, MaskLoss, RoIOp
     from maskrcnn.models.pyramids import FPN, SingleMap
-    from maskrcnn.models.roi_pooling import RoIOp, RoIPooler
+    from maskrcnn.models.roi_pooling import RoIPooler
     from maskrcnn.models.rpn import RPN
 
 __all__ = [
     "FPN",
     "RPN",
     "Anchors",
+    "Backbone",
     "BoxHead",
     "ConvFCTrunk",
     "ConvTrunk",
@@ -30,6 +32,7 @@ __all__ = [
     "KeypointHead",
     "MLPPredictor",
     "MaskHead",
+    "MaskLoss",
     "MaskRCNN",
     "Res5Trunk",
     "ResNet",

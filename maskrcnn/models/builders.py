@@ -18,13 +18,15 @@ from torch import nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.backbones.resnet import Arch, Norm, Res5Trunk, ResNet
+from maskrcnn.models.backbones.resnet import Arch, Norm, ResNet
 from maskrcnn.models.backbones.torchvision import TorchvisionArch, TorchvisionBackbone
 from maskrcnn.models.detector import MaskRCNN, Sampler
-from maskrcnn.models.heads.box import BoxHead, TwoFCTrunk
-from maskrcnn.models.heads.mask import ConvTrunk, FCNPredictor, MaskHead
+from maskrcnn.models.heads.box import BoxHead
+from maskrcnn.models.heads.mask import FCNPredictor, MaskHead
+from maskrcnn.models.heads.trunks import ConvTrunk, Res5Trunk, TwoFCTrunk
+from maskrcnn.models.protocols import RoIOp
 from maskrcnn.models.pyramids import FPN, SingleMap
-from maskrcnn.models.roi_pooling import RoIOp, RoIPooler
+from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.models.rpn import RPN
 
 Pyramid = Literal["fpn", "c4", "c5"]
