@@ -312,6 +312,7 @@ def test_explain_draws_and_counts(tmp_path: Path) -> None:
     assert numbers["align"]["largest_change_percent"] < numbers["pool"]["largest_change_percent"] / 2
 
 
+@pytest.mark.slow
 def test_explain_looks_at_trained_models_of_two_strides(
     run: Path, tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,9 @@ def test_threads_beyond_reason_are_refused() -> None:
         train.main(["threads=100000"])
 
 
-@pytest.mark.parametrize("tool", ["train", "eval", "predict"])
+@pytest.mark.parametrize(
+    "tool", ["train", *(pytest.param(tool, marks=pytest.mark.slow) for tool in ("eval", "predict"))]
+)
 def test_as_a_program(tool: str) -> None:
     wrong = subprocess.run(
         [sys.executable, f"tools/{tool}.py", "thredas=1"],

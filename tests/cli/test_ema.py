@@ -43,6 +43,7 @@ def checkpoints(directory: Path) -> list[dict[str, Any]]:
     return [checkpoint.load_model(path, ("model", "ema")) for path in paths]
 
 
+@pytest.mark.slow
 def test_every_step_takes_its_share_of_the_new_weights(averaged: tuple[list[str], Path]) -> None:
     steps = checkpoints(averaged[1])
     for before, after in pairwise(steps):
@@ -55,6 +56,7 @@ def test_every_step_takes_its_share_of_the_new_weights(averaged: tuple[list[str]
     assert any(not torch.equal(v, steps[-1]["model"][n]) for n, v in steps[-1]["ema"].items())
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_what_is_evaluated_and_what_a_new_run_starts_from(
     averaged: tuple[list[str], Path],
 ) -> None:
@@ -68,6 +70,7 @@ def test_the_averaged_weights_are_what_is_evaluated_and_what_a_new_run_starts_fr
     assert_same_bits(model.state_dict(), kept)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_has_the_average_of_one_that_never_stopped(
     averaged: tuple[list[str], Path], tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ def test_after_a_signal_that_came_while_a_batch_was_waited_for(
     assert checkpoint.load_model(tmp_path / "last.pt")["step"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signalled", [False, True])
 def test_while_evaluating_the_last_step_is_what_the_run_goes_on_from(
     tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool

@@ -24,6 +24,7 @@ def short(tiny: Sequence[str], steps: int = 4) -> list[str]:
     return [*kept, f"schedule.steps={steps}", "checkpoint.every=1000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precisions_train_and_weights_stay_float32(
     tiny: Sequence[str], run: Path, tmp_path: Path, precision: str

@@ -30,6 +30,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", instead)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("published")
 def test_a_pretrained_run_goes_on_twice_and_its_weights_start_another(
     tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

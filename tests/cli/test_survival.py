@@ -239,6 +239,7 @@ def failing(tiny: Sequence[str], tmp_path: Path, *changes: str) -> tuple[str, Pa
     return message, Path(re.findall(r"tools/replay\.py step=(\S+)", message)[0])
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_that_could_not_be_written_is_made_by_the_same_command(
     tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_best_checkpoint_that_could_not_be_written_is_made_by_the_same_command
     assert checkpoint.load_model(tmp_path / "best.pt")["step"] == 6
 
 
+@pytest.mark.slow
 def test_an_evaluated_run_without_its_last_checkpoint_goes_on_from_the_one_before(
     tiny: Sequence[str], tmp_path: Path, run: Path
 ) -> None:
@@ -316,6 +318,7 @@ def test_a_failed_step_executes_no_code(tiny: Sequence[str], tmp_path: Path) -> 
     assert not (tmp_path / "was_here").exists()
 
 
+@pytest.mark.slow
 def test_patience_ends_training_after_evaluations_that_are_no_better(
     tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

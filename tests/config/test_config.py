@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from maskrcnn.cli import replay
+from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.config import files
 from maskrcnn.errors import UserError
@@ -26,8 +28,17 @@ EXPERIMENTS = files.options("experiment")
     + [f"data={d}" for d in DATA]
     + [f"experiment={e}" for e in EXPERIMENTS],
 )
-def test_every_option_composes_and_fits_its_constructors(override: str) -> None:
-    configs.compose_config("train", [override])
+def test_every_option_composes_and_builds(override: str) -> None:
+    config = configs.compose_config("train", [override, "num_classes=3", "num_keypoints=5"])
+    for part in (config.roi_op, *(config.data[key] for key in ("train_transform", "test_transform"))):
+        assert callable(configs.build(part))
+    if override.startswith(("model=", "experiment=")):
+        if "timm" in config.model.backbone._target_:
+            pytest.importorskip("timm")
+        config.model.backbone.weights = None
+        with torch.device("meta"):  # shapes without memory or arithmetic
+            model = assembly.build_model(config)
+        assert sum(parameter.numel() for parameter in model.parameters()) > 1e5
 
 
 def operators(*overrides: str) -> tuple[str, str]:
