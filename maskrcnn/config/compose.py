@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
     InstantiationException,
     OverrideParseException,
 )
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -46,16 +43,6 @@ _PATHS = re.compile(
     r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
 )
 
-
-class OwnConfigs(SearchPathPlugin):
-    """Lets Hydra search `configs/` of the working directory before the package's configs."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in files.folders()[:-1]:
-            search_path.prepend("maskrcnn", f"file://{folder}", anchor="main")
-
-
-Plugins.instance().register(OwnConfigs)
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 # An installed package holds them in maskrcnn/configs, the repository in configs/.
 CONFIG_DIR = next(f for f in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if f.is_dir())
@@ -23,3 +27,14 @@ def find(name: str) -> Path | None:
 def options(group: str) -> list[str]:
     """The names that a group (``model``, ``roi_op``, ``tables``) has in any of the folders, sorted."""
     return sorted({path.stem for folder in folders() for path in (folder / group).glob("[!_]*.yaml")})
+
+
+class _OwnFirst(SearchPathPlugin):
+    """Lets Hydra search the folders in the same order."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in folders()[:-1]:
+            search_path.prepend("maskrcnn", f"file://{folder}", anchor="main")
+
+
+Plugins.instance().register(_OwnFirst)
