@@ -20,8 +20,8 @@ class ExportedRoIOp:
 
     The mean of samples in bins' centres (align, align_legacy, warp, warp_continuous) is ONNX's RoiAlign on boxes whose
     rounding and least width are computed before; pool is MaxRoiPool. Maxima of samples, samples elsewhere and MNC's
-    border (align max, warp_mnc) are decomposed into gathering and bilinear weights. Position-sensitive operators pool all
-    channels in that way and keep the bins that they read.
+    border (align max, warp_mnc) are decomposed into gathering and bilinear weights. Position-sensitive operators pool
+    all channels in that way and keep the bins that they read.
 
     Raises UserError for what has neither: other bins of whole cells than pool's, adaptive numbers of samples where they
     have to be decomposed, and operators that are not of the family.

@@ -48,16 +48,17 @@ __all__ = [
 
 _MODULES = {
     "anchors": ["Anchors"],
-    "backbones.resnet": ["Res5Trunk", "ResNet"],
+    "backbones.resnet": ["ResNet"],
     "backbones.torchvision": ["TorchvisionBackbone"],
     "builders": ["faster_rcnn", "mask_rcnn"],
     "detector": ["MaskRCNN", "Sampler"],
-    "heads.box": ["BoxHead", "TwoFCTrunk"],
+    "heads.box": ["BoxHead"],
     "heads.keypoint": ["KeypointHead"],
-    "heads.mask": ["ConvTrunk", "FCNPredictor", "MLPPredictor", "MaskHead"],
-    "heads.trunks": ["ConvFCTrunk"],
+    "heads.mask": ["FCNPredictor", "MLPPredictor", "MaskHead"],
+    "heads.trunks": ["ConvFCTrunk", "ConvTrunk", "Res5Trunk", "TwoFCTrunk"],
+    "protocols": ["Backbone", "MaskLoss", "RoIOp"],
     "pyramids": ["FPN", "SingleMap"],
-    "roi_pooling": ["RoIOp", "RoIPooler"],
+    "roi_pooling": ["RoIPooler"],
     "rpn": ["RPN"],
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
