@@ -34,7 +34,13 @@ SUITES = ROOT / "benchmarks"
 
 @dataclass
 class Benchmark:
-    """The keys of configs/benchmark.yaml; what else is given goes to the suite."""
+    """Keys of tools/benchmark.py. Every other key is an argument of the suite, for example repeats=3.
+
+    Args:
+        suite: a file of benchmarks/.
+        out: FILE.json; a table FILE.md is written next to it.
+        debug: print tracebacks of errors.
+    """
 
     suite: str | None = None
     out: str | None = None

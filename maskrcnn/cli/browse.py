@@ -41,7 +41,18 @@ _WRONG = [kind for kind in errors.KINDS if kind != "correct"]
 
 @dataclass
 class Browse(configs.Common):
-    """The keys of configs/browse.yaml."""
+    """Keys of tools/browse.py. Without run or annotations, every other key is one of tools/train.py.
+
+    Args:
+        run: a run directory of tools/train.py: its validation set and its predictions.
+        annotations: COCO-format annotations in place of a run.
+        images: the folder of their images.
+        predictions: COCO results.
+        split: ``val`` or ``train``.
+        score_threshold: of predictions that are drawn and counted.
+        num_images: the first ones; None is all.
+        width: of each picture in pixels.
+    """
 
     run: str | None = None
     annotations: str | None = None

@@ -36,7 +36,14 @@ from maskrcnn.models.detector import MaskRCNN
 
 @dataclass
 class Eval(configs.Common):
-    """The keys of configs/eval.yaml."""
+    """Keys of tools/eval.py. Every other key of the checkpoint's config can be overridden, too.
+
+    Args:
+        checkpoint: a file of tools/train.py.
+        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        predictions: COCO results; with ``annotations``, no model is needed.
+        annotations: COCO-format annotations to score ``predictions`` against.
+    """
 
     checkpoint: str | None = None
     trust_checkpoint: bool = False

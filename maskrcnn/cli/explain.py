@@ -51,7 +51,17 @@ Box = tuple[float, float, float, float]
 
 @dataclass
 class Explain(configs.Common):
-    """The keys of configs/explain.yaml."""
+    """Keys of tools/explain.py. The operators' switches can be set, too, for example sampling_ratio=1.
+
+    Args:
+        box: x1, y1, x2, y2 in pixels of the image.
+        image: a file; None is an image of ``image_size`` without content.
+        image_size: height, width.
+        stride: pixels per cell of the feature map.
+        output_size: P of the pooled P x P cells.
+        operators: files of configs/roi_op.
+        checkpoints: of tools/train.py: their features and masks under shifts of the image (needs ``image``).
+    """
 
     box: list[float] = field(default_factory=lambda: [0.0, 0.0, 665.0, 665.0])
     image: str | None = None
@@ -142,7 +152,7 @@ def _operator(name: str, overrides: list[str]) -> RoIOp:
     given = OmegaConf.from_dotlist(overrides)
     if unknown := sorted(str(key) for key in given if key not in node):
         raise UserError(
-            f"{', '.join(unknown)}: neither a key of configs/explain.yaml nor a switch of {name}, which has "
+            f"{', '.join(unknown)}: neither a key of tools/explain.py nor a switch of {name}, which has "
             f"{', '.join(str(key) for key in node if not str(key).startswith('_'))}"
         )
     operator: RoIOp = configs.build(OmegaConf.merge(node, given))

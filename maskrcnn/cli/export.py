@@ -31,7 +31,16 @@ FORMATS = {"onnx": save_onnx, "torch_export": save_program}
 
 @dataclass
 class Export:
-    """The keys of configs/export.yaml."""
+    """Keys of tools/export.py. Every other key of the checkpoint's config can be overridden, too.
+
+    Args:
+        checkpoint: a file of tools/train.py.
+        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        format: ``onnx`` or ``torch_export``.
+        out: the file to write; FILE.json next to it says how to feed the graph.
+        threads: of the CPU; None is all cores.
+        debug: print tracebacks of errors.
+    """
 
     checkpoint: str | None = None
     trust_checkpoint: bool = False

@@ -35,7 +35,20 @@ from maskrcnn.prediction.tta import Augmentation
 
 @dataclass
 class Predict(configs.Common):
-    """The keys of configs/predict.yaml."""
+    """Keys of tools/predict.py. Every other key of the checkpoint's config can be overridden, too.
+
+    Args:
+        checkpoint: a file of tools/train.py.
+        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        input: an image, a folder, a glob (``photos/*.jpg``), a video, or a camera's number (0).
+        score_threshold: of what is drawn; the json holds everything above the model's own.
+        batch_size: images of one padded shape that go through the network together.
+        max_size: longest side in pixels that the network sees, whatever the training saw; None is no limit.
+        flip: also look at the mirrored image (test-time augmentation).
+        scales: factors of the image's size to look at, for example [0.75, 1.0, 1.25].
+        masks: also write one PNG for each mask, masks/<image>/<number>_<class>.png.
+        max_frames: of a video or camera; None is to its end, or until Ctrl-C.
+    """
 
     checkpoint: str | None = None
     trust_checkpoint: bool = False

@@ -29,7 +29,12 @@ from maskrcnn.evaluation.recall import Recall
 
 @dataclass
 class Propose(configs.Common):
-    """The keys of configs/propose.yaml."""
+    """Keys of tools/propose.py. Every other key of the checkpoint's config can be overridden, too.
+
+    Args:
+        checkpoint: a file of tools/train.py.
+        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+    """
 
     checkpoint: str | None = None
     trust_checkpoint: bool = False

@@ -22,7 +22,15 @@ from maskrcnn.training.failure import load_failed_step, replay
 
 @dataclass
 class Replay:
-    """The keys of configs/replay.yaml."""
+    """Keys of tools/replay.py.
+
+    Args:
+        step: a failed_step_*.pt of a run directory.
+        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of the CPU; None is all cores.
+        debug: print tracebacks of errors.
+    """
 
     step: str | None = None
     trust_checkpoint: bool = False

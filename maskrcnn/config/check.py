@@ -34,6 +34,15 @@ def is_own(target: str) -> bool:
     )
 
 
+def constructor_defaults(target: str) -> dict[str, Any]:
+    """The parameters with a default of the callable called ``target``; none where it cannot be imported."""
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except ImportError:  # `check_value` reports it
+        return {}
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+
+
 def nearest(word: str, words: Sequence[str]) -> str:
     """The closest of ``words``, by the whole dotted key first and by its last part second."""
     close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)

@@ -1,15 +1,15 @@
-"""The only place that knows Hydra: compose configs/, check every key and value, build what they describe.
+"""Composes configs/ by Hydra, checks every key and value, and builds what they describe.
 
 A constructor's signature is its schema: a node with ``_target_`` may hold that callable's parameters, with values
-of the annotated types, and nothing else. So schema and constructor cannot differ. The few keys that belong to no
-constructor are the dataclasses below.
+of the annotated types, and nothing else. Settings that belong to no constructor are dataclasses; their defaults are the
+defaults of the config, and YAML files hold what differs from them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config import files
-from maskrcnn.config.check import check_value, is_own, nearest
+from maskrcnn.config.check import check_value, constructor_defaults, is_own, nearest
 from maskrcnn.config.pretrained import pin_pretrained
 from maskrcnn.errors import Positive, Seed, UserError
 from maskrcnn.evaluation.settings import Evaluation
@@ -49,9 +49,13 @@ _SHORTHAND = {"init": "init.weights"}
 
 @dataclass
 class Init:
-    """weights: a checkpoint or state dict to start from (ours, torchvision's or Detectron2's), ``imagenet`` (the
-    backbone alone), or None.
-    reset_heads: layers of another shape start anew instead of stopping the run."""
+    """Where the weights of a new run come from.
+
+    Args:
+        weights: a checkpoint or state dict (of this project, torchvision or Detectron2), ``imagenet`` (the backbone
+            alone), or None. ``init=FILE`` is short for it.
+        reset_heads: layers of another shape keep their random values instead of stopping the run.
+    """
 
     weights: str | None = None
     reset_heads: bool = False
@@ -59,11 +63,14 @@ class Init:
 
 @dataclass
 class GivenProposals:
-    """Files of tools/propose.py (``.npz``), or COCO results, to be used instead of the RPN's proposals, for the
-    training and for the validation images.
+    """Proposals that replace the RPN's (``model.rpn=null``).
 
-    ``ground_truth`` takes the objects' own boxes: nothing is left to find, which isolates the mask head.
-    most_train, most_val: of a file, the best ones of an image that are used (the paper's ablations test with 300).
+    Args:
+        train: for the training images: a file of tools/propose.py (``.npz``), COCO results, or ``ground_truth``: the
+            objects' own boxes, which leaves the mask head alone to be studied.
+        val: the same for the validation images.
+        most_train: the best ones of an image in a file that are used.
+        most_val: the same for the validation images (the paper's ablations test with 300).
     """
 
     train: str | None = None
@@ -74,9 +81,13 @@ class GivenProposals:
 
 @dataclass
 class Common:
-    """Keys that every tool has.
+    """Keys of every command.
 
-    device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. threads: of the CPU; None is all. debug: tracebacks, not words.
+    Args:
+        run_dir: where files are written; None is runs/<date-time>.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: of the CPU; None is all cores.
+        debug: print tracebacks of errors.
     """
 
     run_dir: str | None = None
@@ -87,7 +98,24 @@ class Common:
 
 @dataclass
 class Train(Common):
-    """The keys of configs/train.yaml. The groups are checked against their own constructors."""
+    """Keys of tools/train.py. The groups model, roi_op and data are checked against their own constructors.
+
+    Args:
+        seed: of first weights, order and augmentation.
+        deterministic: the same bits twice; an operation without a deterministic variant ends the run.
+        metric: ``coco`` or ``voc``; None is the data set's own.
+        precision: of the arithmetic; ``bf16`` and ``fp16`` by autocast, ``fp64`` for comparisons.
+        accumulate: parts that a process computes its share of a batch in, one after the other, to save memory.
+        compile: torch.compile of backbone, pyramid and heads.
+        cuda_graphs: with ``compile`` on a GPU, also capture what is compiled, for every size of canvas.
+        num_classes: None is filled from the data set.
+        num_keypoints: None is filled from the data set.
+        categories: None is filled from the data set.
+        box_roi_op: operator of the box head: a preset's name or its own settings; ``roi_op`` sets all three.
+        mask_roi_op: operator of the mask head.
+        keypoint_roi_op: operator of the keypoint head.
+        mask_targets: ``exact`` reads the mask inside each region; ``bitmap_align`` is torchvision's way, slower.
+    """
 
     seed: Seed = 0
     deterministic: bool = False
@@ -115,21 +143,26 @@ class Train(Common):
 
 
 def compose_config(name: str, overrides: Sequence[str], schema: type = Train) -> DictConfig:
-    """configs/``name``.yaml with ``overrides`` (``key=value``, ``group=option``), every key and value checked.
+    """The config of a command, every key and value checked.
 
-    Raises UserError that names the key, what was found and the nearest right key.
+    It begins with the defaults of ``schema``, then takes configs/``name``.yaml where there is such a file, then the
+    groups (``model=r50_fpn``) and last the single keys of ``overrides``.
+
+    Args:
+        name: of the command.
+        overrides: ``key=value`` or ``group=option``.
+        schema: a dataclass with all keys.
+
+    Raises:
+        UserError: names the key, what was found and the nearest right key.
     """
     parsed = _parse(overrides)
-    with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
-        groups = [override for override in parsed if _is_group(override)]
-        for override in groups:
-            _check_option(override)
-        base = _compose(name, [str(override.input_line) for override in groups])
-        for override in parsed:
-            if override not in groups and not override.is_add():
-                _check_key(base, override.get_key_element())
-        config = _compose(name, [str(override.input_line) for override in parsed])
-        _fill_operators(config)
+    groups = [override for override in parsed if _is_group(override)]
+    config = _with_defaults(_composed(name, groups), schema)
+    for override in parsed:
+        if override not in groups:
+            _set(config, override, merge=True)
+    _fill_operators(config)
     pin_pretrained(config)
     check(config, schema)
     return config
@@ -140,6 +173,53 @@ def read_config(path: Path) -> DictConfig:
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
     return config
+
+
+def defaults_of(schema: type) -> dict[str, Any]:
+    """The default values of a dataclass, those of dataclasses in it as nested dictionaries."""
+    values = schema()
+    return {f.name: _plain_default(getattr(values, f.name)) for f in fields(schema)}
+
+
+def _plain_default(value: Any) -> Any:
+    return defaults_of(type(value)) if is_dataclass(value) else value
+
+
+def _composed(name: str, groups: Sequence[Override]) -> DictConfig:
+    """configs/``name``.yaml with groups exchanged; an empty config where there is no such file."""
+    for override in groups:
+        _check_option(override)
+    if files.find(f"{name}.yaml") is None:
+        return OmegaConf.create({})
+    with initialize_config_dir(str(files.folders()[0]), version_base="1.3"):
+        return _compose(name, [str(override.input_line) for override in groups])
+
+
+def _with_defaults(config: DictConfig, schema: type) -> DictConfig:
+    """``config`` with the defaults of ``schema`` for the keys that it lacks, and of its data source's constructor."""
+    OmegaConf.set_struct(config, False)
+    whole = OmegaConf.merge(defaults_of(schema), config)
+    assert isinstance(whole, DictConfig)
+    source = OmegaConf.select(whole, "data.source")
+    if source is not None and "_target_" in source:
+        for key, value in constructor_defaults(str(source._target_)).items():
+            if key not in source:
+                source[key] = value
+    return whole
+
+
+def _set(config: DictConfig, override: Override, merge: bool) -> None:
+    """Set the key of an override. ``+key`` may add one, which `check` then accepts or refuses.
+
+    Args:
+        config: is changed.
+        override: ``key=value``.
+        merge: a dictionary as value changes the keys that it has; otherwise it replaces the group.
+    """
+    key = override.key_or_group
+    if not override.is_add():
+        _check_key(config, key)
+    OmegaConf.update(config, key, override.value(), merge=merge, force_add=True)
 
 
 def split(arguments: Sequence[str], schema: type) -> tuple[list[str], list[str]]:
@@ -169,22 +249,20 @@ def settings_of(node: Any, kind: type[Settings]) -> Settings:
 
 
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
-    """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed anew, a key is set."""
+    """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed again, a key is set."""
     parsed = _parse(overrides)
-    with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
-        for override in (o for o in parsed if _is_group(o)):
-            _check_option(override)
-            group = override.get_key_element()
-            fresh = _compose("train", [str(override.input_line)])
-            if group not in fresh:
-                raise UserError(
-                    f"{override.input_line}: a recipe is for tools/train.py; give single keys here"
-                )
-            OmegaConf.update(config, group, fresh[group], merge=False)
-        for override in (o for o in parsed if not _is_group(o)):
-            _check_key(config, override.get_key_element())
-            OmegaConf.update(config, override.get_key_element(), override.value(), merge=False)
-        _fill_operators(config)
+    groups = [override for override in parsed if _is_group(override)]
+    for override in groups:
+        group = override.get_key_element()
+        fresh = _composed("train", [override])
+        if group not in fresh:
+            raise UserError(f"{override.input_line}: a recipe is for tools/train.py; give single keys here")
+        OmegaConf.update(config, group, fresh[group], merge=False)
+    config = _with_defaults(config, schema)
+    for override in parsed:
+        if override not in groups:
+            _set(config, override, merge=False)
+    _fill_operators(config)
     check(config, schema)
     return config
 
@@ -241,10 +319,13 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         key, _, value = text.partition("=")
         lines.append(f"{_SHORTHAND.get(key, key)}={_quoted(key, value) if _PATHS.fullmatch(key) else value}")
     try:
-        return OverridesParser.create().parse_overrides(lines)
+        parsed = OverridesParser.create().parse_overrides(lines)
     except (OverrideParseException, HydraException) as error:
         hint = "quote values that hold = , [ ] { } or spaces: \"key='value'\""
         raise UserError(f"cannot read the arguments {list(overrides)}: {error}\n{hint}") from error
+    if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
+        raise UserError(f"{sweeps[0]}: give one value; a list is written in brackets, [1,2]")
+    return parsed
 
 
 def _quoted(key: str, path: str) -> str:

@@ -270,7 +270,7 @@ def _masks(
             index,
             f"masks are [G, H, W] = {[count, *size]}, as boxes and image say, found {list(given.shape)}",
         )
-    if given.dtype != torch.bool and given.dtype not in _INTEGERS:
+    if count and given.dtype != torch.bool and given.dtype not in _INTEGERS:
         raise _fault(index, f"masks are bool or integers, found {given.dtype}; threshold them first")
     masks = [crop_to_object(mask) for mask in torch.Tensor.numpy(given)] if count else []
     if None in masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import EvalLoader
 from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
+from maskrcnn.evaluation import voc
 from maskrcnn.evaluation.areas import chosen_areas
 from maskrcnn.evaluation.backends import chosen_backend
 from maskrcnn.evaluation.coco import Truth, load_ground_truth
@@ -129,6 +131,7 @@ class Evaluator:
         self.model, self.dataset, self.loader, self.device = model, dataset, loader, device
         self.precision, self.shares = precision, shares
         self.metric = chosen_metric(metric, dataset.metric)
+        self._check_best_by()
         self.names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
         self.picture: Picture | None = None  # of the last evaluation
         self._by_image: Found = {}
@@ -201,6 +204,24 @@ class Evaluator:
             "keypoints": self.model.keypoint_head,
         }
         return [kind for kind, head in heads.items() if head is not None]
+
+    def metric_names(self) -> list[str]:
+        """The metrics of `score`, as ``kind/name``."""
+        if self.model.box_head is None and self.model.mask_head is None:
+            return [
+                f"proposals/{name}" for name in (f"AR{self.settings.max_dets}", "AR50", "ARs", "ARm", "ARl")
+            ]
+        if self.metric == "voc":
+            return [f"voc/{name}" for name in voc.FIGURES]
+        sizes = {kind: chosen_areas(self.settings.area_ranges, kind) for kind in self.kinds()}
+        return [f"{kind}/AP{name}" for kind, areas in sizes.items() for name in ("", "50", "75", *areas)]
+
+    def _check_best_by(self) -> None:
+        name, names = self.settings.best_by, self.metric_names()
+        if name is not None and name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(f"evaluation.best_by={name}: no such metric{hint} There are: {', '.join(names)}")
 
     def _predictions(self) -> list[Result]:
         return [result for results in self._by_image.values() for result in results]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -31,15 +30,23 @@ PAPER = Transform(short_side=800, max_size=1333)
 class Predictor:
     """Finds objects in pictures, in batches of pictures of one padded shape.
 
-    model: a detector, or the path of a checkpoint of tools/train.py, which brings transform, categories and precision
-    of its own. transform: what the network was tested with; for a model in memory its own
-    ``preprocessing``, or the paper's sizes.
-    max_size: the network never sees a longer side than this many pixels, so that memory is bounded; None: no limit.
-    augmentation: test-time augmentation. categories: dictionaries with ``id`` and ``name``, by label.
-    overrides: changes of a checkpoint's config (``model.box_head.score_threshold=0.3``). trust_checkpoint: call also
-    constructors it names that are not this project's.
+    Args:
+        model: a detector, or the path of a checkpoint of tools/train.py or `maskrcnn.Trainer`, which brings its own
+            transform, categories and precision.
+        transform: how pictures are resized. None takes the checkpoint's; for a model in memory, its ``preprocessing``
+            or the paper's sizes.
+        device: ``auto`` is a GPU where there is one.
+        batch_size: pictures that go through the network at once.
+        precision: of the network's arithmetic.
+        max_size: the longest side in pixels that the network sees, which bounds the memory; None is no limit.
+        augmentation: test-time augmentation.
+        categories: dictionaries with ``id`` and ``name``, by label.
+        size_divisor: the canvas's sides are multiples of it.
+        overrides: changes of a checkpoint's config, for example ``model.box_head.score_threshold=0.3``.
+        trust_checkpoint: also call constructors that the checkpoint names outside of this project.
 
-    Raises UserError for a checkpoint that cannot be read and settings that contradict each other.
+    Raises:
+        UserError: for a checkpoint that cannot be read, and settings that contradict each other.
     """
 
     def __init__(
@@ -90,9 +97,13 @@ class Predictor:
         return None if names is None else mirror_order(names)
 
     def predict(self, images: Sequence[Pixels]) -> list[ImageDetections]:
-        """What is found in each RGB picture ``[H, W, 3]`` uint8, in its own pixels.
+        """The objects in each picture, in its own pixels.
 
-        Raises UserError for anything that is no such picture.
+        Args:
+            images: RGB pictures ``[H, W, 3]`` uint8.
+
+        Raises:
+            UserError: for anything else.
         """
         for place, image in enumerate(images):
             _check(image, place)
@@ -143,7 +154,10 @@ def _limited(transform: Transform, max_size: int | None) -> Transform:
 
 
 def _check(image: object, place: int) -> None:
-    what = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-    if isinstance(image, np.ndarray) and image.size and re.fullmatch(r"uint8 \[\d+, \d+, 3\]", what):
+    if not isinstance(image, np.ndarray):
+        found = type(image).__name__
+    elif image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
         return
-    raise UserError(f"picture {place} is {what}; expected an RGB array [height, width, 3] of uint8")
+    else:
+        found = f"{image.dtype} {list(image.shape)}"
+    raise UserError(f"picture {place} is {found}; expected an RGB array [height, width, 3] of uint8")

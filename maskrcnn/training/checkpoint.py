@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
@@ -20,10 +21,17 @@ _KEY = "checksum"  # in the content: a file that has it and lacks the comment is
 
 
 def save(path: Path, content: dict[str, Any], former: Path | None = None) -> None:
-    """Write ``content`` (tensors and plain values) with a checksum; a crash leaves the former file or none, never half.
+    """Write a checkpoint with a checksum. A crash leaves the file of before or none, never half of one.
 
-    former: where the file that ``path`` was before goes; None overwrites it. What is written is an ordinary file of
-    torch's: ``torch.load(path, weights_only=True)`` reads it. Raises OSError.
+    ``torch.load(path, weights_only=True)`` reads it, too.
+
+    Args:
+        path: the file.
+        content: tensors and plain values.
+        former: where the file that is at ``path`` is moved to; None overwrites it.
+
+    Raises:
+        OSError: if it cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -54,10 +62,14 @@ def _write(content: dict[str, Any], file: IO[bytes]) -> None:
 
 
 def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint or of another program's state dict, on the CPU; no code in it is executed.
+    """The content of a checkpoint or of another program's state dict, on the CPU. No code in it is executed.
 
-    mmap: leave the tensors in the file until they are looked at.
-    Raises UserError where there is no file, it cannot be read, or it is a checkpoint without its right checksum.
+    Args:
+        path: the file.
+        mmap: leave the tensors in the file until they are used.
+
+    Raises:
+        UserError: if there is no file, it cannot be read, or its checksum is wrong.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,7 +81,7 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         )
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "weights_only" in reason:  # torch goes on to advise loading what executes code
+        if isinstance(error, UnpicklingError):  # torch's message advises a way of loading that executes code
             reason = "it is damaged, no file of torch's, or holds more than tensors and plain values"
         raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
     if whole is False:

@@ -16,19 +16,28 @@ from maskrcnn.weights import read_weights, translated
 
 
 class Start(NamedTuple):
-    """skipped: (name, reason) of what was not taken over. words: what was done, line by line."""
+    """What `initialise` did.
+
+    skipped: (name, reason) of every entry that was not taken over. words: the rest, line by line.
+    """
 
     skipped: list[tuple[str, str]]
     words: list[str]
 
 
-def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> Start:
-    """Start ``model`` from the weights in ``source``: a checkpoint, or a state dict of ours, torchvision's detectors'
-    or Detectron2's (``.pth`` or ``.pkl``).
+def initialise(model: nn.Module, source: str | Path, reset_heads: bool = False) -> Start:
+    """Load the weights in a file into ``model``.
 
-    Layers that ``source`` lacks or holds in another shape keep their random values if ``reset_heads``. The first
-    convolution of a model with other than three input channels starts from the mean of the file's RGB filters.
-    Raises UserError where something does not fit otherwise, or where nothing at all does.
+    The first convolution of a model with other than three input channels gets the mean of the file's RGB filters.
+
+    Args:
+        model: is changed in place.
+        source: a checkpoint, or a state dict of this project, of torchvision's detectors or of Detectron2 (``.pth`` or
+            ``.pkl``).
+        reset_heads: keep the random values of layers that the file lacks or holds in another shape.
+
+    Raises:
+        UserError: where an entry does not fit and ``reset_heads`` is false, or none fits, or the backbone differs.
     """
     state = _read(source)
     state, words = translated(state, model) if isinstance(model, MaskRCNN) else (dict(state), [])
@@ -43,12 +52,13 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> Start
     if skipped and not reset_heads:
         raise UserError(
             f"init={source} does not fit this model:\n{_table(skipped)}\n"
-            "set init.reset_heads=true to start these layers anew and keep the others"
+            "set init.reset_heads=true to start these layers from random values and keep the others"
         )
+    reshaped = {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
     others = [
         (name, reason)
         for name, reason in skipped
-        if name.startswith(("backbone.", "pyramid.")) and reason.endswith(" here")
+        if name in reshaped and name.startswith(("backbone.", "pyramid."))
     ]
     if others:
         raise UserError(
@@ -61,10 +71,10 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool) -> Start
 
 
 def norms_of(source: str | Path) -> tuple[str, int]:
-    """The backbone's kind of norm and its number of frozen stages that weights in a file were learned with.
+    """The backbone's kind of norm and its number of frozen stages that the weights in a file were trained with.
 
-    Of a run's checkpoint its config says so; other files hold running statistics that count their batches, or frozen
-    ones that do not.
+    A checkpoint's config says so. In other files, running statistics that count their batches were trained, and those
+    without a count were frozen.
     """
     if Path(source).suffix == ".pkl":
         return "frozen_bn", 2
@@ -83,7 +93,7 @@ def kept(own: Mapping[str, Tensor], dropped: set[str]) -> list[str]:
         parts.setdefault(".".join(name.split(".")[:2]), []).append(name not in dropped)
     width = max(map(len, parts))
     return [
-        f"  {part:{width}}  {sum(taken):4} of {len(taken):4} kept{'' if all(taken) else ', the rest starts anew'}"
+        f"  {part:{width}}  {sum(taken):4} of {len(taken):4} kept{'' if all(taken) else ', the rest is random'}"
         for part, taken in parts.items()
     ]
 

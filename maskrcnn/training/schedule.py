@@ -15,15 +15,26 @@ from maskrcnn.errors import Amount, Count, Fraction, Positive, PositiveAmount, U
 
 @dataclass
 class Schedule:
-    """The numbers of a training run.
+    """How long, how fast and with which optimizer a run trains.
 
-    steps: optimizer steps. batch_size: images per step, of all processes and accumulated parts together. lr: the rate
-    for a batch of ``lr_batch_size`` images; the run uses ``lr * batch_size / lr_batch_size`` (Goyal et al., 2017), and
-    says so. layer_decay: the rate of a backbone stage is this times that of the one above it. warmup_steps: linear
-    rise from ``warmup_factor`` of the rate. decay: ``cosine`` to zero; ``multistep``, divided by 10 at ``milestones``
-    (fractions of ``steps``). norm_weight_decay: weight decay also on norm layers and biases, as the released code does.
-    clip_norm: largest gradient norm; None is no clipping. max_loss: a total loss beyond it ends the run.
-    ema: decay of the weights' moving average, which is then what is evaluated; None is no average.
+    Args:
+        steps: optimizer steps.
+        batch_size: images in a step, over all processes and accumulated parts.
+        optimizer: ``sgd`` or ``adamw``.
+        lr: the rate for a batch of ``lr_batch_size`` images. A run uses ``lr * batch_size / lr_batch_size`` (Goyal et
+            al., 2017), and prints it.
+        lr_batch_size: see ``lr``.
+        momentum: of SGD.
+        weight_decay: of all weights that learn.
+        norm_weight_decay: decay norm layers and biases, too, as the released code does.
+        warmup_steps: the rate rises linearly over these steps.
+        warmup_factor: the first step's share of the rate.
+        decay: ``cosine`` to zero, or ``multistep``: divided by 10 at ``milestones``.
+        milestones: fractions of ``steps``.
+        clip_norm: largest gradient norm; None is no clipping.
+        max_loss: a total loss beyond it ends the run.
+        layer_decay: the rate of a backbone stage over that of the stage above it.
+        ema: decay of the weights' moving average, which is then what is evaluated; None is no average.
     """
 
     steps: Count = 1000
@@ -58,7 +69,7 @@ class Schedule:
 
     @property
     def doubt(self) -> str | None:
-        """What looks like a mistake, in words."""
+        """A sentence about what looks like a mistake."""
         if 3 * self.warmup_steps <= self.steps:
             return None
         return (
@@ -92,10 +103,7 @@ def _decay(kind: str, milestones: Sequence[float], progress: float) -> float:
 
 
 def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that learn; norm layers and biases without decay if so asked.
-
-    Every group has an ``lr_scale``, the factor on the schedule's rate.
-    """
+    """SGD or AdamW over the parameters that learn. A group's ``lr_scale`` is its factor on the schedule's rate."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -1,17 +1,27 @@
 """Every config composes and fits its constructors; what a user mistypes is answered in words."""
 
+import dataclasses
+import importlib
+import inspect
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from maskrcnn.cli import replay
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.config import files
+from maskrcnn.data.formats.shapes import Shapes
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.settings import Evaluation
+from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.settings import Checkpoints, Log
 
 MODELS = files.options("model")
 OPERATORS = files.options("roi_op")
@@ -168,3 +178,55 @@ def test_the_library_does_not_import_hydra() -> None:
         "maskrcnn.evaluation.coco; sys.exit('hydra' in sys.modules or 'omegaconf' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def stated(path: Path) -> dict[str, Any]:
+    """What a YAML file says itself, without what it inherits."""
+    content = yaml.safe_load(path.read_text())
+    return {key: value for key, value in content.items() if key != "defaults"}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_says_only_what_differs_from_its_dataclass(name: str) -> None:
+    path = files.CONFIG_DIR / "schedule" / f"{name}.yaml"
+    if "defaults" in yaml.safe_load(path.read_text()):
+        return  # it differs from the one that it inherits
+    default = vars(Schedule())
+    assert [key for key, value in stated(path).items() if default[key] == value] == []
+
+
+def test_the_defaults_of_the_config_are_those_of_the_dataclasses() -> None:
+    """And of the constructor of the generated data."""
+    config = configs.compose_config("train", ["schedule=1x"])
+    for key, value in {
+        "checkpoint": Checkpoints(),
+        "evaluation": Evaluation(),
+        "log": Log(),
+        "schedule": Schedule(steps=90000, batch_size=16, warmup_steps=1000, milestones=[2 / 3, 8 / 9]),
+    }.items():
+        assert configs.plain_dict(config[key]) == vars(value), key
+    source = {k: v for k, v in configs.plain_dict(config.data.source).items() if k != "_target_"}
+    assert Shapes(**source) == Shapes("data/shapes")
+    assert source.keys() == vars(Shapes("")).keys()
+
+
+COMMANDS = ["ablate", "benchmark", "browse", "eval", "explain", "export", "predict", "propose", "replay"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_commands_defaults_are_its_dataclass(command: str) -> None:
+    """There is no file of them, and each key has a line in the dataclass's documentation."""
+    module = importlib.import_module(f"maskrcnn.cli.{command}")
+    schema = getattr(module, command.capitalize())
+    assert configs.plain_dict(configs.compose_config(command, [], schema)) == vars(schema())
+    assert not (files.CONFIG_DIR / f"{command}.yaml").exists()
+    documented = "\n".join(inspect.getdoc(c) or "" for c in schema.__mro__)
+    assert [f.name for f in dataclasses.fields(schema) if f"    {f.name}: " not in documented] == []
+
+
+@pytest.mark.parametrize(
+    "schema", [Schedule, Checkpoints, Evaluation, Log, configs.Init, configs.GivenProposals]
+)
+def test_every_setting_is_documented(schema: type) -> None:
+    documented = inspect.getdoc(schema) or ""
+    assert [f.name for f in dataclasses.fields(schema) if f"    {f.name}: " not in documented] == []

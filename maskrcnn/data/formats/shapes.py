@@ -57,8 +57,8 @@ class Shapes:
     image_size: int = 192
     min_objects: int = 2
     max_objects: int = 6
-    min_radius: float = 8.0
-    max_radius: float = 36.0
+    min_radius: float = 8  # not 8.0: the folder's name depends on how it is written
+    max_radius: float = 36
     num_classes: int = 4
     seed: int = 0
     keypoints: bool = False
