@@ -21,7 +21,7 @@ import maskrcnn
 from maskrcnn import Checkpoints, Evaluation, Predictor, Trainer, Transform, UserError, faster_rcnn, mask_rcnn
 from maskrcnn.models import FPN, RPN, Anchors, BoxHead, MaskRCNN, ResNet, RoIPooler, Sampler, TwoFCTrunk
 from maskrcnn.training import checkpoint
-from maskrcnn.training.trainer import check_learnable
+from maskrcnn.training.checks import check_learnable
 from tests.cli.test_processes import free_port
 from tests.cli.test_survival import assert_same_bits, environment
 

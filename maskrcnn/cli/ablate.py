@@ -52,16 +52,16 @@ class Ablate:
     """Keys of tools/ablate.py. Every other key=value goes to each run, for example data.root=DIR.
 
     Args:
-        table: a file configs/tables/<table>-<scale>.yaml.
-        scale: the data set of the table.
-        seeds: runs of every cell, with seeds 0 .. seeds - 1.
-        out: the folder of the results; None is results/<table>-<scale>. Finished cells in it are skipped, interrupted
+        table: ``across``, or a table that has a file configs/tables/<table>-<data>.yaml.
+        data: the data set of the table.
+        seeds: runs at each place of the grid, with seeds 0 .. seeds - 1.
+        out: the folder of the results; None is results/<table>-<data>. Finished runs in it are skipped, interrupted
             ones are resumed.
         jobs: runs at the same time; None is 2 on a CPU of two or more cores, 1 otherwise.
         threads: CPU threads of each run; None shares out the cores.
         nproc: processes of each run under torchrun.
         launcher: one of Hydra's launchers, for example ``submitit_slurm``; its settings are hydra.launcher.* keys.
-        report_only: write the report of the cells that are finished.
+        report_only: write the report of the runs that are finished.
         debug: print tracebacks of errors.
     """
 

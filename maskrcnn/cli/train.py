@@ -9,9 +9,9 @@ Examples:
                  data.val_annotations=B.json data.val_images=DIR init=imagenet model=r50_fpn
   maskrcnn train experiment=nuclei data.root=DIR              a whole recipe
 
-The keys are those of configs/train.yaml and of its groups model, roi_op, data, schedule and experiment. Training
-resumes when the command is started again with the same run_dir. The run directory receives config.yaml, last.pt,
-best.pt, metrics.json, predictions.json, predictions.png and TensorBoard events.
+The groups model, roi_op, data, schedule and experiment are folders of configs/; maskrcnn/config/schema.py has the other
+keys and their defaults. Training resumes when the command is started again with the same run_dir. The run directory
+receives config.yaml, last.pt, best.pt, metrics.json, predictions.json, predictions.png and TensorBoard events.
 """
 
 from __future__ import annotations

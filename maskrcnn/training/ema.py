@@ -14,7 +14,14 @@ Model = TypeVar("Model", bound=nn.Module)
 class Ema(Generic[Model]):
     """``average = decay * average + (1 - decay) * weights`` after every step.
 
-    model: the averaged copy, in evaluation mode. Buffers (running statistics) are copied, not averaged.
+    torch's `AveragedModel` reads its counter on the host in every step, and its first update replaces the average.
+
+    Args:
+        model: its weights are copied. Buffers (running statistics) are copied in every step, not averaged.
+        decay: the average's share that stays.
+
+    Attributes:
+        model: the averaged copy, in evaluation mode.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -23,7 +30,7 @@ class Ema(Generic[Model]):
 
     @torch.no_grad()
     def update(self, model: Model) -> None:
-        """Take in the weights of ``model`` after a step."""
+        """Add the weights of ``model`` after a step."""
         averaged: list[Tensor] = list(self.model.parameters())
         current: list[Tensor] = list(model.parameters())
         torch._foreach_lerp_(averaged, current, 1 - self.decay)

@@ -1,4 +1,4 @@
-"""A step that went wrong, kept in a file and run again."""
+"""Stores a step that went wrong, and runs it again."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ RECORDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 def save_failed_step(
     path: Path, learner: Learner, config: dict[str, Any], report: Report, parts: Sequence[TrainBatch]
 ) -> str:
-    """Write the weights that the step began with, its whole batch and its losses to ``path``; what to do with it.
+    """Write the weights that the step began with, its whole batch and its losses.
 
-    Where it cannot be written the words say so: the failure itself is the news.
+    Returns:
+        A message: how to run the step again, or why the file could not be written.
     """
     content = {
         "model": learner.model.state_dict(),
@@ -64,7 +65,7 @@ def describe(report: Report, parts: Sequence[TrainBatch], limit: float) -> str:
     return (
         f"the loss {what} at step {report.step} ({losses}; gradient norm {report.gradient_norm:.4g}; images {images}). "
         "The usual reason is a learning rate too high for the batch: lower schedule.lr, raise "
-        "schedule.warmup_steps or set schedule.clip_norm; the same run_dir goes on with them from its last checkpoint."
+        "schedule.warmup_steps or set schedule.clip_norm; the same run_dir resumes with them from its last checkpoint."
     )
 
 

@@ -1,7 +1,7 @@
-"""Stops a run whose loss is not finite or runs away, with what it takes to see why, and without waiting for the device.
+"""Stops a run whose loss is not finite or too large, without waiting for the device.
 
-The device itself notes the first bad step, and from then on no update is made: when the host reads of it a step later,
-the weights are still those that the bad step began with.
+The device records the first bad step, and no update is made from then on. The host reads the record one step later,
+when the weights are still those that the bad step began with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OVERFLOWS = 32
 
 
 class Report(NamedTuple):
-    """What the host knows of a step: losses by name, gradient norm, and whether some process was asked to stop."""
+    """What the host knows about a step: losses by name, gradient norm, and whether a process was asked to stop."""
 
     step: int
     losses: dict[str, float]
@@ -44,7 +44,12 @@ class _Pending(NamedTuple):
 
 
 class LossGuard:
-    """limit: a total loss beyond it has run away."""
+    """Checks the losses and gradients of every step.
+
+    Args:
+        device: where the losses are.
+        limit: a larger total loss is bad.
+    """
 
     def __init__(self, device: torch.device, limit: float) -> None:
         self.limit = limit
@@ -53,7 +58,15 @@ class LossGuard:
         self._pending: _Pending | None = None
 
     def note(self, losses: Tensor, gradient_norm: Tensor | None = None) -> Tensor:
-        """Note on the device whether ``losses`` ``[L]`` and the norm are sound; returns 1 if no update may follow."""
+        """Record on the device whether a step is sound.
+
+        Args:
+            losses: ``[L]``, the terms of the step.
+            gradient_norm: a scalar; None is not checked.
+
+        Returns:
+            A scalar: 1 if no update may follow, else 0.
+        """
         sound = losses.sum().abs() <= self.limit
         if gradient_norm is not None:
             sound = sound & gradient_norm.isfinite()
@@ -61,7 +74,7 @@ class LossGuard:
         return self.broken
 
     def note_overflow(self, gradient_norm: Tensor) -> None:
-        """Under loss scaling a gradient that is not finite is an overflow, and sound unless it never ends."""
+        """Record an overflow: under loss scaling, a gradient that is not finite is sound unless too many follow."""
         self._overflows = torch.where(gradient_norm.isfinite(), 0.0, self._overflows + 1)
         self.broken = torch.maximum(self.broken, (self._overflows >= OVERFLOWS).float())
 
@@ -74,9 +87,21 @@ class LossGuard:
         stop: Tensor,
         parts: Sequence[TrainBatch],
     ) -> Report | None:
-        """Start copying the figures of ``step`` to the host; look at those of the step before and return them.
+        """Start to copy a step's values to the host.
 
-        Raises LossError where the step before was bad.
+        Args:
+            step: number of the step, counted from 1.
+            names: of the loss terms.
+            losses: ``[L]``.
+            gradient_norm: a scalar.
+            stop: how many processes were asked to stop.
+            parts: the batch, for the report of a bad step.
+
+        Returns:
+            The report of the step before; None for the first one.
+
+        Raises:
+            LossError: if the step before was bad.
         """
         last = torch.stack(
             [gradient_norm.to(losses.dtype), stop.to(losses.dtype), self.broken.to(losses.dtype)]
@@ -90,9 +115,13 @@ class LossGuard:
         return None if before is None else _read(before)
 
     def settle(self) -> Report | None:
-        """Wait for the last step's figures, look at them and return them: before anything is saved.
+        """Wait for the last step's values, before anything is saved.
 
-        None where they have been looked at. Raises LossError where the step was bad.
+        Returns:
+            The step's report; None if it was returned before.
+
+        Raises:
+            LossError: if the step was bad.
         """
         before, self._pending = self._pending, None
         return None if before is None else _read(before)

@@ -22,7 +22,11 @@ from maskrcnn.training.schedule import Schedule, build_optimizer
 class Learner:
     """The state of a training run besides its step.
 
-    precision: of the arithmetic; weights stay float32 (float64 for ``fp64``). fp16 scales its loss.
+    Args:
+        model: is trained in place.
+        schedule: learning rate and optimizer.
+        device: where the model is.
+        precision: of the arithmetic; weights stay float32 (float64 for ``fp64``). ``fp16`` scales its loss.
     """
 
     def __init__(
@@ -37,27 +41,31 @@ class Learner:
     def compile(self, cuda_graphs: bool = False) -> None:
         """Compile the model's static parts.
 
-        cuda_graphs: on a GPU, also capture them, forward and backward, for every shape that they meet: a pass then
-        launches a few graphs in place of hundreds of kernels. Raises UserError where nothing can be compiled.
+        Args:
+            cuda_graphs: on a GPU, also capture them, forward and backward, for every shape. A pass then launches a few
+                graphs in place of hundreds of kernels.
+
+        Raises:
+            UserError: if nothing can be compiled on this machine.
         """
         _compile_static_parts(self.model, "reduce-overhead" if cuda_graphs else None)
         self._graphs = cuda_graphs
 
     def begin_pass(self) -> None:
-        """Tell captured graphs that nothing of the pass before is needed any more: they write over it."""
+        """Allow captured graphs to overwrite the results of the pass before."""
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """Within it nothing is captured: the number of detections differs from image to image."""
+        """A context without capturing, because the number of detections differs between images."""
         return torch.compiler.set_stance("force_eager") if self._graphs else nullcontext()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Within it, forward passes compute in the precision asked for."""
+        """A context in which forward passes compute in the run's precision."""
         return autocast(self.precision, self.device)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a run needs to go on as if it had not stopped, besides step and random state."""
+        """Everything that an exact resume needs, besides step and random state."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -66,7 +74,7 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`, of a learner of any precision."""
+        """Load a `state`; it may come from a learner of another precision."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # none without loss scaling
@@ -81,7 +89,7 @@ class Learner:
 
 
 def _compile_static_parts(model: MaskRCNN, mode: str | None) -> None:
-    """Compile what has no data-dependent choice in it: backbone, pyramid, and the networks of the heads."""
+    """Compile what does not branch on data: backbone, pyramid, and the networks of the heads."""
     _check_compiler(next(model.parameters()).device)
     parts: list[nn.Module | None] = [model.backbone, model.pyramid]
     parts += [None if model.rpn is None else model.rpn.head]
@@ -124,7 +132,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Take up a `random_state`."""
+    """Load a `random_state`."""
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count() > 0:
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -137,7 +145,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def be_deterministic(enabled: bool) -> None:
-    """The same bits twice; must come before the device is first used."""
+    """Make torch repeat the same bits. Call it before the device is first used."""
     torch.use_deterministic_algorithms(enabled)
     if enabled:
         # Filling fresh memory is a debugging aid that costs time; nothing here reads what it did not write.

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar in the terminal, curves and pictures in TensorBoard."""
+"""Progress of a run in the terminal; curves and pictures in TensorBoard."""
 
 from __future__ import annotations
 
@@ -32,11 +32,20 @@ LARGEST_DRAWN = 9e19  # TensorBoard's outermost bins end short of 1e20
 class RunLog:
     """Progress of steps ``start .. steps``, and TensorBoard events in ``run_dir``.
 
-    A terminal shows a moving bar; anything else (a file, CI) gets a plain line every ``every`` steps. Rates, and the
-    time left, are of training alone: from waiting for a step's data to its end, without evaluations and checkpoints.
-    histograms: steps between histograms of weights and gradients, 0 for none. profile: this many steps are traced into
-    trace.json.
-    wandb: a project of Weights & Biases to report to as well. active: false in all processes of a run but one.
+    A terminal shows a progress bar. Anything else (a file, a notebook, CI) gets a plain line every ``every`` steps.
+    Rates and the time left are of training alone: from waiting for a step's data to its end, without evaluations and
+    checkpoints.
+
+    Args:
+        run_dir: an existing folder.
+        start: steps done before.
+        steps: of the whole run.
+        batch_size: images of a step.
+        every: steps between two lines.
+        histograms: steps between histograms of weights and gradients; 0 writes none.
+        profile: steps to trace into trace.json.
+        wandb: a project of Weights & Biases that receives the same.
+        active: false in all processes of a run but one.
     """
 
     def __init__(
@@ -100,7 +109,7 @@ class RunLog:
     def step(
         self, step: int, losses: Mapping[str, Tensor], gradient_norm: Tensor, lr: float, model: nn.Module
     ) -> None:
-        """``step`` steps are done; the figures are read where `due`."""
+        """``step`` steps are done; the values are read where `due`."""
         values = torch.stack(list(losses.values())).tolist() if self.due(step) else []
         self._worked += time.perf_counter() - self._began
         self.progress.update(self.task, completed=step)

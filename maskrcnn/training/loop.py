@@ -1,4 +1,4 @@
-"""The training loop, from the first step to the last, in order."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -30,10 +30,20 @@ def train(
 ) -> None:
     """Train from step ``start`` to ``schedule.steps``.
 
-    batches: from step ``start`` on, ``accumulate`` for every step; this process's share. should_stop: whether this
-    process was asked to. after_step: called with the number of steps done and what is known of the step before;
-    returns true to end; it may leave the model in evaluation mode.
-    Raises LossError one step after a loss that is not finite or has run away.
+    Args:
+        learner: model and optimizer.
+        batches: this process's batches from step ``start`` on, ``accumulate`` for every step.
+        world: the processes of the run.
+        guard: checks the losses.
+        log: receives them.
+        should_stop: whether this process was asked to stop.
+        after_step: called with the number of steps done and the report of the step before. It returns true to end,
+            and may leave the model in evaluation mode.
+        start: steps done before.
+        accumulate: parts of each step.
+
+    Raises:
+        LossError: one step after a loss that is not finite or too large.
     """
     schedule, optimizer = learner.schedule, learner.optimizer
     model = world.parallel(learner.model)
@@ -59,7 +69,7 @@ def train(
                 mean = (totals * (world.size / counts)).sum()  # DDP averages the gradients over processes
                 learner.scaler.scale(mean).backward()
             sums.append(totals.detach())
-        # The processes' last meeting of a step: who is lost is missed before the update, never after it.
+        # The last collective of a step comes before the update, so that no process updates alone.
         asked = torch.full((1,), float(should_stop()), device=learner.device, dtype=totals.dtype)
         met = world.sum(torch.cat([torch.stack(sums).sum(0), asked]))
         losses, stop = met[:-1] / counts, met[-1]
@@ -72,9 +82,13 @@ def train(
 
 
 def _update(learner: Learner, guard: LossGuard, losses: Tensor) -> Tensor:
-    """Change the weights by their gradients unless ``guard`` forbids it; the norm of the gradients before clipping.
+    """Update the weights, unless ``guard`` forbids it.
 
-    losses: ``[L]``, of the step.
+    Args:
+        losses: ``[L]``, of the step.
+
+    Returns:
+        The norm of the gradients before clipping.
     """
     optimizer, scaler, clip_norm = learner.optimizer, learner.scaler, learner.schedule.clip_norm
     gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
@@ -113,9 +127,9 @@ def on_device(part: TrainBatch, device: torch.device) -> tuple[object, ...]:
 def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
     """What the losses of ``parts`` will be divided by, ``[L]``.
 
-    How many regions are sampled is known only after a forward pass, but the first part's backward pass needs the
-    number of all: so accumulating costs one more forward pass, and in return gives the batch's own gradient. It draws
-    the random numbers that the passes after it will draw: both drop the same rows and sample the same regions.
+    The first part's backward pass needs the number of regions that all parts sample, which is known only after their
+    forward passes. So accumulating costs one more forward pass. It draws the same random numbers as the passes after
+    it, so both drop the same rows and sample the same regions.
     """
     with _unchanged(learner.model, learner.device), learner.autocast():
         found = [stacked(learner.model(*on_device(part, learner.device)))[1] for part in parts]
@@ -124,7 +138,7 @@ def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
 
 @contextmanager
 def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Buffers (running statistics, counters) and torch's random state are afterwards what they were before."""
+    """A context that restores buffers (running statistics, counters) and torch's random state at its end."""
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield

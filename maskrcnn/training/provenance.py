@@ -1,4 +1,4 @@
-"""What a run was made with: commit, versions and machine, noted whenever it starts or goes on."""
+"""What a run was made with: commit, versions and machine, noted whenever it starts or resumes."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ import yaml
 
 from maskrcnn.console import console
 from maskrcnn.data.adapter import Samples, adapt
-from maskrcnn.data.dataset import Dataset, check_same_categories
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import EvalLoader, TrainLoader
 from maskrcnn.data.transforms import Transform
-from maskrcnn.errors import UserError
 from maskrcnn.evaluation.evaluator import Evaluator, Metrics
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
 from maskrcnn.prediction.predictor import PAPER
+from maskrcnn.training.checks import check_learnable, check_together, num_classes
 from maskrcnn.training.devices import open_device
 from maskrcnn.training.distributed import World, joined
 from maskrcnn.training.guard import LossGuard
@@ -287,54 +287,5 @@ def _restore(
     return int(stored["step"]), world.share(files.best)
 
 
-def num_classes(model: MaskRCNN) -> int:
-    """K of the heads; 1 for a proposal network, which knows objects alone."""
-    head = model.box_head or model.mask_head
-    return 1 if head is None else head.num_classes
-
-
 def _transform_of(model: MaskRCNN) -> Transform:
     return PAPER if model.preprocessing is None else Transform.of(model.preprocessing)
-
-
-def check_together(
-    evaluation: Evaluation, device: torch.device, compile: bool, cuda_graphs: bool, accumulate: int
-) -> None:
-    """Raise UserError for settings that are right by themselves, but not with each other."""
-    if evaluation.patience and not evaluation.every:
-        raise UserError(
-            f"evaluation.patience={evaluation.patience} counts evaluations, but with evaluation.every=0 there "
-            "is one, at the end: set evaluation.every to the steps between two"
-        )
-    if not cuda_graphs:
-        return
-    if device.type != "cuda":
-        raise UserError(f"cuda_graphs=true needs a GPU, but the run is on {device}: leave it out")
-    if not compile:
-        raise UserError("cuda_graphs=true captures what compile=true compiles: set that too")
-    if accumulate > 1:
-        raise UserError(
-            f"cuda_graphs=true with accumulate={accumulate}: torch's graphs write over gradients that are still "
-            "to be added to (pytorch issue 169545); set accumulate=1"
-        )
-
-
-def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset) -> None:
-    """Raise UserError where the model could not learn from the annotations, or could not be scored on them."""
-    check_same_categories(train_set, val_set)
-    found = len(train_set.categories)
-    if (model.box_head or model.mask_head) is not None and num_classes(model) != found:
-        raise UserError(
-            f"the model has num_classes={num_classes(model)}, but the data set has {found} categories"
-        )
-    if (objects := int(train_set.num_objects.sum())) == train_set.num_crowds:
-        marked = f": all {objects} are marked iscrowd=1" if objects else ""
-        raise UserError(f"the training annotations hold no object to learn from{marked}")
-    if model.keypoint_head is not None and not train_set.num_keypoints:
-        raise UserError("the model has a keypoint head, but the data set has no keypoints")
-    for split, dataset in (("training", train_set), ("validation", val_set)):
-        lacking = dataset.num_objects.any() and not dataset.has_masks
-        if model.mask_head is not None and lacking:
-            raise UserError(
-                f"the {split} annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
-            )

@@ -1,4 +1,4 @@
-"""Where figures of a run go besides the terminal: TensorBoard, Weights & Biases, a trace of the profiler."""
+"""Where a run's metrics go besides the terminal: TensorBoard, Weights & Biases, a trace of the profiler."""
 
 from __future__ import annotations
 

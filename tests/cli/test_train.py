@@ -28,12 +28,12 @@ from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.training import checkpoint
 from maskrcnn.training import run as run_module
+from maskrcnn.training.checks import check_together
 from maskrcnn.training.distributed import World
 from maskrcnn.training.interruption import Interruption
 from maskrcnn.training.recipe import check_same_run
 from maskrcnn.training.run import Run
 from maskrcnn.training.run_dir import RunDir
-from maskrcnn.training.trainer import check_together
 
 
 def test_a_run_leaves_everything_behind(run: Path) -> None:

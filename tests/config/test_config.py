@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from maskrcnn.cli import replay
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
-from maskrcnn.config import files
+from maskrcnn.config import files, schema
 from maskrcnn.data.formats.shapes import Shapes
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.settings import Evaluation
@@ -217,16 +217,16 @@ COMMANDS = ["ablate", "benchmark", "browse", "eval", "explain", "export", "predi
 def test_a_commands_defaults_are_its_dataclass(command: str) -> None:
     """There is no file of them, and each key has a line in the dataclass's documentation."""
     module = importlib.import_module(f"maskrcnn.cli.{command}")
-    schema = getattr(module, command.capitalize())
-    assert configs.plain_dict(configs.compose_config(command, [], schema)) == vars(schema())
+    keys = getattr(module, command.capitalize())
+    assert configs.plain_dict(configs.compose_config(command, [], keys)) == vars(keys())
     assert not (files.CONFIG_DIR / f"{command}.yaml").exists()
-    documented = "\n".join(inspect.getdoc(c) or "" for c in schema.__mro__)
-    assert [f.name for f in dataclasses.fields(schema) if f"    {f.name}: " not in documented] == []
+    documented = "\n".join(inspect.getdoc(c) or "" for c in keys.__mro__)
+    assert [f.name for f in dataclasses.fields(keys) if f"    {f.name}: " not in documented] == []
 
 
 @pytest.mark.parametrize(
-    "schema", [Schedule, Checkpoints, Evaluation, Log, configs.Init, configs.GivenProposals]
+    "schema", [Schedule, Checkpoints, Evaluation, Log, schema.Init, schema.GivenProposals]
 )
-def test_every_setting_is_documented(schema: type) -> None:
-    documented = inspect.getdoc(schema) or ""
-    assert [f.name for f in dataclasses.fields(schema) if f"    {f.name}: " not in documented] == []
+def test_every_setting_is_documented(group: type) -> None:
+    documented = inspect.getdoc(group) or ""
+    assert [f.name for f in dataclasses.fields(group) if f"    {f.name}: " not in documented] == []
