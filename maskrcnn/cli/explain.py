@@ -37,8 +37,7 @@ from maskrcnn.ablation.explorer import ChannelMaps, Start, channel_maps, explore
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
-from maskrcnn.config import files
-from maskrcnn.config.check import nearest
+from maskrcnn.config.operators import operator_node
 from maskrcnn.console import console
 from maskrcnn.data.images import Pixels, read_image
 from maskrcnn.errors import Positive, UserError
@@ -143,12 +142,10 @@ def _features(model: MaskRCNN, image: Pixels, device: torch.device, shift: int) 
 
 
 def _operator(name: str, overrides: list[str]) -> RoIOp:
-    path, options = files.find(f"roi_op/{name}.yaml"), files.options("roi_op")
-    if path is None:
-        raise UserError(
-            f"operators: there is no {name}{nearest(name, options)}; there are: {', '.join(options)}"
-        )
-    node = OmegaConf.load(path)
+    try:
+        node = operator_node(name)
+    except UserError as error:
+        raise UserError(f"operators={name}: {error}") from error
     given = OmegaConf.from_dotlist(overrides)
     if unknown := sorted(str(key) for key in given if key not in node):
         raise UserError(

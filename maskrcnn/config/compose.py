@@ -27,7 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config import files
+from maskrcnn.config.channels import fill_channels
 from maskrcnn.config.check import check_value, constructor_defaults, is_own, nearest
+from maskrcnn.config.operators import operator_node, register_presets
 from maskrcnn.config.pretrained import pin_pretrained
 from maskrcnn.config.schema import Common as Common
 from maskrcnn.config.schema import Train as Train
@@ -61,6 +63,7 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
         UserError: names the key, what was found and the nearest right key.
     """
     parsed = _parse(overrides)
+    register_presets()
     groups = [override for override in parsed if _is_group(override)]
     config = _with_defaults(_composed(name, groups), schema)
     for override in parsed:
@@ -85,7 +88,7 @@ def _composed(name: str, groups: Sequence[Override]) -> DictConfig:
         _check_option(override)
     if files.find(f"{name}.yaml") is None:
         return OmegaConf.create({})
-    with initialize_config_dir(str(files.folders()[0]), version_base="1.3"):
+    with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
         return _compose(name, [str(override.input_line) for override in groups])
 
 
@@ -145,6 +148,7 @@ def settings_of(node: Any, kind: type[Settings]) -> Settings:
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
     """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed again, a key is set."""
     parsed = _parse(overrides)
+    register_presets()
     groups = [override for override in parsed if _is_group(override)]
     for override in groups:
         group = override.get_key_element()
@@ -193,6 +197,8 @@ def check(config: DictConfig, schema: type) -> None:
     for name in ("num_classes", "num_keypoints"):
         if name in config and config[name] is None:
             config[name] = 1  # not known before the data set is read
+    if isinstance(config.get("model"), DictConfig) and "pyramid" in config.model:
+        fill_channels(config.model, {32: 1})  # not known before the backbone is built
     try:
         container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -279,9 +285,7 @@ def _fill_operators(config: DictConfig) -> None:
     for head in ("box_roi_op", "mask_roi_op", "keypoint_roi_op"):
         name = config.get(head)
         if isinstance(name, str):
-            path, options = files.find(f"roi_op/{name}.yaml"), files.options("roi_op")
-            if path is None:
-                raise UserError(
-                    f"{head}={name}: no such operator{nearest(name, options)}; there are: {', '.join(options)}"
-                )
-            OmegaConf.update(config, head, OmegaConf.load(path), merge=False)
+            try:
+                OmegaConf.update(config, head, operator_node(name), merge=False)
+            except UserError as error:
+                raise UserError(f"{head}={name}: {error}") from error

@@ -25,8 +25,16 @@ def find(name: str) -> Path | None:
 
 
 def options(group: str) -> list[str]:
-    """The names that a group (``model``, ``roi_op``, ``tables``) has in any of the folders, sorted."""
-    return sorted({path.stem for folder in folders() for path in (folder / group).glob("[!_]*.yaml")})
+    """The names that a group (``model``, ``roi_op``, ``tables``) has in any of the folders, sorted.
+
+    The presets of `maskrcnn_ops` are options of ``roi_op`` without files.
+    """
+    names = {path.stem for folder in folders() for path in (folder / group).glob("[!_]*.yaml")}
+    if group == "roi_op":
+        from maskrcnn_ops import PRESETS  # imports torch, which other groups do without
+
+        names |= PRESETS.keys()
+    return sorted(names)
 
 
 class _OwnFirst(SearchPathPlugin):

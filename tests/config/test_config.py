@@ -5,23 +5,28 @@ import importlib
 import inspect
 import subprocess
 import sys
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from maskrcnn_ops import PRESETS, RoIOp, Switches
 from omegaconf import OmegaConf
 
 from maskrcnn.cli import replay
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.config import files, schema
+from maskrcnn.config.operators import operator_node, preset_node
 from maskrcnn.data.formats.shapes import Shapes
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.training.schedule import Schedule
 from maskrcnn.training.settings import Checkpoints, Log
+
+ROOT = Path(__file__).resolve().parents[2]
 
 MODELS = files.options("model")
 OPERATORS = files.options("roi_op")
@@ -65,6 +70,48 @@ def test_roi_op_sets_both_heads_and_each_can_have_its_own() -> None:
     assert operators("mask_roi_op=pool") == (align, pool)
     assert operators("roi_op=warp", "mask_roi_op=align") == ("round True avg", align)
     assert operators("roi_op.plus_one=true") == ("none True avg", "none True avg")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_operator_by_name_is_the_preset_with_every_switch(name: str) -> None:
+    config = configs.compose_config("train", [f"roi_op={name}"])
+    found = configs.build(config.roi_op)
+    assert type(found) is RoIOp
+    switches = {f.name: getattr(found, f.name) for f in fields(Switches)}
+    assert switches == asdict(PRESETS[name])
+    assert {*config.roi_op} >= {*switches, "_target_"}  # so that each can be overridden
+    assert operator_node(name) == config.roi_op
+
+
+def test_the_table_of_operators_says_what_the_presets_are() -> None:
+    """The rows of the table in README or docs: box rounded, +1, half pixel, bins rounded, samples, reduction."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    rows = [line for page in pages for line in page.read_text().splitlines() if line.startswith("| `")]
+    cells = [[cell.strip(" `") for cell in row.split("|")[1:-1]] for row in rows]
+    found = {
+        row[0].split("`")[0]: row[1:] for row in cells if row[0].split("`")[0] in PRESETS and len(row) == 7
+    }
+    assert {"align", "align_legacy", "pool", "warp"} <= found.keys()
+    for name, row in found.items():
+        preset = PRESETS[name]
+        yes = {True: "yes", False: "no"}
+        samples = "every cell" if preset.bin_rounding else f"{preset.sampling_ratio}x{preset.sampling_ratio}"
+        half = getattr(preset, "offset", 0.5 * bool(getattr(preset, "half_pixel", None))) == 0.5
+        expected = [
+            *(yes[preset.box_rounding != "none"], yes[preset.plus_one], yes[half], yes[preset.bin_rounding]),
+            *(samples, {"avg": "mean", "max": "max"}[preset.reduction]),
+        ]
+        assert row == expected, name
+
+
+def test_a_file_of_ones_own_wins_over_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs" / "roi_op").mkdir(parents=True)
+    mine = {**preset_node("align"), "sampling_ratio": 3}
+    OmegaConf.save(OmegaConf.create(mine), tmp_path / "configs" / "roi_op" / "align.yaml")
+    monkeypatch.chdir(tmp_path)
+    config = configs.compose_config("train", ["mask_roi_op=align", "box_roi_op=pool"])
+    assert config.roi_op.sampling_ratio == config.mask_roi_op.sampling_ratio == 3
+    assert config.box_roi_op.reduction == "max"
 
 
 def test_models_of_the_two_strides_differ_in_nothing_else() -> None:

@@ -29,6 +29,8 @@ class ResNet(nn.Module):
     first block of a dilated res5 is dilated (Detectron2's). in_channels: of the images; other than 3 channels start
     from the mean of the RGB filters.
 
+    channels: number of channels of each map, by stride.
+
     Raises UserError where the weights cannot be had, or do not suit ``arch`` and ``norm``.
     """
 
@@ -59,6 +61,9 @@ class ResNet(nn.Module):
         stages = {name: with_folded_norms(stage) for name, stage in stages.items()}
         self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
+        widest = 512 if arch in ("resnet18", "resnet34") else 2048
+        widths = [widest // 8, widest // 4, widest // 2, widest][: last_stage - 1]
+        self.channels = dict(zip(self.strides, widths, strict=True))  # of the last map of a stride
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
         for stage in [self.stem, *self.stages.values()][:frozen]:
             stage.requires_grad_(False)

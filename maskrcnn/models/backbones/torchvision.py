@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ class TorchvisionBackbone(nn.Module):
     weights and ``bn`` without, and networks without batch norm keep what they have. weights: as in `ResNet`.
     last_stride: 16 stops before the layers of stride 32: for VGG-16, conv5_3 as in Faster R-CNN. frozen_stages: how
     many of (stem, C2, C3, ...) do not learn; None is 2 with pretrained weights, else 0. in_channels: as in `ResNet`.
+    channels: number of channels of each map, by stride.
 
     Raises UserError where the weights cannot be had or do not fit, and for ``norm=gn`` where no batch norm is.
     """
@@ -77,6 +79,7 @@ class TorchvisionBackbone(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(*layers[begin : end + 1]) for begin, end in zip(begins, ends, strict=True)
         )
+        self.channels = self._channels()
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
         for stage in self.stages[:frozen]:
             stage.requires_grad_(False)
@@ -89,6 +92,14 @@ class TorchvisionBackbone(nn.Module):
             x = stage(x)
             maps[stride] = x.permute(0, 3, 1, 2) if self.channels_last else x
         return maps
+
+    @torch.no_grad()
+    def _channels(self) -> dict[int, int]:
+        """The channels of each map, by stride, from a small image."""
+        self.eval()  # running statistics stay as they are
+        maps = self(torch.zeros(1, self.in_channels, 64, 64))
+        self.train()
+        return {stride: x.shape[1] for stride, x in maps.items()}
 
 
 def _set_norm(net: nn.Module, arch: str, norm: Norm, weights: str | None) -> None:

@@ -1,0 +1,40 @@
+"""RoI operators by name: the presets of `maskrcnn_ops`, and files ``roi_op/<name>.yaml`` for your own."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from maskrcnn_ops import PRESETS, RoIOp
+from omegaconf import DictConfig, OmegaConf
+
+from maskrcnn.config import files
+from maskrcnn.config.check import nearest
+from maskrcnn.errors import UserError
+
+
+def preset_node(name: str) -> dict[str, Any]:
+    """The config of a preset: all switches, so that each can be overridden (``roi_op.plus_one=true``)."""
+    switches = inspect.signature(RoIOp).parameters.items()
+    values = {key: getattr(PRESETS[name], key, parameter.default) for key, parameter in switches}
+    return {"_target_": "maskrcnn_ops.RoIOp", **values}
+
+
+def operator_node(name: str) -> DictConfig:
+    """The config of an operator: of a file, or of a preset. Raises UserError with the nearest names for others."""
+    path, options = files.find(f"roi_op/{name}.yaml"), files.options("roi_op")
+    if path is None and name not in PRESETS:
+        raise UserError(f"no such operator{nearest(name, options)}; there are: {', '.join(options)}")
+    node = OmegaConf.create(preset_node(name)) if path is None else OmegaConf.load(path)
+    assert isinstance(node, DictConfig)
+    return node
+
+
+def register_presets() -> None:
+    """Make the presets options of ``roi_op`` for Hydra, except those with a file of the same name."""
+    store = ConfigStore.instance()
+    store.repo.pop("roi_op", None)
+    for name in PRESETS:
+        if files.find(f"roi_op/{name}.yaml") is None:
+            store.store(group="roi_op", name=name, node=preset_node(name))
