@@ -139,6 +139,7 @@ class Samples(_Record):
     boxes: ``[N, K, 4]``. labels: ``[N, K]`` int64, the class of the matched object, ``num_classes`` for background.
     matched: ``[N, K]`` int64, index of the matched object in Targets (0 where there is none).
     valid: ``[N, K]`` bool. positive: ``[N, K]`` bool, valid and matched; only the first ``max_positives`` can be.
+    hardest: the box head learns from so many samples of an image, those of the largest loss; None is all.
     """
 
     boxes: Tensor
@@ -147,6 +148,7 @@ class Samples(_Record):
     valid: Tensor
     positive: Tensor
     max_positives: int
+    hardest: int | None = None
 
     def positives(self) -> Samples:
         """The slots that can hold positives, ``[N, max_positives]``; valid where they do."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.heads.box import BoxHead
+from maskrcnn.models.heads.box import BoxBranch, BoxHead
 from maskrcnn.models.heads.keypoint import KeypointHead
 from maskrcnn.models.heads.mask import MaskHead
 from maskrcnn.models.matching import match, take
@@ -32,9 +32,13 @@ SAMPLING_STREAM = 2
 class Sampler:
     """Regions that the heads learn from (Fast R-CNN, section 2.3).
 
-    num_samples: regions per image. positive_fraction: at most this share of them overlaps an object by ``iou`` or
-    more; the rest overlaps less, and is background. Ground truth joins the proposals. negative_iou: background overlaps
-    less than this, and what lies between is left out; None is ``iou``.
+    Args:
+        num_samples: regions per image. Ground truth joins the proposals.
+        positive_fraction: at most this share of them overlaps an object by ``iou`` or more. The rest is background.
+        iou: see above.
+        negative_iou: background overlaps less than this; regions between the two are left out. None is ``iou``.
+        hardest: the box head learns from so many of the sampled regions of an image, those of the largest loss (OHEM,
+            Shrivastava et al., 2016); None is all. R-FCN takes 128 of all 300 with ``positive_fraction=1``.
     """
 
     def __init__(
@@ -43,9 +47,11 @@ class Sampler:
         positive_fraction: float = 0.25,
         iou: float = 0.5,
         negative_iou: float | None = None,
+        hardest: int | None = None,
     ) -> None:
         self.num_samples, self.max_positives = num_samples, int(num_samples * positive_fraction)
         self.iou, self.negative_iou = iou, iou if negative_iou is None else negative_iou
+        self.hardest = hardest
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
@@ -60,7 +66,9 @@ class Sampler:
         )
         matched = torch.where(is_positive, found.object.gather(1, index), 0)
         labels = torch.where(is_positive, targets.labels.gather(1, matched), num_classes)
-        return Samples(take(boxes, index), labels, matched, valid, is_positive, self.max_positives)
+        return Samples(
+            take(boxes, index), labels, matched, valid, is_positive, self.max_positives, self.hardest
+        )
 
 
 class MaskRCNN(nn.Module):
@@ -84,7 +92,7 @@ class MaskRCNN(nn.Module):
         backbone: nn.Module,
         pyramid: nn.Module,
         rpn: RPN | None,
-        box_head: BoxHead | None,
+        box_head: BoxBranch | None,
         mask_head: MaskHead | None,
         sampler: Sampler | None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
@@ -101,7 +109,7 @@ class MaskRCNN(nn.Module):
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
         self.keypoint_head, self.preprocessing = keypoint_head, preprocessing
         if box_head is not None and mask_head is not None and mask_head.trunk is None:
-            mask_head.share_trunk(box_head.trunk)
+            mask_head.share_trunk(_trunk_of(box_head))
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -122,7 +130,7 @@ class MaskRCNN(nn.Module):
         if self.sampler is None:
             return losses
         samples = self.sampler(proposals, targets, self._num_classes())
-        heads: list[BoxHead | MaskHead | KeypointHead | None] = [
+        heads: list[BoxBranch | MaskHead | KeypointHead | None] = [
             self.box_head,
             self.mask_head,
             self.keypoint_head,
@@ -194,6 +202,14 @@ class MaskRCNN(nn.Module):
         return self.rpn
 
 
+def _trunk_of(box_head: BoxBranch) -> nn.Module:
+    if not isinstance(box_head, BoxHead):
+        raise UserError(
+            "mask_head.trunk=null takes the box head's trunk, but this box head has none on regions"
+        )
+    return box_head.trunk
+
+
 def _trim(detections: Detections) -> Detections:
     most = int(detections.valid.sum(1).max())
     first = {name: getattr(detections, name)[:, :most] for name in ("boxes", "scores", "labels", "valid")}
@@ -227,7 +243,7 @@ def _check_channels(backbone: nn.Module, pixel_mean: Sequence[float], pixel_std:
 
 
 def _check_parts(
-    rpn: RPN | None, box_head: BoxHead | None, mask_head: MaskHead | None, sampler: Sampler | None
+    rpn: RPN | None, box_head: BoxBranch | None, mask_head: MaskHead | None, sampler: Sampler | None
 ) -> None:
     if rpn is None and box_head is None and mask_head is None:
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from maskrcnn_ops import batched_nms
 from torch import Tensor, nn
 
@@ -15,21 +16,26 @@ from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
 
 
-class BoxHead(nn.Module):
-    """Pools regions, runs a trunk and predicts class scores and one box per class.
+class BoxBranch(nn.Module):
+    """Losses and detections of a box head, from the scores and boxes that `predict` gives.
 
-    trunk: ``[R, C, P, P]`` to ``[R, D]`` or ``[R, D, h, w]`` (averaged over h, w); has ``out_channels`` D.
-    class_agnostic: one box for all classes. score_threshold, nms_iou, num_detections: of `detect`;
-    num_candidates: (box, class) pairs above the threshold that enter suppression, the best ones; None is all.
-    beta: of the box loss's smooth L1. box_weights: scale the deltas (dx, dy, dw, dh). max_log_scale: dw and dh are at
-    most this. min_size: detections narrower or lower than this (pixels) are dropped. background_box: predict a box for
-    background too, which nothing uses (torchvision's layer has it).
+    Args:
+        pooler: features and boxes to regions ``[R, C, P, P]``.
+        num_classes: K, without background.
+        class_agnostic: one box for all classes.
+        box_weights: scale the deltas (dx, dy, dw, dh).
+        beta: of the box loss's smooth L1.
+        score_threshold: detections have a higher score.
+        nms_iou: of two detections of a class that overlap by more, the better one stays.
+        num_detections: at most this many in an image.
+        num_candidates: (box, class) pairs above the threshold that enter suppression, the best ones; None is all.
+        max_log_scale: dw and dh are at most this.
+        min_size: detections narrower or lower than this (pixels) are dropped.
     """
 
     def __init__(
         self,
         pooler: RoIPooler,
-        trunk: nn.Module,
         num_classes: int,
         class_agnostic: bool = False,
         box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
@@ -40,39 +46,34 @@ class BoxHead(nn.Module):
         num_candidates: int | None = 4000,
         max_log_scale: float = box_ops.MAX_LOG_SCALE,
         min_size: float = 0.0,
-        background_box: bool = False,
     ) -> None:
         super().__init__()
         self.pooler = pooler
-        self.trunk = trunk
-        self.num_classes = num_classes
-        dim: int = trunk.out_channels  # type: ignore[assignment]
-        self.logits = nn.Linear(dim, num_classes + 1)
-        self.num_boxes = 1 if class_agnostic else num_classes
-        self.deltas = nn.Linear(dim, 4 * (self.num_boxes + background_box))
-        for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
-            nn.init.normal_(layer.weight, std=std)
-            nn.init.zeros_(layer.bias)
+        self.num_classes, self.num_boxes = num_classes, 1 if class_agnostic else num_classes
         self.box_weights, self.max_log_scale = tuple(box_weights), max_log_scale
         self.beta, self.min_size = beta, min_size
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.num_detections, self.num_candidates = num_detections, num_candidates
 
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes ``[N, K, 4]`` to logits ``[N, K, num_classes + 1]`` and deltas ``[N, K, num_classes or 1, 4]``."""
-        regions = self.pooler.regions(features, boxes, valid)
-        x = self.trunk(regions.pooled)
-        if x.dim() == 4:
-            x = x.mean(dim=(2, 3))
-        logits, deltas = (regions.spread(full_precision(layer(x))) for layer in (self.logits, self.deltas))
-        return logits, deltas.unflatten(-1, (-1, 4))[:, :, : self.num_boxes]
+        """Score and refine boxes.
+
+        Args:
+            features: maps by stride.
+            boxes: ``[N, K, 4]`` in pixels of the network's input.
+            valid: ``[N, K]`` bool.
+
+        Returns:
+            Logits ``[N, K, num_classes + 1]`` and deltas ``[N, K, num_classes or 1, 4]``, background last.
+        """
+        raise NotImplementedError
 
     def losses(
         self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
     ) -> dict[str, Loss]:
         """``box_class``: softmax over all samples. ``box_regression``: smooth L1 over positives.
 
-        Both are divided by the number sampled.
+        Both are divided by the number of samples that learn.
 
         Args:
             features: maps by stride.
@@ -81,19 +82,28 @@ class BoxHead(nn.Module):
             images: the batch.
         """
         logits, deltas = self.predict(features, samples.boxes, samples.valid)
-        count = samples.valid.sum()
         objects = take(targets.boxes, samples.matched)
         wanted = box_ops.encode(objects, samples.boxes, self.box_weights)
         own = (samples.labels * samples.positive)[..., None, None].expand(-1, -1, 1, 4)
         own = own if deltas.shape[2] > 1 else torch.zeros_like(own)
+        found = deltas.gather(2, own)[:, :, 0]
+        learn = samples.valid if samples.hardest is None else self._hardest(logits, found, wanted, samples)
+        count = learn.sum()
         return {
-            "box_class": multiclass(
-                logits.flatten(0, 1), samples.labels.flatten(), samples.valid.flatten(), count
-            ),
-            "box_regression": smooth_l1(
-                deltas.gather(2, own)[:, :, 0], wanted, samples.positive, self.beta, count
-            ),
+            "box_class": multiclass(logits.flatten(0, 1), samples.labels.flatten(), learn.flatten(), count),
+            "box_regression": smooth_l1(found, wanted, samples.positive & learn, self.beta, count),
         }
+
+    @torch.no_grad()
+    def _hardest(self, logits: Tensor, found: Tensor, wanted: Tensor, samples: Samples) -> Tensor:
+        """The samples of each image with the largest sum of both losses, ``[N, K]`` bool (OHEM)."""
+        classes = F.cross_entropy(logits.flatten(0, 1), samples.labels.flatten(), reduction="none")
+        boxes = F.smooth_l1_loss(found, wanted.to(found.dtype), reduction="none", beta=self.beta).sum(-1)
+        loss = classes.view_as(boxes) + torch.where(samples.positive, boxes, 0.0)
+        loss = loss.masked_fill(~samples.valid, -torch.inf)
+        assert samples.hardest is not None
+        rank = loss.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return samples.valid & (rank < samples.hardest)
 
     def detect(self, features: dict[int, Tensor], regions: Proposals, images: Images) -> Detections:
         """Detections ``[N, D]``: scored, decoded for every class, suppressed within a class, the best D."""
@@ -113,3 +123,52 @@ class BoxHead(nn.Module):
         return Detections(
             take(boxes, order), best.masked_fill(~valid, 0.0), labels.gather(1, order), valid, masks=None
         )
+
+
+class BoxHead(BoxBranch):
+    """Runs a trunk on pooled regions and predicts class scores and one box per class.
+
+    Args:
+        trunk: ``[R, C, P, P]`` to ``[R, D]`` or ``[R, D, h, w]`` (averaged over h, w); has ``out_channels`` D.
+        background_box: predict a box for background too, which nothing uses (torchvision's layer has it).
+
+    The others are those of `BoxBranch`.
+    """
+
+    def __init__(
+        self,
+        pooler: RoIPooler,
+        trunk: nn.Module,
+        num_classes: int,
+        class_agnostic: bool = False,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        beta: float = 1 / 9,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        num_detections: int = 100,
+        num_candidates: int | None = 4000,
+        max_log_scale: float = box_ops.MAX_LOG_SCALE,
+        min_size: float = 0.0,
+        background_box: bool = False,
+    ) -> None:
+        super().__init__(
+            pooler,
+            *(num_classes, class_agnostic, box_weights, beta, score_threshold, nms_iou),
+            *(num_detections, num_candidates, max_log_scale, min_size),
+        )
+        self.trunk = trunk
+        dim: int = trunk.out_channels  # type: ignore[assignment]
+        self.logits = nn.Linear(dim, num_classes + 1)
+        self.deltas = nn.Linear(dim, 4 * (self.num_boxes + background_box))
+        for layer, std in ((self.logits, 0.01), (self.deltas, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Arguments and results as in `BoxBranch`."""
+        regions = self.pooler.regions(features, boxes, valid)
+        x = self.trunk(regions.pooled)
+        if x.dim() == 4:
+            x = x.mean(dim=(2, 3))
+        logits, deltas = (regions.spread(full_precision(layer(x))) for layer in (self.logits, self.deltas))
+        return logits, deltas.unflatten(-1, (-1, 4))[:, :, : self.num_boxes]

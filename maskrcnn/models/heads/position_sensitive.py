@@ -1,0 +1,163 @@
+"""Heads on position-sensitive maps: R-FCN (Dai et al., 2016) and Light-Head R-CNN (Li et al., 2017).
+
+A convolution on the whole map gives every bin of a region a map of its own. Little or nothing is left to compute for
+each region.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn.errors import UserError
+from maskrcnn.models import boxes as box_ops
+from maskrcnn.models.heads.box import BoxBranch, BoxHead
+from maskrcnn.models.losses import full_precision
+from maskrcnn.models.protocols import RoIOp
+from maskrcnn.models.roi_pooling import RoIPooler
+
+
+class VoteHead(BoxBranch):
+    """R-FCN's head: ``P^2 (K + 1)`` score maps and ``4 P^2`` box maps, pooled by position and averaged over the bins.
+
+    Args:
+        pooler: its operator becomes position-sensitive if it is one of `maskrcnn_ops`; P is its output size.
+        in_channels: of the maps.
+        num_classes: K, without background.
+        dim: channels of the 1x1 convolution that reduces the map first (R-FCN: 1024); None leaves it out.
+
+    The others are those of `BoxBranch`.
+    """
+
+    def __init__(
+        self,
+        pooler: RoIPooler,
+        in_channels: int,
+        num_classes: int,
+        dim: int | None = 1024,
+        class_agnostic: bool = True,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        beta: float = 1 / 9,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        num_detections: int = 100,
+        num_candidates: int | None = 4000,
+        max_log_scale: float = box_ops.MAX_LOG_SCALE,
+        min_size: float = 0.0,
+    ) -> None:
+        super().__init__(
+            _by_position(pooler),
+            *(num_classes, class_agnostic, box_weights, beta, score_threshold, nms_iou),
+            *(num_detections, num_candidates, max_log_scale, min_size),
+        )
+        reduce: list[nn.Module] = (
+            [] if dim is None else [nn.Conv2d(in_channels, dim, 1), nn.ReLU(inplace=True)]
+        )
+        self.sizes = (num_classes + 1, 4 * self.num_boxes)
+        maps = nn.Conv2d(dim or in_channels, sum(self.sizes) * pooler.output_size**2, 1)
+        self.trunk = nn.Sequential(*reduce, maps)
+        for conv in self.trunk[::2]:
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)
+
+    def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Arguments and results as in `BoxBranch`."""
+        maps = _maps(self.trunk, features, self.pooler.max_stride)
+        regions = self.pooler.regions(maps, boxes, valid)
+        votes = regions.spread(full_precision(regions.pooled).mean((2, 3)))
+        logits, deltas = votes.split(self.sizes, -1)
+        return logits, deltas.unflatten(-1, (-1, 4))
+
+
+class LightHead(BoxHead):
+    """Light-Head R-CNN: thin position-sensitive maps, then a trunk on the pooled regions.
+
+    Args:
+        pooler: its operator becomes position-sensitive if it is one of `maskrcnn_ops`; P is its output size.
+        maps: ``[N, C, H, W]`` to ``[N, C' P^2, H, W]``, for example `LargeSeparable`.
+        trunk: ``[R, C', P, P]`` to ``[R, D]``, for example `TwoFCTrunk` with one layer.
+
+    The others are those of `BoxBranch`.
+    """
+
+    def __init__(
+        self,
+        pooler: RoIPooler,
+        maps: nn.Module,
+        trunk: nn.Module,
+        num_classes: int,
+        class_agnostic: bool = True,
+        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
+        beta: float = 1 / 9,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        num_detections: int = 100,
+        num_candidates: int | None = 4000,
+        max_log_scale: float = box_ops.MAX_LOG_SCALE,
+        min_size: float = 0.0,
+    ) -> None:
+        super().__init__(
+            _by_position(pooler),
+            trunk,
+            *(num_classes, class_agnostic, box_weights, beta, score_threshold, nms_iou),
+            *(num_detections, num_candidates, max_log_scale, min_size),
+        )
+        self.maps = maps
+
+    def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Arguments and results as in `BoxBranch`."""
+        return super().predict(_maps(self.maps, features, self.pooler.max_stride), boxes, valid)
+
+
+class LargeSeparable(nn.Module):
+    """Two paths of large separable convolutions, 1xk then kx1 and kx1 then 1xk, added: ``[N, C, H, W]`` to
+    ``[N, out_channels, H, W]``.
+
+    Args:
+        in_channels: C.
+        out_channels: Light-Head R-CNN has ``10 P^2``.
+        dim: channels between the two convolutions of a path.
+        size: k, odd.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int = 490, dim: int = 256, size: int = 15) -> None:
+        super().__init__()
+        flat, high = (1, size), (size, 1)
+        self.paths = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(in_channels, dim, first, padding=(first[0] // 2, first[1] // 2)),
+                nn.Conv2d(dim, out_channels, second, padding=(second[0] // 2, second[1] // 2)),
+            )
+            for first, second in ((flat, high), (high, flat))
+        )
+        for layer in self.paths.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to ``[N, out_channels, H, W]``."""
+        return F.relu(self.paths[0](x) + self.paths[1](x))
+
+
+def _maps(network: nn.Module, features: dict[int, Tensor], max_stride: int) -> dict[int, Tensor]:
+    """The network's maps of all features that are pooled."""
+    return {stride: network(x) for stride, x in features.items() if stride <= max_stride}
+
+
+def _by_position(pooler: RoIPooler) -> RoIPooler:
+    """The pooler with the position-sensitive form of its operator; operators of one's own are left alone."""
+    operator: RoIOp = pooler.operator
+    if getattr(operator, "position_sensitive", True):
+        return pooler
+    try:
+        operator = dataclasses.replace(operator, position_sensitive=True)  # type: ignore[type-var]
+    except ValueError as error:
+        raise UserError(
+            f"this head needs a position-sensitive operator, which {operator} has no form of ({error}); "
+            "choose roi_op=ps_align, ps_pool or ps_warp"
+        ) from error
+    return RoIPooler(operator, pooler.output_size, pooler.max_stride)
