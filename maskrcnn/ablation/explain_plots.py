@@ -11,6 +11,7 @@ from maskrcnn_ops import AxisReading, Switches, axis_reading
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
+from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.explain import Floats, View
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.data.images import Pixels
@@ -90,7 +91,7 @@ def curves(shifts: Floats, by_name: Mapping[str, Floats], stride: int, ylabel: s
     canvas = Canvas(figsize=(7, 4), layout="constrained")
     panel = canvas.subplots()
     for name, values in by_name.items():
-        panel.plot(shifts, values, label=name)
+        panel.plot(shifts, values, label=name, color=OPERATOR_COLOURS.get(name))
     for cell in np.arange(0, shifts[-1] + 1, stride):
         panel.axvline(cell, color="#ccc", lw=0.8, zorder=0)
     panel.set(xlabel="image and box moved right, pixels", ylabel=ylabel, ylim=(0, None))

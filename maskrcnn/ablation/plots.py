@@ -94,7 +94,15 @@ def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
     over = f"bars: mean of {seeds} seeds; lines: 95 % interval" if seeds > 1 else "one run each"
     caption = f"{KINDS[kind].capitalize()} AP on {table.data} ({over})"
     if len(values) > _FEW_LINES:
-        return Plot("overview", f"{caption}.", svg(_long_overview(groups, values, metric)))
+        known = [
+            (v, n, e)
+            for n, members in groups.items()
+            for v, row in members.items()
+            if (e := row.estimate(metric))
+        ]
+        names = [", ".join(text for text in (v, n) if text) for v, n, _ in known]
+        canvas = _long_bars(names, [e for *_, e in known], [v for v, *_ in known], name_of(metric))
+        return Plot("overview", f"{caption}.", svg(canvas))
     here = {(n, v): row.estimate(metric) for n, members in groups.items() for v, row in members.items()}
     paper: dict[Any, Estimate | None] = {
         (n, v): Estimate(table.published(row.axes)[metric], None, None, 1)
@@ -108,8 +116,12 @@ def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
     panels = canvas.subplots(1, len(sides), sharey=True, squeeze=False)[0]
     for panel, (title, estimates) in zip(panels, sides, strict=True):
         _bars(panel, list(groups), values, estimates)
-        panel.set(title=title, ylim=(0, None))
+        panel.set(title=title)
     panels[0].set(ylabel=f"{KINDS[kind]} AP")
+    panels[0].margins(y=0.08)
+    panels[0].set_ylim(
+        0, None
+    )  # after all panels are drawn: it ends the automatic limits of those that share it
     legend(canvas, panels[0])
     missing = ", ".join(f"{v} at {n}" for n, v in here if paper and (n, v) not in paper)
     caption += " next to the paper's on COCO." if paper else "."
@@ -121,54 +133,40 @@ def _bars(panel: Any, names: Sequence[str], values: Sequence[str], of: dict[Any,
     for place, value in enumerate(values):
         known = [(i, e) for i, name in enumerate(names) if (e := of.get((name, value))) is not None]
         x = [i + (place - (len(values) - 1) / 2) * width for i, _ in known]
-        colour = colour_of(value, values)
-        panel.bar(x, [e.mean for _, e in known], 0.92 * width, color=colour, label=value)
-        for at, (_, e) in zip(x, known, strict=True):
-            if e.half is not None:
-                panel.errorbar(at, e.mean, e.half, color="#222", capsize=3, lw=1.2)
-            panel.annotate(
-                f"{e.mean:.1f}",
-                (at, e.mean + (e.half or 0)),
-                (0, 3),
-                textcoords="offset points",
-                ha="center",
-                fontsize=10,
-            )
+        heights, halves = [e.mean for _, e in known], _halves([e for _, e in known])
+        drawn = panel.bar(
+            x, heights, 0.92 * width, yerr=halves, color=colour_of(value, values), label=value, capsize=3
+        )
+        panel.bar_label(drawn, fmt="%.1f", padding=2)
     panel.set_xticks(range(len(names)), names, fontsize=11)
     panel.set_xlim(-0.55, len(names) - 0.45)
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _long_overview(groups: dict[str, dict[str, Row]], values: Sequence[str], metric: str) -> Figure:
-    """A horizontal bar for each of many values."""
-    canvas = Figure(figsize=(7, 0.9 + 0.27 * sum(map(len, groups.values()))), layout="constrained")
+def _long_bars(
+    names: Sequence[str], estimates: Sequence[Estimate], operators: Sequence[str], xlabel: str
+) -> Figure:
+    """A horizontal bar for each of many values, paler where it is a variant of an operator."""
+    canvas = Figure(figsize=(7, 0.8 + 0.27 * len(names)), layout="constrained")
     panel = canvas.subplots()
-    for name, members in groups.items():
-        for value, row in members.items():
-            if (e := row.estimate(metric)) is not None:
-                label = ", ".join(text for text in (value, name) if text)
-                colour = OPERATOR_COLOURS.get(value.split(",")[0], SPARE_COLOURS[0])
-                panel.barh(
-                    label,
-                    e.mean,
-                    xerr=e.half,
-                    color=colour,
-                    ecolor="#222",
-                    capsize=2,
-                    alpha=1 if value in OPERATOR_COLOURS else 0.55,
-                )
-                panel.annotate(
-                    f"{e.mean:.1f}",
-                    (e.mean + (e.half or 0), label),
-                    (4, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=9,
-                )
+    colours = [
+        (OPERATOR_COLOURS.get(text.split(",")[0], SPARE_COLOURS[0]), 1 if text in OPERATOR_COLOURS else 0.55)
+        for text in operators
+    ]
+    means = [estimate.mean for estimate in estimates]
+    drawn = panel.barh(names, means, xerr=_halves(estimates), color=colours, ecolor="#222", capsize=2)
+    panel.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8)
+    panel.axvline(0, color="#444", lw=0.8)
     panel.invert_yaxis()
-    panel.set(xlabel=name_of(metric), xlim=(0, None))
+    panel.set(xlabel=xlabel)
     panel.spines[["top", "right"]].set_visible(False)
     return canvas
+
+
+def _halves(estimates: Sequence[Estimate]) -> list[float] | None:
+    """Half the intervals; None where there are none."""
+    halves = [estimate.half or 0.0 for estimate in estimates]
+    return halves if any(halves) else None
 
 
 def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
@@ -188,11 +186,11 @@ def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
             if lines > 1 and of in members and value != of:
                 gain = members[of].mean_of(lambda record: record["by_iou"][kind]["all"]) - mean
                 column[1].plot(_THRESHOLDS, gain, color=colour_of(value, values), marker=".")
-        column[0].set(title=name, ylim=(0, None))
+        column[0].set(title=name)
         column[-1].set(xlabel="IoU threshold")
         if lines > 1:
             column[1].axhline(0, color="#888", lw=0.8)
-    panels[0][0].set(ylabel=f"{KINDS[kind]} AP")
+    panels[0][0].set(ylabel=f"{KINDS[kind]} AP", ylim=(0, None))
     if lines > 1:
         panels[1][0].set(ylabel=f"gain of {of} over each")
     legend(canvas, panels[0][0])
@@ -256,19 +254,11 @@ def gains(table: Table, rows: Sequence[Row], metric: str) -> Plot | None:
     found = differences(table, rows, [metric])
     if len(found) <= _FEW_LINES:
         return None
-    canvas = Figure(figsize=(7, 0.8 + 0.26 * len(found)), layout="constrained")
-    panel = canvas.subplots()
     names = [", ".join([f"{d.first} − {d.second}", *d.axes.values()]) for d in found]
     several = any(d.by_seed.low is not None for d in found)
     shown = [d.by_seed if several or d.by_image is None else d.by_image for d in found]
-    halves = [estimate.half or 0.0 for estimate in shown]
-    means, bars = [estimate.mean for estimate in shown], halves if any(halves) else None
-    panel.barh(names, means, xerr=bars, color="#7fbf7b", ecolor="#444", capsize=2)
-    panel.axvline(0, color="#444", lw=0.8)
-    panel.invert_yaxis()
-    panel.tick_params(labelsize=8)
     what = f"{name_of(metric)}{'' if several else ' within images'}"
-    panel.set(xlabel=f"difference in {what}")
+    canvas = _long_bars(names, shown, [d.second for d in found], f"difference in {what}")
     over = "seeds" if several else "images, which do not cover what another seed would change"
     return Plot("gains", f"Differences in {what} with 95 % intervals over the {over}.", svg(canvas))
 
@@ -324,8 +314,8 @@ def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:
         for value, row in members.items():
             if curve := row.records[0]["curve"]:
                 panel.plot(*np.transpose(curve), label=value, color=colour_of(value, values), lw=1)
-        panel.set(title=name, xlabel="step", ylim=(0, None), xlim=(0, None))
-    panels[0].set(ylabel="training loss")
+        panel.set(title=name, xlabel="step", xlim=(0, None))
+    panels[0].set(ylabel="training loss", ylim=(0, None))
     legend(canvas, panels[0])
     return Plot("learning_curves", "Training loss of the first seed.", svg(canvas))
 

@@ -202,7 +202,13 @@ def test_the_differences_of_single_runs_are_drawn_with_the_mean_that_their_inter
 ) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(plots, "_FEW_LINES", 1)
-    monkeypatch.setattr(Axes, "barh", lambda _, names, means, xerr, **__: drawn.append((means, xerr)))
+    original = Axes.barh
+
+    def barh(axes: Axes, names: list[str], means: list[float], xerr: list[float], **rest: Any) -> Any:
+        drawn.append((means, xerr))
+        return original(axes, names, means, xerr=xerr, **rest)
+
+    monkeypatch.setattr(Axes, "barh", barh)
     one = records(1)
     for record in one:
         if record["axes"]["roi_op"] == "pool":

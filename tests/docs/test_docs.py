@@ -144,7 +144,7 @@ def test_the_pages_commands_run(page: str, place: Path, monkeypatch: pytest.Monk
         assert found is not None
         tool, arguments = found
         if tool == "ablate":
-            # tests/cli/test_ablate.py runs whole tables; here each cell's config is composed.
+            # tests/cli/test_ablate.py runs whole tables; here each run's config is composed.
             ablate.plan(arguments)
             continue
         if tool == "train":
