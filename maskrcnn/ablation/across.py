@@ -16,7 +16,7 @@ from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table, available, read_table
 from maskrcnn.ablation.plots import SPARE_COLOURS, Plot, cells_axis, legend, svg
 from maskrcnn.ablation.report import Report, write_pages
-from maskrcnn.ablation.statistics import Estimate, lost_share, paired_by_seed, show_interval, signed
+from maskrcnn.ablation.statistics import Estimate, lost_share, paired_by_seed, show, show_interval, signed
 from maskrcnn.ablation.summary import (
     FEW,
     KINDS,
@@ -188,11 +188,10 @@ def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> 
 
 def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
     main = _main(gains)
-    slopes = _slopes(sizes)
     return Report(
         title="RoIAlign, RoIWarp and RoIPool across data sets",
         introduction=_INTRODUCTION,
-        sentences=_sentences(main, slopes),
+        sentences=_sentences(main, sizes),
         overview=_overview(main),
         plots=[_size_plot(sizes, kind) for kind in ("segm", "bbox") if (sizes["kind"] == kind).any()],
         more_plots=[],
@@ -200,7 +199,7 @@ def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
         claims=pd.DataFrame(),
         sections=[
             Section("Gain and share lost in AP", _INTRODUCTION, [("", _table(main))]),
-            Section("Does the gain follow the size of the objects?", _REGRESSION, [("", slopes)]),
+            Section("Does the gain follow the size of the objects?", _REGRESSION, [("", _slopes(sizes))]),
             Section("AP, AP50 and AP75", "All metrics; warp next to pool.", [("", _table(gains))]),
         ],
         lists=[("Data sets", [_counted(data, frame) for data, frame in gains.groupby("data", sort=False)])],
@@ -235,18 +234,13 @@ def _table(gains: pd.DataFrame) -> pd.DataFrame:
                     for name in ("align", "pool", "warp")
                 },
                 "align − pool": show_interval(row["gain_estimate"]),
-                "pool loses": "–" if share is None else _percent(share),
+                "pool loses": show(share, scale=100, digits=0, unit=" %"),
                 "align − warp": "–" if warp is None else show_interval(warp),
-                "warp loses": "–" if lost is None else _percent(lost),
+                "warp loses": show(lost, scale=100, digits=0, unit=" %"),
                 "median object": "–" if pd.isna(row["median_cells"]) else f"{row['median_cells']:.1f} cells",
             }
         )
     return pd.DataFrame(lines)
-
-
-def _percent(share: Estimate) -> str:
-    half = "" if share.half is None else f" ± {100 * share.half:.0f}"
-    return f"{100 * share.mean:.0f}{half} %"
 
 
 def _slopes(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -269,7 +263,7 @@ def _slopes(sizes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _sentences(main: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
+def _sentences(main: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
     estimates = list(main["gain_estimate"])
     above, sure = sum(e.mean > 0 for e in estimates), sum(e.resolved and e.mean > 0 for e in estimates)
     below = sum(e.resolved and e.mean < 0 for e in estimates)
@@ -283,13 +277,16 @@ def _sentences(main: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:
             f"{100 * r.share:.0f} % ({r.data}, stride {r.stride})" for r in (known.iloc[0], known.iloc[-1])
         ]
         lines.append(
-            f"Pool loses from {ends[0]} to {ends[1]} of align's AP; in the paper 11 % at stride 16, 24 % at 32."
+            f"Pool loses from {ends[0]} to {ends[1]} of align's AP; the paper "
+            f"has {100 * _PAPER['16']:.0f} % at stride 16 and {100 * _PAPER['32']:.0f} % at 32."
         )
-    own = slopes[(slopes["gain over"] == "pool") & slopes["level"].str.startswith("own")]
-    shown = [f"{row['change per doubling of size']} {row['unit']}" for row in own.head(2).to_dict("records")]
-    if shown:
+    kind = "segm" if (sizes["kind"] == "segm").any() else "bbox"
+    own = sizes[(sizes["kind"] == kind) & (sizes["other"] == "pool")]
+    if len(own):
+        points, share = slope(own, "gain", within=True), slope(own, "share", within=True, scale=100)
         lines.append(
-            f"With every doubling of the object size in cells the gain changes by {' and by '.join(shown)}."
+            f"With every doubling of the object size in cells the gain in {KINDS[kind]} AP changes by "
+            f"{show_interval(points)} points, and the share lost by {show_interval(share)} % of align's AP."
         )
     return lines
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from maskrcnn.evaluation.backends import Accumulated
 from maskrcnn.evaluation.coco import accumulate, average_precision, evaluate, load_ground_truth
 from maskrcnn.training import provenance
 
@@ -63,7 +62,9 @@ def scores(
         record["by_size"][f"{kind}75"] = [
             _rounded(average_precision(evaluation, 0.75, name)) for name in bins
         ]
-        record["per_image"][kind] = [_rounded(score) for score in image_scores(evaluation)]
+        record["per_image"][kind] = [
+            _rounded(score) for score in image_scores(predictions, annotations, kind, max_dets)
+        ]
     return record
 
 
@@ -72,38 +73,26 @@ def _median_side(areas: npt.NDArray[np.float64]) -> float | None:
     return round(float(np.sqrt(np.median(areas))), 2) if areas.size else None
 
 
-def image_scores(evaluation: Accumulated) -> list[float | None]:
-    """AP within each image by itself, averaged over the classes it shows; None for an image without objects.
+def image_scores(
+    predictions: Sequence[Result], annotations: dict[str, Any], kind: str, max_dets: int
+) -> list[float | None]:
+    """AP of each image as a data set of its own, by rising id; None for an image without objects.
 
     Their mean is not AP, which ranks the detections of all images together. They serve paired comparisons.
     """
-    parameters = evaluation.params
-    every_size = list(parameters.areaRng[0])  # "all" comes first
-    scores: dict[int, list[float]] = {image_id: [] for image_id in parameters.imgIds}
-    for entry in evaluation.evalImgs:
-        if list(entry["aRng"]) != every_size:
-            continue
-        if (score := _image_class_score(entry, np.asarray(parameters.recThrs))) is not None:
-            scores[entry["image_id"]].append(score)
-    return [100 * float(np.mean(values)) if values else None for values in scores.values()]
+    found, own = _by_image(predictions), _by_image(annotations["annotations"])
+    scores = []
+    for image in sorted(annotations["images"], key=lambda image: int(image["id"])):
+        alone = {**annotations, "images": [image], "annotations": own.get(image["id"], [])}
+        scores.append(evaluate(found.get(image["id"], []), alone, [kind], max_dets)[kind]["AP"])
+    return scores
 
 
-def _image_class_score(entry: dict[str, Any], recalls: npt.NDArray[np.float64]) -> float | None:
-    objects = int(np.sum(~np.asarray(entry["gtIgnore"], bool)))
-    if objects == 0:
-        return None
-    matched, ignored = np.asarray(entry["dtMatches"]) > 0, np.asarray(entry["dtIgnore"], bool)  # [T, D]
-    if matched.shape[1] == 0:
-        return 0.0
-    true = np.cumsum(matched & ~ignored, axis=1)
-    false = np.cumsum(~matched & ~ignored, axis=1)
-    recall, precision = true / objects, true / np.maximum(true + false, 1)
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    values = []
-    for r, p in zip(recall, precision, strict=True):
-        at = np.searchsorted(r, recalls, side="left")
-        values.append(np.where(at < len(p), p[np.minimum(at, len(p) - 1)], 0).mean())
-    return float(np.mean(values))
+def _by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for entry in entries:
+        groups.setdefault(entry["image_id"], []).append(entry)
+    return groups
 
 
 def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) -> Record:
@@ -114,9 +103,7 @@ def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) ->
         ``iou`` in percent (0 for an object without a predicted mask).
     """
     truth = load_ground_truth(annotations)
-    by_image: dict[int, list[Result]] = {}
-    for result in predictions:
-        by_image.setdefault(result["image_id"], []).append(result)
+    by_image = _by_image(predictions)
     rows = []
     for annotation in sorted(truth.anns.values(), key=lambda a: a["id"]):
         if annotation["iscrowd"] or not annotation.get("segmentation"):

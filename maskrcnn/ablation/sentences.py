@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.statistics import Estimate, show, show_interval, signed
+from maskrcnn.ablation.statistics import show, show_interval, signed
 from maskrcnn.ablation.summary import Difference, Row, differences, kinds_of, name_of, place_name
 
 _MANY = 4  # compared values of which each still gets its own words
@@ -25,13 +25,17 @@ def sentences(table: Table, rows: Sequence[Row]) -> list[str]:
     last = "pool" if any(d.second == "pool" for d in found) else found[-1].second
     main = [d for d in found if d.second == last and d.first == table.compare.of]
     rest = [d for d in found if d not in main and (d.second == last or last not in {x.second for x in found})]
-    return [_gains(main, metric), *_shares(main, metric), *_rest(rest, metric)] if main else []
+    return [*_stated(main, f", in points of {name_of(metric)}"), *_shares(main, metric), *_stated(rest)]
 
 
-def _gains(main: Sequence[Difference], metric: str) -> str:
-    first, second = main[0].first, main[0].second
-    at = _each(main, lambda d: f"{show_interval(d.by_seed)}{_at(d)}")
-    return f"{_capital(first)} − {second}, in points of {name_of(metric)}: {at}{_paper(main)}."
+def _stated(found: Sequence[Difference], of: str = "") -> list[str]:
+    """A difference at every place, next to the paper's."""
+    if not found:
+        return []
+    first, second = found[0].first, found[0].second
+    same = [d for d in found if (d.first, d.second) == (first, second)]
+    at = _each(same, lambda d: f"{show_interval(d.by_seed)}{_at(d)}")
+    return [f"{_capital(first)} − {second}{of}: {at}{_paper(same)}."]
 
 
 def _shares(main: Sequence[Difference], metric: str) -> list[str]:
@@ -39,17 +43,11 @@ def _shares(main: Sequence[Difference], metric: str) -> list[str]:
     if not known or min(d.by_seed.mean for d in known) <= 0:
         return []
     of = f" of {known[0].first}'s {name_of(metric)}"
-    at = _each(known, lambda d: f"{_percent(d.share)}{of if d is known[0] else ''}{_at(d)}")
+    at = _each(
+        known,
+        lambda d: f"{show(d.share, scale=100, digits=0, unit=' %')}{of if d is known[0] else ''}{_at(d)}",
+    )
     return [f"{_capital(known[0].second)} loses {at}."]
-
-
-def _rest(rest: Sequence[Difference], metric: str) -> list[str]:
-    if not rest:
-        return []
-    first, second = rest[0].first, rest[0].second
-    same = [d for d in rest if (d.first, d.second) == (first, second)]
-    at = _each(same, lambda d: f"{show_interval(d.by_seed)}{_at(d)}")
-    return [f"{_capital(first)} − {second}: {at}{_paper(same)}."]
 
 
 def _many(found: Sequence[Difference], rows: Sequence[Row], metric: str, of: str) -> list[str]:
@@ -81,10 +79,6 @@ def _range(rows: Sequence[Row], metric: str) -> list[str]:
 def _paper(found: Sequence[Difference]) -> str:
     known = [d for d in found if d.paper is not None]
     return f" (paper: {_each(known, lambda d: f'{signed(d.paper or 0)}{_at(d)}')})" if known else ""
-
-
-def _percent(share: Estimate | None) -> str:
-    return show(share, scale=100, digits=0, unit=" %")
 
 
 def _at(d: Difference) -> str:

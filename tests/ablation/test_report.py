@@ -188,6 +188,16 @@ def test_the_result_comes_first_and_the_tables_are_folded(table: Table, tmp_path
         assert number in first
 
 
+def test_every_line_of_a_markdown_table_has_the_columns_of_its_header(table: Table, tmp_path: Path) -> None:
+    """A claim holds |warp − pool|, whose bars must not be read as columns."""
+    write_report(table, records(), tmp_path)
+    blocks = re.findall(r"(?:^\|.*\n)+", (tmp_path / "report.md").read_text(), re.M)
+    assert len(blocks) >= 6
+    for block in blocks:
+        columns = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(columns) == 1
+
+
 def test_an_operator_has_one_colour_in_every_plot(table: Table, tmp_path: Path) -> None:
     write_report(table, records(), tmp_path)
     for path in (tmp_path / "plots").glob("*.svg"):
