@@ -28,11 +28,11 @@ from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.formats.coco import CocoDataset
-from maskrcnn.data.formats.coco_json import load_json
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import diagnosis as errors
-from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
+from maskrcnn.evaluation.coco import load_ground_truth
 from maskrcnn.evaluation.metrics import kinds_of
+from maskrcnn.evaluation.results import read_results
 from maskrcnn.prediction.draw import Picture, draw_results, side_by_side, skeletons, to_width
 from maskrcnn.prediction.gallery import Card, to_page
 
@@ -72,10 +72,11 @@ def main(arguments: Sequence[str]) -> None:
     source = settings.predictions
     if source is None and settings.run is not None and settings.split == "val":
         source = str(Path(settings.run) / "predictions.json")
-    predictions = None if source is None else load_json(Path(source))
+    truth = dataset.ground_truth()
+    predictions = None if source is None else read_results(Path(source), load_ground_truth(truth))
     folder = assembly.open_run_dir(settings.run_dir)
     (folder / "pictures").mkdir(exist_ok=True)
-    cards = _cards(dataset, predictions, settings, folder)
+    cards = _cards(dataset, truth, predictions, settings, folder)
     what = f"{settings.run or settings.annotations or settings.split}, {len(cards)} images"
     beside = (
         "" if predictions is None else f"; ground truth | {source}, scores from {settings.score_threshold:g}"
@@ -106,12 +107,13 @@ def _dataset(settings: DictConfig, rest: Sequence[str]) -> Dataset:
 
 
 def _cards(
-    dataset: Dataset, predictions: list[dict[str, Any]] | None, settings: DictConfig, folder: Path
+    dataset: Dataset,
+    truth: dict[str, Any],
+    predictions: list[dict[str, Any]] | None,
+    settings: DictConfig,
+    folder: Path,
 ) -> list[Card]:
     """Every image drawn into ``folder``/pictures, with what there is to sort it by."""
-    truth = dataset.ground_truth()
-    if predictions is not None:
-        check_predictions(predictions, load_ground_truth(truth))
     objects, found = _by_image(truth["annotations"]), _by_image(predictions or [])
     wrong: dict[int, dict[str, int]] = {}
     if predictions is not None:

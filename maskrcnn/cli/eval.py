@@ -25,11 +25,11 @@ from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console, metrics_table
 from maskrcnn.data.dataset import Dataset
-from maskrcnn.data.formats.coco_json import load_json
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
+from maskrcnn.evaluation.coco import load_ground_truth
 from maskrcnn.evaluation.evaluator import Evaluator, chosen_metric, score, write_tables
 from maskrcnn.evaluation.metrics import kinds_of
+from maskrcnn.evaluation.results import read_results
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
 
@@ -89,9 +89,9 @@ def evaluator_of(config: DictConfig, dataset: Dataset, model: MaskRCNN, device: 
 
 def _score_file(predictions: str, annotations: str, run_dir: str | None, rest: Sequence[str]) -> None:
     config = configs.compose_config("train", rest)
-    truth, found = load_ground_truth(annotations), load_json(Path(predictions))
+    truth = load_ground_truth(annotations)
+    found = read_results(Path(predictions), truth)
     metric, directory = chosen_metric(config.metric, "coco"), assembly.open_run_dir(run_dir)
-    check_predictions(found, truth)
     chosen = (metric, kinds_of(found), configs.settings_of(config.evaluation, Evaluation))
     metrics = score(found, truth, *chosen)
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=1))

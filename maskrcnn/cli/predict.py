@@ -27,7 +27,7 @@ from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.data.images import Pixels
 from maskrcnn.errors import UserError
-from maskrcnn.prediction.inputs import Frame, Video, open_input
+from maskrcnn.prediction.inputs import Frame, Stills, Video, open_input
 from maskrcnn.prediction.outputs import Outputs
 from maskrcnn.prediction.predictor import Predictor
 from maskrcnn.prediction.tta import Augmentation
@@ -53,6 +53,7 @@ class Predict(configs.Common):
     checkpoint: str | None = None
     trust_checkpoint: bool = False
     input: str | int | None = None
+    recursive: bool = False
     score_threshold: float = 0.5
     batch_size: int = 4
     max_size: int | None = 2048
@@ -68,7 +69,9 @@ def main(arguments: Sequence[str]) -> None:
     settings = configs.compose_config("predict", own, Predict)
     if settings.checkpoint is None or settings.input is None:
         raise UserError("give checkpoint=FILE and input=<file|folder|glob|video|camera number>")
-    source = open_input(str(settings.input), settings.max_frames)
+    source = open_input(str(settings.input), settings.max_frames, settings.recursive)
+    if isinstance(source, Stills) and source.left_out:
+        console.print(f"input={settings.input}: {source.left_out}", style="yellow")
     augmentation = Augmentation(
         [float(scale) for scale in settings.scales], settings.flip, max_size=settings.max_size
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -72,17 +72,26 @@ def side_by_side(left: Picture, right: Picture, gap: int = 4) -> Picture:
     return np.concatenate([left, np.full((left.shape[0], gap, 3), 255, np.uint8), right], axis=1)
 
 
-def sheet(pictures: Sequence[Picture], columns: int = 2, width: int = 640) -> Picture:
-    """Pictures of any size on a white sheet, ``columns`` to a row, each brought to ``width`` pixels."""
-    scaled = [to_width(picture, width) for picture in pictures]
+def sheet(pictures: Iterable[Picture], columns: int = 2, width: int = 640) -> Picture:
+    """Pictures of any size on a white sheet, ``columns`` to a row, each brought to ``width`` pixels.
+
+    A picture more than twice as high as wide is brought to that height instead, so that the sheet's size is bounded.
+    """
+    scaled = [to_width(picture, _bounded(picture, width)) for picture in pictures]
     rows = [scaled[begin : begin + columns] for begin in range(0, len(scaled), columns)]
     heights = [max(picture.shape[0] for picture in row) + 6 for row in rows]
     out = np.full((sum(heights), columns * (width + 6), 3), 255, np.uint8)
     for row, top in zip(rows, np.cumsum([0, *heights[:-1]]), strict=True):
         for column, picture in enumerate(row):
             left = column * (width + 6)
-            out[top : top + picture.shape[0], left : left + width] = picture
+            out[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return out
+
+
+def _bounded(picture: Picture, width: int) -> int:
+    """The width of a picture that is to be at most ``width`` wide and twice as high."""
+    height, now = picture.shape[:2]
+    return max(min(width, 2 * width * now // height), 1)
 
 
 def to_width(picture: Picture, width: int) -> Picture:

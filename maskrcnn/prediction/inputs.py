@@ -16,7 +16,25 @@ from maskrcnn.console import console
 from maskrcnn.data.images import CorruptImageError, Pixels, read_image
 from maskrcnn.errors import UserError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+# What OpenCV reads; a build of it may lack the library of some.
+IMAGE_SUFFIXES = {
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jp2",
+        ".png",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".gif",
+        ".pbm",
+    ),
+    *(".pgm", ".ppm", ".pxm", ".pnm", ".pfm", ".sr", ".ras", ".hdr", ".pic", ".exr"),
+}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
 _DEFAULT_RATE = 25.0  # frames a second, of a source that does not say
 
@@ -35,6 +53,7 @@ class Stills:
 
     paths: list[Path]
     folder: Path
+    left_out: str = ""  # what lies in the folder besides, in words
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -91,26 +110,61 @@ class Video:
             raise UserError(f"input={self.name}: it holds no frame that OpenCV can decode")
 
 
-def open_input(pattern: str, max_frames: int | None = None) -> Stills | Video:
-    """What ``input`` names: a camera's number, a video file, or pictures."""
-    if pattern.isdecimal() or Path(pattern).suffix.lower() in VIDEO_SUFFIXES:
-        return Video(pattern, max_frames)
-    paths = find_images(pattern)
-    return Stills(paths, Path(os.path.commonpath([path.parent for path in paths])))
+def open_input(pattern: str, max_frames: int | None = None, recursive: bool = False) -> Stills | Video:
+    """What ``input`` names: a camera's number, a video file, or pictures. recursive: those of subfolders too."""
+    folder = Path(pattern)
+    if not folder.is_dir():
+        if pattern.isdecimal() or folder.suffix.lower() in VIDEO_SUFFIXES:
+            return Video(pattern, max_frames)
+        paths = find_images(pattern)
+        return Stills(paths, Path(os.path.commonpath([path.parent for path in paths])))
+    inside = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    paths = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    left_out = _left_out(inside, recursive)
+    if not paths:
+        raise UserError(
+            f"input={pattern}: no image found in this folder{f' ({left_out})' if left_out else ''}"
+        )
+    return Stills(paths, folder, left_out)
+
+
+def _left_out(inside: list[Path], recursive: bool) -> str:
+    """What is no image among the entries of a folder, in words."""
+    files = [path.name for path in inside if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES]
+    folders = [] if recursive else [path.name for path in inside if path.is_dir()]
+    parts = []
+    if files:
+        parts.append(
+            f"{len(files)} files of other kinds left out: {', '.join(files[:3])}{', ...' * (len(files) > 3)}"
+        )
+    if folders:
+        shown = f"{', '.join(folders[:3])}{', ...' * (len(folders) > 3)}"
+        parts.append(f"{len(folders)} subfolders left out (recursive=true takes them): {shown}")
+    return "; ".join(parts)
 
 
 def find_images(pattern: str) -> list[Path]:
-    """The image files that a file name, a folder or a glob stands for. Raises UserError where there are none."""
+    """The image files that a file name or a glob stands for. Raises UserError where there are none.
+
+    Of a glob, the leading folders that exist by these very names are taken literally.
+    """
     path = Path(pattern)
-    if path.is_dir():
-        found = [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-    elif path.is_file():
-        found = [path]
-    else:
-        found = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+    if _exists(path):
+        return [path]
+    literal = next((folder for folder in path.parents if _exists(folder)), Path())
+    rest = os.path.relpath(path, literal)
+    found = [literal / name for name in glob.glob(rest, root_dir=literal, recursive=True)]
+    found = [path for path in found if path.is_file()]
     if not found:
         raise UserError(
             f"input={pattern}: no image found; expected a file, a folder with {', '.join(sorted(IMAGE_SUFFIXES))} "
             f"files, a quoted glob, a video ({', '.join(sorted(VIDEO_SUFFIXES))}) or a camera's number"
         )
     return sorted(found)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long for the system
+        return False

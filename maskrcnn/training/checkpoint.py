@@ -6,13 +6,13 @@ import hashlib
 import os
 from collections.abc import Collection
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
 
 from maskrcnn.errors import UserError
 from maskrcnn.training.renamed import with_present_names
+from maskrcnn.weights.files import read_torch, unreadable
 
 # The zip archive that torch writes ends with a comment; ours says what everything before it hashes to.
 _MARK = b"sha256:"
@@ -76,14 +76,9 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         raise UserError(f"checkpoint {path}: no such file")
     try:
         whole = _is_whole(path)
-        content = (
-            None if whole is False else torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        )
+        content = None if whole is False else read_torch(path, mmap)
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if isinstance(error, UnpicklingError):  # torch's message advises a way of loading that executes code
-            reason = "it is damaged, no file of torch's, or holds more than tensors and plain values"
-        raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
+        raise UserError(f"checkpoint {path} cannot be read: {unreadable(path, error)}") from error
     if whole is False:
         raise UserError(f"checkpoint {path} cannot be read: it is damaged (its checksum is another)")
     if not isinstance(content, dict):

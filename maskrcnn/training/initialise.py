@@ -13,6 +13,7 @@ from maskrcnn.models.backbones.channels import inflated
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.training import checkpoint
 from maskrcnn.weights import read_weights, translated
+from maskrcnn.weights.files import state_of
 
 
 class Start(NamedTuple):
@@ -82,7 +83,7 @@ def norms_of(source: str | Path) -> tuple[str, int]:
     if "config" in content:
         backbone = content["config"]["model"]["backbone"]
         return str(backbone["norm"]), int(backbone.get("frozen_stages") or 0)
-    learned = any(name.endswith("num_batches_tracked") for name in content.get("model", content))
+    learned = any(name.endswith("num_batches_tracked") for name in state_of(content))
     return ("bn", 0) if learned else ("frozen_bn", 2)
 
 
@@ -103,8 +104,7 @@ def _read(source: str | Path) -> Mapping[str, Tensor]:
         return read_weights(source)
     content = checkpoint.load(source)
     # Of a run with averaged weights those are what was evaluated.
-    state: Mapping[str, Tensor] = content.get("ema") or content.get("model", content)
-    return state
+    return state_of(content.get("ema") or content)
 
 
 def _inflate(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:

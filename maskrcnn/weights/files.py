@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import math
 import pickle
@@ -19,12 +20,15 @@ from maskrcnn.errors import UserError
 # Formats of numbers that a weight file may hold, as NumPy writes them: kind and bytes.
 _NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"}
 _ZIP = b"PK\x03\x04"
+# Where checkpoints of trainings have their state dict, and what stands before its names.
+_CONTAINERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict in ``path``: of torch, or a pickle of NumPy arrays (Detectron2's model zoo), on the CPU.
 
-    Of a dictionary with the entry ``model`` that entry is taken. Names that hold no array or tensor are left out. No
+    See `state_of` for what is taken of a training's checkpoint. Names that hold no array or tensor are left out. No
     code in the file is executed: pickles may hold arrays, numbers, strings, lists and dictionaries, and nothing else.
 
     Raises UserError where there is no file, it cannot be read, or it holds no state dict.
@@ -33,14 +37,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"weights {path}: no such file")
     try:
-        content = read_pickle(path.read_bytes()) if _is_plain_pickle(path) else _read_torch(path)
+        content = read_pickle(path.read_bytes()) if _is_plain_pickle(path) else read_torch(path)
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"weights {path} cannot be read: {reason}") from error
-    inner = content.get("model") if isinstance(content, Mapping) else None
-    content = inner if isinstance(inner, Mapping) else content
+        raise UserError(f"weights {path} cannot be read: {unreadable(path, error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"weights {path} hold a {type(content).__name__}, expected a dictionary")
+    content = state_of(content)
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise UserError(f"weights {path}: none of the {len(content)} entries is an array or a tensor")
@@ -61,8 +63,47 @@ def _is_plain_pickle(path: Path) -> bool:
         return path.suffix == ".pkl" and file.read(4) != _ZIP
 
 
-def _read_torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def state_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict in the checkpoint of a training, its names as the model's own.
+
+    It is the entry ``model`` (torchvision, Detectron2) or ``state_dict`` (Lightning, MMDetection) where there is one.
+    A prefix of all names, or of most beside a loss's (Lightning), goes: DataParallel's, torch.compile's, Lightning's.
+    """
+    for key in _CONTAINERS:
+        inner = content.get(key)
+        if isinstance(inner, Mapping):
+            content = inner
+    for prefix in _PREFIXES:
+        inside = {
+            name[len(prefix) :]: value for name, value in content.items() if str(name).startswith(prefix)
+        }
+        if 2 * len(inside) > len(content):
+            content = inside
+    return content
+
+
+def read_torch(path: Path, mmap: bool = False) -> Any:
+    """The content of a file of torch's on the CPU: tensors, plain values, and a script's parsed arguments."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Why a file of torch's cannot be read, and what to do."""
+    try:
+        objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # no archive of torch's, or a damaged one
+        objects = []
+    if objects:
+        return (
+            f"it holds objects ({', '.join(sorted(objects)[:3])}{', ...' if len(objects) > 3 else ''}), and to load those "
+            "would execute code. Where the file was made, save the weights alone: "
+            "torch.save(model.state_dict(), 'weights.pth')"
+        )
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "weights_only" in reason:  # torch advises to load what executes code
+        reason = "it is damaged, no file of torch's, or holds more than tensors and plain values"
+    return reason
 
 
 class _Reader(pickle.Unpickler):
