@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.defects import Defect, Kind
 from maskrcnn.data.formats import sbd
 from maskrcnn.data.formats.coco_json import Selection, select
-from maskrcnn.data.formats.voc import CLASSES, read_record, record_masks, split_names
+from maskrcnn.data.formats.voc import CLASSES, VocReader, image_numbers, record_masks, split_names
 from maskrcnn.data.images import read_image, sixteen_bit_maximum
 from maskrcnn.data.masks import MaskBitmap
 from maskrcnn.data.segmentation import decode
@@ -111,15 +111,16 @@ def _far(area: float | None, pixels: int) -> bool:
 
 
 def check_voc(root: Path) -> Findings:
-    """Reads the images of a VOC folder's ImageSets/Segmentation: trainval, or train and val."""
-    sets = root / "ImageSets" / "Segmentation"
-    splits = [name for name in ("train", "val", "trainval") if (sets / f"{name}.txt").is_file()]
-    names = {name for split in splits or ["trainval"] for name in split_names(root, "Segmentation", split)}
-    findings = Findings()
-    for name in sorted(names):
+    """Reads the images of a VOC folder's ImageSets/Segmentation (Main without one): trainval, or train and val."""
+    sets = root / "ImageSets"
+    chosen = "Segmentation" if (sets / "Segmentation").is_dir() else "Main"
+    splits = [name for name in ("train", "val", "trainval") if (sets / chosen / f"{name}.txt").is_file()]
+    names = sorted({n for split in splits or ["trainval"] for n in split_names(root, chosen, split)})
+    findings, reader = Findings(), VocReader(root)
+    for name, number in zip(names, image_numbers(names), strict=True):
         with _defects_of(findings, name):
-            record = read_record(root, name)
-            _check_record(findings, record, root / "JPEGImages", partial(record_masks, root, record))
+            record, images = reader.record(name, number), root / "JPEGImages"
+            _check_record(findings, record, reader.classes, images, partial(record_masks, root, record))
     return findings
 
 
@@ -134,7 +135,7 @@ def check_sbd(root: Path) -> Findings:
             record, empty = sbd.read_record(root, name)
             for number in empty:
                 findings.defects.append(Defect(Kind.NO_PIXEL, f"image {name}, object {number}"))
-            _check_record(findings, record, root / "img", partial(sbd.record_masks, root, record))
+            _check_record(findings, record, CLASSES, root / "img", partial(sbd.record_masks, root, record))
     return findings
 
 
@@ -149,7 +150,11 @@ def _defects_of(findings: Findings, name: str) -> Iterator[None]:
 
 
 def _check_record(
-    findings: Findings, record: ImageRecord, images: Path, read_masks: Callable[[], list[MaskBitmap | None]]
+    findings: Findings,
+    record: ImageRecord,
+    classes: Sequence[str],
+    images: Path,
+    read_masks: Callable[[], list[MaskBitmap | None]],
 ) -> None:
     findings.num_annotations += len(record.labels)
     findings.num_empty_images += not len(record.labels)
@@ -159,7 +164,7 @@ def _check_record(
     for g, mask in enumerate(masks):
         x1, y1, x2, y2 = record.boxes[g].tolist()
         box = [x1, y1, x2 - x1, y2 - y1]
-        _count(findings, CLASSES[int(record.labels[g])], box, mask, bool(record.crowd[g]))
+        _count(findings, classes[int(record.labels[g])], box, mask, bool(record.crowd[g]))
 
 
 def _count(findings: Findings, name: str, box: list[float], mask: MaskBitmap | None, crowd: bool) -> None:

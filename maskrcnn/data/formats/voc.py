@@ -1,8 +1,10 @@
-"""PASCAL VOC 2007 and 2012 with instance masks: boxes from xml, masks from SegmentationObject."""
+"""PASCAL VOC 2007 and 2012 with instance masks, and folders of their layout with classes of their own (LabelImg's)."""
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.data.dataset import Dataset, ImageRecord, OnCorruptImage
+from maskrcnn.data.images import read_image
 from maskrcnn.data.masks import MaskBitmap, crop_to_object, encode
 from maskrcnn.errors import UserError
 
@@ -24,7 +27,7 @@ ImageSets = Literal["Segmentation", "Main"]
 
 
 class VocClasses(Dataset):
-    """Images of VOC's twenty classes with objects whose masks lie in files beside them, scored by VOC's metric."""
+    """Images with objects whose masks lie in files beside them, scored by VOC's metric."""
 
     metric = "voc"
 
@@ -51,7 +54,9 @@ class VocDataset(VocClasses):
 
     split: a name in ImageSets: train, val, trainval, test. image_sets: "Segmentation" for the images with
     masks, "Main" for all images with boxes; an image without a file in SegmentationObject has boxes alone.
-    ``difficult`` objects are neither learned nor counted (``crowd``).
+    classes: names of the classes; None for VOC's twenty, or, where Annotations has others, all that it has.
+    ``difficult`` objects are neither learned nor counted (``crowd``). Images have any suffix that OpenCV reads. Names
+    that are no numbers are numbered in their order.
 
     Boxes are the xml's, 1-based and inclusive, made continuous: ``xmin - 1, ymin - 1, xmax, ymax``. Object
     k's mask is where SegmentationObject says k; void (255) belongs to nobody. Raises UserError, naming file
@@ -64,10 +69,14 @@ class VocDataset(VocClasses):
         split: str,
         image_sets: ImageSets = "Segmentation",
         on_corrupt_image: OnCorruptImage = "stop",
+        classes: Sequence[str] | None = None,
     ) -> None:
         self.root = Path(root)
-        records = [read_record(self.root, name) for name in split_names(self.root, image_sets, split)]
-        super().__init__(records, categories(), self.root / "JPEGImages", on_corrupt_image)
+        names = split_names(self.root, image_sets, split)
+        reader = VocReader(self.root, classes)
+        numbers = image_numbers(names)
+        records = [reader.record(name, number) for name, number in zip(names, numbers, strict=True)]
+        super().__init__(records, categories(reader.classes), self.root / "JPEGImages", on_corrupt_image)
 
     def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
         return record_masks(self.root, record)
@@ -82,12 +91,16 @@ class VocSource:
     val_split: str = "val"
     image_sets: ImageSets = "Segmentation"
     on_corrupt_image: OnCorruptImage = "stop"
+    classes: list[str] | None = None
 
     def train(self) -> VocDataset:
-        return VocDataset(self._folder(), self.train_split, self.image_sets, self.on_corrupt_image)
+        return self._split(self.train_split)
 
     def val(self) -> VocDataset:
-        return VocDataset(self._folder(), self.val_split, self.image_sets, self.on_corrupt_image)
+        return self._split(self.val_split)
+
+    def _split(self, name: str) -> VocDataset:
+        return VocDataset(self._folder(), name, self.image_sets, self.on_corrupt_image, self.classes)
 
     def _folder(self) -> Path:
         if self.root is None:
@@ -114,9 +127,9 @@ class VocAnnotation:
     difficult: npt.NDArray[np.bool_]
 
 
-def categories() -> list[dict[str, Any]]:
-    """VOC's classes in COCO's form, numbered from 1 on."""
-    return [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
+def categories(classes: Sequence[str] = CLASSES) -> list[dict[str, Any]]:
+    """Classes in COCO's form, numbered from 1 on."""
+    return [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
 
 
 def split_names(root: Path, image_sets: str, split: str) -> list[str]:
@@ -127,36 +140,73 @@ def split_names(root: Path, image_sets: str, split: str) -> list[str]:
                 f"{root} is no VOC folder: it has no {folder}; expected JPEGImages, Annotations, "
                 "ImageSets and SegmentationObject, as in VOCdevkit/VOC2007"
             )
+    if not (root / "ImageSets" / image_sets).is_dir() and (root / "ImageSets" / "Main").is_dir():
+        image_sets = "Main"  # a folder of boxes alone
     path = root / "ImageSets" / image_sets / f"{split}.txt"
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise UserError(f"there is no split {path}; there are: {', '.join(there) or 'none'}")
-    # Files of single classes hold a second column; the first is the image.
-    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    # Files of single classes hold a second column, -1, 0 or 1; the first is the image, whose name may have spaces.
+    names = [
+        re.sub(r"\s+-?[01]$", "", line.strip()) for line in path.read_text().splitlines() if line.strip()
+    ]
     if not names:
         raise UserError(f"{path} lists no image")
     return names
 
 
-def read_record(root: Path, name: str) -> ImageRecord:
-    """The annotations of one image; its masks are its objects' numbers until they are asked for."""
-    image = root / "JPEGImages" / f"{name}.jpg"
-    if not image.is_file():
-        raise UserError(f"{image} is missing, but a split lists it")
-    annotation = parse_xml(root / "Annotations" / f"{name}.xml")
-    has_masks = (root / "SegmentationObject" / f"{name}.png").is_file()
-    image_id = image_number(name)
-    return ImageRecord(
-        image_id=image_id,
-        file_name=image.name,
-        height=annotation.height,
-        width=annotation.width,
-        boxes=annotation.boxes,
-        labels=annotation.labels,
-        crowd=annotation.difficult,
-        annotation_ids=image_id * 1000 + 1 + np.arange(len(annotation.labels)),
-        segmentations=[k if has_masks else None for k in range(1, len(annotation.labels) + 1)],
-    )
+class VocReader:
+    """Reads the xml files of a VOC folder. classes: as of ``VocDataset``."""
+
+    def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
+        self.root = root
+        self.images = {path.stem: path.name for path in sorted((root / "JPEGImages").iterdir())}
+        self.classes = tuple(classes or self._classes())
+
+    def _classes(self) -> Sequence[str]:
+        """VOC's own as soon as one of them is found: a misspelt class beside them is a mistake, and no new class."""
+        found: set[str] = set()
+        for path in sorted((self.root / "Annotations").glob("*.xml")):
+            root = _parsed(path)
+            found |= {_name(entry) for entry in root.findall("object")} if root is not None else set()
+            if found & set(CLASSES):
+                return CLASSES
+        return sorted(found) or CLASSES
+
+    def record(self, name: str, image_id: int) -> ImageRecord:
+        """The annotations of one image; its masks are its objects' numbers until they are asked for."""
+        if name not in self.images:
+            raise UserError(f"{self.root / 'JPEGImages' / name}.jpg is missing, but a split lists it")
+        image = self.root / "JPEGImages" / self.images[name]
+        annotation = parse_xml(self.root / "Annotations" / f"{name}.xml", self.classes, image)
+        has_masks = (self.root / "SegmentationObject" / f"{name}.png").is_file()
+        return ImageRecord(
+            image_id=image_id,
+            file_name=image.name,
+            height=annotation.height,
+            width=annotation.width,
+            boxes=annotation.boxes,
+            labels=annotation.labels,
+            crowd=annotation.difficult,
+            annotation_ids=image_id * 1000 + 1 + np.arange(len(annotation.labels)),
+            segmentations=[k if has_masks else None for k in range(1, len(annotation.labels) + 1)],
+        )
+
+
+def _parsed(path: Path) -> ElementTree.Element | None:
+    """The xml's root; None where it is broken, which is reported for the images that are read."""
+    try:
+        return ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError):
+        return None
+
+
+def image_numbers(names: Sequence[str]) -> list[int]:
+    """The numbers that stand for the images of a split: their own where all have one, else their places in order."""
+    if all(name.replace("_", "").isdecimal() for name in names):
+        return [image_number(name) for name in names]
+    places = {name: place for place, name in enumerate(sorted(names), 1)}
+    return [places[name] for name in names]
 
 
 def record_masks(root: Path, record: ImageRecord) -> list[MaskBitmap | None]:
@@ -176,8 +226,11 @@ def image_number(name: str) -> int:
     return int(digits)
 
 
-def parse_xml(path: Path) -> VocAnnotation:
-    """Reads one annotation file; raises UserError for a missing, broken or incomplete one."""
+def parse_xml(path: Path, classes: Sequence[str], image: Path) -> VocAnnotation:
+    """Reads one annotation file; raises UserError for a missing, broken or incomplete one.
+
+    image: its file, whose size is taken where the xml says 0 x 0, as LabelImg's does at times.
+    """
     try:
         tree = ElementTree.parse(path)
     except FileNotFoundError as error:
@@ -185,9 +238,12 @@ def parse_xml(path: Path) -> VocAnnotation:
     except ElementTree.ParseError as error:
         raise UserError(f"{path} is not valid xml ({error}); unpack or download it anew") from error
     height, width = (_number(tree.find("size"), side, path) for side in ("height", "width"))
+    if height == width == 0:
+        height, width = read_image(image).shape[:2]
     if min(height, width) < 1:
         raise UserError(f"{path} says the image is {height:g} x {width:g} (height x width)")
-    objects = [_object(entry, path, number) for number, entry in enumerate(tree.findall("object"), start=1)]
+    found = enumerate(tree.findall("object"), start=1)
+    objects = [_object(entry, path, number, classes) for number, entry in found]
     return VocAnnotation(
         height=int(height),
         width=int(width),
@@ -197,18 +253,25 @@ def parse_xml(path: Path) -> VocAnnotation:
     )
 
 
-def _object(entry: ElementTree.Element, path: Path, number: int) -> tuple[list[float], int, bool]:
-    name = (entry.findtext("name") or "").strip()
-    if name not in CLASSES:
+def _object(
+    entry: ElementTree.Element, path: Path, number: int, classes: Sequence[str]
+) -> tuple[list[float], int, bool]:
+    name = _name(entry)
+    if name not in classes:
         raise UserError(
-            f"{path}: object {number} has the class {name!r}, which is none of VOC's: {', '.join(CLASSES)}"
+            f"{path}: object {number} has the class {name!r}, which is none of: {', '.join(classes)}; "
+            "data.classes=[...] lists others"
         )
     box = entry.find("bndbox")
     x1, y1, x2, y2 = (_number(box, side, path) for side in ("xmin", "ymin", "xmax", "ymax"))
     if x2 < x1 or y2 < y1:
         raise UserError(f"{path}: object {number} has a box of negative size ({x1}, {y1}, {x2}, {y2})")
     difficult = (entry.findtext("difficult") or "0").strip() == "1"
-    return [x1 - 1, y1 - 1, x2, y2], CLASSES.index(name), difficult
+    return [x1 - 1, y1 - 1, x2, y2], list(classes).index(name), difficult
+
+
+def _name(entry: ElementTree.Element) -> str:
+    return (entry.findtext("name") or "").strip()
 
 
 def _number(parent: ElementTree.Element | None, name: str, path: Path) -> float:
