@@ -74,8 +74,7 @@ class _Scaled(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, conv: nn.Conv2d, folded: tuple[Tensor, Tensor]) -> Tensor:
-    weight, bias = folded
-    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv._conv_forward(x, *folded)
 
 
 class FrozenStem(nn.Sequential):
