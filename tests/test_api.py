@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -315,3 +318,18 @@ def test_it_works_outside_of_the_main_thread(tmp_path: Path) -> None:
     trainer = Trainer(small(), Squares(), Squares(), tmp_path, steps=1, batch_size=2, num_workers=1, **FAST)
     with ThreadPoolExecutor(1) as pool:
         assert set(pool.submit(trainer.fit).result()) == {"bbox", "segm"}
+
+
+PYTHON_PAGE = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PYTHON_PAGE, re.S))
+def test_the_python_page_is_of_this_version(block: str) -> None:
+    """Its names can be imported, and its calls have arguments that exist."""
+    imports = [node for node in ast.parse(block).body if isinstance(node, ast.ImportFrom)]
+    names: dict[str, Any] = {}
+    exec("\n".join(map(ast.unparse, imports)), names)
+    for call in (node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)):
+        if isinstance(call.func, ast.Name) and call.func.id in names:
+            keywords = {keyword.arg for keyword in call.keywords}
+            assert keywords <= inspect.signature(names[call.func.id]).parameters.keys(), call.func.id
