@@ -230,7 +230,10 @@ def ten_steps(overrides: list[str]) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize(("name", "overrides"), [("fpn", TINY), ("c4", ["model=r18_c4", *TINY_C4])])
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [("fpn", TINY), pytest.param("c4", ["model=r18_c4", *TINY_C4], marks=pytest.mark.slow)],
+)
 def test_golden_losses(name: str, overrides: list[str]) -> None:
     """Regenerate with `python -m tests.models.test_detector` in a commit that says why the numbers change."""
     golden = json.loads(GOLDEN.read_text())

@@ -67,7 +67,7 @@ def test_the_counter_sees_what_waits() -> None:
     assert counted.syncs == {"nonzero": 1}
 
 
-@pytest.mark.parametrize("model", ["r50_fpn", "r18_c4"])
+@pytest.mark.parametrize("model", ["r50_fpn", pytest.param("r18_c4", marks=pytest.mark.slow)])
 def test_a_training_step_waits_for_nothing(
     batch: TrainBatch, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +83,9 @@ def test_a_training_step_waits_for_nothing(
     assert len(step()) == 5  # the guard did read the losses of the step before
 
 
-@pytest.mark.parametrize(("precision", "accumulate"), [("fp16", 1), ("bf16", 2)])
+@pytest.mark.parametrize(
+    ("precision", "accumulate"), [pytest.param("fp16", 1, marks=pytest.mark.slow), ("bf16", 2)]
+)
 def test_scaling_clipping_averaging_and_parts_wait_for_nothing(
     batch: TrainBatch, precision: Precision, accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
