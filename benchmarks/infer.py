@@ -17,6 +17,7 @@ from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, device_of, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
 from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.heads.box import BoxHead
 from maskrcnn.models.precision import Precision, autocast
 from maskrcnn.prediction.detections import Result, image_detections
 
@@ -91,7 +92,7 @@ def confident(own: MaskRCNN, peer: Any, image: TrainBatch) -> None:
     own.eval()
     peer.eval()
     head = own.box_head
-    assert head is not None
+    assert isinstance(head, BoxHead)
     assert own.rpn is not None
     features = own.features(image.images)
     proposals = own.rpn.propose(features, image.images.sizes)

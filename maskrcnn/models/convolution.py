@@ -27,7 +27,8 @@ class Conv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.padding_mode != "zeros" or not _gains(self, input, weight):
-            return super()._conv_forward(input, weight, bias)
+            plain: Tensor = super()._conv_forward(input, weight, bias)
+            return plain
         out: Tensor = _Convolution.apply(input, weight, bias, self.stride, self.padding)
         return out
 

@@ -90,7 +90,7 @@ def sheet(pictures: Iterable[Picture], columns: int = 2, width: int = 640) -> Pi
 
 def _bounded(picture: Picture, width: int) -> int:
     """The width of a picture that is to be at most ``width`` wide and twice as high."""
-    height, now = picture.shape[:2]
+    height, now = map(int, picture.shape[:2])
     return max(min(width, 2 * width * now // height), 1)
 
 

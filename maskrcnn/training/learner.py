@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.amp import GradScaler
 
 from maskrcnn.errors import UserError
@@ -91,7 +90,7 @@ class Learner:
 def _compile_static_parts(model: MaskRCNN, mode: str | None) -> None:
     """Compile what does not branch on data: backbone, pyramid, and the networks of the heads."""
     _check_compiler(next(model.parameters()).device)
-    parts: list[nn.Module | None] = [model.backbone, model.pyramid]
+    parts: list[Any] = [model.backbone, model.pyramid]
     parts += [None if model.rpn is None else model.rpn.head]
     parts += [None if model.box_head is None else model.box_head.trunk]
     if model.mask_head is not None:

@@ -74,7 +74,8 @@ class _Scaled(torch.autograd.Function):
 
 
 def _convolve(x: Tensor, conv: nn.Conv2d, folded: tuple[Tensor, Tensor]) -> Tensor:
-    return conv._conv_forward(x, *folded)
+    out: Tensor = conv._conv_forward(x, *folded)
+    return out
 
 
 class FrozenStem(nn.Sequential):

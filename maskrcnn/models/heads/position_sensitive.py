@@ -59,9 +59,7 @@ class VoteHead(BoxBranch):
         self.sizes = (num_classes + 1, 4 * self.num_boxes)
         maps = nn.Conv2d(dim or in_channels, sum(self.sizes) * pooler.output_size**2, 1)
         self.trunk = nn.Sequential(*reduce, maps)
-        for conv in self.trunk[::2]:
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
+        _initialise(self.trunk)
 
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Arguments and results as in `BoxBranch`."""
@@ -133,10 +131,7 @@ class LargeSeparable(nn.Module):
             )
             for first, second in ((flat, high), (high, flat))
         )
-        for layer in self.paths.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)
+        _initialise(self.paths)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to ``[N, out_channels, H, W]``."""
@@ -161,3 +156,12 @@ def _by_position(pooler: RoIPooler) -> RoIPooler:
             "choose roi_op=ps_align, ps_pool or ps_warp"
         ) from error
     return RoIPooler(operator, pooler.output_size, pooler.max_stride)
+
+
+def _initialise(layers: nn.Module) -> None:
+    """Start convolutions from small weights and no bias."""
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
