@@ -144,7 +144,7 @@ def test_a_run_with_other_settings_or_data_is_not_resumed(trained: Path) -> None
         Trainer(
             small(), Squares(), Squares(), trained, steps=1, batch_size=4, classes=["left", "right"], **FAST
         ).fit()
-    with pytest.raises(UserError, match="other train data: 4 images"):
+    with pytest.raises(UserError, match="other train data: 4 images before, 3 images now"):
         Trainer(
             small(), Squares(3), Squares(), trained, steps=1, batch_size=2, classes=["left", "right"], **FAST
         ).fit()

@@ -149,10 +149,15 @@ def check_same_data(
     for split, now in data.items():
         if (before := stored[split]) != now:
             raise UserError(
-                f"run_dir={run_dir} holds a run with other {split} data: {before['images']} images with "
-                f"{before['objects']} objects before, {now['images']} with {now['objects']} now; ids, sizes or the "
-                "images' numbers of objects differ. Give the data that it began with, or another run_dir"
+                f"run_dir={run_dir} holds a run with other {split} data: {_described(before)} before, "
+                f"{_described(now)} now; ids, sizes or the images' numbers of objects differ. Give the data that it "
+                "began with, or another run_dir"
             )
+
+
+def _described(summary: dict[str, Any]) -> str:
+    objects = summary["objects"]  # negative where they are not counted beforehand
+    return f"{summary['images']} images" + (f" with {objects} objects" if objects >= 0 else "")
 
 
 def check_resumable(

@@ -86,8 +86,8 @@ def test_initialise_takes_what_fits_and_lists_the_rest(tmp_path: Path) -> None:
     assert [line.split() for line in words] == [
         ["0.weight", "1", "of", "1", "kept"],
         ["0.bias", "1", "of", "1", "kept"],
-        ["1.weight", "0", "of", "1", "kept,", "the", "rest", "starts", "anew"],
-        ["1.bias", "0", "of", "1", "kept,", "the", "rest", "starts", "anew"],
+        ["1.weight", "0", "of", "1", "kept,", "the", "rest", "is", "random"],
+        ["1.bias", "0", "of", "1", "kept,", "the", "rest", "is", "random"],
     ]
     assert [name for name, _ in skipped] == ["1.weight", "1.bias"]
     assert torch.equal(target[0].weight, source[0].weight)
