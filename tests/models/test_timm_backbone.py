@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.backbones.timm import TimmBackbone
+from tests.models.batches import random_images, random_targets
+from tests.models.test_detector import build
 
 timm = pytest.importorskip("timm")
 LITE0 = (
@@ -131,3 +133,48 @@ def test_the_pretrained_lite0_computes_what_timm_computes() -> None:
     with torch.no_grad():
         theirs(pixels)
         torch.testing.assert_close(ours(pixels)[32], found[0], atol=1e-4, rtol=1e-4)
+
+
+FAMILIES: dict[str, dict[str, bool]] = {
+    "resnet10t": {},
+    "tf_efficientnet_lite0": {},
+    "mobilenetv3_small_050": {},
+    "convnext_atto": {},
+    "regnety_002": {},
+    "densenet121": {},
+    "hrnet_w18_small": {},
+    "edgenext_xx_small": {},
+    "pvt_v2_b0": {},
+    "swin_tiny_patch4_window7_224": {"strict_img_size": False},
+    "vit_tiny_patch16_224": {"dynamic_img_size": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_train_a_step(name: str) -> None:
+    """Maps as announced, then a step of Mask R-CNN whose gradient reaches the whole backbone."""
+    single = name.startswith("vit_")  # one stride alone
+    options = ",".join(f"{key}:{str(value).lower()}" for key, value in FAMILIES[name].items())
+    overrides = [f"model.backbone.name={name}", f"model.backbone.options={{{options}}}"]
+    overrides += ["model=lite0_c4"] if single else ["model=lite0_fpn"]
+    model = build(*overrides, "model.sampler.num_samples=16", "model.rpn.post_nms_train=20")
+    backbone = model.backbone
+    assert isinstance(backbone, TimmBackbone)
+    with torch.no_grad():
+        maps = backbone.eval()(torch.zeros(1, 3, 64, 96))
+    assert {stride: tuple(x.shape[1:]) for stride, x in maps.items()} == {
+        stride: (channels, 64 // stride, 96 // stride) for stride, channels in backbone.channels.items()
+    }
+    assert list(backbone.channels) == ([16] if single else [4, 8, 16, 32])
+    first = next(backbone.parameters())
+    before = first.detach().clone()
+    losses = model.train().losses(random_images(2, 64), random_targets(2, 64))
+    sum(loss.total for loss in losses.values()).backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert not torch.equal(first, before)
+    reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in backbone.parameters()]
+    assert sum(reached) > 0.95 * len(reached)
+    count = sum(p.numel() for p in backbone.parameters()) / 1e6
+    terms = ", ".join(f"{term} {loss.total.item():.2f}" for term, loss in losses.items())
+    print(f"{name}: {count:.1f} M parameters, channels {backbone.channels}, {terms}")
