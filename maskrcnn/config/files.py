@@ -41,8 +41,9 @@ class _OwnFirst(SearchPathPlugin):
     """Lets Hydra search the folders in the same order."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in folders()[:-1]:
-            search_path.prepend("maskrcnn", f"file://{folder}", anchor="main")
+        for folder in reversed(folders()[:-1]):
+            search_path.prepend("maskrcnn", f"file://{folder}")
+        search_path.append("maskrcnn", f"file://{CONFIG_DIR}")
 
 
 Plugins.instance().register(_OwnFirst)
