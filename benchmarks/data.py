@@ -66,9 +66,7 @@ def _loading(dataset: CocoDataset, images: int, repeats: int) -> list[Row]:
     """Milliseconds per image of the whole pipeline, and of decoding alone, which is most of it."""
     setting = "one COCO image: decode, resize to 800, flip, targets; one core"
     sides = (lambda: _ours(dataset, images)), (lambda: _torchvision(dataset, images))
-    whole = compare(
-        "loading", "torchvision's reference pipeline", setting, *sides, repeats, "3x, 5 ms an image"
-    )
+    whole = compare("loading", "torchvision's reference pipeline", setting, *sides, repeats, "3x")
     alone = compare(
         "loading", "decoding alone", setting, sides[0], lambda: _decoding(dataset, images), repeats
     )

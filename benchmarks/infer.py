@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import torchvision
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from benchmarks import detectors
+from benchmarks import detectors, memory
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, device_of, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
@@ -41,19 +42,7 @@ def run(
         image = detectors.pictures(folder, 1, (side, side))
     own, peer = detectors.pair(image)
     confident(own, peer, image)
-    own, peer = own.to(place), peer.to(place)
-    pixels, images = [p.to(place) for p in detectors.for_torchvision(image)[0]], image.images.to(place)
-
-    @torch.no_grad()
-    def ours(precision: Precision = "fp32") -> list[Result]:
-        with autocast(precision, place):
-            found = own.detect(images, trim=True).to("cpu")
-        detections = image_detections(found, 0, image.images.sizes[0], (side, side))
-        return detections.to_coco(1, range(detectors.NUM_CLASSES))
-
-    @torch.no_grad()
-    def theirs() -> list[dict[str, Tensor]]:
-        return [{name: value.cpu() for name, value in found.items()} for found in peer(pixels)]
+    ours, theirs = our_side(own.to(place), image, place), their_side(peer.to(place), image, place)
 
     def theirs_encoded() -> list[Any]:
         masks = (theirs()[0]["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
@@ -73,10 +62,49 @@ def run(
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
         "detections": counts,
+        "peak_memory": memory.peaks("infer", side=side, threads=threads, device=str(place)),
         "per_image": {"ours": _counts(ours), "torchvision": _counts(theirs)},
         "arithmetic": arithmetic({"ours": ours, "torchvision": theirs}) if place.type == "cpu" else {},
         "rows": [row.as_json() for row in rows],
     }
+
+
+def our_side(model: MaskRCNN, image: TrainBatch, place: torch.device) -> Callable[..., list[Result]]:
+    """Detection of the batch's one image in a precision, masks as COCO's run lengths."""
+    images, size = image.images.to(place), image.images.sizes[0]
+
+    @torch.no_grad()
+    def detect(precision: Precision = "fp32") -> list[Result]:
+        with autocast(precision, place):
+            found = model.detect(images, trim=True).to("cpu")
+        detections = image_detections(found, 0, size, (int(size[0]), int(size[1])))
+        return detections.to_coco(1, range(detectors.NUM_CLASSES))
+
+    return detect
+
+
+def their_side(model: Any, image: TrainBatch, place: torch.device) -> Callable[[], list[dict[str, Tensor]]]:
+    """torchvision's detection, masks as probabilities of the image's size."""
+    pixels = [p.to(place) for p in detectors.for_torchvision(image)[0]]
+
+    @torch.no_grad()
+    def detect() -> list[dict[str, Tensor]]:
+        return [{name: value.cpu() for name, value in found.items()} for found in model(pixels)]
+
+    return detect
+
+
+def one_side(name: str, side: int, threads: int, device: str) -> Callable[[], object]:
+    """Detection in float32 of one side alone, for `memory.peaks`."""
+    torch.set_num_threads(threads)
+    place = torch.device(device)
+    with tempfile.TemporaryDirectory() as folder:
+        image = detectors.pictures(folder, 1, (side, side))
+    own, peer = detectors.pair(image)
+    confident(own, peer, image)
+    return (
+        our_side(own.to(place), image, place) if name == "ours" else their_side(peer.to(place), image, place)
+    )
 
 
 def _counts(side: Any) -> dict[str, Any]:

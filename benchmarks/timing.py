@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,7 +130,7 @@ def compare_steps(
             if turn:
                 kept.append(tuple(clock() - start for clock, start in zip(clocks, begun, strict=True)))
     rows = []
-    for index, words in enumerate(("wall time", "CPU time of all threads")):
+    for index, words in enumerate(("wall time", "CPU time")):
         own, other = ([turn[index] for turn in kept] for kept in times)
         ratios = [t / o for o, t in zip(own, other, strict=True)]
         ours_ms, peer_ms = (1e3 * statistics.median(side) for side in (own, other))
@@ -173,15 +172,21 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def instruction_sets() -> str:
+    """The vector instructions that torch and oneDNN use: ``AVX2``, ``AVX512``, and what limits them."""
+    limits = [
+        f"{name}={os.environ[name]}"
+        for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+        if name in os.environ
+    ]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *limits])
+
+
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    flags = next((line for line in lines if line.startswith("flags")), "")
+    """What the times were measured on."""
     return {
-        "processor": processor(),
+        "processor": f"{processor()}, {instruction_sets()}",
         "cores": cores(),
-        "vectors": [name for name in ("avx2", "avx512f") if f" {name}" in flags],
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "load_before": os.getloadavg()[0],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from benchmarks import detectors
+from benchmarks import detectors, memory
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.regions import IMAGE
 from benchmarks.timing import Row, compare, compare_steps, keep_freed_memory, machine
@@ -129,10 +129,23 @@ def run(
         "bf16_convolution": _bf16_convolution(device),
         "arithmetic": work,
         "images_per_second": speed,
+        "peak_memory": memory.peaks("train", batch=batch, size=size, threads=threads),
         "last_losses": losses,
         "per_step_at_batch_8": counts(eight, device),
         "rows": [row.as_json() for row in rows],
     }
+
+
+def one_side(name: str, batch: int, size: Sequence[int], threads: int) -> Callable[[], Step]:
+    """A step in float32 of one side alone, for `memory.peaks`."""
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        images = detectors.pictures(folder, batch, (size[0], size[1]))
+    own, peer = detectors.pair(images)
+    if name == "ours":
+        return our_step(own.to(device), images, device, "fp32")
+    return their_step(peer.to(device), images, device, "fp32")
 
 
 def images_per_second(row: Row, batch: int) -> dict[str, float]:

@@ -22,7 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
@@ -91,15 +93,10 @@ def _arguments(run: Any, given: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-_COLUMNS = ("name", "setting", "peer", "ratio", "ours", "peer's", "goal")
-
-
 def _lines(result: dict[str, Any]) -> list[list[str]]:
+    """A row of the table each: what was measured, ratio, ours, peer's, goal."""
     return [
         [
-            row["name"],
-            row["setting"],
-            row["peer"],
             f"{row['ratio_median']:.2f}x ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
             _time(row, "ours"),
             _time(row, "peer"),
@@ -109,26 +106,47 @@ def _lines(result: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def _subjects(result: dict[str, Any]) -> tuple[str, list[list[str]]]:
+    """What every row has in common, and of each row its name and what is left of its setting and peer."""
+    rows = [[part for key in ("setting", "peer") for part in row[key].split(", ")] for row in result["rows"]]
+    shared = [part for part in dict.fromkeys(rows[0]) if all(part in row for row in rows)]
+    own = [", ".join(part for part in row if part not in shared) for row in rows]
+    names = [row["name"] for row in result["rows"]]
+    return ", ".join(shared), [[name, rest] for name, rest in zip(names, own, strict=True)]
+
+
 def _time(row: dict[str, Any], side: str) -> str:
     """``1.2 ms``, and what the host took to queue it, where that was measured."""
     host = row.get(f"{side}_host_ms")
     digits = 1 if host is None else 3
-    queued = "" if host is None else f" ({host:.{digits}f} of the host)"
+    queued = "" if host is None else f"\n(host {host:.{digits}f})"
     return f"{row[f'{side}_ms']:.{digits}f} ms{queued}"
 
 
-def _table(suite: str, result: dict[str, Any]) -> Table:
-    table = Table(title=f"suite={suite}: peer's time / ours, median (least-most)", title_justify="left")
-    for column in _COLUMNS:
-        table.add_column(column)
-    for line in _lines(result):
-        table.add_row(*line)
-    return table
+def _title(suite: str) -> str:
+    return f"suite={suite}: the peer's time divided by ours, median (least-most) of turns in one process"
+
+
+def _table(suite: str, result: dict[str, Any]) -> Group:
+    shared, subjects = _subjects(result)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
+    table.add_column("")
+    for column in ("ratio", "ours", "peer's", "goal"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for (name, rest), line in zip(subjects, _lines(result), strict=True):
+        table.add_row(f"{name}\n{rest}" if rest else name, *line)
+    return Group(Text(_title(suite)), Text(shared), Text(""), table)
 
 
 def _markdown(suite: str, result: dict[str, Any]) -> str:
-    lines = [list(_COLUMNS), ["---"] * len(_COLUMNS), *_lines(result)]
+    columns = ["name", "setting", "ratio", "ours", "peer's", "goal"]
+    shared, subjects = _subjects(result)
+    lines = [[*subject, *line] for subject, line in zip(subjects, _lines(result), strict=True)]
+    rows = [columns, ["---"] * len(columns), *lines]
+    table = "\n".join("| " + " | ".join(line).replace("\n", " ") + " |" for line in rows)
     rest = [f"- {key}: `{json.dumps(value)}`" for key, value in result.items() if key != "rows"]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    words = "Peer's time divided by ours: median (least-most) of interleaved turns in one process."
-    return f"# tools/benchmark.py suite={suite}\n\n{words}\n\n{table}\n\n" + "\n".join(rest) + "\n"
+    return (
+        f"# maskrcnn benchmark suite={suite}\n\n{_title(suite)}.\n\nAll rows: {shared}.\n\n{table}\n\n"
+        + "\n".join(rest)
+        + "\n"
+    )

@@ -84,6 +84,7 @@ def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
         accumulate=config.accumulate,
         compile=config.compile,
         cuda_graphs=config.cuda_graphs,
+        fast_gradients=config.get("fast_gradients", True),
         seed=config.seed,
         recipe=recipe,
     )

@@ -73,6 +73,8 @@ class Train(Common):
         accumulate: parts that a process computes its share of a batch in, one after the other, to save memory.
         compile: torch.compile of backbone, pyramid and heads.
         cuda_graphs: with ``compile`` on a GPU, also capture what is compiled, for every size of canvas.
+        fast_gradients: on a CPU without AVX-512, compute the gradients of convolutions by matrix products; the results
+            are equal to rounding.
         num_classes: None is filled from the data set.
         num_keypoints: None is filled from the data set.
         categories: None is filled from the data set.
@@ -89,6 +91,7 @@ class Train(Common):
     accumulate: Positive = 1
     compile: bool = False
     cuda_graphs: bool = False
+    fast_gradients: bool = True
     num_classes: int | None = None
     num_keypoints: int | None = None
     categories: list[dict[str, Any]] | None = None

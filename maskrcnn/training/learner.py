@@ -12,6 +12,7 @@ import torch
 from torch.amp import GradScaler
 
 from maskrcnn.errors import UserError
+from maskrcnn.models.convolution import use_matrix_products
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision, autocast
 from maskrcnn.training.ema import Ema
@@ -26,11 +27,19 @@ class Learner:
         schedule: learning rate and optimizer.
         device: where the model is.
         precision: of the arithmetic; weights stay float32 (float64 for ``fp64``). ``fp16`` scales its loss.
+        fast_gradients: on a CPU, see `use_matrix_products`.
     """
 
     def __init__(
-        self, model: MaskRCNN, schedule: Schedule, device: torch.device, precision: Precision
+        self,
+        model: MaskRCNN,
+        schedule: Schedule,
+        device: torch.device,
+        precision: Precision,
+        fast_gradients: bool = True,
     ) -> None:
+        if fast_gradients and device.type == "cpu":
+            use_matrix_products(model)
         self.model, self.schedule, self.device, self.precision = model, schedule, device, precision
         self.optimizer = build_optimizer(model, schedule)
         self.scaler = GradScaler(device.type, enabled=precision == "fp16")

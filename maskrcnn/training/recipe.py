@@ -32,6 +32,7 @@ _FREE = (
     "accumulate",
     "compile",
     "cuda_graphs",
+    "fast_gradients",
 )
 # A resumed run may change these, too; each change is logged.
 CHANGEABLE = (

@@ -68,6 +68,7 @@ class Trainer:
         accumulate: compute each process's share of a batch in this many parts, one after the other, to save memory.
         compile: compile backbone, pyramid and heads.
         cuda_graphs: with ``compile`` on a GPU, also capture them.
+        fast_gradients: on a CPU without AVX-512, compute the gradients of convolutions by matrix products.
         seed: of the order of the images and of their augmentation.
         classes: names of the labels 1, 2, ... of a torchvision-style data set.
         recipe: what checkpoints say about the run; None derives it from the arguments.
@@ -100,6 +101,7 @@ class Trainer:
         accumulate: int = 1,
         compile: bool = False,
         cuda_graphs: bool = False,
+        fast_gradients: bool = True,
         seed: int = 0,
         classes: Sequence[str] | None = None,
         recipe: Recipe | None = None,
@@ -118,6 +120,7 @@ class Trainer:
         self.test_loader = test_loader or partial(EvalLoader, **loading)
         self.metric, self.device, self.precision = metric, open_device(device), precision
         self.accumulate, self.compile, self.cuda_graphs, self.seed = accumulate, compile, cuda_graphs, seed
+        self.fast_gradients = fast_gradients
         self._check()
         self.recipe = recipe or self._recipe()
 
@@ -163,7 +166,7 @@ class Trainer:
             world.share(lambda: check_resumable(stored, *check))
         model = self._placed_model()
         world.share_weights(model)
-        learner = Learner(model, self.schedule, self.device, self.precision)
+        learner = Learner(model, self.schedule, self.device, self.precision, self.fast_gradients)
         # The weights are the same in all processes, but stochastic depth must drop other rows in each.
         if world.rank:
             torch.manual_seed(self.seed + world.rank)
