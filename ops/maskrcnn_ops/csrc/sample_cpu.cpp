@@ -37,25 +37,29 @@ struct Sampler {
     }
     if (winner) return sample_winners(region, r, first, last);
     filters.build(f, region);
-    const T* map = map_of(region);
-    for (int64_t p = 0; p < f.height; ++p)
-      for (int64_t q = 0; q < f.width; ++q) sample_bin(region, filters, p, q, map, to, f.channels);
+    sample_bins(region, filters, map_of(region), to, f.channels);
   }
 
   // Samples a batch of regions on contiguous planes first .. last - 1.
   void sample_batch(int64_t which, int64_t first, int64_t last) {
     batch.build(f, plan, which, loops.width);
     for (const auto& item : batch.item) {
-      if (plan.region[item.r].valid) sample_planes(item, first, last);
-      else std::fill_n(out + item.r * output.image_stride + first * output.channel_stride, (last - first) * output.channel_stride, T(0));
+      const Region<G>& region = plan.region[item.r];
+      T* to = out + item.r * output.image_stride + first * output.channel_stride;
+      if (region.valid && f.switches.position_sensitive)
+        sample_bins(region, item.filters, map_of(region) + first * f.level[region.level].channel_stride, to, last - first);
+      else if (region.valid) sample_planes(item, first, last);
+      else std::fill_n(to, (last - first) * output.channel_stride, T(0));
     }
   }
 
-  // Samples `channels` channels of one bin. `map` and `to` point at the first of them.
-  void sample_bin(const Region<G>& region, const RegionFilters<G>& from, int64_t p, int64_t q, const T* map, T* to, int64_t channels) {
+  // Samples all bins of `channels` channels. `map` and `to` point at the first of them.
+  void sample_bins(const Region<G>& region, const RegionFilters<G>& from, const T* map, T* to, int64_t channels) {
     const Level& level = f.level[region.level];
-    loops.gather(map + (p * f.width + q) * level.bin_stride, level.channel_stride, from.taps(p, q),
-                 to + p * output.row_stride + q * output.column_stride, output.channel_stride, channels);
+    for (int64_t p = 0; p < f.height; ++p)
+      for (int64_t q = 0; q < f.width; ++q)
+        loops.gather(map + (p * f.width + q) * level.bin_stride, level.channel_stride, from.taps(p, q),
+                     to + p * output.row_stride + q * output.column_stride, output.channel_stride, channels);
   }
 
   // Prefetches the window of a region in the next plane. Its short rows are too far apart for the hardware prefetcher.
@@ -73,8 +77,7 @@ struct Sampler {
       T* plane_out = to + c * output.channel_stride;
       if (item.dense && c + 1 < last) fetch(item, plane + level.channel_stride);
       if (item.dense && loops.plane_gather(plane, item.planes.taps, scratch.data(), plane_out)) continue;
-      for (int64_t p = 0; p < f.height; ++p)
-        for (int64_t q = 0; q < f.width; ++q) sample_bin(region, item.filters, p, q, plane, plane_out, 1);
+      sample_bins(region, item.filters, plane, plane_out, 1);
     }
   }
 
@@ -102,7 +105,7 @@ struct Sampler {
 
 template <typename T, typename G>
 void sample_regions(const Family& f, const std::vector<Tensor>& features, const Plan<G>& plan, const int32_t* winner, T* out) {
-  if (f.channels_last || winner || f.switches.position_sensitive) {
+  if (f.channels_last || winner) {
     torch::stable::parallel_for(0, f.regions, 1, [&](int64_t begin, int64_t end) {
       Sampler<T, G> sampler{f, features, plan, winner, out};
       for (int64_t i = begin; i < end; ++i) sampler.sample(plan.order[i], 0, f.channels);

@@ -69,7 +69,7 @@ struct Spreader {
     const T* from = grad + r * output.image_stride;
     if (winner) return spread_winners(region, r, first, last);
     filters.build(f, region);
-    spread_channels(region, from, first, last);
+    spread_channels(region, filters, from, first, last);
   }
 
   // Spreads region r, restricted to rows low .. high - 1 of its map.
@@ -78,7 +78,7 @@ struct Spreader {
     if (!region.valid || high <= 0 || low >= f.level[region.level].height) return;
     filters.build(f, region);
     filters.y.keep(low, high);
-    spread_channels(region, grad + r * output.image_stride, 0, f.channels);
+    spread_channels(region, filters, grad + r * output.image_stride, 0, f.channels);
   }
 
   // Spreads a batch of regions on contiguous planes first .. last - 1, a few planes at a time.
@@ -86,22 +86,24 @@ struct Spreader {
     batch.build(f, plan, which, loops.width);
     for (int64_t c = first; c < last; c += kPlanesAtOnce)
       for (const auto& item : batch.item)
-        if (plan.region[item.r].valid) spread_planes(item, c, std::min(c + kPlanesAtOnce, last));
+        if (plan.region[item.r].valid) spread_item(item, c, std::min(c + kPlanesAtOnce, last));
   }
 
-  // Spreads `channels` channels of one bin. `map` and `from` point at the first of them.
-  void spread_bin(const Region<G>& region, const RegionFilters<G>& to, int64_t p, int64_t q, G* map, const T* from, int64_t channels) {
+  void spread_item(const typename Batch<G>::Item& item, int64_t first, int64_t last) {
+    if (!f.switches.position_sensitive) return spread_planes(item, first, last);
+    spread_channels(plan.region[item.r], item.filters, grad + item.r * output.image_stride, first, last);
+  }
+
+  // Spreads all bins of channels first .. last - 1. `from` is the gradient of the region.
+  void spread_channels(const Region<G>& region, const RegionFilters<G>& to, const T* from, int64_t first, int64_t last) {
     const Level& level = f.level[region.level];
-    loops.scatter(map + (p * f.width + q) * level.bin_stride, level.channel_stride, to.taps(p, q),
-                  from + p * output.row_stride + q * output.column_stride, output.channel_stride, channels);
-  }
-
-  void spread_channels(const Region<G>& region, const T* from, int64_t first, int64_t last) {
-    G* map = map_of(region) + first * f.level[region.level].channel_stride;
+    G* map = map_of(region) + first * level.channel_stride;
+    from += first * output.channel_stride;
     for (int64_t p = 0; p < f.height; ++p) {
-      if (filters.y.taps(p) == 0) continue;
+      if (to.y.taps(p) == 0) continue;
       for (int64_t q = 0; q < f.width; ++q)
-        spread_bin(region, filters, p, q, map, from + first * output.channel_stride, last - first);
+        loops.scatter(map + (p * f.width + q) * level.bin_stride, level.channel_stride, to.taps(p, q),
+                      from + p * output.row_stride + q * output.column_stride, output.channel_stride, last - first);
     }
   }
 
@@ -113,8 +115,7 @@ struct Spreader {
       G* plane = map_of(region) + c * level.channel_stride;
       const T* plane_grad = from + c * output.channel_stride;
       if (item.dense && loops.plane_scatter(plane, item.planes.taps, plane_grad)) continue;
-      for (int64_t p = 0; p < f.height; ++p)
-        for (int64_t q = 0; q < f.width; ++q) spread_bin(region, item.filters, p, q, plane, plane_grad, 1);
+      spread_channels(region, item.filters, from, c, c + 1);
     }
   }
 
@@ -218,11 +219,11 @@ void spread_regions(const Family& f, const T* grad, const Plan<G>& plan, const i
   torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     Spreader<T, G> spreader{f, grad, plan, winner, maps};
     const int64_t start = begin * block, stop = std::min(end * block, f.channels);
-    if (!f.channels_last && !winner && !f.switches.position_sensitive) {
+    if (!f.channels_last && !winner) {
       for (int64_t which = 0; which < batches_of(f); ++which) spreader.spread_batch(which, start, stop);
       return;
     }
-    const int64_t step = f.channels_last || !winner ? stop - start : kWinnerPlanesAtOnce;
+    const int64_t step = f.channels_last ? stop - start : kWinnerPlanesAtOnce;
     for (int64_t first = start; first < stop; first += step)
       for (size_t i = 0; i < plan.order.size(); ++i) {
         const int64_t r = plan.order[i], next = plan.order[std::min(i + 1, plan.order.size() - 1)];
