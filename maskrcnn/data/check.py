@@ -15,9 +15,9 @@ import numpy as np
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.defects import Defect, Kind
 from maskrcnn.data.formats import sbd
-from maskrcnn.data.formats.coco_json import Selection, select
+from maskrcnn.data.formats.coco_json import Selection, distinct_names, select
 from maskrcnn.data.formats.voc import CLASSES, VocReader, image_numbers, record_masks, split_names
-from maskrcnn.data.images import read_image, sixteen_bit_maximum
+from maskrcnn.data.images import few_bits, read_image
 from maskrcnn.data.masks import MaskBitmap
 from maskrcnn.data.segmentation import decode
 from maskrcnn.errors import UserError
@@ -27,7 +27,6 @@ SIZES = {
     "medium": (32, 96),
     "large": (96, float("inf")),
 }  # COCO's, side of the area's square
-_DARK = 2**14  # a 16-bit image without a larger value
 
 
 @dataclass
@@ -72,7 +71,7 @@ def check_coco(data: dict[str, Any], images: Path, keep_doubtful: bool = True) -
     sound = select(data, images, keep_doubtful)
     findings = Findings(defects=list(sound.defects))
     findings.num_images, findings.num_annotations = len(data["images"]), len(data["annotations"])
-    names = {category["id"]: category["name"] for category in sound.categories}
+    names = distinct_names(sound.categories)
     for image_id, image in list(sound.images.items()):
         if defect := _image_defect(image, images):
             findings.defects.append(defect)
@@ -180,8 +179,6 @@ def _image_defect(image: dict[str, Any], folder: Path) -> Defect | None:
         pixels = read_image(path, (image["height"], image["width"]))
     except UserError as error:
         return Defect(Kind.IMAGE_UNREADABLE, where, str(error))
-    # Of 16 bits the upper eight are read, so that 10 or 12 bits in 16 come out all but black.
-    dark = pixels.max() < _DARK >> 8
-    if dark and (largest := sixteen_bit_maximum(path)) is not None and largest < _DARK:
+    if (largest := few_bits(path, pixels)) is not None:
         return Defect(Kind.FEW_BITS, f"{where} ({path}, at most {largest})")
     return None

@@ -184,7 +184,13 @@ def check_same_categories(train: Dataset, val: Dataset) -> None:
     first, second = ({c["id"]: c["name"] for c in data.categories} for data in (train, val))
     if first != second:
         differing = sorted(set(first.items()) ^ set(second.items()))
+        remedy = ""
+        if set(second.values()) <= set(first.values()):
+            remedy = (
+                "; the names are the same: tools/check_data.py annotations=VAL.json images=DIR --fix "
+                "classes=TRAIN.json writes the validation annotations with the training's ids"
+            )
         raise UserError(
             "the training and the validation annotations list different categories; "
-            f"these (id, name) are only in one of them: {differing[:5]}"
+            f"these (id, name) are only in one of them: {differing[:5]}{remedy}"
         )

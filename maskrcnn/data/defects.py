@@ -26,7 +26,7 @@ class Effect(Enum):
 class Kind(Enum):
     """The kinds of defects: words (``{}`` stands for what was found), effect and remedy."""
 
-    NO_ID = "no whole number as id", Effect.STOPS, f"give it a number as id ({FIX})"
+    NO_ID = "no whole number from 0 to 2^63 - 1 as id", Effect.STOPS, f"give it a number as id ({FIX})"
     NO_CATEGORY = "no category", Effect.STOPS, "list the classes as {id, name}"
     CATEGORY_TWICE = "this id stands twice in categories", Effect.STOPS, "give each category its own"
     KEYPOINT_NAMES = "keypoints that are no list of names", Effect.STOPS, "list them"
@@ -166,7 +166,7 @@ class Kind(Enum):
         "if they are single objects (CVAT marks brushed masks so), tools/check_data.py --fix crowds=objects "
         "writes them with iscrowd=0",
     )
-    NUMBERED = "{} that is no whole number of 64 bits, numbered by --fix", Effect.CONVERTED, "nothing to do"
+    NUMBERED = "{} that is no such number, numbered by --fix", Effect.CONVERTED, "nothing to do"
     RENUMBERED = (
         "ids missing, 0, too large or doubled, renumbered by --fix",
         Effect.CONVERTED,

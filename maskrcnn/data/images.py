@@ -11,6 +11,7 @@ import numpy.typing as npt
 from maskrcnn.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
+_DARK = 2**14  # a 16-bit image without a larger value
 
 # Data loading runs in many processes; OpenCV's own threads on top of them only fight for the cores.
 cv2.setNumThreads(0)
@@ -41,17 +42,29 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     unrotated = _decode(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if unrotated.shape[:2] == tuple(expected_size):
         return unrotated
+    if image.shape[1::-1] == tuple(expected_size):
+        raise UserError(
+            f"the image {path} is {image.shape[0]} x {image.shape[1]} (height x width), but its annotations have "
+            "height and width exchanged; tools/check_data.py --fix writes the file's"
+        )
     raise UserError(
         f"the image {path} is {image.shape[0]} x {image.shape[1]} (height x width), but its annotations say "
         f"{expected_size[0]} x {expected_size[1]}; either the image was replaced or resized after it was "
-        "annotated, or height and width are exchanged or wrong in the annotation file"
+        "annotated, or height and width are wrong in the annotation file"
     )
 
 
-def sixteen_bit_maximum(path: str | Path) -> int | None:
-    """The largest value of a 16-bit image; None for another depth, or where it cannot be read."""
+def few_bits(path: str | Path, pixels: Pixels) -> int | None:
+    """The largest value of a 16-bit image of which few bits are used; None for any other image.
+
+    Of 16 bits the upper eight are read, so that 10 or 12 bits in 16 come out all but black. pixels: as it was read.
+    """
+    if pixels.max(initial=0) >= _DARK >> 8:
+        return None
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return int(image.max()) if image is not None and image.dtype == np.uint16 else None
+    if image is None or image.dtype != np.uint16 or image.max() >= _DARK:
+        return None
+    return int(image.max())
 
 
 def _decode(path: str | Path, data: npt.NDArray[np.uint8], flags: int) -> Pixels:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from maskrcnn.data.defects import refuse_fatal
-from maskrcnn.data.formats.coco_json import load_annotations, select
+from maskrcnn.data.formats.coco_json import distinct_names, load_annotations, select
 from maskrcnn.data.segmentation import check_rle_strings, compressed
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
@@ -127,6 +127,7 @@ def load_ground_truth(annotations: Truth) -> COCO:
     if isinstance(annotations, COCO):
         return annotations
     data = annotations if isinstance(annotations, dict) else _sound_annotations(Path(annotations))
+    names = distinct_names(data["categories"])
     # pycocotools takes the id 0 for no match.
     shift = int(any(entry.get("id") == 0 for entry in data["annotations"]))
     with silence():
@@ -135,6 +136,7 @@ def load_ground_truth(annotations: Truth) -> COCO:
         coco.dataset = {
             "info": {},
             **data,
+            "categories": [{**c, "name": names[c["id"]]} for c in data["categories"]],
             "annotations": [_complete(entry, shift) for entry in data["annotations"]],
         }
         coco.createIndex()

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from maskrcnn.console import console
-from maskrcnn.data.images import CorruptImageError, Pixels, read_image
+from maskrcnn.data.defects import Kind
+from maskrcnn.data.images import CorruptImageError, Pixels, few_bits, read_image
 from maskrcnn.errors import UserError
 
 # What OpenCV reads; a build of it may lack the library of some.
@@ -60,7 +61,7 @@ class Stills:
 
     def __iter__(self) -> Iterator[Frame]:
         """Every picture that can be read; one of several that cannot is named and passed over."""
-        damaged = 0
+        damaged, warned = 0, False
         for path in self.paths:
             try:
                 image = read_image(path)
@@ -70,6 +71,12 @@ class Stills:
                     raise
                 console.print(f"passed over: {error}", style="yellow")
                 continue
+            if not warned and (largest := few_bits(path, image)) is not None:
+                warned = True
+                console.print(
+                    f"{path}: {Kind.FEW_BITS.words} (at most {largest}); {Kind.FEW_BITS.remedy}",
+                    style="yellow",
+                )
             yield Frame(path.relative_to(self.folder).as_posix(), None, image)
 
 

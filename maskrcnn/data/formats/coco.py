@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from maskrcnn.data.dataset import Dataset, OnCorruptImage
-from maskrcnn.data.defects import refuse_fatal, summarise
+from maskrcnn.data.defects import Defect, Kind, refuse_fatal, summarise
 from maskrcnn.data.formats.coco_json import load_annotations, select
+from maskrcnn.data.images import few_bits, read_image
 from maskrcnn.errors import UserError
 
 
@@ -46,7 +49,8 @@ class CocoDataset(Dataset):
         refuse_fatal(self.annotations, sound.defects)
         if not sound.images:
             raise UserError(f"{self.annotations} lists no image")
-        report = summarise(self.annotations, sound.defects)
+        defects = [*sound.defects, *_few_bits(sound.images.values(), folder)]
+        report = summarise(self.annotations, defects)
         records = [r for r in sound.records() if self.chosen is None or r.image_id in self.chosen]
         if only_with_keypoints:
             records = [r for r in records if r.keypoints is not None and (r.keypoints[..., 2] > 0).any()]
@@ -61,6 +65,15 @@ class CocoDataset(Dataset):
         images = [image for image in content["images"] if image["id"] in self.chosen]
         annotations = [a for a in content["annotations"] if a["image_id"] in self.chosen]
         return {**content, "images": images, "annotations": annotations}
+
+
+def _few_bits(images: Iterable[dict[str, Any]], folder: Path) -> Iterator[Defect]:
+    """The defect of 16-bit files that come out black, where one of the first three images has it."""
+    for image in islice(images, 3):
+        path = folder / image["file_name"]
+        with suppress(UserError):  # what cannot be read is reported when its turn comes
+            if (largest := few_bits(path, read_image(path))) is not None:
+                yield Defect(Kind.FEW_BITS, f"image {image['id']} ({path}, at most {largest})")
 
 
 @dataclass(frozen=True)
@@ -152,8 +165,8 @@ class CocoFolds:
             raise UserError(
                 f"data.fold={self.fold}: with data.folds={self.folds} it is 0 to {self.folds - 1}"
             )
-        images = load_annotations(Path(self.annotations))["images"]
-        ids = sorted(image["id"] for image in images if isinstance(image, dict) and "id" in image)
+        data = load_annotations(Path(self.annotations))
+        ids = sorted(select({**data, "annotations": []}, None).images)
         if not 2 <= self.folds <= len(ids):
             raise UserError(f"data.folds={self.folds}: expected 2 to {len(ids)}, the number of images")
         order = np.random.default_rng(0).permutation(len(ids))

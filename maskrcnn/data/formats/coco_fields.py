@@ -21,7 +21,7 @@ Bounds = tuple[float, float, float, float]  # x1, y1, x2, y2
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 # Numbers in groups of five bits: up to six characters that say "more follows", and one that does not.
 _RLE = re.compile("(?:[P-o]{0,6}[0-O])*")
-_LARGEST_ID = 2**63
+_LIMIT = 2**63  # of ids: numpy's integers have no more bits
 _LONGEST_SIDE, _MOST_PIXELS = 2**20, 2**30  # of an image: OpenCV's limits
 _NUMBERS = {int, float}
 
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 def whole(value: Any) -> int | None:
-    """A whole number within 64 bits: 12, 12.0 or "12". None for anything else."""
+    """A whole number from 0 to 2^63 - 1: 12, 12.0 or "12". None for anything else."""
     if type(value) is int:
         number = value
     elif (isinstance(value, float) and value.is_integer()) or (
@@ -43,7 +43,7 @@ def whole(value: Any) -> int | None:
         number = int(value)
     else:
         return None
-    return number if -_LARGEST_ID <= number < _LARGEST_ID else None
+    return number if 0 <= number < _LIMIT else None
 
 
 def number(value: Any) -> float | None:
@@ -60,7 +60,7 @@ def number(value: Any) -> float | None:
 def identity(entry: Mapping[str, Any], key: str, note: Note) -> int | None:
     """An id, converted."""
     value = entry.get(key)
-    if type(value) is int and -_LARGEST_ID <= value < _LARGEST_ID:
+    if type(value) is int and 0 <= value < _LIMIT:
         return value
     found = whole(value)
     if found is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,17 @@ class Selection:
         return {**data, "images": images, "annotations": kept, "categories": self.categories}
 
 
+def distinct_names(categories: Iterable[Entry]) -> dict[int, str]:
+    """Category names by id; of those that several have, with the id."""
+    names = {int(c["id"]): str(c["name"]) for c in categories}
+    shared = {name for name, count in Counter(names.values()).items() if count > 1}
+    return {number: f"{name} ({number})" if name in shared else name for number, name in names.items()}
+
+
 def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True) -> Selection:
     """Checks every entry; defective ones are left out and named. folder: where the images lie; None: not looked for."""
     found = Selection()
-    _read_categories(data["categories"], found)
-    listed = _read_images(data["images"], folder, found)
+    listed = _read_categories(data["categories"], found), _read_images(data["images"], folder, found)
     found.objects = {image_id: [] for image_id in found.images}
     left_out = {Effect.STOPS} | (set() if keep_doubtful else {Effect.DOUBTFUL})
     _read_annotations(data["annotations"], listed, left_out, found)
@@ -128,8 +135,9 @@ def _identified(
     return {number: entry for number, entry in by_id.items() if number not in doubtful}, doubtful
 
 
-def _read_categories(entries: list[Any], found: Selection) -> None:
-    categories, _ = _identified(entries, "categories", Kind.CATEGORY_TWICE, found.defects)
+def _read_categories(entries: list[Any], found: Selection) -> set[int]:
+    """Fills ``found.categories``; the ids of all categories that are listed, sound or not."""
+    categories, doubtful = _identified(entries, "categories", Kind.CATEGORY_TWICE, found.defects)
     names: set[str] = set()
     for number, entry in sorted(categories.items()):
         note = _noting(found.defects, f"category {number}")
@@ -144,8 +152,9 @@ def _read_categories(entries: list[Any], found: Selection) -> None:
             note(Kind.SAME_NAME, repr(name))
         names.add(name)
         found.categories.append({**entry, "name": name} | ({"keypoints": listed} if listed else {}))
-    if not categories:
+    if not categories and not doubtful:
         found.defects.append(Defect(Kind.NO_CATEGORY, "categories"))
+    return doubtful | set(categories)
 
 
 def _read_images(entries: list[Any], folder: Path | None, found: Selection) -> set[int]:
@@ -200,46 +209,57 @@ def _wrong_folder(images: dict[int, Entry], missing: int, folder: Path) -> Defec
     return Defect(Kind.WRONG_FOLDER, f"{len(images)} images", words)
 
 
-def _read_annotations(entries: list[Any], listed: set[int], left_out: set[Effect], found: Selection) -> None:
-    """Fills ``found.objects``. listed: ids of images, of which the defective ones are reported already."""
+def _read_annotations(
+    entries: list[Any], listed: tuple[set[int], set[int]], left_out: set[Effect], found: Selection
+) -> None:
+    """Fills ``found.objects``. listed: ids of categories and images, whose defective ones are reported already."""
     categories = {category["id"]: len(category.get("keypoints", ())) for category in found.categories}
     seen: set[int] = set()
     for place, entry in enumerate(entries):
         defects: list[Defect] = []
-        note = _noting(defects, f"entry {place} of annotations")
-        number = fields.identity(entry, "id", note) if isinstance(entry, dict) else None
+        where = f"entry {place} of annotations"
+        number = fields.identity(entry, "id", _noting(defects, where)) if isinstance(entry, dict) else None
         if number is None:
-            found.defects.append(Defect(Kind.NO_ID, f"entry {place} of annotations"))
+            found.defects.append(Defect(Kind.NO_ID, where))
             continue
-        where = f"annotation {number}"
-        note = _noting(defects, where)
+        note = _noting(defects, f"annotation {number}")
         if number == 0:
             note(Kind.ID_ZERO)
         if number in seen:
             note(Kind.ANNOTATION_TWICE)
         seen.add(number)
-        image_id = fields.identity(entry, "image_id", note)
-        category_id = fields.identity(entry, "category_id", note)
-        image = None if image_id is None else found.images.get(image_id)
-        if image is None or image_id is None:
-            if image_id not in listed:
-                found.defects += [
-                    *defects,
-                    Defect(Kind.UNKNOWN_IMAGE, where, repr(entry.get("image_id"))[:80]),
-                ]
-            continue
-        if category_id is None or category_id not in categories:
-            found.defects.append(Defect(Kind.UNKNOWN_CATEGORY, where, repr(entry.get("category_id"))[:80]))
-            continue
-        note = _noting(defects, f"{where} of image {image_id}")
-        try:
-            read = _annotation(entry, image, category_id, categories[category_id], note)
-            read |= {"id": number, "image_id": image_id, "category_id": category_id}
-            if not any(defect.effect in left_out for defect in defects):
-                found.objects[image_id].append(_merged(entry, read))
-        except Refused as error:
-            note(error.kind, error.found)
+        owner = _owner(entry, found.images, categories, listed, note)
+        if owner is not None:
+            image, category_id = owner
+            note = _noting(defects, f"annotation {number} of image {image['id']}")
+            try:
+                read = _annotation(entry, image, category_id, categories[category_id], note)
+                read |= {"id": number, "image_id": image["id"], "category_id": category_id}
+                if not any(defect.effect in left_out for defect in defects):
+                    found.objects[image["id"]].append(_merged(entry, read))
+            except Refused as error:
+                note(error.kind, error.found)
         found.defects += defects
+
+
+def _owner(
+    entry: Entry,
+    images: dict[int, Entry],
+    categories: dict[int, int],
+    listed: tuple[set[int], set[int]],
+    note: Callable[..., None],
+) -> tuple[Entry, int] | None:
+    """The image and the category id of an annotation; None where one is defective, or not listed."""
+    image_id = fields.identity(entry, "image_id", note)
+    category_id = fields.identity(entry, "category_id", note)
+    known_categories, known_images = listed
+    if image_id not in known_images:
+        note(Kind.UNKNOWN_IMAGE, repr(entry.get("image_id"))[:80])
+    elif category_id not in known_categories:
+        note(Kind.UNKNOWN_CATEGORY, repr(entry.get("category_id"))[:80])
+    elif image_id in images and category_id in categories:
+        return images[image_id], category_id
+    return None
 
 
 def _annotation(
