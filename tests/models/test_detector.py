@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from maskrcnn_ops import PRESETS
 
 from maskrcnn import structures
 from maskrcnn.config import build as assembly
@@ -192,8 +191,6 @@ def test_every_model_trains_a_step_and_detects(name: str) -> None:
         with torch.device("meta"):  # large: names and shapes only
             assert len(build(f"model={name}").state_dict()) > 100
         return
-    if name.startswith(("rfcn_", "light_head_")) and "ps_align" not in PRESETS:
-        pytest.skip("maskrcnn_ops has no position-sensitive operators")
     small = ["model.rpn.post_nms_train=20", "model.rpn.post_nms_test=4"]
     if not name.endswith("_rpn"):
         small.append("model.sampler.num_samples=4")

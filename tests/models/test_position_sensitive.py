@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torchvision
-from maskrcnn_ops import PRESETS, RoIOp
+from maskrcnn_ops import RoIOp
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
@@ -24,9 +24,6 @@ from tests.models.test_detector import build
 P = 3
 BOXES = torch.tensor([[[4.0, 8, 60, 50], [10, 10, 30, 90]], [[0, 0, 95, 95], [33, 20, 47, 70]]])
 VALID = torch.tensor([[True, True], [True, False]])
-family = pytest.mark.skipif(
-    "ps_align" not in PRESETS, reason="maskrcnn_ops has no position-sensitive operators"
-)
 
 
 class TorchvisionAlign:
@@ -142,7 +139,6 @@ def test_hard_examples_are_those_of_the_largest_loss() -> None:
     assert head.losses({}, samples, targets, images)["box_class"].count > 4
 
 
-@family
 def test_operators_of_the_family_become_position_sensitive() -> None:
     head = VoteHead(RoIPooler(RoIOp.preset("align"), P), 5, NUM_CLASSES)
     assert head.pooler.operator == RoIOp.preset("ps_align")
@@ -152,7 +148,6 @@ def test_operators_of_the_family_become_position_sensitive() -> None:
         VoteHead(RoIPooler(RoIOp.preset("pool"), P), 5, NUM_CLASSES)
 
 
-@family
 @pytest.mark.parametrize("operator", ["ps_align", "ps_warp", "ps_pool", "ps_pool_rfcn"])
 def test_the_model_trains_with_every_operator(operator: str) -> None:
     model = build("model=rfcn_r18", f"roi_op={operator}", "model.sampler.num_samples=16")
