@@ -13,7 +13,10 @@ from maskrcnn.config.build import flat
 
 # The keys of a run's config by topic. Keys that a run does not have, or that are null or false, are left out.
 _KEYS = {
-    "backbone": ("backbone._target_", "arch", "norm", "frozen_stages", "last_stage", "dilated"),
+    "backbone": (
+        *("backbone._target_", "arch", "backbone.name", "norm", "frozen_stages", "last_stage"),
+        *("last_stride", "dilated"),
+    ),
     "pyramid": ("pyramid._target_", "pyramid.out_channels"),
     "box head": ("box_head.pooler.output_size", "box_head.trunk._target_", "box_head.trunk.dim"),
     "mask head": (

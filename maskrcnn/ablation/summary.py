@@ -213,6 +213,8 @@ def stride_of(record: Record) -> str:
     if "FPN" in config["model"]["pyramid"]["_target_"]:
         return "fpn"
     backbone = config["model"]["backbone"]
+    if "last_stride" in backbone:
+        return str(backbone["last_stride"])
     return "16" if backbone.get("dilated") else str(2 ** int(backbone["last_stage"]))
 
 

@@ -21,7 +21,7 @@ from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table, available, read_table
 from maskrcnn.ablation.report import write_report
 from maskrcnn.ablation.run import Runner
-from maskrcnn.ablation.summary import differences, gain_by_size, grid_rows
+from maskrcnn.ablation.summary import differences, gain_by_size, grid_rows, stride_of
 from maskrcnn.config.compose import compose_config
 from maskrcnn.errors import UserError
 
@@ -40,6 +40,25 @@ EDGES = [0, 16, 24, 32, 40, 48, 64, 80]
 @pytest.fixture
 def table() -> Table:
     return read_table(TABLES, "strides", "shapes")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [
+        ({"last_stage": 4, "dilated": False}, "16"),
+        ({"last_stage": 5, "dilated": False}, "32"),
+        ({"last_stage": 5, "dilated": True}, "16"),
+        ({"name": "tf_efficientnet_lite0", "last_stride": 16}, "16"),
+        ({"arch": "mobilenet_v2", "last_stride": 32}, "32"),
+    ],
+)
+def test_the_stride_of_a_table_without_that_axis_is_its_backbones(
+    backbone: dict[str, Any], expected: str
+) -> None:
+    record = made_up("16", "align", 0)
+    del record["axes"]["stride"]
+    record["manifest"]["config"]["model"]["backbone"] = backbone
+    assert stride_of(record) == expected
 
 
 def made_up(stride: str, operator: str, seed: int) -> dict[str, Any]:
