@@ -272,7 +272,7 @@ def test_a_commands_defaults_are_its_dataclass(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", [Schedule, Checkpoints, Evaluation, Log, schema.Init, schema.GivenProposals]
+    "group", [Schedule, Checkpoints, Evaluation, Log, schema.Init, schema.GivenProposals]
 )
 def test_every_setting_is_documented(group: type) -> None:
     documented = inspect.getdoc(group) or ""
