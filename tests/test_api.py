@@ -25,6 +25,7 @@ from maskrcnn import Checkpoints, Evaluation, Predictor, Trainer, Transform, Use
 from maskrcnn.models import FPN, RPN, Anchors, BoxHead, MaskRCNN, ResNet, RoIPooler, Sampler, TwoFCTrunk
 from maskrcnn.training import checkpoint
 from maskrcnn.training.checks import check_learnable
+from maskrcnn.training.initialise import norms_of
 from tests.cli.test_processes import free_port
 from tests.cli.test_survival import assert_same_bits, environment
 
@@ -158,6 +159,7 @@ def test_a_checkpoint_says_how_its_model_is_built_and_tested(trained: Path) -> N
     changed = Predictor(trained / "best.pt", overrides=["model.score_threshold=0.9"])
     assert changed.model.box_head is not None
     assert changed.model.box_head.score_threshold == 0.9
+    assert norms_of(trained / "best.pt") == ("gn", 0)
 
 
 def test_the_ground_truth_of_an_own_data_set_is_scored(trained: Path) -> None:

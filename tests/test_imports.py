@@ -59,8 +59,7 @@ def test_the_operators_do_not_know_the_framework(path: Path) -> None:
 
 
 HYDRA = {"hydra", "omegaconf"}
-# The ablation still reads and merges configs of its own.
-KNOWS_HYDRA = {"config", "cli", "ablation"}
+KNOWS_HYDRA = {"config", "cli"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn.config import compose as configs
 from maskrcnn.config.channels import fill_channels
 from maskrcnn.config.pretrained import drop_pretrained
-from maskrcnn.config.trained import ForPrediction, check_buildable, load_weights
+from maskrcnn.config.trained import BUILDERS, ForPrediction, check_buildable, load_weights
 from maskrcnn.config.trained import load_for_prediction as load_for_prediction
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
@@ -93,15 +93,23 @@ def check_categories(config: DictConfig, dataset: Dataset) -> None:
 
 def build_model(config: DictConfig) -> MaskRCNN:
     """The model that the config describes, channels-last; its weights in float64 if that is the precision."""
+    model: MaskRCNN = (
+        configs.build(config.model) if config.model.get("_target_") in BUILDERS else _from_parts(config)
+    )
+    if config.get("precision") == "fp64":
+        model.double()
+    return model.to(memory_format=torch.channels_last)
+
+
+def _from_parts(config: DictConfig) -> MaskRCNN:
+    """The backbone first, because the other parts take their numbers of channels from it."""
     config = config.copy()
     OmegaConf.set_struct(config, False)
     backbone = configs.build(config.model.backbone)
     fill_channels(config.model, getattr(backbone, "channels", None))
     config.model.update(backbone=None, _partial_=True)
     model: MaskRCNN = configs.build(config.model)(backbone=backbone)
-    if config.get("precision") == "fp64":
-        model.double()
-    return model.to(memory_format=torch.channels_last)
+    return model
 
 
 def load_trained(

@@ -80,8 +80,9 @@ def norms_of(source: str | Path) -> tuple[str, int]:
     if Path(source).suffix == ".pkl":
         return "frozen_bn", 2
     content = checkpoint.load(source)
-    if "config" in content:
-        backbone = content["config"]["model"]["backbone"]
+    if (content.get("config") or {}).get("model") is not None:  # none for a model of own parts
+        model = content["config"]["model"]
+        backbone = model["backbone"] if isinstance(model["backbone"], dict) else model  # of `mask_rcnn(...)`
         return str(backbone["norm"]), int(backbone.get("frozen_stages") or 0)
     learned = any(name.endswith("num_batches_tracked") for name in state_of(content))
     return ("bn", 0) if learned else ("frozen_bn", 2)
