@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pycocotools import mask as coco_mask
 
-from maskrcnn.structures import MaskBitmaps
+if TYPE_CHECKING:
+    from maskrcnn.structures import MaskBitmaps
 
 Bits = npt.NDArray[np.uint8]
 
@@ -77,6 +77,10 @@ def pack(
     to_bitmap: for each image ``[objects, 4]``, see ``MaskBitmaps``.
     num_objects: G, to which each image is padded.
     """
+    import torch  # here, so that reading and scoring annotations does not wait for it
+
+    from maskrcnn.structures import MaskBitmaps
+
     offset, size = (
         np.zeros((len(masks), num_objects), np.int64),
         np.zeros((len(masks), num_objects, 2), np.int64),

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import torch
 
 T = TypeVar("T")
 
@@ -21,6 +20,8 @@ class RecordStore(Generic[T]):
     """
 
     def __init__(self, records: Iterable[T]) -> None:
+        import torch  # here, so that checking and scoring annotations does not wait for it
+
         pieces = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
         ends = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
         self._buffer = torch.from_numpy(np.frombuffer(bytearray(b"".join(pieces)) or bytearray(1), np.uint8))

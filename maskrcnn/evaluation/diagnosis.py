@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
@@ -184,6 +183,8 @@ def _kind(
 
 def write(analysis: Analysis, folder: Path) -> None:
     """``errors.json`` with all numbers, and ``errors.png``, ``confusion.png``, ``precision_recall.png``."""
+    from matplotlib.figure import Figure  # takes half a second
+
     folder.mkdir(parents=True, exist_ok=True)
     precision = [[None if np.isnan(value) else float(value) for value in row] for row in analysis.precision]
     content = {
@@ -195,7 +196,7 @@ def write(analysis: Analysis, folder: Path) -> None:
     (folder / "errors.json").write_text(json.dumps(content, indent=1))
     for name, draw in (("errors", _bars), ("confusion", _matrix), ("precision_recall", _curves)):
         side = 1 + 0.11 * len(analysis.names) if name == "confusion" else 0.0  # a line of text for each class
-        figure = matplotlib.figure.Figure(figsize=(max(7, side + 1), max(5, side)), layout="constrained")
+        figure = Figure(figsize=(max(7, side + 1), max(5, side)), layout="constrained")
         draw(figure.subplots(), analysis)
         figure.savefig(folder / f"{name}.png", dpi=120)
 
