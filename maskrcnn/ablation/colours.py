@@ -9,4 +9,5 @@ OPERATOR_COLOURS = {
     "warp_mnc": "#f2b36b",
     "pool": "#c2304a",
     "ps_pool": "#8e44ad",
+    "ps_warp": "#8c510a",
 }
