@@ -141,17 +141,18 @@ def _read_categories(entries: list[Any], found: Selection) -> set[int]:
     names: set[str] = set()
     for number, entry in sorted(categories.items()):
         note = _noting(found.defects, f"category {number}")
-        listed, name = entry.get("keypoints") or [], str(entry.get("name", number))
+        listed, name = entry.get("keypoints") or [], str(entry.get("name") or number)
         if not isinstance(listed, list) or not all(isinstance(keypoint, str) for keypoint in listed):
             note(Kind.KEYPOINT_NAMES)
             continue
-        if entry.get("skeleton") and not fields.skeleton(entry["skeleton"], len(listed)):
+        read = {"keypoints": listed or None, "skeleton": entry.get("skeleton") or None}
+        if read["skeleton"] and not fields.skeleton(read["skeleton"], len(listed)):
             note(Kind.SKELETON)
-            entry = {key: value for key, value in entry.items() if key != "skeleton"}
+            read["skeleton"] = None
         if name in names:
             note(Kind.SAME_NAME, repr(name))
         names.add(name)
-        found.categories.append({**entry, "name": name} | ({"keypoints": listed} if listed else {}))
+        found.categories.append(_merged(entry, {**read, "name": name}))
     if not categories and not doubtful:
         found.defects.append(Defect(Kind.NO_CATEGORY, "categories"))
     return doubtful | set(categories)
@@ -340,7 +341,7 @@ def _check_file(found: Selection) -> None:
     used = {entry["category_id"] for entry in objects}
     for category in found.categories:
         others = [c.get("supercategory") for c in found.categories if c is not category]
-        if category["id"] not in used and others and set(others) == {category["name"]}:
+        if category["id"] not in used and others and all(name == category["name"] for name in others):
             found.defects.append(
                 Defect(Kind.EMPTY_ROOT, f"category {category['id']}", repr(category["name"]))
             )
