@@ -103,11 +103,6 @@ def plan(arguments: Sequence[str]) -> Plan:
 
 def main(arguments: Sequence[str]) -> None:
     """Train the missing runs of the table, retry those that fail, and report those that are there."""
-    for argument in arguments:
-        if argument.startswith("scale="):
-            raise UserError(
-                f"{argument}: this key is called data now; give data={argument.partition('=')[2]}"
-            )
     if "table=across" in arguments:
         _across(arguments)
         return

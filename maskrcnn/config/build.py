@@ -107,6 +107,7 @@ def _from_parts(config: DictConfig) -> MaskRCNN:
     OmegaConf.set_struct(config, False)
     backbone = configs.build(config.model.backbone)
     fill_channels(config.model, getattr(backbone, "channels", None))
+    OmegaConf.resolve(config.model)  # the head of a C4 model refers to the backbone's settings
     config.model.update(backbone=None, _partial_=True)
     model: MaskRCNN = configs.build(config.model)(backbone=backbone)
     return model

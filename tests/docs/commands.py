@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskrcnn.cli import ablate, benchmark, explain
+from maskrcnn.cli import ablate, benchmark, compare, explain
 from maskrcnn.cli.check_data import read_arguments
 from maskrcnn.config import compose as configs
 
@@ -64,9 +64,16 @@ def compose(tool: str, arguments: Sequence[str]) -> None:
     module = importlib.import_module(f"maskrcnn.cli.{tool}")
     if tool == "train":
         configs.compose_config("train", arguments)
+    elif tool == "ablate" and "table=across" in arguments:
+        settings, rest = ablate._settings(arguments)
+        assert settings.table == "across"
+        assert not rest
+    elif tool == "compare":
+        assert sum("=" not in argument for argument in arguments) >= 2
+        compare._plot([argument for argument in arguments if "=" in argument])
     elif tool == "ablate":
         planned = ablate.plan([*arguments, "report_only=true"])
-        configs.compose_config("train", planned.runner.overrides(planned.table.cells(1)[0]))
+        configs.compose_config("train", planned.runner.overrides(planned.table.runs(1)[0]))
     elif tool in ("check_data", "prepare_data"):
         read_arguments([argument for argument in arguments if argument != "--fix"], module.KEYS)
     elif tool == "benchmark":
