@@ -44,6 +44,12 @@ def of_page(text: str) -> list[str]:
     return [shlex.join(shlex.split(line, comments=True)) for line in joined if line.strip(" #")]
 
 
+def configs_of_page(text: str) -> dict[str, str]:
+    """The YAML blocks of a page whose first line is a comment with the file's name, by that name."""
+    blocks = re.findall(r"^```yaml\n# (configs/\S+)\n(.*?)^```", text, re.M | re.S)
+    return dict(blocks)
+
+
 def of_help(text: str) -> list[str]:
     """The examples of a command's help. Two or more spaces separate a command from its comment."""
     lines = re.sub(r" *\\\n *", " ", text.partition("\nExamples:\n")[2]).splitlines()
@@ -72,6 +78,8 @@ def compose(tool: str, arguments: Sequence[str]) -> None:
         assert sum("=" not in argument for argument in arguments) >= 2
         compare._plot([argument for argument in arguments if "=" in argument])
     elif tool == "ablate":
+        if "table=across" in arguments:  # a report of other tables, without runs of its own
+            return
         planned = ablate.plan([*arguments, "report_only=true"])
         configs.compose_config("train", planned.runner.overrides(planned.table.runs(1)[0]))
     elif tool in ("check_data", "prepare_data"):
@@ -80,6 +88,8 @@ def compose(tool: str, arguments: Sequence[str]) -> None:
         own, rest = configs.split(arguments, benchmark.Benchmark)
         suite = configs.compose_config("benchmark", own, benchmark.Benchmark).suite
         benchmark._arguments(importlib.import_module(f"benchmarks.{suite}").run, rest)
+    elif tool == "compare":
+        assert all((word.partition("=")[0] == "plot") == ("=" in word) for word in arguments)
     elif tool in ("doctor", "completion"):
         module.main(arguments)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from maskrcnn.ablation.grid import read_table
 from maskrcnn.cli import ablate, train
 from maskrcnn.cli.entry import commands as helps
 from tests.cli.conftest import TINY_MODEL
-from tests.docs.commands import OTHERS, compose, of_help, of_page, parts
+from tests.docs.commands import OTHERS, compose, configs_of_page, of_help, of_page, parts
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -75,8 +76,14 @@ def test_every_command_of_a_page_composes(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
-def test_the_commands_in_a_pages_text_compose(page: Path) -> None:
+def test_the_commands_in_a_pages_text_compose(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In `...`, not in a block: `tools/train.py model=r50_fpn`, `maskrcnn eval checkpoint=FILE`."""
+    for name, text in configs_of_page(page.read_text()).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
     for code in re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)):
         found = parts(code)
         if found is not None and found[1]:
@@ -162,8 +169,27 @@ def test_the_pages_commands_run(page: str, place: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+def test_the_readmes_python_trains_without_hydra(tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert len([line for line in code.splitlines() if line]) <= 12
+    check = "import sys; assert not {'hydra', 'omegaconf'} & set(sys.modules); print(found.boxes.shape[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{check}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "ops")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "4"
+    assert (tmp_path / "runs" / "squares" / "metrics.json").exists()
+
+
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "RoIAlign" in (tmp_path / "index.html").read_text()
+    assert "<canvas" in (tmp_path / "explorer.html").read_text()

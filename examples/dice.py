@@ -1,0 +1,26 @@
+"""A mask loss: Dice (Milletari et al., 2016) on one map per class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Dice:
+    """One minus the overlap of prediction and mask, ``2 |p m| / (|p|^2 + |m|^2)``, of each region."""
+
+    def num_maps(self, num_classes: int) -> int:
+        """The maps that the predictor makes: one per class."""
+        return num_classes
+
+    def __call__(self, logits: Tensor, masks: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
+        """Logits ``[R, K, M, M]``, masks ``[R, M, M]``, labels, chosen ``[R]`` to the sum over the chosen regions."""
+        p = self.probabilities(logits, labels)
+        overlap = 2 * (p * masks).sum((1, 2)) / (p.square() + masks.square()).sum((1, 2)).clamp(min=1e-6)
+        return ((1 - overlap) * chosen).sum() * masks[
+            0
+        ].numel()  # the detector divides by the number of cells
+
+    def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mask of each region: the sigmoid of its class's map."""
+        return logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()

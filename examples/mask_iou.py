@@ -1,0 +1,30 @@
+"""A metric: mean IoU of each object's mask with the best prediction of its class."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+
+def mask_iou(truth: dict[str, Any], predictions: list[dict[str, Any]]) -> float:
+    """A COCO data set whose segmentations are run lengths, and COCO results, to a number between 0 and 1."""
+    found = defaultdict(list)
+    for result in predictions:
+        found[result["image_id"], result["category_id"]].append(result["segmentation"])
+    best = []
+    for entry in truth["annotations"]:
+        rivals = found[entry["image_id"], entry["category_id"]]
+        ious = coco_mask.iou(rivals, [entry["segmentation"]], [0]) if rivals else np.zeros(1)
+        best.append(float(ious.max()))
+    return float(np.mean(best))
+
+
+if __name__ == "__main__":
+    files = (json.loads(Path(file).read_text()) for file in sys.argv[1:])
+    print(f"mean IoU {mask_iou(*files):.3f}")
