@@ -22,6 +22,13 @@ from maskrcnn.evaluation.silence import silence
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO
+# What scoring reads of the entries of annotations.
+_OF_IMAGES = ("id", "file_name", "height", "width")
+_OF_CATEGORIES = ("id", "name", "keypoints", "skeleton", "sigmas")
+_OF_ANNOTATIONS = (
+    *("id", "image_id", "category_id", "bbox", "area", "iscrowd", "difficult", "segmentation"),
+    *("keypoints", "num_keypoints"),
+)
 
 
 def evaluate(
@@ -132,11 +139,14 @@ def load_ground_truth(annotations: Truth) -> COCO:
     shift = int(any(entry.get("id") == 0 for entry in data["annotations"]))
     with silence():
         coco = COCO()
-        # pycocotools asks for keys that only the official files have, and writes into what it is given.
+        # pycocotools asks for keys that only the official files have, and writes into what it is given. Keys that
+        # scoring does not read are left out: hotcoco refuses some of their values.
         coco.dataset = {
             "info": {},
-            **data,
-            "categories": [{**c, "name": names[c["id"]]} for c in data["categories"]],
+            "images": [_chosen(image, _OF_IMAGES) for image in data["images"]],
+            "categories": [
+                {**_chosen(c, _OF_CATEGORIES), "name": names[c["id"]]} for c in data["categories"]
+            ],
             "annotations": [_complete(entry, shift) for entry in data["annotations"]],
         }
         coco.createIndex()
@@ -156,7 +166,11 @@ def _complete(entry: dict[str, Any], shift: int) -> dict[str, Any]:
     box = entry.get("bbox", [0, 0, 0, 0])
     labelled = sum(visibility > 0 for visibility in entry.get("keypoints", ())[2::3])
     filled = {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": labelled, "keypoints": [], **entry}
-    return {**filled, "id": filled["id"] + shift}
+    return {**_chosen(filled, _OF_ANNOTATIONS), "id": filled["id"] + shift}
+
+
+def _chosen(entry: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: entry[key] for key in keys if key in entry}
 
 
 def with_masks(truth: COCO) -> COCO:
@@ -248,12 +262,8 @@ def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
 def results_for(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> list[dict[str, Any]]:
     """Results with what ``iou_type`` compares; masks as compressed RLE."""
     # An object's size is that of its mask for "segm": with a bbox left in, it would be the box's.
-    left_out = {
-        "segm": {"bbox"},
-        "bbox": {"segmentation", "keypoints"},
-        "keypoints": {"bbox", "segmentation"},
-    }
-    kept = [{k: v for k, v in p.items() if k not in left_out[iou_type]} for p in predictions]
+    compared = {"segm": "segmentation", "bbox": "bbox", "keypoints": "keypoints"}[iou_type]
+    kept = [_chosen(p, ("image_id", "category_id", "score", compared)) for p in predictions]
     if iou_type == "segm":
         for prediction, rle in zip(kept, _compressed(predictions, truth), strict=True):
             prediction["segmentation"] = rle

@@ -97,6 +97,7 @@ LEAVES = st.one_of(
     st.integers(-3, 70),
     st.sampled_from([0, -1, 10**6, 2**31, 2**53, 2**63 - 1, 2**63, 10**30, 10**400]),
     st.floats(),
+    st.sampled_from([float("nan"), float("inf"), -float("inf")]),
     st.sampled_from(
         ["", "1", "3.0", " 7 ", "x", "1.png", "../1.png", "a/2.png", "\x00", "%31.png", "[1].png", "\u00fc"]
     ),
@@ -119,7 +120,24 @@ def places(node: Json, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(value, (*path, key))
 
 
-CHANGES = ("value", "value", "text", "scale", "remove", "double", "wrap", "unwrap", "swap")
+CHANGES = (
+    "value",
+    "value",
+    "text",
+    "scale",
+    "remove",
+    "double",
+    "wrap",
+    "unwrap",
+    "swap",
+    "garble",
+    "borrow",
+)
+
+
+def _field(path: tuple[Any, ...]) -> str:
+    """The names on a path, without the places in lists: annotations/bbox."""
+    return "/".join(step for step in path if isinstance(step, str))
 
 
 @st.composite
@@ -130,7 +148,9 @@ def changed(draw: Callable[..., Any]) -> Json:
         every = [path for path in places(data) if len(path) > 1 or draw(st.integers(0, 30)) == 0]
         if not every:
             break
-        *way, key = draw(st.sampled_from(every))
+        # By name first: one of a hundred numbers of polygons is no more worth a try than an iscrowd.
+        field = draw(st.sampled_from(sorted({_field(path) for path in every})))
+        *way, key = draw(st.sampled_from([path for path in every if _field(path) == field]))
         parent = data
         for step in way:
             parent = parent[step]
@@ -152,6 +172,14 @@ def changed(draw: Callable[..., Any]) -> Json:
             parent[key] = [value]
         elif change == "unwrap" and isinstance(value, list) and value:
             parent[key] = value[0]
+        elif change == "garble" and isinstance(value, str) and value:
+            place = draw(st.integers(0, len(value) - 1))
+            parent[key] = (
+                value[:place] + draw(st.sampled_from(["", "~", "0", "o", "\u00e9"])) + value[place + 1 :]
+            )
+        elif change == "borrow" and isinstance(parent, dict) and len(way) == 2:
+            siblings = [entry for entry in data[way[0]] if isinstance(entry, dict) and key in entry]
+            parent[key] = copy.deepcopy(draw(st.sampled_from(siblings))[key])
         elif change == "swap" and isinstance(parent, list) and len(parent) > 1:
             other = draw(st.integers(0, len(parent) - 1))
             parent[key], parent[other] = parent[other], parent[key]
@@ -252,7 +280,7 @@ def test_a_cleaned_json_is_sound_and_nothing_in_it_is_new(folder: Path, data: Js
             owners = [i["file_name"] for i in entries_of(data["images"], given_by[0]["image_id"])]
             assert set(owners) == {files[entry["image_id"]]} or set(owners).isdisjoint(ORIGINALS)
             names = [
-                c.get("name", c["id"]) for c in entries_of(data["categories"], given_by[0]["category_id"])
+                c.get("name") or c["id"] for c in entries_of(data["categories"], given_by[0]["category_id"])
             ]
             assert set(map(str, names)) == {classes[entry["category_id"]]}
 

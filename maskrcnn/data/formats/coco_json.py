@@ -288,7 +288,9 @@ def _annotation(
 
 def _merged(entry: Entry, read: Entry) -> Entry:
     """``entry`` with the fields of ``read``; itself where nothing changes, which saves memory."""
-    if all(entry.get(key) is value for key, value in read.items()):
+    if all(
+        entry.get(key) is value and (value is not None or key not in entry) for key, value in read.items()
+    ):
         return entry
     return {key: value for key, value in {**entry, **read}.items() if value is not None}
 
