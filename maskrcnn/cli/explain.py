@@ -60,6 +60,7 @@ class Explain(configs.Common):
         output_size: P of the pooled P x P cells.
         operators: files of configs/roi_op.
         checkpoints: of tools/train.py: their features and masks under shifts of the image (needs ``image``).
+        page: an html file to write instead of the plots: an interactive page for the browser.
     """
 
     box: list[float] = field(default_factory=lambda: [0.0, 0.0, 665.0, 665.0])

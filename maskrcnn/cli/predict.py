@@ -41,6 +41,7 @@ class Predict(configs.Common):
         checkpoint: a file of tools/train.py.
         trust_checkpoint: also build parts that are not this project's, for example your own operators.
         input: an image, a folder, a glob (``photos/*.jpg``), a video, or a camera's number (0).
+        recursive: also the images in a folder's subfolders.
         score_threshold: of what is drawn; the json holds everything above the model's own.
         batch_size: images of one padded shape that go through the network together.
         max_size: longest side in pixels that the network sees, whatever the training saw; None is no limit.
