@@ -65,7 +65,7 @@ class Browse(configs.Common):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw every image, count its errors, and write index.html with the pictures beside it."""
+    """Draw every image, count its errors, and write index.html and the pictures next to it."""
     own, rest = configs.split(arguments, Browse)
     settings = configs.compose_config("browse", own, Browse)
     dataset = _dataset(settings, rest)
@@ -78,11 +78,11 @@ def main(arguments: Sequence[str]) -> None:
     (folder / "pictures").mkdir(exist_ok=True)
     cards = _cards(dataset, truth, predictions, settings, folder)
     what = f"{settings.run or settings.annotations or settings.split}, {len(cards)} images"
-    beside = (
+    compared = (
         "" if predictions is None else f"; ground truth | {source}, scores from {settings.score_threshold:g}"
     )
     page = folder / "index.html"
-    page.write_text(to_page(what + beside, cards, "objects" if predictions is None else "errors"))
+    page.write_text(to_page(what + compared, cards, "objects" if predictions is None else "errors"))
     console.print(f"{len(cards)} images: {page}")
 
 
@@ -145,7 +145,7 @@ def _picture(
     settings: DictConfig,
     lines: dict[int, list[tuple[int, int]]],
 ) -> Picture:
-    """Each of ``sides`` drawn onto the image, at most ``settings.width`` pixels wide, beside each other."""
+    """Each of ``sides`` drawn onto the image, at most ``settings.width`` pixels wide, next to each other."""
     width = min(image.shape[1], settings.width)
     drawn = [
         to_width(draw_results(image, side, names, settings.score_threshold, lines), width) for side in sides

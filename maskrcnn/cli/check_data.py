@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     if len(given) != 1:
         raise UserError("give either annotations=A.json images=DIR, or voc=.../VOC2007, or sbd=DIR")
     if fix and given != ["annotations"]:
-        raise UserError("--fix cleans COCO-format json; VOC's and SBD's files must be unpacked anew")
+        raise UserError("--fix cleans COCO-format json; VOC's and SBD's files must be unpacked again")
     if given == ["voc"]:
         findings = check_voc(Path(values["voc"]))
     elif given == ["sbd"]:

@@ -51,7 +51,7 @@ class Export:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the graph, and beside it a json that says how to feed it."""
+    """Write the graph, and next to it a json that says how to feed it."""
     own, rest = configs.split(arguments, Export)
     settings = configs.compose_config("export", own, Export)
     if settings.checkpoint is None or settings.out is None:
@@ -80,6 +80,6 @@ def main(arguments: Sequence[str]) -> None:
         "max_size": transform.max_size,
         "categories": loaded.categories,
     }
-    beside = out.with_name(f"{out.name}.json")
-    beside.write_text(json.dumps(description, indent=1))
-    console.print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB), {beside}")
+    description_file = out.with_name(f"{out.name}.json")
+    description_file.write_text(json.dumps(description, indent=1))
+    console.print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB), {description_file}")

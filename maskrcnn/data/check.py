@@ -49,7 +49,7 @@ class Findings:
     defects: list[Defect] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        """The counts in words."""
+        """The counts as text."""
         yield f"images: {self.num_images} ({self.num_empty_images} without objects)"
         yield f"annotations: {self.num_annotations} ({self.num_crowd} crowd or difficult)"
         yield f"images with masks: {self.num_images_with_masks}"

@@ -25,7 +25,7 @@ def decode(segmentation: Any, height: int, width: int) -> MaskBitmap | None:
     """The mask of a COCO ``segmentation``: polygons, compressed RLE or uncompressed RLE.
 
     The bitmap equals pycocotools' ``annToMask`` bit for bit; None when the mask is empty. Raises UserError
-    in words when the segmentation is none of the three, or does not fit an image of this size.
+    when the segmentation is none of the three, or does not fit an image of this size.
     """
     return decode_all([segmentation], height, width)[0]
 

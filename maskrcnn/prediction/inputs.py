@@ -54,7 +54,7 @@ class Stills:
 
     paths: list[Path]
     folder: Path
-    left_out: str = ""  # what lies in the folder besides, in words
+    left_out: str = ""  # what else lies in the folder, as a sentence
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -136,7 +136,7 @@ def open_input(pattern: str, max_frames: int | None = None, recursive: bool = Fa
 
 
 def _left_out(inside: list[Path], recursive: bool) -> str:
-    """What is no image among the entries of a folder, in words."""
+    """A sentence that counts the entries of a folder that are no images."""
     files = [path.name for path in inside if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES]
     folders = [] if recursive else [path.name for path in inside if path.is_dir()]
     parts = []

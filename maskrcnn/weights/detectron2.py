@@ -101,7 +101,7 @@ def published_name(state: Mapping[str, Tensor]) -> Published:
 def to_ours(state: Mapping[str, Tensor], model: MaskRCNN) -> dict[str, Tensor]:
     """``state`` under our names and conventions, for ``model``; unknown entries keep their name.
 
-    What Detectron2 keeps in some files beside weights (pixel statistics, anchors) is used or checked, and left out.
+    Entries of its files that are no weights (pixel statistics, anchors) are used or checked, and left out.
     """
     names = {theirs(name): name for name in model.state_dict()}
     out: dict[str, Tensor] = {}

@@ -67,7 +67,8 @@ def state_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state dict in the checkpoint of a training, its names as the model's own.
 
     It is the entry ``model`` (torchvision, Detectron2) or ``state_dict`` (Lightning, MMDetection) where there is one.
-    A prefix of all names, or of most beside a loss's (Lightning), goes: DataParallel's, torch.compile's, Lightning's.
+    Removes a prefix that all names have, or all but those of a loss (Lightning): DataParallel's, torch.compile's,
+    Lightning's.
     """
     for key in _CONTAINERS:
         inner = content.get(key)

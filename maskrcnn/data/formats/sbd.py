@@ -142,7 +142,7 @@ def read_instances(path: Path) -> tuple[npt.NDArray[np.uint16], list[int]]:
     except (*_DAMAGED, IndexError) as error:
         raise UserError(
             f"{path} is damaged, or has no GTinst with Segmentation and Categories ({error}); unpack or download it "
-            "anew"
+            "again"
         ) from error
     if numbers.ndim != 2 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
         raise UserError(

@@ -119,7 +119,7 @@ class Shapes:
         return CocoDataset(folder / "annotations.json", folder / "images", self.on_corrupt_image)
 
     def _generate(self, split: str, folder: Path) -> None:
-        """Writes into a folder beside the goal and renames it, so that a half-written split is never taken
+        """Writes into a folder next to the goal and renames it, so that a half-written split is never taken
         for one.
         """
         try:
@@ -133,7 +133,7 @@ class Shapes:
             self._write(split, work)
             os.rename(work, folder)
         except OSError:
-            # Another process (a rank, or a run started beside this one) was first: its files are the same.
+            # Another process (a rank, or another run) was first: its files are the same.
             if not folder.is_dir():
                 raise
         finally:
