@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
 def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
     """The trainer that ``config`` describes, with its data opened and its model built."""
     train_set, val_set = world.main_first(
-        lambda: (assembly.open_data(config, "train"), assembly.open_data(config, "val"))
+        lambda: (assembly.open_data(config, "train"), assembly.open_optional(config, "val"))
     )
     assembly.set_categories(config, train_set)
     stored = world.share(lambda: stored_config(config.run_dir))

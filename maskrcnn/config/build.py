@@ -30,9 +30,21 @@ _DRAWN = ("keypoints", "skeleton")
 
 
 def open_data(config: DictConfig, split: str) -> Dataset:
-    """The ``train`` or ``val`` split; what its reading reported is printed."""
+    """The ``train`` or ``val`` split; what its reading reported is printed. Raises UserError where there is none."""
+    dataset = open_optional(config, split)
+    if dataset is None:
+        raise UserError(
+            f"there is no {split} set to evaluate: give data.{split}_annotations=FILE and data.{split}_images=DIR"
+        )
+    return dataset
+
+
+def open_optional(config: DictConfig, split: str) -> Dataset | None:
+    """As `open_data`; None where the config names no such split."""
     source = configs.build(config.data.source)
-    dataset: Dataset = getattr(source, split)()
+    dataset: Dataset | None = getattr(source, split)()
+    if dataset is None:
+        return None
     proposals = config.proposals[split]
     if split == "train" and proposals is not None and config.model.rpn is not None:
         raise UserError(

@@ -38,9 +38,10 @@ def check_together(
         )
 
 
-def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset) -> None:
+def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset | None) -> None:
     """Raise UserError where the model could not learn from the annotations, or could not be scored on them."""
-    check_same_categories(train_set, val_set)
+    if val_set is not None:
+        check_same_categories(train_set, val_set)
     found = len(train_set.categories)
     if (model.box_head or model.mask_head) is not None and num_classes(model) != found:
         raise UserError(
@@ -52,7 +53,7 @@ def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset) -> No
     if model.keypoint_head is not None and not train_set.num_keypoints:
         raise UserError("the model has a keypoint head, but the data set has no keypoints")
     for split, dataset in (("training", train_set), ("validation", val_set)):
-        lacking = dataset.num_objects.any() and not dataset.has_masks
+        lacking = dataset is not None and dataset.num_objects.any() and not dataset.has_masks
         if model.mask_head is not None and lacking:
             raise UserError(
                 f"the {split} annotations have no masks (segmentation); set model.mask_head=null for boxes alone"

@@ -148,7 +148,8 @@ def check_same_data(
 ) -> None:
     """Raise UserError where a run would be resumed on other data; both are ``{split: data_summary}``."""
     for split, now in data.items():
-        if (before := stored[split]) != now:
+        # A validation set may be given later.
+        if (before := stored.get(split, now)) != now:
             raise UserError(
                 f"run_dir={run_dir} holds a run with other {split} data: {_described(before)} before, "
                 f"{_described(now)} now; ids, sizes or the images' numbers of objects differ. Give the data that it "

@@ -33,7 +33,7 @@ class Run:
         interruption: whether it was asked to stop.
         learner: model, optimizer and averages.
         loader: training batches.
-        evaluator: scores ``learner.evaluated_model``.
+        evaluator: scores ``learner.evaluated_model``; None where nothing is validated.
         guard: stops the run at a loss that is not finite.
         keeper: writes checkpoints.
         log: terminal and TensorBoard.
@@ -50,7 +50,7 @@ class Run:
     interruption: Interruption
     learner: Learner
     loader: TrainLoader
-    evaluator: Evaluator
+    evaluator: Evaluator | None
     guard: LossGuard
     keeper: Keeper
     log: RunLog
@@ -72,6 +72,8 @@ class Run:
         return self.world.share(self._metrics)
 
     def _metrics(self) -> Metrics:
+        if self.evaluator is None:
+            return {}
         metrics: Metrics = json.loads((self.files.path / "metrics.json").read_text())
         return metrics
 
@@ -123,8 +125,8 @@ class Run:
         return self._due(step) and self._evaluate(step)
 
     def _due(self, step: int) -> bool:
-        """Whether the model is evaluated after ``step``."""
-        every = self.evaluator.settings.every
+        """Whether the model is saved and, with a validation set, evaluated after ``step``."""
+        every = 0 if self.evaluator is None else self.evaluator.settings.every
         return step == self.learner.schedule.steps or bool(every and step and step % every == 0)
 
     def _evaluate(self, step: int) -> bool:
@@ -132,46 +134,50 @@ class Run:
 
         metrics.json and best.pt are written first. Tables and pictures come after them, and their failure is a warning.
         """
-        self.world.share_buffers(self.evaluator.model)
+        evaluator = self.evaluator
+        if evaluator is None:
+            return False
+        self.world.share_buffers(evaluator.model)
         with self.learner.evaluating():
-            parts = self.world.gather(self._detect())
+            parts = self.world.gather(self._detect(evaluator))
         if self.world.share(lambda: any(part is None for part in parts)):
             raise Interrupted("while evaluating; the checkpoint is that of the last step")
         whole = [part for part in parts if part is not None]
-        metrics = self.world.share(lambda: self.evaluator.score(whole, self.files.path, f"step {step}"))
+        metrics = self.world.share(lambda: evaluator.score(whole, self.files.path, f"step {step}"))
         self.log.metrics(step, metrics)
-        score = self._score(metrics)
+        score = _score(metrics, evaluator.settings.best_by)
         if self.best is None or (score is not None and score > self.best):
             self.best, self.best_step = -1.0 if score is None else score, step
             self.keeper.save_best(step, self.best)
         if self.world.is_main:
-            self.evaluator.write_extras(self.files.path, self.pictures)
-            attempt("TensorBoard's picture", lambda: self._show(step))
+            evaluator.write_extras(self.files.path, self.pictures)
+            if (picture := evaluator.picture) is not None:
+                words = "ground truth | predictions"
+                attempt("TensorBoard's picture", lambda: self.log.picture(step, words, picture))
             self.files.note_evaluated(step)
         return self._out_of_patience(step)
 
-    def _detect(self) -> Found | None:
+    def _detect(self, evaluator: Evaluator) -> Found | None:
         """This process's results; None where it was asked to stop, so that all processes can stop together."""
         try:
-            return self.evaluator.detect(lambda: self.interruption.requested)
+            return evaluator.detect(lambda: self.interruption.requested)
         except Interrupted:
             return None
 
-    def _score(self, metrics: Metrics) -> float | None:
-        """What best.pt is chosen by: ``best_by``, else AP of the masks, or of what there is."""
-        if self.evaluator.settings.best_by is None:
-            return next(iter([*metrics.values()][-1].values()))
-        kind, _, name = self.evaluator.settings.best_by.partition("/")
-        return metrics[kind][name]
-
-    def _show(self, step: int) -> None:
-        if self.evaluator.picture is not None:
-            self.log.picture(step, "ground truth | predictions", self.evaluator.picture)
-
     def _out_of_patience(self, step: int) -> bool:
         """Whether too many evaluations were no better than the best one."""
+        if self.evaluator is None:
+            return False
         patience, every = self.evaluator.settings.patience, self.evaluator.settings.every
         if not patience or self.best is None or step - self.best_step < patience * every:
             return False
         console.print(f"no better evaluation since step {self.best_step}: training ends at step {step}")
         return True
+
+
+def _score(metrics: Metrics, best_by: str | None) -> float | None:
+    """What best.pt is chosen by: ``best_by``, else AP of the masks, or of what there is."""
+    if best_by is None:
+        return next(iter([*metrics.values()][-1].values()))
+    kind, _, name = best_by.partition("/")
+    return metrics[kind][name]

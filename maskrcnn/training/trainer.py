@@ -16,6 +16,7 @@ from maskrcnn.data.adapter import Samples, adapt
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import EvalLoader, TrainLoader
 from maskrcnn.data.transforms import Transform
+from maskrcnn.errors import UserError
 from maskrcnn.evaluation.evaluator import Evaluator, Metrics
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
@@ -47,7 +48,7 @@ class Trainer:
         model: is trained in place.
         train_set: images to learn from: a `Dataset`, or any map-style data set that returns torchvision's
             ``(image, target)``, see `maskrcnn.data.adapter.Samples`.
-        val_set: images to evaluate on.
+        val_set: images to evaluate on; None evaluates nothing, and leaves last.pt without a best.pt.
         run_dir: folder of the run; None makes runs/<date-time>.
         steps: optimizer steps; None takes the schedule's.
         batch_size: images in a step, over all processes; None takes the schedule's.
@@ -81,7 +82,7 @@ class Trainer:
         self,
         model: MaskRCNN,
         train_set: Dataset | Samples,
-        val_set: Dataset | Samples,
+        val_set: Dataset | Samples | None = None,
         run_dir: str | Path | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
@@ -111,7 +112,8 @@ class Trainer:
         self.checkpoints, self.log = checkpoints or Checkpoints(), log or Log()
         self.evaluation = evaluation or Evaluation()
         self.model, self.run_dir = model, run_dir
-        self.train_set, self.val_set = (adapt(s, num_classes(model), classes) for s in (train_set, val_set))
+        self.train_set = adapt(train_set, num_classes(model), classes)
+        self.val_set = None if val_set is None else adapt(val_set, num_classes(model), classes)
         self.test_transform = test_transform or _transform_of(model)
         self.train_transform = train_transform or replace(self.test_transform, horizontal_flip=0.5)
         divisor = 32 if model.preprocessing is None else model.preprocessing.size_divisor
@@ -147,10 +149,16 @@ class Trainer:
             return metrics
 
     def evaluate(self) -> Metrics:
-        """Score the model as it is on ``val_set``; metrics.json and predictions.json go into the run directory."""
+        """Score the model as it is on ``val_set``; metrics.json and predictions.json go into the run directory.
+
+        Raises:
+            UserError: without a ``val_set``.
+        """
+        if self.val_set is None:
+            raise UserError("there is nothing to evaluate: the trainer was made without a val_set")
         with joined(self.device) as world:
             folder = world.share(lambda: open_run_dir(self.run_dir))
-            evaluator = self._evaluator(self._placed_model(), world)
+            evaluator = self._evaluator(self._placed_model(), self.val_set, world)
             parts = world.gather(evaluator.detect())
             metrics = world.share(lambda: evaluator.score(parts, folder, "evaluation"))
             if world.is_main:
@@ -159,7 +167,9 @@ class Trainer:
 
     def _run(self, files: RunDir, world: World, interruption: Interruption) -> Run:
         """The run as it begins in this process: new, or with the state of its last checkpoint."""
-        data = {"train": data_summary(self.train_set), "val": data_summary(self.val_set)}
+        data = {"train": data_summary(self.train_set)}
+        if self.val_set is not None:
+            data["val"] = data_summary(self.val_set)
         stored = world.share(files.newest)
         if stored is not None:
             check = (self.recipe.stored, data, self.schedule.steps, files.path)
@@ -179,7 +189,11 @@ class Trainer:
             interruption=interruption,
             learner=learner,
             loader=self._train_loader(world),
-            evaluator=self._evaluator(learner.evaluated_model, world),
+            evaluator=(
+                None
+                if self.val_set is None
+                else self._evaluator(learner.evaluated_model, self.val_set, world)
+            ),
             guard=guard,
             keeper=Keeper(files, learner, guard, world, {"config": self.recipe.stored, "data": data}),
             log=self._log(files, world, step),
@@ -208,9 +222,9 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
 
-    def _evaluator(self, model: MaskRCNN, world: World) -> Evaluator:
+    def _evaluator(self, model: MaskRCNN, val_set: Dataset, world: World) -> Evaluator:
         loader = self.test_loader(
-            self.val_set,
+            val_set,
             self.test_transform,
             self.evaluation.batch_size,
             rank=world.rank,
@@ -219,7 +233,7 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         chosen = (self.device, self.evaluation, self.metric, self.precision, world.size)
-        return Evaluator(model, self.val_set, loader, *chosen)
+        return Evaluator(model, val_set, loader, *chosen)
 
     def _log(self, files: RunDir, world: World, step: int) -> RunLog:
         return RunLog(
@@ -249,6 +263,12 @@ class Trainer:
             f"learning rate {schedule.lr:g} x {schedule.batch_size}/{schedule.lr_batch_size} = "
             f"{schedule.scaled_lr:g}, {self.precision} on {self.device}"
         )
+        if self.val_set is None:
+            console.print(
+                "no validation set: nothing is validated, and last.pt holds the weights (there is no best.pt); "
+                "data=folds validates on a part of the training images",
+                style="yellow",
+            )
         if schedule.doubt is not None:
             console.print(schedule.doubt, style="yellow")
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from maskrcnn.cli import eval as eval_tool
 from maskrcnn.cli import train
 from maskrcnn.cli.entry import _status, run_tool
 from maskrcnn.errors import UserError
@@ -222,3 +223,20 @@ def test_what_the_first_evaluation_would_refuse_is_refused_before_training(
     with pytest.raises(UserError, match=words):
         train.main([*tiny, argument, f"run_dir={tmp_path}"])
     assert not list(tmp_path.glob("*.pt"))
+
+
+def test_without_a_validation_set_it_trains_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    path = coco_json(tmp_path, annotations=[annotation()])
+    arguments = [a for a in custom(path, tmp_path) if not a.startswith("data.val_")]
+    train.main([*arguments, "evaluation.every=1"])
+    assert "nothing is validated" in capsys.readouterr().out
+    written = {p.name for p in (tmp_path / "run").iterdir()}
+    assert "last.pt" in written
+    assert not {"best.pt", "metrics.json", "predictions.json"} & written
+    train.main([*arguments, "schedule.steps=2"])
+    assert "resuming from step 1 of 2" in capsys.readouterr().out
+    with pytest.raises(UserError, match="there is no val set to evaluate"):
+        eval_tool.main([f"checkpoint={tmp_path / 'run' / 'last.pt'}", f"run_dir={tmp_path / 'e'}"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskrcnn.data.check import check_voc
 from maskrcnn.data.formats.voc import CLASSES, VocDataset, VocSource
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import coco, voc
@@ -64,6 +65,57 @@ def test_what_is_wrong_in_a_voc_folder_is_said(write_voc: Write) -> None:
         VocDataset(root, "test")
     with pytest.raises(UserError, match="no VOC folder: it has no JPEGImages"):
         VocDataset(root.parent, "train")
+
+
+def labelled(write_voc: Write, suffix: str = ".png", size: str = "0", stem: str = "Cars 1") -> Path:
+    """A folder as LabelImg leaves it: own classes, boxes alone, another suffix, names with a space."""
+    root = write_voc([("screw", (3, 2, 12, 11), 0), ("nut", (15, 5, 30, 20), 0)])
+    for name, new in (("000007", stem), ("000009", "Cars 2")):
+        image = root / "JPEGImages" / f"{name}.jpg"
+        Image.open(image).convert("RGB").save(root / "JPEGImages" / f"{new}.png")
+        (root / "JPEGImages" / f"{new}.png").rename(root / "JPEGImages" / f"{new}{suffix}")
+        image.unlink()
+        xml = (
+            (root / "Annotations" / f"{name}.xml")
+            .read_text()
+            .replace(">32<", f">{size}<")
+            .replace(">24<", f">{size}<")
+        )
+        (root / "Annotations" / f"{name}.xml").unlink()
+        (root / "Annotations" / f"{new}.xml").write_text(xml)
+    for folder in ("SegmentationObject", "ImageSets/Segmentation"):
+        for path in (root / folder).iterdir():
+            path.unlink()
+        (root / folder).rmdir()
+    (root / "ImageSets" / "Main" / "train.txt").write_text(f"{stem}\nCars 2\n")
+    (root / "ImageSets" / "Main" / "nut_train.txt").write_text(f"{stem}  1\nCars 2 -1\n")
+    return root
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".JPG", ".bmp"])
+def test_folders_of_labelimg_are_read(write_voc: Write, suffix: str) -> None:
+    root = labelled(write_voc, suffix)
+    dataset = VocDataset(root, "train")
+    assert [c["name"] for c in dataset.categories] == ["nut", "screw"]
+    assert [dataset.image_info(i) for i in range(2)] == [(f"Cars {k}{suffix}", 24, 32) for k in (1, 2)]
+    example = dataset.read(0)
+    np.testing.assert_array_equal(example.boxes, [[2, 1, 12, 11], [14, 4, 30, 20]])
+    assert [dataset.categories[label]["name"] for label in example.labels] == ["screw", "nut"]
+    assert example.masks == [None, None]
+    assert len(VocDataset(root, "nut_train")) == 2
+    findings = check_voc(root)
+    assert (findings.defects, findings.num_images, dict(findings.classes)) == ([], 2, {"screw": 2, "nut": 2})
+    truth = dataset.ground_truth()
+    predictions = [{**entry, "score": 1.0} for entry in truth["annotations"]]
+    assert voc.evaluate(predictions, truth)["voc"]["AP"] == 100
+
+
+def test_classes_can_be_listed(write_voc: Write) -> None:
+    root = labelled(write_voc)
+    source = VocSource(str(root), classes=["screw", "nut", "bolt"])
+    assert [c["name"] for c in source.train().categories] == ["screw", "nut", "bolt"]
+    with pytest.raises(UserError, match=r"class 'nut', which is none of: screw; data\.classes="):
+        VocSource(str(root), classes=["screw"]).train()
 
 
 def test_all_masks_of_the_real_voc2007_are_under_their_xml_class(real_data: Callable[[str], Path]) -> None:

@@ -40,3 +40,15 @@ def test_a_sheet_holds_pictures_of_any_size() -> None:
     assert out.shape == (180 + 6 + 30 + 6, 252, 3)
     assert [int(out[y, x, 0]) for y, x in ((5, 5), (5, 130), (200, 5))] == [0, 9, 18]
     assert side_by_side(pictures[0], pictures[0]).shape == (30, 124, 3)
+
+
+def test_a_sheet_is_bounded_whatever_the_pictures_are() -> None:
+    strips = [
+        np.zeros((5000, 1, 3), np.uint8),
+        np.zeros((1, 5000, 3), np.uint8),
+        np.zeros((2000, 10, 3), np.uint8),
+    ]
+    out = sheet(strips, columns=2, width=64)
+    assert out.shape[1] == 2 * 70
+    assert out.shape[0] <= 2 * (5000 + 6)
+    assert out.shape[0] * out.shape[1] < 2_000_000

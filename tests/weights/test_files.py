@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -110,3 +111,44 @@ def test_damaged_files_in_words(tmp_path: Path) -> None:
         (tmp_path / "a.pkl").write_bytes(stream.getvalue())
         with pytest.raises(UserError, match=words):
             read_weights(tmp_path / "a.pkl")
+
+
+STATE = {"backbone.weight": torch.arange(3.0), "head.bias": torch.ones(2)}
+TRAININGS: dict[str, Any] = {
+    "torchvision's script": {
+        "model": STATE,
+        "optimizer": {},
+        "args": argparse.Namespace(epochs=26),
+        "epoch": 25,
+    },
+    "DataParallel": {f"module.{name}": value for name, value in STATE.items()},
+    "torch.compile": {f"_orig_mod.{name}": value for name, value in STATE.items()},
+    "DataParallel in a checkpoint": {"model": {f"module.{name}": value for name, value in STATE.items()}},
+    "Lightning": {
+        "state_dict": {
+            **{f"model.{name}": value for name, value in STATE.items()},
+            "loss.weight": torch.ones(1),
+        },
+        "pytorch-lightning_version": "2.4",
+    },
+    "MMDetection": {"meta": {"epoch": 3}, "state_dict": STATE, "optimizer": {}},
+    "model_state_dict": {"epoch": 3, "model_state_dict": STATE},
+}
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_checkpoints_of_other_trainings(tmp_path: Path, kind: str) -> None:
+    torch.save(TRAININGS[kind], tmp_path / "a.pth")
+    found = read_weights(tmp_path / "a.pth")
+    assert found.keys() == STATE.keys()
+    for name, value in STATE.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_a_pickled_model_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "a.pth")
+    with pytest.raises(
+        UserError, match=r"it holds objects \(torch\.nn.*torch\.save\(model\.state_dict\(\)"
+    ) as caught:
+        read_weights(tmp_path / "a.pth")
+    assert "\x1b" not in str(caught.value)

@@ -125,7 +125,10 @@ class CustomCoco:
     def train(self) -> CocoDataset:
         return self._split("train", self.train_annotations, self.train_images)
 
-    def val(self) -> CocoDataset:
+    def val(self) -> CocoDataset | None:
+        """None where neither the annotations nor the images are given."""
+        if self.val_annotations is None and self.val_images is None:
+            return None
         return self._split("val", self.val_annotations, self.val_images)
 
     def _split(self, split: str, annotations: str | None, images: str | None) -> CocoDataset:

@@ -146,10 +146,10 @@ def split_names(root: Path, image_sets: str, split: str) -> list[str]:
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise UserError(f"there is no split {path}; there are: {', '.join(there) or 'none'}")
+    known = {image.stem for image in (root / "JPEGImages").iterdir()}
+    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     # Files of single classes hold a second column, -1, 0 or 1; the first is the image, whose name may have spaces.
-    names = [
-        re.sub(r"\s+-?[01]$", "", line.strip()) for line in path.read_text().splitlines() if line.strip()
-    ]
+    names = [line if line in known else re.sub(r"\s+-?[01]$", "", line) for line in lines]
     if not names:
         raise UserError(f"{path} lists no image")
     return names
