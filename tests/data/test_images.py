@@ -64,7 +64,9 @@ def test_exif_rotation_is_obeyed_unless_the_annotations_fit_the_unrotated_image(
 
 def test_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
     picture().save(tmp_path / "image.png")
-    with pytest.raises(UserError, match=r"image\.png is 20 x 32 .* its annotations say 32 x 20"):
+    with pytest.raises(UserError, match=r"image\.png is 20 x 32 .* its annotations say 32 x 21"):
+        read_image(tmp_path / "image.png", (32, 21))
+    with pytest.raises(UserError, match=r"image\.png is 20 x 32 .* height and width exchanged"):
         read_image(tmp_path / "image.png", (32, 20))
 
 
