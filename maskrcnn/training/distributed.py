@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from maskrcnn.console import console
@@ -128,12 +130,16 @@ def joined(device: torch.device) -> Iterator[World]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
+        # After a restart torchrun's store still holds the addresses of the processes of before.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"attempt {attempt}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the other processes cannot be reached ({_first_line(error)}); start with torchrun"
         ) from error
-    world = World(dist.get_rank(), dist.get_world_size())
+    world = World(rank, size)
     quiet, console.quiet = console.quiet, not world.is_main
     try:
         yield world
