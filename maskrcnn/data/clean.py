@@ -30,7 +30,7 @@ def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cl
 
     An entry is kept or left out; no annotation is given to another image or class. crowds_are_objects: write iscrowd=0.
 
-    Raises UserError where no image, or none of the annotations, would be left.
+    Raises UserError where no image, none of the annotations or no category would be left.
     """
     if not images.is_dir():
         raise UserError(f"there is no images folder {images}")
@@ -51,7 +51,7 @@ def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cl
             severe = [d for d in findings.defects if d.fatal] or findings.defects
             words = f"; the first defect: {severe[0]}" if severe else ""
             raise UserError(f"--fix would leave none of {len(data[key])} {key}{words}")
-    if unclear := [d for d in findings.defects if d.kind is Kind.SHARES]:
+    if unclear := [d for d in findings.defects if d.kind in (Kind.SHARES, Kind.NO_CATEGORY)]:
         raise UserError(f"--fix cannot mend this: {unclear[0]}")
     return Cleaned(content, defects + findings.defects)
 

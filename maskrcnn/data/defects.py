@@ -172,6 +172,11 @@ class Kind(Enum):
         Effect.CONVERTED,
         "nothing to do",
     )
+    SAME_OBJECT = (
+        "the same object as another annotation's",
+        Effect.DOUBTFUL,
+        f"list each object once ({FIX})",
+    )
     LISTED_TWICE = "the same annotation a second time, dropped", Effect.DROPPED, f"list it once ({FIX})"
     SIZE_OF_FILE = (
         "height and width that are missing, taken from the file by --fix",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,11 @@ CONVERTED: dict[str, tuple[Callable[[Content], None], Kind]] = {
     "corners as pairs": (change(segmentation=PAIRS), Kind.ONE_POLYGON),
     "list of corners as pairs": (change(segmentation=[PAIRS]), Kind.ONE_POLYGON),
     "a list too many": (change(segmentation=[[SQUARE]]), Kind.ONE_POLYGON),
+    "corners as objects": (change(segmentation=[{"x": x, "y": y} for x, y in PAIRS]), Kind.ONE_POLYGON),
+    "list of corners as objects": (
+        change(segmentation=[[{"x": x, "y": y} for x, y in PAIRS]]),
+        Kind.ONE_POLYGON,
+    ),
     "polygon of texts": (change(segmentation=[[str(v) for v in SQUARE]]), Kind.ONE_POLYGON),
     "RLE in a list": (
         change(segmentation=[{"size": [40, 60], "counts": [206] + [10, 30] * 19 + [10, 1424]}]),
@@ -282,3 +288,47 @@ def test_sixteen_bits_of_which_few_are_used_are_named_at_the_start(write_coco: W
     (line,) = CocoDataset(path, folder).report
     assert "16 bits of which few are used" in line
     assert "at most 3000" in line
+
+
+def test_an_object_listed_twice_under_two_ids_is_named_and_dropped_by_fix(write_coco: Write) -> None:
+    """Another object of the same box is none: its mask or class differs."""
+    other = [[5, 6, 25, 6, 25, 16]]
+    path, folder = write_coco(
+        [
+            annotation(1),
+            annotation(2),
+            annotation(3, category_id=7),
+            annotation(4, segmentation=other, area=100),
+        ]
+    )
+    (line,) = CocoDataset(path, folder).report
+    assert "1 x the same object as another annotation's (annotation 2 of image 1)" in line
+    assert [a["id"] for a in cleaned(load_annotations(path), folder).content["annotations"]] == [1, 3, 4]
+
+
+@pytest.mark.parametrize("key", ["coco_url", "path"])
+def test_other_keys_name_the_file(write_coco: Write, key: str) -> None:
+    path, folder = damaged(write_coco, image(file_name=..., **{key: "http://host/val2017/1.png?v=2"}))
+    dataset = CocoDataset(path, folder)
+    assert dataset.image_info(0)[0] == "1.png"
+    assert "found under another name" in dataset.report[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(b"{}"), "packed .gzip or zip.: unpack it"),
+        (b'{"id": 1}\n{"id": 2}', "holds several values"),
+    ],
+)
+def test_what_a_file_may_be_instead_is_said(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        CocoDataset(tmp_path / "a.json", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_encodings_of_windows_are_read(write_coco: Write, encoding: str) -> None:
+    path, folder = write_coco([annotation(1)])
+    path.write_text(path.read_text(), encoding=encoding)
+    assert CocoDataset(path, folder).num_objects.tolist() == [1, 0, 0]

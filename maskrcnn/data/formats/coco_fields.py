@@ -141,7 +141,9 @@ def _polygons(value: list[Any], height: int, width: int, note: Note) -> tuple[An
         note(Kind.ONE_POLYGON)
         return _rle(value[0], height, width, note)
     polygons = value
-    if value and not (isinstance(value[0], list) and value[0] and type(value[0][0]) in _NUMBERS):
+    if value and all(isinstance(point, dict) for point in value):
+        polygons = _flattened([value], note)  # corners as {x, y}
+    elif value and not (isinstance(value[0], list) and value[0] and type(value[0][0]) in _NUMBERS):
         polygons = _flattened(value, note)
     elif value and all(isinstance(point, list) and len(point) == 2 for point in value) and len(value) > 2:
         polygons = _flattened([value], note)  # corners as [x, y]
@@ -168,7 +170,7 @@ def _flattened(value: list[Any], note: Note) -> list[Any]:
     else:
         found = []
         for item in value:
-            inner = item
+            inner = [_point(point) for point in item] if isinstance(item, list) else item
             while isinstance(inner, list) and len(inner) == 1 and isinstance(inner[0], list):
                 inner = inner[0]
             pairs = isinstance(inner, list) and all(isinstance(p, list) and len(p) == 2 for p in inner)
@@ -176,6 +178,11 @@ def _flattened(value: list[Any], note: Note) -> list[Any]:
     if found != value:
         note(Kind.ONE_POLYGON)
     return found
+
+
+def _point(value: Any) -> Any:
+    """A corner {x, y} as [x, y]; anything else as it is."""
+    return [value["x"], value["y"]] if isinstance(value, dict) and {"x", "y"} <= set(value) else value
 
 
 def _numbers(value: Any) -> Any:
@@ -226,6 +233,8 @@ def keypoints(value: Any, listed: int, category_id: int, note: Note) -> list[flo
         problem = "keypoints that are not a list of x, y, visibility"
     elif not _finite(value) or not set(value[2::3]) <= {0, 1, 2}:
         problem = "keypoints with a place that is not finite, or a visibility other than 0, 1, 2"
+    elif not -_LONGEST_SIDE <= min(value) <= max(value) <= _LONGEST_SIDE:
+        problem = "keypoints far outside of any image"
     elif len(value) // 3 != listed:
         problem = f"{len(value) // 3} keypoints, but its category {category_id} lists {listed}"
     else:

@@ -37,9 +37,18 @@ def load_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"the file {path} cannot be opened: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # ValueError: not json, or not text at all
-        raise UserError(
-            f"{path} is not valid json ({error}); it may be truncated: write or download it again"
-        ) from error
+        raise UserError(f"{path} is not valid json ({error}); {_likely(path, error)}") from error
+
+
+def _likely(path: Path, error: Exception) -> str:
+    """What may be the matter with a file that is no json, and what to do."""
+    with open(path, "rb") as file:
+        packed = file.read(2) in (b"\x1f\x8b", b"PK")
+    if packed:
+        return "it is packed (gzip or zip): unpack it"
+    if isinstance(error, json.JSONDecodeError) and error.pos and error.msg == "Extra data":
+        return "it holds several values, such as a json on each line: put them into one object"
+    return "it may be truncated: write or download it again"
 
 
 def load_annotations(path: Path) -> dict[str, Any]:
@@ -103,6 +112,7 @@ def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True
     left_out = {Effect.STOPS} | (set() if keep_doubtful else {Effect.DOUBTFUL})
     _read_annotations(data["annotations"], listed, left_out, found)
     _check_runs(found)
+    _check_doubles(found, keep_doubtful)
     _check_file(found)
     return found
 
@@ -189,8 +199,10 @@ def _read_images(entries: list[Any], folder: Path | None, found: Selection) -> s
 
 
 def _file_of(entry: Entry, finder: FileFinder, defects: list[Defect]) -> str:
-    name = entry.get("file_name")
-    if not isinstance(name, str) or not name:
+    # LVIS and COCO Annotator name the file by other keys.
+    names = [entry.get(key) for key in ("file_name", "coco_url", "path")]
+    name = next((name for name in names if isinstance(name, str) and name), None)
+    if name is None:
         raise Refused(Kind.NO_FILE_NAME)
     paths = finder.find(name)
     if not paths:
@@ -319,6 +331,24 @@ def _check_runs(found: Selection) -> None:
                 words = f"its RLE describes {of_one.sum()} pixels, but the image has {height} x {width}"
                 found.defects.append(Defect(Kind.RLE_DAMAGED, where, words))
                 del objects[k]
+
+
+def _check_doubles(found: Selection, keep: bool) -> None:
+    """Names objects of one image that differ in their ids alone; leaves them out unless ``keep``."""
+    for image_id, objects in found.objects.items():
+        boxes = Counter((entry["category_id"], *entry["bbox"]) for entry in objects)
+        if len(boxes) == len(objects):
+            continue
+        alike: list[Entry] = []
+        for entry in list(objects):
+            if boxes[(entry["category_id"], *entry["bbox"])] > 1:
+                content = {key: value for key, value in entry.items() if key != "id"}
+                if content in alike:
+                    where = f"annotation {entry['id']} of image {image_id}"
+                    found.defects.append(Defect(Kind.SAME_OBJECT, where))
+                    if not keep:
+                        objects[:] = [other for other in objects if other is not entry]
+                alike.append(content)
 
 
 def _is_compressed(segmentation: Any) -> bool:
