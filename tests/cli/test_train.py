@@ -174,7 +174,8 @@ def test_data_may_move_but_not_change(
     del content["annotations"][3]
     place.write_text(json.dumps(content))
     words = (
-        f"other train data: {images} images with {objects} objects before, {images} with {objects - 1} now"
+        f"other train data: {images} images with {objects} objects before, "
+        f"{images} images with {objects - 1} objects now"
     )
     with pytest.raises(UserError, match=words):
         train.main(arguments)
