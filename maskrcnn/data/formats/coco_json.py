@@ -243,11 +243,12 @@ def _read_annotations(
         seen.add(number)
         owner = _owner(entry, found.images, categories, listed, note)
         if owner is not None:
-            image, category_id = owner
+            image, image_id, category_id = owner
             note = _noting(defects, f"annotation {number} of image {image['id']}")
             try:
                 read = _annotation(entry, image, category_id, categories[category_id], note)
-                read |= {"id": number, "image_id": image["id"], "category_id": category_id}
+                # The entry's own number, so that an unchanged entry is not copied.
+                read |= {"id": number, "image_id": image_id, "category_id": category_id}
                 if not any(defect.effect in left_out for defect in defects):
                     found.objects[image["id"]].append(_merged(entry, read))
             except Refused as error:
@@ -261,8 +262,8 @@ def _owner(
     categories: dict[int, int],
     listed: tuple[set[int], set[int]],
     note: Callable[..., None],
-) -> tuple[Entry, int] | None:
-    """The image and the category id of an annotation; None where one is defective, or not listed."""
+) -> tuple[Entry, int, int] | None:
+    """The image of an annotation, its id and the category id; None where one is defective, or not listed."""
     image_id = fields.identity(entry, "image_id", note)
     category_id = fields.identity(entry, "category_id", note)
     known_categories, known_images = listed
@@ -271,7 +272,7 @@ def _owner(
     elif category_id not in known_categories:
         note(Kind.UNKNOWN_CATEGORY, repr(entry.get("category_id"))[:80])
     elif image_id in images and category_id in categories:
-        return images[image_id], category_id
+        return images[image_id], image_id, category_id
     return None
 
 
