@@ -1,9 +1,9 @@
-"""Exceptions for users' mistakes and for interruption, and the number ranges whose violation is a mistake."""
+"""Exceptions for users' mistakes and for interruption, and the types of settings whose violation is a mistake."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 
 class UserError(Exception):
@@ -45,3 +45,4 @@ Seed = Annotated[int, Bounds(least=0, below=2**63)]
 Amount = Annotated[float, Bounds(least=0)]
 PositiveAmount = Annotated[float, Bounds(above=0)]
 Fraction = Annotated[float, Bounds(least=0, below=1)]
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]

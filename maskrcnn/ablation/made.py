@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.summary import Row
-from maskrcnn.config.build import flat
+from maskrcnn.training.recipe import flat
 
 # The keys of a run's config by topic. Keys that a run does not have, or that are null or false, are left out.
 _KEYS = {

@@ -23,8 +23,8 @@ import cv2
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
-from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.config.data import open_data
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.formats.coco import CocoDataset
@@ -35,6 +35,7 @@ from maskrcnn.evaluation.metrics import kinds_of
 from maskrcnn.evaluation.results import read_results
 from maskrcnn.prediction.draw import Picture, draw_results, side_by_side, skeletons, to_width
 from maskrcnn.prediction.gallery import Card, to_page
+from maskrcnn.training.folder import open_run_dir
 
 _WRONG = [kind for kind in errors.KINDS if kind != "correct"]
 
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         source = str(Path(settings.run) / "predictions.json")
     truth = dataset.ground_truth()
     predictions = None if source is None else read_results(Path(source), load_ground_truth(truth))
-    folder = assembly.open_run_dir(settings.run_dir)
+    folder = open_run_dir(settings.run_dir)
     (folder / "pictures").mkdir(exist_ok=True)
     cards = _cards(dataset, truth, predictions, settings, folder)
     what = f"{settings.run or settings.annotations or settings.split}, {len(cards)} images"
@@ -95,7 +96,7 @@ def _dataset(settings: DictConfig, rest: Sequence[str]) -> Dataset:
     if settings.annotations is not None:
         return CocoDataset(settings.annotations, settings.images)
     if settings.run is None:
-        return assembly.open_data(configs.compose_config("train", rest), settings.split)
+        return open_data(configs.compose_config("train", rest), settings.split)
     path = Path(settings.run) / "config.yaml"
     if not path.is_file():
         raise UserError(f"run={settings.run} is no run directory of tools/train.py: there is no {path}")
@@ -103,7 +104,7 @@ def _dataset(settings: DictConfig, rest: Sequence[str]) -> Dataset:
     assert isinstance(config, DictConfig)
     if foreign := configs.foreign_targets(config.data):
         raise UserError(f"{path} would call {', '.join(foreign)}, which is not part of this project")
-    return assembly.open_data(configs.override_config(config, rest), settings.split)
+    return open_data(configs.override_config(config, rest), settings.split)
 
 
 def _cards(

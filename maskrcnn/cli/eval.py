@@ -15,23 +15,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
-from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console, metrics_table
-from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import load_ground_truth
-from maskrcnn.evaluation.evaluator import Evaluator, chosen_metric, score, write_tables
 from maskrcnn.evaluation.metrics import kinds_of
 from maskrcnn.evaluation.results import read_results
+from maskrcnn.evaluation.score import chosen_metric, score, write_tables
 from maskrcnn.evaluation.settings import Evaluation
-from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.training.folder import open_run_dir
 
 
 @dataclass
@@ -51,48 +48,55 @@ class Eval(configs.Common):
     annotations: str | None = None
 
 
+@dataclass
+class Scoring:
+    """Keys that the scoring of ``predictions`` also takes.
+
+    Args:
+        metric: ``coco`` or ``voc``; None is coco.
+        evaluation: max_dets, area_ranges, backend, per_class and details are used.
+    """
+
+    metric: str | None = None
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Score what the arguments name, print a table, write metrics.json."""
     own, rest = configs.split(arguments, Eval)
     settings = configs.compose_config("eval", own, Eval)
     if (settings.checkpoint is None) == (settings.predictions is None):
         raise UserError("give either checkpoint=FILE, or predictions=FILE with annotations=FILE")
-    if settings.predictions is not None:
-        if settings.annotations is None:
-            raise UserError("predictions=FILE needs annotations=FILE, the ground truth in COCO format")
-        return _score_file(settings.predictions, settings.annotations, settings.run_dir, rest)
+    if settings.predictions is None:
+        _evaluate(settings, rest)
+    elif settings.annotations is None:
+        raise UserError("predictions=FILE needs annotations=FILE, the ground truth in COCO format")
+    else:
+        _score_file(settings.predictions, settings.annotations, settings.run_dir, rest)
+
+
+def _evaluate(settings: DictConfig, overrides: Sequence[str]) -> None:
+    # Imported here, because torch takes seconds: _score_file answers without it.
+    from maskrcnn.config import build as assembly
+    from maskrcnn.config.run import evaluator_of
+
     config, model, step = assembly.load_trained(
-        settings.checkpoint, rest, configs.Train, settings.trust_checkpoint
+        settings.checkpoint, list(overrides), configs.Train, settings.trust_checkpoint
     )
     device = assembly.open_device(settings.device, settings.threads)
     dataset = assembly.open_data(config, "val")
     assembly.check_categories(config, dataset)
-    run_dir = assembly.open_run_dir(settings.run_dir)
+    run_dir = open_run_dir(settings.run_dir)
     evaluator = evaluator_of(config, dataset, model.to(device), device)
     evaluator.run(run_dir, f"{settings.checkpoint}, step {step}", config.log.images)
-    return None
 
 
-def evaluator_of(config: DictConfig, dataset: Dataset, model: MaskRCNN, device: torch.device) -> Evaluator:
-    """Scores ``model`` as ``config`` says."""
-    evaluation = configs.settings_of(config.evaluation, Evaluation)
-    loader = configs.build(config.data.test_loader)(
-        dataset,
-        configs.build(config.data.test_transform),
-        evaluation.batch_size,
-        num_images=evaluation.num_images,
-        pin_memory=device.type == "cuda",
-    )
-    precision = config.get("precision", "fp32")
-    return Evaluator(model, dataset, loader, device, evaluation, config.metric, precision)
-
-
-def _score_file(predictions: str, annotations: str, run_dir: str | None, rest: Sequence[str]) -> None:
-    config = configs.compose_config("train", rest)
+def _score_file(predictions: str, annotations: str, run_dir: str | None, overrides: Sequence[str]) -> None:
+    settings = configs.compose_config("scoring", overrides, Scoring)
     truth = load_ground_truth(annotations)
     found = read_results(Path(predictions), truth)
-    metric, directory = chosen_metric(config.metric, "coco"), assembly.open_run_dir(run_dir)
-    chosen = (metric, kinds_of(found), configs.settings_of(config.evaluation, Evaluation))
+    metric, directory = chosen_metric(settings.metric, "coco"), open_run_dir(run_dir)
+    chosen = (metric, kinds_of(found), configs.settings_of(settings.evaluation, Evaluation))
     metrics = score(found, truth, *chosen)
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=1))
     console.print(metrics_table(metrics, f"{predictions}: {len(found)} detections"))

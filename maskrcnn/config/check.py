@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from hydra.utils import get_object
 
-from maskrcnn.config.trained import BUILDERS
 from maskrcnn.errors import Bounds, UserError
 
 _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
@@ -25,6 +24,8 @@ def is_own(target: str) -> bool:
     homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.")
     if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.")):
         return False
+    from maskrcnn.config.trained import BUILDERS  # imports torch
+
     try:
         found = get_object(target)
     except ImportError:  # of another version of the project

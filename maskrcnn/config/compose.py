@@ -44,6 +44,8 @@ _PATHS = re.compile(
     r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
 )
 
+# Groups whose keys are parameters of constructors and not only those that YAML files state.
+_OF_CONSTRUCTORS = ("data.", "roi_op", "box_roi_op", "mask_roi_op", "keypoint_roi_op")
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 
@@ -63,8 +65,9 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
         UserError: names the key, what was found and the nearest right key.
     """
     parsed = _parse(overrides)
-    register_presets()
     groups = [override for override in parsed if _is_group(override)]
+    keys = [o.key_or_group for o in parsed if o not in groups and not o.is_add()]
+    _refuse_unknown(name, keys, groups, schema)
     config = _with_defaults(_composed(name, groups), schema)
     for override in parsed:
         if override not in groups:
@@ -75,6 +78,28 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     return config
 
 
+def _refuse_unknown(name: str, keys: Sequence[str], groups: Sequence[Override], schema: type) -> None:
+    """Raise UserError for a wrong key or option at once, without torch, which takes seconds to import.
+
+    What depends on a constructor's signature is checked later.
+    """
+    for override in groups:
+        group = override.get_key_element()
+        if files.find(f"{name}.yaml") is None:
+            raise UserError(f"unknown key {group!r}{nearest(group, [f.name for f in fields(schema)])}")
+        if group != "roi_op":
+            _check_option(override)
+    settings = OmegaConf.create(defaults_of(schema))
+    known = set(_keys(settings))
+    rest = [key for key in keys if key not in known and not key.startswith(_OF_CONSTRUCTORS)]
+    if rest:
+        composed = _composed(name, [o for o in groups if o.get_key_element() != "roi_op"], "~roi_op")
+        known |= set(_keys(composed))
+        for key in rest:
+            if key not in known:
+                raise UserError(f"unknown key {key!r}{nearest(key, sorted(known))}")
+
+
 def read_config(path: Path) -> DictConfig:
     """The stored config of a run (``config.yaml``)."""
     config = OmegaConf.load(path)
@@ -82,14 +107,22 @@ def read_config(path: Path) -> DictConfig:
     return config
 
 
-def _composed(name: str, groups: Sequence[Override]) -> DictConfig:
-    """configs/``name``.yaml with groups exchanged; an empty config where there is no such file."""
+def _composed(name: str, groups: Sequence[Override], *lines: str) -> DictConfig:
+    """configs/``name``.yaml with groups exchanged; an empty config where there is no such file.
+
+    Args:
+        name: of the file.
+        groups: ``group=option``.
+        lines: further overrides, as Hydra writes them.
+    """
     for override in groups:
         _check_option(override)
     if files.find(f"{name}.yaml") is None:
         return OmegaConf.create({})
+    if "~roi_op" not in lines:
+        register_presets()
     with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
-        return _compose(name, [str(override.input_line) for override in groups])
+        return _compose(name, [*(str(override.input_line) for override in groups), *lines])
 
 
 def _with_defaults(config: DictConfig, schema: type) -> DictConfig:
@@ -148,7 +181,6 @@ def settings_of(node: Any, kind: type[Settings]) -> Settings:
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
     """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed again, a key is set."""
     parsed = _parse(overrides)
-    register_presets()
     groups = [override for override in parsed if _is_group(override)]
     for override in groups:
         group = override.get_key_element()

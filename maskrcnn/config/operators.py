@@ -1,4 +1,7 @@
-"""RoI operators by name: the presets of `maskrcnn_ops`, and files ``roi_op/<name>.yaml`` for your own."""
+"""RoI operators by name: the presets of `maskrcnn_ops`, and files ``roi_op/<name>.yaml`` for your own.
+
+`maskrcnn_ops` imports torch, which takes seconds, so the functions import it and not the module.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import inspect
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from maskrcnn_ops import PRESETS, RoIOp
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn.config import files
@@ -16,6 +18,8 @@ from maskrcnn.errors import UserError
 
 def preset_node(name: str) -> dict[str, Any]:
     """The config of a preset: all switches, so that each can be overridden (``roi_op.plus_one=true``)."""
+    from maskrcnn_ops import PRESETS, RoIOp
+
     switches = inspect.signature(RoIOp).parameters.items()
     values = {key: getattr(PRESETS[name], key, parameter.default) for key, parameter in switches}
     return {"_target_": "maskrcnn_ops.RoIOp", **values}
@@ -23,6 +27,8 @@ def preset_node(name: str) -> dict[str, Any]:
 
 def operator_node(name: str) -> DictConfig:
     """The config of an operator: of a file, or of a preset. Raises UserError with the nearest names for others."""
+    from maskrcnn_ops import PRESETS
+
     path, options = files.find(f"roi_op/{name}.yaml"), files.options("roi_op")
     if path is None and name not in PRESETS:
         raise UserError(f"no such operator{nearest(name, options)}; there are: {', '.join(options)}")
@@ -33,6 +39,8 @@ def operator_node(name: str) -> DictConfig:
 
 def register_presets() -> None:
     """Make the presets options of ``roi_op`` for Hydra, except those with a file of the same name."""
+    from maskrcnn_ops import PRESETS
+
     store = ConfigStore.instance()
     store.repo.pop("roi_op", None)
     for name in PRESETS:

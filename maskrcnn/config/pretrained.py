@@ -8,8 +8,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from maskrcnn.training.initialise import norms_of
-
 
 def pin_pretrained(config: DictConfig) -> None:
     """Spread ``init.weights=imagenet`` to the backbone parts, and replace ``auto`` by what it stands for.
@@ -30,6 +28,8 @@ def pin_norms(config: DictConfig, stored: Mapping[str, Any] | None) -> None:
 
     stored: the config of the run that is resumed, which says so without the file; None for a new run.
     """
+    from maskrcnn.training.initialise import norms_of  # imports torch
+
     for part in _pretrained_parts(config.get("model")):
         if not (part.norm == "auto" or _unknown_stages(part)):
             continue

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from maskrcnn.errors import Positive, Seed
+from maskrcnn.errors import Positive, Precision, Seed
 from maskrcnn.evaluation.settings import Evaluation
-from maskrcnn.models.precision import Precision
 from maskrcnn.training.schedule import Schedule
 from maskrcnn.training.settings import Checkpoints, Log
 

@@ -19,84 +19,16 @@ from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation import voc
 from maskrcnn.evaluation.areas import chosen_areas
-from maskrcnn.evaluation.backends import chosen_backend
-from maskrcnn.evaluation.coco import Truth, load_ground_truth
 from maskrcnn.evaluation.detect import detect_all
-from maskrcnn.evaluation.metrics import Metric, evaluate, per_class, write_details
 from maskrcnn.evaluation.recall import average_recall
+from maskrcnn.evaluation.score import Metrics, attempt, check_settings, chosen_metric, score, write_tables
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
 from maskrcnn.prediction.detections import Result
 from maskrcnn.prediction.draw import Picture, draw_results, sheet, side_by_side, skeletons
 
-Metrics = dict[str, dict[str, float | None]]
 Found = dict[int, list[Result]]
-
-
-def chosen_metric(wanted: str | None, default: str) -> Metric:
-    """The metric asked for, else the data set's own. Raises UserError for one that does not exist."""
-    name = default if wanted is None else wanted
-    if name == "coco":
-        return "coco"
-    if name == "voc":
-        return "voc"
-    raise UserError(f"metric={name}: there are coco and voc")
-
-
-def check_settings(settings: Evaluation) -> None:
-    """Raise UserError for settings that `score` would refuse, before anything is trained."""
-    if settings.area_ranges is not None:
-        chosen_areas(settings.area_ranges, "bbox")
-    chosen_backend(settings.backend)
-
-
-def score(
-    predictions: list[Result], truth: Truth, metric: Metric, kinds: Sequence[str], settings: Evaluation
-) -> Metrics:
-    """The metrics of ``predictions``.
-
-    Args:
-        predictions: COCO results.
-        truth: annotations in COCO's format.
-        metric: ``coco`` or ``voc``.
-        kinds: what COCO scores: ``bbox``, ``segm``, ``keypoints``.
-        settings: max_dets, area_ranges and backend are used.
-    """
-    areas = settings.area_ranges
-    return evaluate(predictions, truth, metric, settings.max_dets, None, kinds, settings.backend, areas)
-
-
-def write_tables(
-    predictions: list[Result],
-    annotations: Truth,
-    metric: Metric,
-    kinds: Sequence[str],
-    settings: Evaluation,
-    folder: Path,
-) -> None:
-    """Print and write what ``settings.per_class`` and ``settings.details`` ask for; arguments as of `score`."""
-    truth, areas = load_ground_truth(annotations), settings.area_ranges
-    if settings.per_class:
-        tables = per_class(predictions, truth, metric, settings.max_dets, kinds, settings.backend, areas)
-        for kind, table in tables.items():
-            console.print(metrics_table(table, f"{kind}, every class"))
-        (folder / "per_class.json").write_text(json.dumps(tables, indent=1))
-    if settings.details:
-        write_details(
-            predictions, truth, kinds, settings.max_dets, settings.cell, folder, areas, settings.backend
-        )
-
-
-def attempt(what: str, make: Callable[[], None]) -> None:
-    """Call ``make``; print a warning where it fails, because the metrics and weights are written already."""
-    try:
-        make()
-    except Exception as error:
-        console.print(
-            f"warning: {what} could not be written ({type(error).__name__}: {error}); metrics.json is complete",
-            style="yellow",
-        )
 
 
 class Evaluator:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+from maskrcnn.errors import Precision as Precision
+
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -16,7 +16,8 @@ from maskrcnn.models.convolution import use_matrix_products
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision, autocast
 from maskrcnn.training.ema import Ema
-from maskrcnn.training.schedule import Schedule, build_optimizer
+from maskrcnn.training.optimizer import build_optimizer
+from maskrcnn.training.schedule import Schedule
 
 
 class Learner:

@@ -11,7 +11,8 @@ from maskrcnn.console import console
 from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
-from maskrcnn.evaluation.evaluator import Evaluator, Found, Metrics, attempt
+from maskrcnn.evaluation.evaluator import Evaluator, Found
+from maskrcnn.evaluation.score import Metrics, attempt
 from maskrcnn.training.distributed import World
 from maskrcnn.training.guard import LossError, LossGuard, Report
 from maskrcnn.training.interruption import Interruption

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import socket
 from pathlib import Path
@@ -15,17 +14,6 @@ from maskrcnn.errors import UserError
 from maskrcnn.training import checkpoint
 
 RESUMABLE = ("model", "step", "config", "optimizer", "scaler", "ema", "random_states")
-
-
-def open_run_dir(run_dir: str | Path | None) -> Path:
-    """The run directory, created if it does not exist; ``runs/<date-time>`` for None."""
-    path = Path(run_dir or f"runs/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"run_dir={path} cannot be made: {error}") from error
-    console.print(f"run directory: {path}")
-    return path
 
 
 class RunDir:

@@ -17,7 +17,8 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import EvalLoader, TrainLoader
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.evaluator import Evaluator, Metrics
+from maskrcnn.evaluation.evaluator import Evaluator
+from maskrcnn.evaluation.score import Metrics
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
@@ -25,6 +26,7 @@ from maskrcnn.prediction.predictor import PAPER
 from maskrcnn.training.checks import check_learnable, check_together, num_classes
 from maskrcnn.training.devices import open_device
 from maskrcnn.training.distributed import World, joined
+from maskrcnn.training.folder import open_run_dir
 from maskrcnn.training.guard import LossGuard
 from maskrcnn.training.interruption import Interruption
 from maskrcnn.training.keeper import Keeper
@@ -33,7 +35,7 @@ from maskrcnn.training.logging import RunLog, peak_memory_mib
 from maskrcnn.training.provenance import note_session
 from maskrcnn.training.recipe import CHANGEABLE, Recipe, check_resumable, data_summary, flat, plain, settings
 from maskrcnn.training.run import Run
-from maskrcnn.training.run_dir import RunDir, open_run_dir
+from maskrcnn.training.run_dir import RunDir
 from maskrcnn.training.schedule import Schedule
 from maskrcnn.training.settings import Checkpoints, Log
 

@@ -20,10 +20,10 @@ from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from maskrcnn.cli import eval as evaluate
 from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.config.run import evaluator_of
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.training import checkpoint
@@ -289,7 +289,7 @@ def test_a_wish_to_stop_after_the_last_image_keeps_the_evaluation(
 ) -> None:
     """Of six images; stopping is asked for after so many answers of no."""
     config, model, _ = assembly.load_trained(str(run / "last.pt"), ["data.num_workers=0"], configs.Train)
-    evaluator = evaluate.evaluator_of(config, assembly.open_data(config, "val"), model, torch.device("cpu"))
+    evaluator = evaluator_of(config, assembly.open_data(config, "val"), model, torch.device("cpu"))
     asked = iter([False] * answers)
     with nullcontext() if whole else pytest.raises(Interrupted):
         assert len(evaluator.detect(lambda: next(asked, True))) == 6

@@ -15,7 +15,8 @@ from maskrcnn.config import compose as configs
 from maskrcnn.config import files
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.structures import Images, Proposals, Targets
-from maskrcnn.training.schedule import Schedule, build_optimizer
+from maskrcnn.training.optimizer import build_optimizer
+from maskrcnn.training.schedule import Schedule
 from tests.models.batches import NUM_CLASSES, box_targets, random_images, random_targets, with_keypoints
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")

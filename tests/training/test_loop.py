@@ -26,7 +26,8 @@ from maskrcnn.training.guard import LossError, LossGuard, Report
 from maskrcnn.training.learner import Learner
 from maskrcnn.training.logging import RunLog
 from maskrcnn.training.loop import train
-from maskrcnn.training.schedule import Schedule, build_optimizer
+from maskrcnn.training.optimizer import build_optimizer
+from maskrcnn.training.schedule import Schedule
 from tests.models.batches import NUM_CLASSES, random_images, random_targets
 from tests.models.test_detector import TINY, TINY_C4, build
 
