@@ -44,8 +44,9 @@ _PATHS = re.compile(
     r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
 )
 
+OPERATORS = ("roi_op", "box_roi_op", "mask_roi_op", "keypoint_roi_op")
 # Groups whose keys are parameters of constructors and not only those that YAML files state.
-_OF_CONSTRUCTORS = ("data.", "roi_op", "box_roi_op", "mask_roi_op", "keypoint_roi_op")
+_OF_CONSTRUCTORS = ("data.", *OPERATORS)
 # `init=FILE` is what people type; the node also holds a switch.
 _SHORTHAND = {"init": "init.weights"}
 
@@ -229,6 +230,9 @@ def check(config: DictConfig, schema: type) -> None:
     for name in ("num_classes", "num_keypoints"):
         if name in config and config[name] is None:
             config[name] = 1  # not known before the data set is read
+    for name in OPERATORS:
+        if is_measured(config, name):
+            config[name].offset = 0.5  # not known before the backbone is built
     if isinstance(config.get("model"), DictConfig) and "pyramid" in config.model:
         fill_channels(config.model, {32: 1})  # not known before the backbone is built
     try:
@@ -238,6 +242,14 @@ def check(config: DictConfig, schema: type) -> None:
             f"{getattr(error, 'full_key', '') or 'config'}: {str(error).splitlines()[0]}"
         ) from error
     check_value(container, schema, "")
+
+
+def is_measured(config: DictConfig, operator: str) -> bool:
+    """Whether an operator's own settings, and not those that it refers to, say ``offset: measured``."""
+    node = config._get_node(operator)
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
+        return False
+    return bool(node.get("offset") == "measured")
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -314,7 +326,7 @@ def _compose(name: str, lines: list[str]) -> DictConfig:
 
 def _fill_operators(config: DictConfig) -> None:
     """A head's operator by a preset's name, or the shared one where it has none of its own."""
-    for head in ("box_roi_op", "mask_roi_op", "keypoint_roi_op"):
+    for head in OPERATORS[1:]:
         name = config.get(head)
         if isinstance(name, str):
             try:

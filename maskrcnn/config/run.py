@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from maskrcnn.config import compose as configs
 from maskrcnn.config.build import build_model, recipe_of
 from maskrcnn.config.data import open_data, open_optional, set_categories
+from maskrcnn.config.offset import pin_offset
 from maskrcnn.config.pretrained import drop_pretrained, pin_norms
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
@@ -28,6 +29,7 @@ def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
     set_categories(config, train_set)
     stored = world.share(lambda: stored_config(config.run_dir))
     pin_norms(config, stored)
+    pin_offset(config, stored)
     recipe = recipe_of(config)
     if stored is not None:
         drop_pretrained(config)
