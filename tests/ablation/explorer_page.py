@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from maskrcnn_ops import RoIOp
 
 from maskrcnn.ablation.explorer import ChannelMaps
@@ -49,26 +48,11 @@ def drawn(page: Any) -> None:
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def family(switches: dict[str, Any]) -> RoIOp:
-    """The operator of maskrcnn_ops with the page's switches."""
-    own = {k: v for k, v in switches.items() if k not in ("offset", "position_sensitive")}
-    return RoIOp(half_pixel=switches["offset"] == 0.5, **own)
-
-
 def expected(read: dict[str, Any]) -> torch.Tensor:
-    """The pooled values [P, P] in float32, by maskrcnn_ops, or by torchvision for its position-sensitive operators."""
+    """The pooled values [P, P] by the operator of maskrcnn_ops with the page's switches, in float32."""
     feature = torch.tensor(read["map"], dtype=torch.float32).reshape(1, *read["size"])
-    bins, switches, stride = read["bins"], read["switches"], 1 / read["scale"]
-    if switches["border"] == "inner":
-        assert stride == int(stride)
-        box = torch.tensor([[0.0, *read["box"]]], dtype=torch.float32)
-        return torchvision.ops.ps_roi_pool(feature, box, bins, 1 / stride)[0, 0]
     box, valid = torch.tensor([[read["box"]]], dtype=torch.float32), torch.ones(1, 1, dtype=torch.bool)
-    pooled = family(switches)({int(stride): feature}, box, valid, bins)[0]
-    if not switches["position_sensitive"]:
-        return pooled[0]
-    place = torch.arange(bins)
-    return pooled.reshape(bins, bins, bins, bins)[place[:, None], place, place[:, None], place]
+    return RoIOp(**read["switches"])({1 / read["scale"]: feature}, box, valid, read["bins"])[0, 0]
 
 
 def noise_maps() -> list[ChannelMaps]:

@@ -22,7 +22,6 @@ from maskrcnn.errors import UserError
 # Each of these needs only what stands before it.
 SCRIPTS = ("geometry.js", "picture.js", "examples.js", "draw.js", "panel.js", "pointer.js", "explorer.js")
 OPERATORS = ("align", "align_legacy", "warp", "warp_mnc", "pool", "ps_align", "ps_pool", "ps_warp")
-_COLOURS = OPERATOR_COLOURS | {"ps_warp": "#8c510a"}
 _OTHER_COLOUR = "#66717d"
 MOST_BINS = 14
 _LONGEST_SIDE = 800  # pixels of the picture in the page
@@ -65,10 +64,11 @@ def explorer_page(
         maps: channels of networks' features for ``picture``; the first one is shown.
     """
     start = start or Start()
-    operators = _presets() | {name: _switches(operator) for name, operator in start.operators.items()}
+    family = {name: PRESETS[name] for name in OPERATORS} | dict(start.operators)
+    operators = {name: _switches(operator) for name, operator in family.items()}
     data = {
         "operators": operators,
-        "colours": {name: _COLOURS.get(name, _OTHER_COLOUR) for name in operators},
+        "colours": {name: OPERATOR_COLOURS.get(name, _OTHER_COLOUR) for name in operators},
         "picture": None if picture is None else _picture(picture),
         "maps": [channel.packed() for channel in maps],
         "start": _start(start, picture, maps),
@@ -99,26 +99,9 @@ def _start(start: Start, picture: Pixels | None, maps: Sequence[ChannelMaps]) ->
     }
 
 
-def _presets() -> dict[str, dict[str, Any]]:
-    family = _POSITION_SENSITIVE | {name: _switches(switches) for name, switches in PRESETS.items()}
-    return {name: family[name] for name in OPERATORS}
-
-
 def _switches(operator: Switches) -> dict[str, Any]:
     """The switches that the page's script knows."""
-    known = {"position_sensitive": False} | asdict(operator)
-    if "half_pixel" in known:
-        known["offset"] = 0.5 if known.pop("half_pixel") else 0.0
-    return {name: value for name, value in known.items() if not name.startswith("canonical")}
-
-
-# The definitions of the position-sensitive operators, for a maskrcnn_ops that has no presets of them.
-_POSITION_SENSITIVE: dict[str, dict[str, Any]] = {
-    "ps_align": _switches(PRESETS["align"]) | {"position_sensitive": True},
-    "ps_pool": _switches(PRESETS["pool"])
-    | {"plus_one": False, "reduction": "avg", "position_sensitive": True, "border": "inner"},
-    "ps_warp": _switches(PRESETS["warp"]) | {"plus_one": False, "position_sensitive": True},
-}
+    return {name: value for name, value in asdict(operator).items() if not name.startswith("canonical")}
 
 
 def _picture(pixels: Pixels) -> dict[str, Any]:
