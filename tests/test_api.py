@@ -226,7 +226,7 @@ def test_metrics_and_best_weights_are_there_when_drawing_fails(
         assert (tmp_path / "best.pt").exists()
         raise MemoryError("no room")
 
-    monkeypatch.setattr(evaluator, "sheet", fail)
+    monkeypatch.setattr(evaluator, "results_picture", fail)
     monkeypatch.setattr(evaluator, "write_details", fail)
     evaluation = Evaluation(details=True)
     Trainer(

@@ -84,6 +84,26 @@ def by_image(
     }
 
 
+def mean_iou(
+    predictions: Sequence[dict[str, Any]], annotations: Truth, iou_type: str, min_score: float = 0.5
+) -> dict[int, float]:
+    """The mean IoU of each image that has objects, by its id.
+
+    The IoU of an object is that of the best detection of its class with at least ``min_score``, 0 if there is none.
+    Crowds are left out. The other arguments are those of ``analyse``.
+    """
+    truth = _scored(annotations, predictions, iou_type)
+    means = {}
+    for image_id, found, objects in _images(predictions, truth, min_score):
+        objects = [entry for entry in objects if not entry["iscrowd"]]
+        overlaps = _overlaps(found, objects, truth, iou_type)
+        classes = [np.array([entry["category_id"] for entry in entries]) for entries in (found, objects)]
+        if objects:
+            own = np.where(classes[0][:, None] == classes[1], overlaps, 0.0)
+            means[image_id] = float(own.max(0, initial=0.0).mean())
+    return means
+
+
 def _scored(annotations: Truth, predictions: Sequence[dict[str, Any]], iou_type: str) -> COCO:
     """What the predictions, which are checked, are held against."""
     truth = load_ground_truth(annotations)
@@ -101,15 +121,22 @@ def _each_image(
 ) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
     """Every image's id, and its detections and missed objects as ``_sorted_out`` gives them."""
     labels = {category: label for label, category in enumerate(sorted(truth.getCatIds()))}
+    for image_id, detections, objects in _images(predictions, truth, min_score):
+        detections.sort(key=lambda p: -p["score"])
+        overlaps = _overlaps(detections, objects, truth, iou_type)
+        yield image_id, list(_sorted_out(detections, objects, overlaps, labels, min_iou, near_iou))
+
+
+def _images(
+    predictions: Sequence[dict[str, Any]], truth: COCO, min_score: float
+) -> Iterator[tuple[int, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Every image's id, its detections of at least ``min_score`` and its objects."""
     found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in truth.getImgIds()}
     for prediction in predictions:
         if prediction["score"] >= min_score:
             found[prediction["image_id"]].append(prediction)
     for image_id, detections in found.items():
-        objects = [truth.anns[number] for number in truth.getAnnIds(imgIds=[image_id])]
-        detections.sort(key=lambda p: -p["score"])
-        overlaps = _overlaps(detections, objects, truth, iou_type)
-        yield image_id, list(_sorted_out(detections, objects, overlaps, labels, min_iou, near_iou))
+        yield image_id, detections, [truth.anns[number] for number in truth.getAnnIds(imgIds=[image_id])]
 
 
 def _overlaps(

@@ -20,13 +20,14 @@ from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation import voc
 from maskrcnn.evaluation.areas import chosen_areas
 from maskrcnn.evaluation.detect import detect_all
+from maskrcnn.evaluation.pictures import results_picture
 from maskrcnn.evaluation.recall import average_recall
 from maskrcnn.evaluation.score import Metrics, attempt, check_settings, chosen_metric, score, write_tables
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
 from maskrcnn.prediction.detections import Result
-from maskrcnn.prediction.draw import Picture, draw_results, sheet, side_by_side, skeletons
+from maskrcnn.prediction.draw import Picture
 
 Found = dict[int, list[Result]]
 
@@ -159,25 +160,10 @@ class Evaluator:
         return [result for results in self._by_image.values() for result in results]
 
     def _write_picture(self, path: Path, most: int) -> None:
-        """Ground truth on the left, predictions on the right, for the first ``most`` images."""
-        truth: dict[int, list[dict[str, Any]]] = {}
-        for annotation in self._truth["annotations"]:
-            truth.setdefault(annotation["image_id"], []).append(annotation)
-        lines, rows = skeletons(self.dataset.categories), list[Picture]()
-        for index in range(len(self.dataset)):
-            image_id = self.dataset.image_id(index)
-            if len(rows) == most:
-                break
-            if image_id not in self._by_image:  # left out as damaged, or beyond evaluation.num_images
-                continue
-            image = self.dataset.read(index).image
-            left, right = (
-                draw_results(image, results, self.names, skeletons=lines)
-                for results in (truth.get(image_id, []), self._by_image[image_id])
-            )
-            rows.append(side_by_side(left, right))
-        if rows:
-            self.picture = sheet(rows)
+        kinds = [kind for kind in ("segm", "bbox") if kind in self.kinds()]
+        kind = next((k for k in kinds if k == "bbox" or self.dataset.has_masks), None)
+        self.picture = results_picture(self.dataset, self._by_image, self._truth, kind, most)
+        if self.picture is not None:
             cv2.imwrite(str(path), self.picture[..., ::-1])
 
 

@@ -67,6 +67,21 @@ def skeletons(categories: Sequence[dict[str, Any]]) -> Skeletons:
     }
 
 
+def draw_outlines(image: Picture, annotations: Iterable[dict[str, Any]], label: str) -> Picture:
+    """``image`` with the outlines of objects, or their boxes where there is no mask, in white, and a label on top."""
+    canvas = image.copy()
+    thick, white = _thickness(canvas), (255, 255, 255)
+    for annotation in annotations:
+        segmentation = annotation.get("segmentation")
+        if segmentation and (bitmap := decode(segmentation, *canvas.shape[:2])) is not None:
+            _outline(canvas, bitmap, white)
+        else:
+            x, y, width, height = annotation["bbox"]
+            cv2.rectangle(canvas, (round(x), round(y)), (round(x + width), round(y + height)), white, thick)
+    _draw_caption(canvas, [0, 0, canvas.shape[1], 0], white, label, [])
+    return canvas
+
+
 def side_by_side(left: Picture, right: Picture, gap: int = 4) -> Picture:
     """Two pictures of one height, with a white gap between them."""
     return np.concatenate([left, np.full((left.shape[0], gap, 3), 255, np.uint8), right], axis=1)
@@ -126,10 +141,14 @@ def _draw_mask(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) 
     levels = np.arange(256)[None, :, None]
     table = ((1 - _OPACITY) * levels + _OPACITY * np.array(colour)).astype(np.uint8)  # [1, 256, 3]
     np.copyto(part, np.asarray(cv2.LUT(part, table), np.uint8), where=inside[..., None])
-    outline, _ = cv2.findContours(
+    _outline(canvas, mask, colour)
+
+
+def _outline(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) -> None:
+    lines, _ = cv2.findContours(
         mask.bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(mask.x0, mask.y0)
     )
-    cv2.drawContours(canvas, outline, -1, colour, _thickness(canvas))
+    cv2.drawContours(canvas, lines, -1, colour, _thickness(canvas))
 
 
 def _draw_keypoints(

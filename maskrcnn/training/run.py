@@ -12,6 +12,7 @@ from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.evaluator import Evaluator, Found
+from maskrcnn.evaluation.pictures import TAG as PICTURE_TAG
 from maskrcnn.evaluation.score import Metrics, attempt
 from maskrcnn.training.distributed import World
 from maskrcnn.training.guard import LossError, LossGuard, Report
@@ -153,8 +154,7 @@ class Run:
         if self.world.is_main:
             evaluator.write_extras(self.files.path, self.pictures)
             if (picture := evaluator.picture) is not None:
-                words = "ground truth | predictions"
-                attempt("TensorBoard's picture", lambda: self.log.picture(step, words, picture))
+                attempt("TensorBoard's picture", lambda: self.log.picture(step, PICTURE_TAG, picture))
             self.files.note_evaluated(step)
         return self._out_of_patience(step)
 

@@ -63,7 +63,7 @@ def test_tensorboard_holds_losses_rate_ap_and_pictures(run: Path) -> None:
         events.Tags()["scalars"]
     )
     assert [event.step for event in events.Scalars("loss/total")] == [2, 4, 6]
-    assert events.Tags()["images"]
+    assert events.Tags()["images"] == ["ground_truth-predictions-worst_by_IoU"]
 
 
 def annotations_of(tiny: Sequence[str]) -> Path:
