@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from matplotlib.patches import Rectangle
 
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.explain import Floats, View
+from maskrcnn.ablation.explain_model import Answer, Explanation
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.data.images import Pixels
 from maskrcnn.models.protocols import RoIOp
 
 TRUE, READ = "#1a9850", "#d73027"
+_CHANNELS = 16  # of the pooled features that are drawn
 
 
 def readings(operator: RoIOp, seen: View, output_size: int) -> tuple[AxisReading, AxisReading] | None:
@@ -97,6 +100,82 @@ def curves(shifts: Floats, by_name: Mapping[str, Floats], stride: int, ylabel: s
     panel.set(xlabel="image and box moved right, pixels", ylabel=ylabel, ylim=(0, None))
     panel.legend()
     canvas.savefig(path, dpi=90)
+
+
+def detection(found: Explanation, name: str, image: Pixels, path: Path) -> None:
+    """A detection as the model answers it, then a row per operator: features, masks, and both masks in the image."""
+    lines = len(found.by_operator) + 1
+    canvas = Canvas(figsize=(11.2, 2.9 * lines), layout="constrained")
+    panels = canvas.subplots(lines, 4, squeeze=False)
+    channels = found.channels[:_CHANNELS]
+    _as_trained(panels[0], found, name, image, channels)
+    channel = channels[0]
+    pooled = [answer.pooled[channel] for pair in found.by_operator.values() for answer in pair]
+    limits = {"vmin": float(min(p.min() for p in pooled)), "vmax": float(max(p.max() for p in pooled))}
+    overlaps = found.overlaps()
+    for line, (operator, (before, after)) in zip(panels[1:], found.by_operator.items(), strict=True):
+        for panel, answer, place in ((line[0], before, "as it is"), (line[1], after, "half a cell right")):
+            panel.imshow(answer.pooled[channel], cmap="viridis", **limits)
+            panel.set_title(f"{operator}: features, box {place}", fontsize=9)
+        _mask(line[2], after, "mask of the moved box")
+        panel = line[3]
+        _area(panel, before, image, TRUE)
+        _outline(panel, after, READ)
+        panel.set_title(f"green: as it is, red: moved; IoU {overlaps[operator]:.3f}", fontsize=9)
+    for panel in panels[:, :3].flat:
+        panel.set(xticks=[], yticks=[])
+    canvas.savefig(path, dpi=90)
+
+
+def _as_trained(
+    line: Sequence[Any], found: Explanation, name: str, image: Pixels, channels: list[int]
+) -> None:
+    line[0].imshow(image)
+    _box(line[0], found.trained.box, TRUE)
+    line[0].set_title(f"{name} {found.score:.2f}", fontsize=9)
+    line[1].imshow(_tiles(found.trained.pooled[channels].numpy()), cmap="viridis")
+    shown = f"{len(channels)} channels that vary most" if len(channels) > 1 else f"score map of {name}"
+    line[1].set_title(f"pooled features: {shown}", fontsize=9)
+    _mask(line[2], found.trained, "mask before pasting")
+    _area(line[3], found.trained, image, TRUE)
+    line[3].set_title("refined box" if found.trained.mask is None else "mask after pasting", fontsize=9)
+
+
+def _mask(panel: Any, answer: Answer, title: str) -> None:
+    if answer.mask is None:
+        panel.axis("off")
+        return
+    panel.imshow(answer.mask, cmap="gray", vmin=0, vmax=1)
+    panel.contour(answer.mask, [0.5], colors=[TRUE], linewidths=1)
+    panel.set_title(f"{title}, {answer.mask.shape[0]} x {answer.mask.shape[1]}", fontsize=9)
+
+
+def _area(panel: Any, answer: Answer, image: Pixels, colour: str) -> None:
+    """The image around the box, with the outline of what belongs to the object."""
+    panel.imshow(image)
+    _outline(panel, answer, colour)
+    x1, y1, x2, y2 = answer.box
+    margin = 0.25 * max(x2 - x1, y2 - y1)
+    panel.set_xlim(max(x1 - margin, 0) - 0.5, min(x2 + margin, image.shape[1]) - 0.5)
+    panel.set_ylim(min(y2 + margin, image.shape[0]) - 0.5, max(y1 - margin, 0) - 0.5)
+    panel.tick_params(labelsize=7)
+
+
+def _outline(panel: Any, answer: Answer, colour: str) -> None:
+    if answer.area.any() and not answer.area.all():
+        panel.contour(answer.area, [0.5], colors=[colour], linewidths=1.4)
+
+
+def _tiles(channels: Floats) -> Floats:
+    """Channels ``[C, P, P]``, each scaled to 0..1, as a square of tiles with gaps."""
+    side = math.ceil(math.sqrt(len(channels)))
+    low, high = channels.min((1, 2), keepdims=True), channels.max((1, 2), keepdims=True)
+    scaled = np.pad(
+        (channels - low) / np.maximum(high - low, 1e-12), ((0, 0), (0, 1), (0, 1)), constant_values=np.nan
+    )
+    blank = np.full((side * side - len(channels), *scaled.shape[1:]), np.nan)
+    tiles: Floats = np.concatenate([scaled, blank])
+    return np.concatenate([np.concatenate(list(row), 1) for row in np.split(tiles, side)])
 
 
 def _geometry(

@@ -12,6 +12,10 @@ Examples:
   maskrcnn explain operators=[align,align_legacy,warp,pool] output_size=3 sampling_ratio=1
   maskrcnn explain page=explorer.html                  a page to try in a browser, instead of the figures
   maskrcnn explain image=photo.jpg box=[120,80,260,300] checkpoints=[a/last.pt,b/last.pt]   also masks of models
+  maskrcnn explain image=photo.jpg checkpoints=[runs/a/last.pt] detection=0     one detection of a trained model
+
+With detection=N it writes detection.png instead: the pooled features, the mask before and after pasting, and both again
+under each operator when the box moves by half a cell.
 """
 
 from __future__ import annotations
@@ -26,18 +30,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from maskrcnn_ops import Switches
+from maskrcnn_ops import PRESETS, Switches
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from torch import Tensor
 
 from maskrcnn.ablation import explain_plots as draw
 from maskrcnn.ablation.explain import Floats, View, shift_curve, smooth_map, view
+from maskrcnn.ablation.explain_model import explain_detection
 from maskrcnn.ablation.explorer import ChannelMaps, Start, channel_maps, explorer_page
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.config.operators import operator_node
+from maskrcnn.config.trained import load_for_prediction
 from maskrcnn.console import console
 from maskrcnn.data.images import Pixels, read_image
 from maskrcnn.errors import Positive, UserError
@@ -60,6 +66,8 @@ class Explain(configs.Common):
         output_size: P of the pooled P x P cells.
         operators: files of configs/roi_op.
         checkpoints: of tools/train.py: their features and masks under shifts of the image (needs ``image``).
+        detection: number of a detection by falling score, from 0, in ``image``: draw what ``checkpoints`` make of it
+            under every operator, instead of the other plots. The weights stay as they were trained.
         page: an html file to write instead of the plots: an interactive page for the browser.
     """
 
@@ -70,6 +78,7 @@ class Explain(configs.Common):
     output_size: Positive = 7
     operators: list[str] = field(default_factory=lambda: ["align", "warp", "pool"])
     checkpoints: list[str] = field(default_factory=list)
+    detection: int | None = None
     page: str | None = None
 
 
@@ -78,6 +87,9 @@ def main(arguments: Sequence[str]) -> None:
     own, switches = configs.split(arguments, Explain)
     settings = configs.compose_config("explain", own, Explain)
     image = None if settings.image is None else read_image(settings.image)
+    if settings.detection is not None:
+        _detections(settings, image, switches)
+        return
     height, width = settings.image_size if image is None else image.shape[:2]
     box = _checked_box(list(settings.box), height, width)
     operators = {name: _operator(name, switches) for name in settings.operators}
@@ -135,6 +147,51 @@ def _page(
         model = assembly.load_trained(path, [], configs.Train)[1].to(device).eval()
         maps += channel_maps(name, partial(_features, model, image, device), size)
     return explorer_page(start, image, maps)
+
+
+def _detections(settings: DictConfig, image: Pixels | None, switches: list[str]) -> None:
+    """One picture and one table for every checkpoint."""
+    if image is None or not settings.checkpoints:
+        raise UserError("detection= is of a model in an image: give image=FILE and checkpoints=[FILE]")
+    device = assembly.open_device(settings.device, settings.threads)
+    run_dir = assembly.open_run_dir(settings.run_dir)
+    numbers: dict[str, Any] = {}
+    for name, path in _named(list(settings.checkpoints)):
+        loaded = load_for_prediction(path)
+        model = loaded.model.to(device).eval()
+        operators = {n: _operator(n, switches) for n in _forms(model, list(settings.operators))}
+        found = explain_detection(
+            model, image, loaded.transform, loaded.size_divisor, settings.detection, operators, device
+        )
+        label = str(loaded.categories[found.label]["name"])
+        file = "detection.png" if len(settings.checkpoints) == 1 else f"detection_{len(numbers)}.png"
+        draw.detection(found, label, image, run_dir / file)
+        numbers[name] = {
+            "class": label,
+            "score": round(found.score, 4),
+            "box": found.trained.box,
+            "stride": found.stride,
+            "iou_of_moved": found.overlaps(),
+        }
+        console.print(_moved_table(name, numbers[name]))
+    (run_dir / "explain.json").write_text(json.dumps(numbers, indent=1))
+    console.print(f"wrote {run_dir}")
+
+
+def _forms(model: MaskRCNN, names: list[str]) -> list[str]:
+    """The operators' names, or those of their position-sensitive forms for a head that needs them."""
+    head = model.mask_head or model.box_head
+    if head is None or not getattr(head.pooler.operator, "position_sensitive", False):
+        return names
+    return [f"ps_{name}" if f"ps_{name}" in PRESETS else name for name in names]
+
+
+def _moved_table(name: str, numbers: dict[str, Any]) -> Table:
+    title = f"{name}: {numbers['class']} {numbers['score']:.2f}, box moved by half a cell of {numbers['stride']} px"
+    table = Table("operator", "IoU of both answers", title=title, title_justify="left")
+    for operator, overlap in numbers["iou_of_moved"].items():
+        table.add_row(operator, f"{overlap:.3f}")
+    return table
 
 
 @torch.no_grad()
@@ -247,9 +304,10 @@ def _pooled_and_mask(
     head = model.mask_head or model.box_head
     if head is None:
         raise UserError("a proposal network has no head that pools")
-    pooled = head.pooler(features, boxes, valid)
     if model.mask_head is None:
-        return pooled, None
+        assert model.box_head is not None
+        return head.pooler(model.box_head.pooled_maps(features), boxes, valid), None
+    pooled = head.pooler(features, boxes, valid)
     labels = torch.zeros(1, 1, dtype=torch.int64, device=device)
     if model.box_head is not None:
         given = Proposals(boxes, torch.zeros(1, 1, device=device), valid)

@@ -26,6 +26,7 @@ from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.data.images import read_image
 from maskrcnn.errors import Interrupted, UserError
+from maskrcnn.prediction.predictor import Predictor
 from maskrcnn.training.run_dir import RunDir
 
 TABLE = """
@@ -370,9 +371,22 @@ def test_explain_writes_a_page_with_a_trained_models_features(
         assert any(np.allclose(half, channel, atol=2e-3, rtol=2e-3) for channel in channels.detach().numpy())
 
 
+def test_explain_draws_a_detection_of_a_trained_model(run: Path, tiny: Sequence[str], tmp_path: Path) -> None:
+    root = Path(next(a for a in tiny if a.startswith("data.root=")).removeprefix("data.root="))
+    image = next(root.glob("*/val/images/*.png"))
+    given = [f"image={image}", f"checkpoints=[{run / 'last.pt'}]", "detection=0", "operators=[align,pool]"]
+    explain.main([*given, f"run_dir={tmp_path}"])
+    assert {path.name for path in tmp_path.iterdir()} == {"detection.png", "explain.json"}
+    (numbers,) = json.loads((tmp_path / "explain.json").read_text()).values()
+    found = Predictor(run / "last.pt", device="cpu").predict([read_image(image)])[0]
+    assert numbers["score"] == pytest.approx(float(found.scores[0]), abs=1e-4)
+    assert list(numbers["iou_of_moved"]) == ["align", "pool"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["detection=0"], "image=FILE and checkpoints"),
         (["page=out.html", "operators=[prroipool]"], "not prroipool"),
         (["page=out.html", "output_size=15"], "1 to 14"),
         (["box=[0,0,900,10]"], "inside the image"),

@@ -55,6 +55,10 @@ class BoxBranch(nn.Module):
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.num_detections, self.num_candidates = num_detections, num_candidates
 
+    def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """The maps by stride that the operator pools: ``features``, unless the head makes maps of its own."""
+        return features
+
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Score and refine boxes.
 
@@ -166,7 +170,7 @@ class BoxHead(BoxBranch):
 
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Arguments and results as in `BoxBranch`."""
-        regions = self.pooler.regions(features, boxes, valid)
+        regions = self.pooler.regions(self.pooled_maps(features), boxes, valid)
         x = self.trunk(regions.pooled)
         if x.dim() == 4:
             x = x.mean(dim=(2, 3))

@@ -49,7 +49,7 @@ class VoteHead(BoxBranch):
         min_size: float = 0.0,
     ) -> None:
         super().__init__(
-            _by_position(pooler),
+            by_position(pooler),
             *(num_classes, class_agnostic, box_weights, beta, score_threshold, nms_iou),
             *(num_detections, num_candidates, max_log_scale, min_size),
         )
@@ -61,10 +61,13 @@ class VoteHead(BoxBranch):
         self.trunk = nn.Sequential(*reduce, maps)
         _initialise(self.trunk)
 
+    def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Score and box maps of all features that are pooled."""
+        return _maps(self.trunk, features, self.pooler.max_stride)
+
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Arguments and results as in `BoxBranch`."""
-        maps = _maps(self.trunk, features, self.pooler.max_stride)
-        regions = self.pooler.regions(maps, boxes, valid)
+        regions = self.pooler.regions(self.pooled_maps(features), boxes, valid)
         votes = regions.spread(full_precision(regions.pooled).mean((2, 3)))
         logits, deltas = votes.split(self.sizes, -1)
         return logits, deltas.unflatten(-1, (-1, 4))
@@ -98,16 +101,16 @@ class LightHead(BoxHead):
         min_size: float = 0.0,
     ) -> None:
         super().__init__(
-            _by_position(pooler),
+            by_position(pooler),
             trunk,
             *(num_classes, class_agnostic, box_weights, beta, score_threshold, nms_iou),
             *(num_detections, num_candidates, max_log_scale, min_size),
         )
         self.maps = maps
 
-    def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Arguments and results as in `BoxBranch`."""
-        return super().predict(_maps(self.maps, features, self.pooler.max_stride), boxes, valid)
+    def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Thin maps of all features that are pooled."""
+        return _maps(self.maps, features, self.pooler.max_stride)
 
 
 class LargeSeparable(nn.Module):
@@ -143,7 +146,7 @@ def _maps(network: nn.Module, features: dict[int, Tensor], max_stride: int) -> d
     return {stride: network(x) for stride, x in features.items() if stride <= max_stride}
 
 
-def _by_position(pooler: RoIPooler) -> RoIPooler:
+def by_position(pooler: RoIPooler) -> RoIPooler:
     """The pooler with the position-sensitive form of its operator; operators of one's own are left alone."""
     operator: RoIOp = pooler.operator
     if getattr(operator, "position_sensitive", True):

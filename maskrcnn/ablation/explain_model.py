@@ -1,0 +1,194 @@
+"""What a trained model reads of one of its detections, and what follows when the box moves by half a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from maskrcnn_ops import PRESETS, Switches, masks_to_rle
+from maskrcnn_ops.geometry import choose_levels
+from torch import Tensor
+
+from maskrcnn.data.canvas import Canvas, batch_images
+from maskrcnn.data.images import Pixels
+from maskrcnn.data.segmentation import decode
+from maskrcnn.data.transforms import Transform
+from maskrcnn.errors import UserError
+from maskrcnn.models import boxes as box_ops
+from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.heads.box import BoxBranch
+from maskrcnn.models.heads.mask import MaskHead
+from maskrcnn.models.heads.position_sensitive import VoteHead, by_position
+from maskrcnn.models.protocols import RoIOp
+from maskrcnn.models.roi_pooling import RoIPooler
+from maskrcnn.prediction.batching import prepared
+from maskrcnn.structures import Images
+
+Bits = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a head makes of one box.
+
+    Attributes:
+        box: x1, y1, x2, y2 that it is given, in pixels of the image.
+        pooled: ``[C, P, P]``, what the operator reads.
+        mask: ``[M, M]`` probabilities within the box; None of a model without a mask head.
+        area: ``[H, W]``, the pixels of the image that belong to the pasted mask, or to the refined box.
+    """
+
+    box: tuple[float, ...]
+    pooled: Tensor
+    mask: Tensor | None
+    area: Bits
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A detection and what operators make of it, with the weights as they are.
+
+    Attributes:
+        label, score: of the detection.
+        stride: of the map that is pooled, in pixels of the network's input.
+        trained: the answer with the model's own operator.
+        by_operator: answers for the box as it is, and moved right by half a cell.
+        channels: of the pooled features, the ones to show first: those that vary most within the box, or the class's
+            score map of an R-FCN model.
+    """
+
+    label: int
+    score: float
+    stride: int
+    trained: Answer
+    by_operator: dict[str, tuple[Answer, Answer]]
+    channels: list[int]
+
+    def overlaps(self) -> dict[str, float]:
+        """IoU of both masks of each operator, or of both refined boxes."""
+        return {name: _iou(*(answer.area for answer in pair)) for name, pair in self.by_operator.items()}
+
+
+@torch.no_grad()
+def explain_detection(
+    model: MaskRCNN,
+    picture: Pixels,
+    transform: Transform,
+    size_divisor: int,
+    index: int,
+    operators: Mapping[str, RoIOp],
+    device: torch.device,
+) -> Explanation:
+    """Detection ``index`` of a picture, by falling score, under every operator.
+
+    Args:
+        model: with a box head and an RPN.
+        picture: RGB ``[H, W, 3]`` uint8.
+        transform: how the network is shown pictures.
+        size_divisor: sides of the network's input are multiples of it.
+        index: of the detection, from 0.
+        operators: by name. A position-sensitive head takes their position-sensitive forms.
+        device: that the model is on.
+
+    Raises:
+        UserError: if there is no such detection, or the model makes none of its own.
+    """
+    if model.rpn is None or model.box_head is None:
+        raise UserError(
+            "detection= is one that the model finds by itself, but this one has no RPN or no box head"
+        )
+    images = batch_images([prepared(picture, transform).picture], Canvas(size_divisor)).to(device)
+    features = model.features(images)
+    found = model.detect_boxes(features, images)
+    count = int(found.valid.sum())
+    if not 0 <= index < count:
+        raise UserError(
+            f"detection={index}: the model finds {count} objects in this image; expected a number below that, from 0"
+        )
+    box, label = found.boxes[0, index], int(found.labels[0, index])
+    head = model.mask_head or model.box_head
+    scale = torch.tensor(picture.shape[1::-1]) / images.sizes[0].cpu().flip(0)
+    reader = _Reader(head, features, images, label, scale.repeat(2), picture.shape[:2])
+    stride = _stride(head.pooler, features, box)
+    trained = reader.answer(head.pooler.operator, box)
+    moved = box + box.new_tensor([stride / 2, 0, stride / 2, 0])
+    return Explanation(
+        label,
+        float(found.scores[0, index]),
+        stride,
+        trained,
+        {name: (reader.answer(op, box), reader.answer(op, moved)) for name, op in operators.items()},
+        [label]
+        if isinstance(head, VoteHead)
+        else trained.pooled.var((1, 2)).argsort(descending=True).tolist(),
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A head with the features of one image; scale: pixels of the image per pixel of the input, ``[4]``."""
+
+    head: BoxBranch | MaskHead
+    features: dict[int, Tensor]
+    images: Images
+    label: int
+    scale: Tensor
+    size: tuple[int, int]
+
+    def answer(self, operator: RoIOp, box: Tensor) -> Answer:
+        """The answer for ``box`` ``[4]`` in pixels of the network's input."""
+        boxes, valid = box[None, None], torch.ones(1, 1, dtype=torch.bool, device=box.device)
+        with _pooling_by(self.head, operator) as pooler:
+            if isinstance(self.head, MaskHead):
+                pooled = pooler(self.features, boxes, valid)[0]
+                labels = torch.full((1, 1), self.label, device=box.device)
+                mask = self.head.masks(self.features, boxes, labels, valid)[0, 0].cpu()
+                area = self._pasted(mask, box)
+            else:
+                pooled, mask = pooler(self.head.pooled_maps(self.features), boxes, valid)[0], None
+                area = self._filled(self._refined(self.head, boxes, valid))
+        return Answer(tuple((box.cpu() * self.scale).tolist()), pooled.float().cpu(), mask, area)
+
+    def _refined(self, head: BoxBranch, boxes: Tensor, valid: Tensor) -> Tensor:
+        deltas = head.predict(self.features, boxes, valid)[1]
+        own = deltas[:, :, self.label if deltas.shape[2] > 1 else 0]
+        return box_ops.decode(own, boxes, head.box_weights, head.max_log_scale)[0, 0]
+
+    def _pasted(self, mask: Tensor, box: Tensor) -> Bits:
+        (rle,) = masks_to_rle(mask[None].float(), (box.cpu() * self.scale)[None], *self.size)
+        bitmap = decode(dict(rle), *self.size)
+        return np.zeros(self.size, np.bool_) if bitmap is None else bitmap.full(*self.size).view(np.bool_)
+
+    def _filled(self, box: Tensor) -> Bits:
+        """Pixels with their centre in ``box``."""
+        x1, y1, x2, y2 = (box.cpu() * self.scale).tolist()
+        y, x = (np.arange(side) + 0.5 for side in self.size)
+        return np.outer((y > y1) & (y < y2), (x > x1) & (x < x2))
+
+
+@contextmanager
+def _pooling_by(head: BoxBranch | MaskHead, operator: RoIOp) -> Iterator[RoIPooler]:
+    """The head with another operator, in its position-sensitive form where the head needs that."""
+    own = head.pooler
+    pooler = RoIPooler(operator, own.output_size, own.max_stride)
+    head.pooler = by_position(pooler) if getattr(own.operator, "position_sensitive", False) else pooler
+    try:
+        yield head.pooler
+    finally:
+        head.pooler = own
+
+
+def _stride(pooler: RoIPooler, features: dict[int, Tensor], box: Tensor) -> int:
+    """The stride of the map that a box is pooled from; operators of one's own are taken to choose as RoIAlign does."""
+    strides = sorted(stride for stride in features if stride <= pooler.max_stride)
+    operator = pooler.operator if isinstance(pooler.operator, Switches) else PRESETS["align"]
+    return strides[int(choose_levels(box[None].float(), [1 / stride for stride in strides], operator))]
+
+
+def _iou(a: Bits, b: Bits) -> float:
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0
