@@ -15,7 +15,8 @@ import numpy as np
 from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.defects import Defect, Kind
 from maskrcnn.data.formats import sbd
-from maskrcnn.data.formats.coco_json import Selection, distinct_names, select
+from maskrcnn.data.formats.coco_json import select
+from maskrcnn.data.formats.coco_selection import Selection, distinct_names
 from maskrcnn.data.formats.voc import CLASSES, VocReader, image_numbers, record_masks, split_names
 from maskrcnn.data.images import few_bits, read_image
 from maskrcnn.data.masks import MaskBitmap

@@ -22,10 +22,12 @@ class RecordStore(Generic[T]):
     def __init__(self, records: Iterable[T]) -> None:
         import torch  # here, so that checking and scoring annotations does not wait for it
 
-        pieces = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
-        ends = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
-        self._buffer = torch.from_numpy(np.frombuffer(bytearray(b"".join(pieces)) or bytearray(1), np.uint8))
-        self._ends = torch.from_numpy(ends)
+        buffer, ends = bytearray(), [0]
+        for record in records:
+            buffer += pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
+            ends.append(len(buffer))
+        self._buffer = torch.from_numpy(np.frombuffer(buffer or bytearray(1), np.uint8))
+        self._ends = torch.tensor(ends)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from maskrcnn.data.defects import refuse_fatal
-from maskrcnn.data.formats.coco_json import distinct_names, load_annotations, select
+from maskrcnn.data.formats.coco_json import load_annotations, select
+from maskrcnn.data.formats.coco_selection import distinct_names
 from maskrcnn.data.segmentation import check_rle_strings, compressed
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
-from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.defects import Defect, Effect, Kind
 from maskrcnn.data.formats import coco_fields as fields
 from maskrcnn.data.formats.coco_fields import Refused
+from maskrcnn.data.formats.coco_selection import Entry, Selection, collector_paused
+from maskrcnn.data.formats.coco_whole import check_whole
 from maskrcnn.data.formats.file_names import FileFinder, folder_with
-from maskrcnn.data.keypoints import from_coco
-from maskrcnn.data.segmentation import compressed, parse_rle_strings
 from maskrcnn.errors import UserError
 
-Entry = dict[str, Any]
 # IoU of an object's box with the bounds of its mask below which they do not belong together.
 _APART = 0.2
-_MOST_CROWDS = 0.2  # of the objects; of COCO's own it is a hundredth
 
 
+@collector_paused()
 def load_json(path: Path) -> Any:
     """The content of a json file. Raises UserError for a missing or broken one."""
     try:
@@ -72,38 +65,7 @@ def load_annotations(path: Path) -> dict[str, Any]:
     return data
 
 
-@dataclass
-class Selection:
-    """The sound entries of a file: images by id, their annotations, categories by rising id; and every defect.
-
-    Entries hold what was read of them: whole numbers as ids, a box, an area, ``iscrowd`` 0 or 1, polygons or RLE.
-    """
-
-    images: dict[int, Entry] = field(default_factory=dict)
-    objects: dict[int, list[Entry]] = field(default_factory=dict)
-    categories: list[Entry] = field(default_factory=list)
-    defects: list[Defect] = field(default_factory=list)
-
-    def records(self) -> list[ImageRecord]:
-        """One record per image, by rising image id."""
-        labels = {category["id"]: label for label, category in enumerate(self.categories)}
-        num_keypoints = max((len(c.get("keypoints", ())) for c in self.categories), default=0)
-        return [_record(self.images[i], self.objects[i], labels, num_keypoints) for i in sorted(self.images)]
-
-    def content(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The content of the file, ``data``, as it is trained on: what is defective left out, what lacks filled in."""
-        images = [self.images[i] for i in sorted(self.images)]
-        kept = [_with_area(entry, image) for image in images for entry in self.objects[image["id"]]]
-        return {**data, "images": images, "annotations": kept, "categories": self.categories}
-
-
-def distinct_names(categories: Iterable[Entry]) -> dict[int, str]:
-    """Category names by id; of those that several have, with the id."""
-    names = {int(c["id"]): str(c["name"]) for c in categories}
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    return {number: f"{name} ({number})" if name in shared else name for number, name in names.items()}
-
-
+@collector_paused()
 def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True) -> Selection:
     """Checks every entry; defective ones are left out and named. folder: where the images lie; None: not looked for."""
     found = Selection()
@@ -111,9 +73,7 @@ def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True
     found.objects = {image_id: [] for image_id in found.images}
     left_out = {Effect.STOPS} | (set() if keep_doubtful else {Effect.DOUBTFUL})
     _read_annotations(data["annotations"], listed, left_out, found)
-    _check_runs(found)
-    _check_doubles(found, keep_doubtful)
-    _check_file(found)
+    check_whole(found, keep_doubtful)
     return found
 
 
@@ -306,102 +266,3 @@ def _merged(entry: Entry, read: Entry) -> Entry:
     ):
         return entry
     return {key: value for key, value in {**entry, **read}.items() if value is not None}
-
-
-def _with_area(entry: Entry, image: Entry) -> Entry:
-    """An annotation with its area, which sizes are told apart by: in pixels of the mask, else of the box."""
-    if "area" in entry:
-        return entry
-    if "segmentation" not in entry:
-        return {**entry, "area": float(entry["bbox"][2] * entry["bbox"][3])}
-    mask = compressed(entry["segmentation"], image["height"], image["width"])
-    return {**entry, "area": float(coco_mask.area(mask))}
-
-
-def _check_runs(found: Selection) -> None:
-    """Leaves out objects whose compressed run lengths are not those of their image."""
-    for image_id, objects in found.objects.items():
-        places = [k for k, entry in enumerate(objects) if _is_compressed(entry.get("segmentation"))]
-        if not places:
-            continue
-        height, width = found.images[image_id]["height"], found.images[image_id]["width"]
-        runs = parse_rle_strings([objects[k]["segmentation"]["counts"].encode() for k in places])
-        for k, of_one in reversed(list(zip(places, runs, strict=True))):
-            if of_one.min() < 0 or of_one.sum() != height * width:
-                where = f"annotation {objects[k]['id']} of image {image_id}"
-                words = f"its RLE describes {of_one.sum()} pixels, but the image has {height} x {width}"
-                found.defects.append(Defect(Kind.RLE_DAMAGED, where, words))
-                del objects[k]
-
-
-def _check_doubles(found: Selection, keep: bool) -> None:
-    """Names objects of one image that differ in their ids alone; leaves them out unless ``keep``."""
-    for image_id, objects in found.objects.items():
-        boxes = Counter((entry["category_id"], *entry["bbox"]) for entry in objects)
-        if len(boxes) == len(objects):
-            continue
-        alike: list[Entry] = []
-        for entry in list(objects):
-            if boxes[(entry["category_id"], *entry["bbox"])] > 1:
-                content = {key: value for key, value in entry.items() if key != "id"}
-                if content in alike:
-                    where = f"annotation {entry['id']} of image {image_id}"
-                    found.defects.append(Defect(Kind.SAME_OBJECT, where))
-                    if not keep:
-                        objects[:] = [other for other in objects if other is not entry]
-                alike.append(content)
-
-
-def _is_compressed(segmentation: Any) -> bool:
-    return isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
-
-
-def _check_file(found: Selection) -> None:
-    """What only all objects together show."""
-    objects = [entry for of_image in found.objects.values() for entry in of_image]
-    if not objects:
-        return
-    whole = f"{len(objects)} annotations"
-    crowds = sum(entry["iscrowd"] for entry in objects)
-    if crowds > _MOST_CROWDS * len(objects):
-        found.defects.append(Defect(Kind.MANY_CROWDS, whole, f"{crowds} of {len(objects)}"))
-    reach = max(max(e["bbox"][0] + e["bbox"][2], e["bbox"][1] + e["bbox"][3]) for e in objects)
-    smallest = min(min(i["height"], i["width"]) for i in found.images.values())
-    if reach <= 1.5 and smallest > 2:
-        found.defects.append(Defect(Kind.SHARES, whole))
-    elif reach <= 100 and smallest > 150:
-        found.defects.append(Defect(Kind.PERCENT, whole, f"{smallest} pixels and more"))
-    used = {entry["category_id"] for entry in objects}
-    for category in found.categories:
-        others = [c.get("supercategory") for c in found.categories if c is not category]
-        if category["id"] not in used and others and all(name == category["name"] for name in others):
-            found.defects.append(
-                Defect(Kind.EMPTY_ROOT, f"category {category['id']}", repr(category["name"]))
-            )
-
-
-def _record(image: Entry, objects: list[Entry], labels: dict[int, int], num_keypoints: int) -> ImageRecord:
-    boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    limit = np.array([image["width"], image["height"]] * 2)
-    return ImageRecord(
-        image_id=image["id"],
-        file_name=image["file_name"],
-        height=image["height"],
-        width=image["width"],
-        boxes=boxes.clip(0, limit).astype(np.float32),
-        labels=np.array([labels[entry["category_id"]] for entry in objects], np.int64),
-        crowd=np.array([entry["iscrowd"] for entry in objects], bool),
-        annotation_ids=np.array([entry["id"] for entry in objects], np.int64),
-        segmentations=[entry.get("segmentation") for entry in objects],
-        keypoints=_keypoints(objects, num_keypoints) if num_keypoints else None,
-    )
-
-
-def _keypoints(objects: list[Entry], num_keypoints: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """``[G, J, 3]``; zeros for an object without."""
-    out = np.zeros((len(objects), num_keypoints, 3), np.float32)
-    for g, entry in enumerate(objects):
-        points = from_coco(entry.get("keypoints", ()))
-        out[g, : len(points)] = points
-    return out
