@@ -7,6 +7,7 @@ Examples:
   maskrcnn browse annotations=train.json images=train/                a data set
   maskrcnn browse annotations=val.json images=val/ predictions=predictions.json score_threshold=0.3
   maskrcnn browse data=shapes split=train num_images=50
+  maskrcnn browse data=shapes augmented=3 num_images=20 data.train_transform.augmentations=strong
 
 Writes index.html and its pictures; a browser opens it without a network or server. The page sorts by the number of
 errors (missed, background, localisation, ...), by the number of objects or by name, and filters by class and name.
@@ -24,11 +25,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import track
 
 from maskrcnn.config import compose as configs
-from maskrcnn.config.data import open_data
+from maskrcnn.config.data import drop_augmentations, open_data
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.formats.coco import CocoDataset
-from maskrcnn.errors import UserError
+from maskrcnn.errors import Positive, UserError
 from maskrcnn.evaluation import diagnosis as errors
 from maskrcnn.evaluation.coco import load_ground_truth
 from maskrcnn.evaluation.metrics import kinds_of
@@ -53,6 +54,7 @@ class Browse(configs.Common):
         score_threshold: of predictions that are drawn and counted.
         num_images: the first ones; None is all.
         width: of each picture in pixels.
+        augmented: draw each training image as training sees it in this many epochs; needs ``data=`` or ``run``.
     """
 
     run: str | None = None
@@ -63,13 +65,22 @@ class Browse(configs.Common):
     score_threshold: float = 0.5
     num_images: int | None = 200
     width: int = 480
+    augmented: Positive | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
     """Draw every image, count its errors, and write index.html and the pictures next to it."""
     own, rest = configs.split(arguments, Browse)
     settings = configs.compose_config("browse", own, Browse)
-    dataset = _dataset(settings, rest)
+    config = _config(settings, rest)
+    if settings.augmented is not None:
+        _browse_augmented(settings, config)
+        return
+    dataset = (
+        CocoDataset(settings.annotations, settings.images)
+        if config is None
+        else open_data(config, settings.split)
+    )
     source = settings.predictions
     if source is None and settings.run is not None and settings.split == "val":
         source = str(Path(settings.run) / "predictions.json")
@@ -82,29 +93,64 @@ def main(arguments: Sequence[str]) -> None:
     compared = (
         "" if predictions is None else f"; ground truth | {source}, scores from {settings.score_threshold:g}"
     )
+    _write(folder, what + compared, cards, "objects" if predictions is None else "errors")
+
+
+def _write(folder: Path, title: str, cards: list[Card], sort_by: str) -> None:
     page = folder / "index.html"
-    page.write_text(to_page(what + compared, cards, "objects" if predictions is None else "errors"))
+    page.write_text(to_page(title, cards, sort_by))
     console.print(f"{len(cards)} images: {page}")
 
 
-def _dataset(settings: DictConfig, rest: Sequence[str]) -> Dataset:
-    """What is to be shown: a run's data, annotations with a folder of images, or any data=... of the configs."""
+def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig | None:
+    """What is to be shown: a run or any data=... of the configs; None for annotations with a folder of images."""
     if settings.split not in ("train", "val"):
         raise UserError(f"split={settings.split}: there are train and val")
     if (settings.annotations is None) != (settings.images is None):
         raise UserError("annotations=FILE (COCO format) and images=DIR belong together")
     if settings.annotations is not None:
-        return CocoDataset(settings.annotations, settings.images)
+        return None
     if settings.run is None:
-        return open_data(configs.compose_config("train", rest), settings.split)
+        return configs.compose_config("train", rest)
     path = Path(settings.run) / "config.yaml"
     if not path.is_file():
         raise UserError(f"run={settings.run} is no run directory of tools/train.py: there is no {path}")
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
+    if settings.augmented is None:
+        drop_augmentations(config)
     if foreign := configs.foreign_targets(config.data):
         raise UserError(f"{path} would call {', '.join(foreign)}, which is not part of this project")
-    return open_data(configs.override_config(config, rest), settings.split)
+    return configs.override_config(config, rest)
+
+
+def _browse_augmented(settings: DictConfig, config: DictConfig | None) -> None:
+    """Write the page of the training images as training sees them."""
+    if config is None or settings.predictions is not None:
+        raise UserError("augmented draws training images: give data=... or run=DIR, and no predictions")
+    from maskrcnn.prediction.samples import as_annotations, visible  # imports torch
+
+    dataset = open_data(config, "train")
+    transform = configs.build(config.data.train_transform)
+    loader = configs.build(config.data.train_loader)(dataset, transform, 1, seed=config.seed)
+    folder = open_run_dir(settings.run_dir)
+    (folder / "pictures").mkdir(exist_ok=True)
+    draws = [
+        (index, epoch)
+        for index in range(len(dataset))[: settings.num_images]
+        for epoch in range(settings.augmented)
+    ]
+    names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
+    lines, cards = skeletons(dataset.categories), []
+    for index, epoch in track(draws, "drawing", console=console, disable=not console.is_terminal):
+        sample = loader.sample(index, epoch)
+        entries = as_annotations(sample, dataset.category_ids)
+        place = f"pictures/{index:06d}_{epoch}.jpg"
+        _save(folder / place, _picture(visible(sample), [entries], names, settings, lines))
+        classes = sorted({names[entry["category_id"]] for entry in entries})
+        title = f"{dataset.image_info(index)[0]}, epoch {epoch}"
+        cards.append(Card(place, title, classes, _numbers(entries, None)))
+    _write(folder, f"train as seed {config.seed} sees it, {len(cards)} pictures", cards, "objects")
 
 
 def _cards(
@@ -131,12 +177,16 @@ def _cards(
             sides.append(found.get(image_id, []))
         picture = _picture(dataset.read(index).image, sides, names, settings, lines)
         place = f"pictures/{index:06d}.jpg"
-        if not cv2.imwrite(str(folder / place), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
-            raise UserError(f"{folder / place} cannot be written")
+        _save(folder / place, picture)
         shown = [r for side in sides for r in side if r.get("score", 1.0) >= settings.score_threshold]
         classes = sorted({names[r["category_id"]] for r in shown})
         cards.append(Card(place, file_name, classes, _numbers(sides[0], wrong.get(image_id))))
     return cards
+
+
+def _save(path: Path, picture: Picture) -> None:
+    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
+        raise UserError(f"{path} cannot be written")
 
 
 def _picture(

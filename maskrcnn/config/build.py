@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from maskrcnn.config import compose as configs
 from maskrcnn.config.channels import fill_channels
 from maskrcnn.config.data import check_categories as check_categories
+from maskrcnn.config.data import drop_augmentations
 from maskrcnn.config.data import open_data as open_data
 from maskrcnn.config.data import open_optional as open_optional
 from maskrcnn.config.data import set_categories as set_categories
@@ -57,6 +58,7 @@ def load_trained(
     content = checkpoint.load_model(path)
     check_buildable(path, content["config"])
     config = OmegaConf.create(content["config"])
+    drop_augmentations(config)
     if not trust and (foreign := configs.foreign_targets(config)):
         raise UserError(
             f"checkpoint {path} would call {', '.join(foreign)}, which is not part of this project; "

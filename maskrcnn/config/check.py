@@ -7,7 +7,7 @@ import inspect
 import types
 from collections.abc import Sequence
 from dataclasses import InitVar, fields, is_dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Never, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 
@@ -17,12 +17,13 @@ _HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
 
 def is_own(target: str) -> bool:
-    """Whether a ``_target_`` is one of this project's parts or of torch's layers, wherever it was imported from.
+    """Whether a ``_target_`` is one of this project's parts, of torch's layers or of torchvision's transforms.
 
     Instantiating these classes, and calling the builders of models, cannot run arbitrary code.
     """
-    homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.")
-    if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.")):
+    transforms = "torchvision.transforms.v2."
+    homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.", transforms)
+    if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.", transforms)):
         return False
     from maskrcnn.config.trained import BUILDERS  # imports torch
 
@@ -53,15 +54,22 @@ def nearest(word: str, words: Sequence[str]) -> str:
 
 
 def check_value(value: Any, expected: Any, path: str) -> None:
-    if isinstance(value, dict) and "_target_" in value:
+    if _is_part(value):
         _check_target(value, path)
     elif is_dataclass(expected) and isinstance(value, dict):
         _check_fields(value, expected, path)
+    elif isinstance(value, list) and any(map(_is_part, value)):
+        for place, item in enumerate(value):
+            check_value(item, _entry(expected), f"{path}[{place}]")
     elif not _fits(value, expected):
         raise UserError(f"{path}={value!r} is not {_describe(expected)}")
     elif isinstance(value, dict):
         for key, item in value.items():
             check_value(item, Any, f"{path}.{key}" if path else str(key))
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
 
 
 def _check_fields(value: dict[str, Any], schema: Any, path: str) -> None:
@@ -125,6 +133,14 @@ def _fits(value: Any, expected: Any) -> bool:
         inner = args[0] if args else Any
         return isinstance(value, list) and all(_fits(item, inner) for item in value)
     return isinstance(expected if origin is None else origin, type) and isinstance(value, origin or expected)
+
+
+def _entry(expected: Any) -> Any:
+    """The annotation of the entries of a list that is annotated with ``expected``."""
+    origin, args = get_origin(expected), get_args(expected)
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_entry(arg) for arg in args)]  # noqa: UP007
+    return args[0] if isinstance(origin, type) and issubclass(origin, Sequence) and args else Never
 
 
 def _describe(expected: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
@@ -95,3 +95,9 @@ def check_categories(config: DictConfig, dataset: Dataset) -> None:
             f"the checkpoint knows the categories {trained}, but the data set has {found}; "
             "fine-tune with init=CHECKPOINT init.reset_heads=true, or give the data set it was trained for"
         )
+
+
+def drop_augmentations(config: DictConfig) -> None:
+    """Take the augmentations out of a stored config that trains nothing: their library may be missing."""
+    if OmegaConf.select(config, "data.train_transform.augmentations"):
+        config.data.train_transform.augmentations = None

@@ -97,6 +97,11 @@ class TorchvisionDataset(Dataset):
         image_id: int = self.ground_truth()["images"][index]["id"]
         return image_id
 
+    def labels(self, index: int) -> npt.NDArray[np.int64]:
+        """The labels of a sample's objects, without crowds. The sample is read."""
+        example = self.read(index)
+        return example.labels[~example.crowd]
+
     def read(self, index: int) -> Example:
         """The image and its objects. Raises UserError that names the index for whatever is wrong with them."""
         return self._read(index)[0]

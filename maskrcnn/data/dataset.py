@@ -129,6 +129,11 @@ class Dataset(ABC):
         """The annotations of one image, undecoded."""
         return self._records[index]
 
+    def labels(self, index: int) -> npt.NDArray[np.int64]:
+        """The labels of an image's objects, without crowds; the image is not opened."""
+        record = self._records[index]
+        return record.labels[~record.crowd]
+
     def read(self, index: int) -> Example:
         """The image and its objects.
 

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrcnn.data.augmentations.protocol import Others
 from maskrcnn.data.canvas import Buckets, Canvas, batch_images
 from maskrcnn.data.dataset import Dataset, Example
 from maskrcnn.data.images import CorruptImageError
 from maskrcnn.data.masks import pack
 from maskrcnn.data.order import Ticket, TrainOrder, hash_key
 from maskrcnn.data.proposals import batch_proposals
+from maskrcnn.data.repeats import RepeatFactors
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.data.workers import read_ahead
 from maskrcnn.errors import Count, UserError
@@ -96,9 +98,13 @@ class TrainLoader:
         world_size: int = 1,
         accumulate: int = 1,
         pin_memory: bool | None = None,
+        repeat_threshold: float | None = None,
     ) -> None:
         portrait = dataset.sizes[:, 0] > dataset.sizes[:, 1]
-        self.order = TrainOrder(portrait & group_by_aspect, batch_size, seed, rank, world_size, accumulate)
+        self.repeats = None if repeat_threshold is None else RepeatFactors.of(dataset, repeat_threshold)
+        repeats = None if self.repeats is None else self.repeats.of_images
+        shares = (rank, world_size, accumulate)
+        self.order = TrainOrder(portrait & group_by_aspect, batch_size, seed, *shares, repeats)
         crop = (1, 1) if transform.crop is None else (transform.crop[0], transform.crop[1])
         self.canvas = Canvas(size_divisor, crop, buckets)
         self._fetch = _TrainFetch(dataset, transform, self.canvas, max_objects)
@@ -118,6 +124,10 @@ class TrainLoader:
         yield from read_ahead(
             self._fetch, order.from_step(start_step), self._num_workers, self._pin_memory, seed
         )
+
+    def sample(self, index: int, epoch: int) -> Sample:
+        """Image ``index`` as training sees it in ``epoch``, which counts from 0."""
+        return self._fetch.one(self.order.ticket(epoch, index))
 
 
 class EvalLoader:
@@ -146,6 +156,8 @@ class EvalLoader:
             [Ticket(index, index) for index in tested[begin : begin + batch_size]]
             for begin in range(rank * batch_size, len(tested), world_size * batch_size)
         ]
+        if transform.augmentations:
+            raise UserError("augmentations are for training: set test_transform.augmentations to null")
         self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor, buckets=buckets))
         self._num_workers = num_workers
         self._pin_memory = pin_memory
@@ -164,8 +176,8 @@ class EvalLoader:
 # --- in the workers -----------------------------------------------------------------------------------------
 
 
-def _sample(example: Example, transform: Transform, key: int) -> Sample:
-    return transform(example, np.random.Generator(np.random.PCG64(key)))
+def _generator(key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(key))
 
 
 class _TrainFetch(NamedTuple):
@@ -175,14 +187,15 @@ class _TrainFetch(NamedTuple):
     max_objects: int | None
 
     def __call__(self, tickets: list[Ticket]) -> TrainBatch:
-        samples = [self._one(ticket) for ticket in tickets]
+        samples = [self.one(ticket) for ticket in tickets]
         images = batch_images([sample.picture for sample in samples], self.canvas)
         targets = batch_targets(samples, [ticket.key for ticket in tickets], self.dataset.has_masks)
         proposals = batch_proposals([sample.proposals for sample in samples])
         return TrainBatch(images, targets, [sample.image_id for sample in samples], proposals)
 
-    def _one(self, ticket: Ticket) -> Sample:
-        sample = _sample(self._readable(ticket.place), self.transform, ticket.key)
+    def one(self, ticket: Ticket) -> Sample:
+        others = Others(self._readable, len(self.dataset), self.dataset.has_masks)
+        sample = self.transform(self._readable(ticket.place), _generator(ticket.key), others)
         if self.max_objects is None or len(sample.labels) <= self.max_objects:
             return sample
         rng = np.random.Generator(np.random.PCG64([ticket.key, 1]))
@@ -209,7 +222,7 @@ class _EvalFetch(NamedTuple):
         samples = []
         for ticket in tickets:
             try:
-                samples.append(_sample(self.dataset.read(ticket.place), self.transform, ticket.key))
+                samples.append(self.transform(self.dataset.read(ticket.place), _generator(ticket.key)))
             except CorruptImageError as error:
                 if self.dataset.on_corrupt_image == "stop":
                     raise

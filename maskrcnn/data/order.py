@@ -43,7 +43,8 @@ class TrainOrder:
     so that little of its canvas is padding. batch_size: images of one part of a step; a step has
     ``accumulate`` parts in each of ``world_size`` processes, and its images do not depend on how many parts
     there are. The images that do not fill a last step sit an epoch out, others each time; a set smaller than
-    a step is repeated to fill it.
+    a step is repeated to fill it. repeats: ``[len]`` at least 1, how often an epoch has each image on average; a
+    fraction is rounded at random in each epoch. None has each image once.
     """
 
     portrait: npt.NDArray[np.bool_]
@@ -52,6 +53,7 @@ class TrainOrder:
     rank: int = 0
     world_size: int = 1
     accumulate: int = 1
+    repeats: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -63,14 +65,19 @@ class TrainOrder:
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(len(self.portrait) // self.images_per_step, 1)
+        images = len(self.portrait) if self.repeats is None else int(self.repeats.sum())
+        return max(images // self.images_per_step, 1)
 
     def batch(self, step: int, part: int = 0) -> list[Ticket]:
         """This process's images of a part of a step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         begin = (self.rank * self.accumulate + part) * self.batch_size
         chosen = _epoch_steps(self, epoch)[place, begin : begin + self.batch_size]
-        return [Ticket(int(index), hash_key(self.seed, epoch, int(index))) for index in chosen]
+        return [self.ticket(epoch, int(number)) for number in chosen]
+
+    def ticket(self, epoch: int, number: int) -> Ticket:
+        """An image in an epoch. number: its place in the data set; ``len`` more for each earlier time in the epoch."""
+        return Ticket(number % len(self.portrait), hash_key(self.seed, epoch, number))
 
     def from_step(self, step: int) -> Iterator[list[Ticket]]:
         """The parts from ``step`` on, one after the other."""
@@ -82,13 +89,39 @@ class TrainOrder:
 
 @lru_cache(maxsize=4)
 def _epoch_steps(order: TrainOrder, epoch: int) -> npt.NDArray[np.int64]:
-    """All images of an epoch, ``[steps, images_per_step]``."""
+    """All images of an epoch, as numbers of `TrainOrder.ticket`, ``[steps, images_per_step]``."""
     rng = np.random.Generator(np.random.PCG64(hash_key(order.seed, epoch, _MASK >> 1)))
     size = order.images_per_step
-    images = rng.permutation(len(order.portrait))
+    count = len(order.portrait)
+    images = rng.permutation(count)
+    if order.repeats is not None:
+        images = rng.permutation(repeated(images, order.repeats, rng.random()))
     images = np.resize(images, order.steps_per_epoch * size)  # shorter by the remainder, or repeated
-    groups = [images[order.portrait[images]], images[~order.portrait[images]]]
+    portrait = order.portrait[images % count]
+    groups = [images[portrait], images[~portrait]]
     whole = [group[: len(group) // size * size] for group in groups]
     rest = [group[len(part) :] for group, part in zip(groups, whole, strict=True)]
     steps = np.concatenate([*whole, *rest]).reshape(-1, size)
     return steps[rng.permutation(len(steps))]
+
+
+def repeated(
+    images: npt.NDArray[np.int64], repeats: npt.NDArray[np.float64], offset: float
+) -> npt.NDArray[np.int64]:
+    """Each of ``images`` as often as ``repeats`` says, fractions rounded up with their own probability.
+
+    Systematic rounding: the running sum of the repeats is rounded down after ``offset`` is added, so that the number
+    of all images is the sum of the repeats, rounded down or up, in every epoch.
+
+    Args:
+        images: ``[len]``, a random permutation.
+        repeats: ``[len]`` for image 0, 1, ...
+        offset: uniform in 0..1.
+
+    Returns:
+        ``image + len * n`` for the n-th time that an image occurs, n from 0.
+    """
+    ends = np.floor(np.cumsum(repeats[images]) + offset).astype(np.int64)
+    times = np.diff(ends, prepend=0)
+    begins = np.repeat(ends - times, times)
+    return np.repeat(images, times) + len(images) * (np.arange(len(begins)) - begins)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from maskrcnn.data.augmentations.objects import mirrored_keypoints
+from maskrcnn.data.augmentations.presets import as_list
+from maskrcnn.data.augmentations.protocol import NO_OTHERS, Augmentation, Others, apply
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
@@ -30,8 +34,8 @@ class Sample:
 
     picture: the image, ``[H, W, 3]`` when drawn. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
     masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]`` float32, see ``MaskBitmaps``.
-    keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) of the
-    file's image.
+    keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) before resizing: of
+    the file's image, unless augmentations changed it.
     """
 
     image_id: int
@@ -111,19 +115,29 @@ class Placement:
 
 @dataclass(frozen=True)
 class Transform:
-    """Resize, crop, flip and recolour one image; which of it is random is drawn from a generator that is
-    given.
+    """Augments, resizes, crops, flips and recolours one image.
 
-    short_side: the shorter side's length in pixels; a list draws one of them each time (multi-scale
-    training); None keeps the size. max_size: the longer side is at most this (the image shrinks further),
-    None for no limit. scale_jitter: (low, high), large-scale jitter (Ghiasi et al. 2021): the image is
-    fitted into the crop times a factor drawn from this range; replaces short_side. crop: (height, width) of
-    a random window cut after resizing; smaller images are left whole. horizontal_flip, vertical_flip:
-    probabilities. colour: see ``ColourJitter``. flip_keypoints: for each keypoint the one it becomes in a
-    mirror (left and right exchanged); None takes it from the names of the data set's keypoints. resampling:
-    see ``Preprocessing``; ``float`` needs pixel_mean and pixel_std, a number for each channel, of 0..255.
+    Args:
+        short_side: the shorter side's length in pixels; a list draws one of them each time (multi-scale training); None
+            keeps the size.
+        max_size: the longer side is at most this (the image shrinks further); None for no limit.
+        scale_jitter: (low, high), large-scale jitter (Ghiasi et al. 2021): the image is fitted into the crop times a
+            factor drawn from this range; replaces short_side.
+        crop: (height, width) of a random window cut after resizing; smaller images are left whole.
+        horizontal_flip: probability.
+        vertical_flip: probability.
+        colour: see ``ColourJitter``; applied after ``augmentations``.
+        flip_keypoints: for each keypoint the one it becomes in a mirror (left and right exchanged); None takes it from
+            the names of the data set's keypoints.
+        resampling: see ``Preprocessing``; ``float`` needs pixel_mean and pixel_std.
+        pixel_mean: a number for each channel, of 0..255.
+        pixel_std: the same.
+        augmentations: random changes of the image before it is resized: the name of a preset (``light``, ``strong``),
+            or a list of augmentations, names of presets, and transforms of torchvision's v2 and of albumentations; see
+            ``maskrcnn.data.augmentations``.
 
-    Raises UserError for settings that contradict each other.
+    Raises:
+        UserError: for settings that contradict each other.
     """
 
     short_side: int | Sequence[int] | None = None
@@ -137,6 +151,7 @@ class Transform:
     resampling: Resampling = "area"
     pixel_mean: Sequence[float] | None = None
     pixel_std: Sequence[float] | None = None
+    augmentations: Sequence[Augmentation | str] | str | None = None
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Transform:
@@ -158,9 +173,18 @@ class Transform:
             value = getattr(self, name)
             if value is not None and (len(value) != length or min(value) <= 0):
                 raise UserError(f"{name} must be {length} positive numbers, not {list(value)}")
+        _ = self._augmentations  # refuses what is none
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Sample:
-        """The example as the network sees it; objects that a crop leaves nothing of are left out."""
+    @cached_property
+    def _augmentations(self) -> tuple[Augmentation, ...]:
+        return as_list(self.augmentations)
+
+    def __call__(self, example: Example, rng: np.random.Generator, others: Others = NO_OTHERS) -> Sample:
+        """The example as the network sees it; objects that a crop leaves nothing of are left out.
+
+        others: the training set, for augmentations that mix images.
+        """
+        example = self.augmented(example, rng, others)
         original: tuple[int, int] = example.image.shape[:2]
         size = self.resized(original, rng)
         top, left, height, width = self._window(size, rng)
@@ -185,6 +209,17 @@ class Transform:
             proposals=None if example.proposals is None else place.proposals(example.proposals),
         )
         return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
+
+    def augmented(self, example: Example, rng: np.random.Generator, others: Others = NO_OTHERS) -> Example:
+        """The example after ``augmentations``, before it is resized. Draws nothing from ``rng`` itself."""
+        ordered = replace(others, read=lambda index: self._ordered(others.read(index)))
+        return apply(self._augmentations, self._ordered(example), rng, ordered)
+
+    def _ordered(self, example: Example) -> Example:
+        """The example with ``flip_keypoints`` as the order of its keypoints in a mirror."""
+        if self.flip_keypoints is None or example.keypoints is None:
+            return example
+        return replace(example, mirror_keypoints=self.flip_keypoints)
 
     @property
     def _normalise(self) -> Normalise | None:
@@ -216,17 +251,8 @@ class Transform:
 
     def _keypoints(self, example: Example, place: Placement, mirrored: bool) -> Floats | None:
         """Keypoints in pixels of the input, unlabelled outside of it. mirrored: once, not turned by half a circle."""
-        if example.keypoints is None:
-            return None
-        order = example.mirror_keypoints if self.flip_keypoints is None else self.flip_keypoints
-        if not mirrored or order is None:
-            return place.points(example.keypoints)
-        if sorted(order) != list(range(example.keypoints.shape[1])):
-            raise UserError(
-                f"flip_keypoints={list(order)} must name each of the data set's "
-                f"{example.keypoints.shape[1]} keypoints once, counted from 0"
-            )
-        return place.points(example.keypoints[:, list(order)])
+        points = mirrored_keypoints(example) if mirrored else example.keypoints
+        return None if points is None else place.points(points)
 
 
 def _placement(

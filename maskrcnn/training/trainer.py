@@ -13,6 +13,7 @@ import yaml
 
 from maskrcnn.console import console
 from maskrcnn.data.adapter import Samples, adapt
+from maskrcnn.data.augmentations import Augmentation
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.loader import EvalLoader, TrainLoader
 from maskrcnn.data.transforms import Transform
@@ -60,6 +61,8 @@ class Trainer:
         log: what to report.
         train_transform: how training images are resized and augmented; None resizes as in testing and flips half of
             them.
+        augmentations: of training images, see `Transform`: ``"light"``, ``"strong"`` or a list; in place of those of
+            ``train_transform``.
         test_transform: how images are resized in testing; None takes the model's own ``preprocessing``, or a shorter
             side of 800 pixels and a longer one of at most 1333.
         train_loader: called with data set, transform and batch size; None is `TrainLoader`.
@@ -94,6 +97,7 @@ class Trainer:
         evaluation: Evaluation | None = None,
         log: Log | None = None,
         train_transform: Transform | None = None,
+        augmentations: Sequence[Augmentation | str] | str | None = None,
         test_transform: Transform | None = None,
         train_loader: Callable[..., TrainLoader] | None = None,
         test_loader: Callable[..., EvalLoader] | None = None,
@@ -118,6 +122,8 @@ class Trainer:
         self.val_set = None if val_set is None else adapt(val_set, num_classes(model), classes)
         self.test_transform = test_transform or _transform_of(model)
         self.train_transform = train_transform or replace(self.test_transform, horizontal_flip=0.5)
+        if augmentations is not None:
+            self.train_transform = replace(self.train_transform, augmentations=augmentations)
         divisor = 32 if model.preprocessing is None else model.preprocessing.size_divisor
         loading: dict[str, Any] = {"num_workers": num_workers, "size_divisor": divisor}
         self.train_loader = train_loader or partial(TrainLoader, **loading)
@@ -213,7 +219,7 @@ class Trainer:
         return self.model.to(self.device).to(memory_format=torch.channels_last)
 
     def _train_loader(self, world: World) -> TrainLoader:
-        return self.train_loader(
+        loader = self.train_loader(
             self.train_set,
             self.train_transform,
             self.schedule.part_size(world.size, self.accumulate),
@@ -223,6 +229,9 @@ class Trainer:
             accumulate=self.accumulate,
             pin_memory=self.device.type == "cuda",
         )
+        if loader.repeats is not None and world.is_main:
+            console.print(loader.repeats.line())
+        return loader
 
     def _evaluator(self, model: MaskRCNN, val_set: Dataset, world: World) -> Evaluator:
         loader = self.test_loader(

@@ -9,13 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from maskrcnn.cli import browse
+from maskrcnn.config.compose import compose_config
+from maskrcnn.config.data import open_data
+from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.diagnosis import KINDS, analyse, by_image
 from maskrcnn.prediction.gallery import Card, to_page
+from maskrcnn.prediction.samples import as_annotations, visible
 from tests.cli.test_train import annotations_of
+from tests.data.test_transforms import example_of
 
 
 def numbers_of(page: str) -> list[dict[str, float]]:
@@ -98,3 +105,43 @@ def test_predictions_that_are_none_are_refused(
     own = [a for a in tiny if a.startswith("data.")]
     with pytest.raises(UserError, match=words):
         browse.main([*own, f"predictions={tmp_path / 'p.json'}", f"run_dir={tmp_path}"])
+
+
+def test_training_images_as_training_sees_them(tiny: Sequence[str], tmp_path: Path) -> None:
+    """A wipe of the colours and a paste of every object are seen in the pictures and in the counts."""
+    own = [a for a in tiny if a.startswith("data.")]
+    grey = "{_target_: maskrcnn.data.augmentations.Colour, grey: 1.0}"
+    arguments = [
+        *own,
+        "augmented=2",
+        "num_images=3",
+        f"run_dir={tmp_path}",
+        "data.train_transform.horizontal_flip=0",
+    ]
+    browse.main([*arguments, f"data.train_transform.augmentations=[{grey}]"])
+    config = compose_config("train", own)
+    dataset = open_data(config, "train")
+    page = (tmp_path / "index.html").read_text()
+    assert [n["objects"] for n in numbers_of(page)] == [int(dataset.num_objects[n // 2]) for n in range(6)]
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == [f"{n:06d}_{epoch}.jpg" for n in range(3) for epoch in range(2)]
+    # The corner shows the ground, which has no colour any more.
+    corner = cv2.imread(str(tmp_path / "pictures" / names[0]))[:2, :2].astype(int)
+    assert (corner.max(axis=2) - corner.min(axis=2)).max() <= 12
+    with pytest.raises(UserError, match="augmented draws training images"):
+        browse.main(["annotations=a.json", "images=b", "augmented=1", f"run_dir={tmp_path}"])
+
+
+def test_masks_and_points_of_a_sample_are_drawn_where_the_network_sees_them() -> None:
+    mask = np.zeros((40, 56), np.uint8)
+    mask[10:30, 5:25] = np.triu(np.ones((20, 20), np.uint8))
+    example = example_of([mask], np.array([[[6.5, 10.5, 2]]], np.float32))
+    sample = Transform(short_side=80, horizontal_flip=1.0)(example, np.random.default_rng(0))
+    (entry,) = as_annotations(sample, [7])
+    np.testing.assert_array_equal(
+        coco_mask.decode(entry["segmentation"]), np.kron(mask, np.ones((2, 2)))[:, ::-1]
+    )
+    assert entry["bbox"] == [62, 20, 40, 40]
+    assert entry["keypoints"] == [112 - 13 - 0.5, 20.5, 2]
+    assert entry["category_id"] == 7
+    assert visible(sample).shape == (80, 112, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import v2
 
+from maskrcnn.data.augmentations import PRESETS, CopyPaste, Flip, Mosaic, QuarterTurns
 from maskrcnn.data.formats.coco import CocoDataset
 from maskrcnn.data.loader import EvalLoader, TrainBatch, TrainLoader
 from maskrcnn.data.transforms import Transform
@@ -63,6 +66,46 @@ def test_reading_draws_none_of_the_models_random_numbers(dataset: CocoDataset, n
     next(TrainLoader(dataset, TRANSFORM, 2, num_workers=num_workers).batches())
     list(EvalLoader(dataset, Transform(), 2, num_workers=num_workers))
     assert torch.equal(before, torch.get_rng_state())
+
+
+LIST = [*PRESETS["strong"], Flip(), CopyPaste(), QuarterTurns(), Mosaic(0.3), v2.RandomCrop((30, 30))]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_augmented_images_are_a_function_of_seed_and_step(dataset: CocoDataset, num_workers: int) -> None:
+    transform = replace(TRANSFORM, augmentations=LIST)
+    whole = list(islice(TrainLoader(dataset, transform, 2, seed=5).batches(), 9))
+    resumed = TrainLoader(dataset, transform, 2, seed=5, num_workers=num_workers).batches(4)
+    for expected, batch in zip(whole[4:], resumed, strict=False):
+        assert_equal(expected, batch)
+    other = next(TrainLoader(dataset, transform, 2, seed=6).batches())
+    assert not torch.equal(other.images.pixels, whole[0].images.pixels)
+    # A sample that is asked for alone is that of the batch.
+    loader = TrainLoader(dataset, transform, 2, seed=5)
+    for step in (0, 4):
+        for row, ticket in enumerate(loader.order.batch(step)):
+            sample = loader.sample(ticket.place, step // loader.steps_per_epoch)
+            height, width = sample.pixels.shape[:2]
+            pixels = whole[step].images.pixels[row, :, :height, :width].permute(1, 2, 0)
+            np.testing.assert_array_equal(sample.pixels, pixels)
+
+
+# Pinned, so that runs resume and results repeat.
+PINNED_IDS = [[5, 6], [3, 7], [4, 1], [2, 3]]
+PINNED_KEYS = [4029805349729702739, 2618589686122658568, 5099857108261823092, 8909566504232841948]
+PINNED_SUMS = [105.1809, 222.5, 164.0, 395.7917]
+
+
+def test_the_numbers_of_a_run_without_augmentations_stay(dataset: CocoDataset) -> None:
+    batches = list(islice(TrainLoader(dataset, TRANSFORM, 2, seed=5).batches(), 4))
+    assert [batch.image_ids for batch in batches] == PINNED_IDS
+    assert [int(key) for batch in batches[:2] for key in batch.targets.keys] == PINNED_KEYS
+    assert [batch.targets.boxes.sum().item() for batch in batches] == pytest.approx(PINNED_SUMS, rel=1e-6)
+
+
+def test_a_test_transform_has_no_augmentations(dataset: CocoDataset) -> None:
+    with pytest.raises(UserError, match=r"test_transform\.augmentations to null"):
+        EvalLoader(dataset, Transform(augmentations="light"), 1)
 
 
 def worker_seed(tickets: object) -> int:

@@ -1,0 +1,209 @@
+"""Transforms of other libraries as augmentations: torchvision's v2 and albumentations'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision import tv_tensors
+
+from maskrcnn.data.augmentations.objects import bounds, chosen, labelled, mirrored_keypoints
+from maskrcnn.data.augmentations.protocol import Others
+from maskrcnn.data.dataset import Example
+from maskrcnn.data.images import Pixels
+from maskrcnn.data.masks import crop_to_object
+from maskrcnn.errors import UserError
+
+# Three points around the centre; a mirror reverses the sense in which they are passed.
+_PROBE = np.array([[0.5, 0.5], [0.6, 0.5], [0.5, 0.6]])
+_STILL = 1e-3  # pixels; points come back as float32
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FromTorchvision:
+    """A transform of `torchvision.transforms.v2` as an augmentation.
+
+    Image, boxes, masks and keypoints are given to it as one sample. Boxes of objects with a mask are the tight ones of
+    the new masks wherever the geometry changes. Keypoints are as exact as torchvision's own arithmetic: half a pixel.
+
+    Args:
+        transform: takes and returns ``(image, target)``; the image stays uint8.
+    """
+
+    transform: Any
+
+    def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
+        """The example, transformed. torch's own random state is left as it was."""
+        _refuse_proposals(example, self.transform)
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))
+        try:
+            image, target = self.transform(*_as_tensors(example))
+        finally:
+            torch.set_rng_state(state)
+        if not isinstance(image, torch.Tensor) or image.dtype != torch.uint8 or image.shape[0] != 3:
+            raise UserError(
+                f"{self.transform} returns no image of uint8 [3, H, W]; leave conversion and normalisation to the model"
+            )
+        pixels = np.ascontiguousarray(torch.Tensor.numpy(image.as_subclass(torch.Tensor)).transpose(1, 2, 0))
+        masks = target["masks"].as_subclass(torch.Tensor).numpy()
+        return _rebuilt(
+            example,
+            pixels,
+            target["labels"].numpy(),
+            target["boxes"].as_subclass(torch.Tensor).numpy(),
+            masks,
+            target["keypoints"].as_subclass(torch.Tensor).numpy().astype(np.float64) + 0.5,
+        )
+
+
+def _as_tensors(example: Example) -> tuple[tv_tensors.Image, dict[str, Any]]:
+    """The image and a target whose labels are the numbers of the objects, so that it is seen which ones are dropped."""
+    size = example.image.shape[:2]
+    image = tv_tensors.Image(torch.from_numpy(example.image.copy()).permute(2, 0, 1))
+    target = {
+        "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(example.boxes), format="XYXY", canvas_size=size),
+        "masks": tv_tensors.Mask(torch.from_numpy(_full_masks(example))),
+        "labels": torch.arange(len(example.boxes)),
+        # torchvision mirrors keypoints as indices of pixels.
+        "keypoints": tv_tensors.KeyPoints(torch.from_numpy(_points(example) - 0.5), canvas_size=size),
+    }
+    return image, target
+
+
+@dataclass(frozen=True)
+class FromAlbumentations:
+    """A transform of albumentations (``pip install 'maskrcnn[albumentations]'``) as an augmentation.
+
+    Image, boxes, masks and keypoints are given to it as one sample; the transform itself needs no ``BboxParams``. Boxes
+    of objects with a mask are the tight ones of the new masks wherever the geometry changes.
+
+    Args:
+        transform: one of albumentations', or a composition.
+    """
+
+    transform: Any
+
+    def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
+        """The example, transformed."""
+        import albumentations
+
+        _refuse_proposals(example, self.transform)
+        points, numbers = _points(example), np.arange(len(example.boxes))
+        whole = albumentations.Compose(
+            [self.transform],
+            bbox_params=albumentations.BboxParams("pascal_voc", label_fields=["numbers"], clip=True),
+            keypoint_params=albumentations.KeypointParams(
+                "xy", label_fields=["places"], remove_invisible=False
+            ),
+            seed=int(rng.integers(2**32)),
+        )
+        found = whole(
+            image=example.image,
+            bboxes=example.boxes,
+            numbers=numbers,
+            masks=list(_full_masks(example)),
+            keypoints=points - 0.5,
+            places=np.arange(len(points)),
+        )
+        kept = np.asarray(found["numbers"], np.int64)
+        if found["image"].dtype != np.uint8:
+            raise UserError(
+                f"{self.transform} returns an image of {found['image'].dtype}; leave normalisation to the model"
+            )
+        masks = np.array(found["masks"], np.uint8).reshape(-1, *found["image"].shape[:2])
+        return _rebuilt(
+            example,
+            np.ascontiguousarray(found["image"]),
+            kept,
+            np.asarray(found["bboxes"], np.float64).reshape(-1, 4),
+            masks[kept],
+            np.asarray(found["keypoints"], np.float64)[:, :2] + 0.5,
+        )
+
+
+# --- both ---------------------------------------------------------------------------------------------------
+
+
+def _refuse_proposals(example: Example, transform: Any) -> None:
+    if example.proposals is not None:
+        raise UserError(
+            f"{type(transform).__name__} of another library cannot move given proposals; use the augmentations of "
+            "maskrcnn.data.augmentations, or a model with an RPN"
+        )
+
+
+def _full_masks(example: Example) -> npt.NDArray[np.uint8]:
+    """``[G, H, W]``; all zeros for an object without a mask."""
+    size: tuple[int, int] = example.image.shape[:2]
+    masks = [np.zeros(size, np.uint8) if mask is None else mask.full(*size) for mask in example.masks]
+    return np.array(masks, np.uint8).reshape(-1, *size)
+
+
+def _points(example: Example) -> Doubles:
+    """The keypoints of all objects and the three points that show a mirror, ``[G * J + 3, 2]``."""
+    probe = _PROBE * example.image.shape[1::-1]
+    if example.keypoints is None:
+        return probe
+    return np.concatenate([example.keypoints[..., :2].reshape(-1, 2).astype(np.float64), probe])
+
+
+def _rebuilt(
+    example: Example,
+    image: Pixels,
+    kept: npt.NDArray[np.int64],
+    boxes: npt.NDArray[np.floating],
+    masks: npt.NDArray[np.uint8],
+    points: Doubles,
+) -> Example:
+    """An example of what a transform returns.
+
+    Args:
+        example: before it.
+        image: after it, ``[H, W, 3]``.
+        kept: numbers of the objects that it kept, ``[K]``.
+        boxes: of these, ``[K, 4]``.
+        masks: of these, ``[K, H, W]``.
+        points: as of `_points`, ``[G * J + 3, 2]``.
+    """
+    still = image.shape == example.image.shape and np.abs(points - _points(example)).max() < _STILL
+    if still and np.array_equal(masks, _full_masks(example)[kept]):
+        return chosen(replace(example, image=image), kept)
+    sides = np.diff(points[-3:], axis=0)
+    mirrors = bool(np.linalg.det(sides) < 0)
+    moved = replace(
+        example, image=image, keypoints=_moved_keypoints(example, points[:-3], image.shape[:2], mirrors)
+    )
+    moved = chosen(moved, kept)
+    limits = [image.shape[1], image.shape[0]] * 2
+    new = replace(
+        moved,
+        boxes=boxes.clip(0, limits).astype(np.float32),
+        masks=[
+            None if old is None else crop_to_object(mask)
+            for old, mask in zip(moved.masks, masks, strict=True)
+        ],
+    )
+    for g, mask in enumerate(new.masks):
+        if mask is not None:
+            new.boxes[g] = bounds(mask)
+    left = [
+        g
+        for g, (old, mask) in enumerate(zip(moved.masks, new.masks, strict=True))
+        if mask is not None or (old is None and (new.boxes[g, 2:] - new.boxes[g, :2] >= 1).all())
+    ]
+    return chosen(new, left)
+
+
+def _moved_keypoints(
+    example: Example, places: Doubles, size: tuple[int, int], mirrors: bool
+) -> npt.NDArray[np.float32] | None:
+    """Keypoints ``[G, J, 3]`` at ``places`` ``[G * J, 2]``; left and right are exchanged by a mirror."""
+    if example.keypoints is None:
+        return None
+    placed = labelled(places.reshape(*example.keypoints.shape[:2], 2), example.keypoints[..., 2:], size)
+    return mirrored_keypoints(replace(example, keypoints=placed)) if mirrors else placed

@@ -1,0 +1,128 @@
+"""Augmentations that mix several training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrcnn.data.augmentations.geometry import check_probability, placed
+from maskrcnn.data.augmentations.objects import Size, chosen, joined, moved, without
+from maskrcnn.data.augmentations.protocol import Others
+from maskrcnn.data.dataset import Example
+from maskrcnn.data.masks import MaskBitmap
+from maskrcnn.errors import UserError
+
+_WITHIN = 0.5  # share of its pixels from which on an object belongs to what is pasted
+
+
+@dataclass(frozen=True)
+class CopyPaste:
+    """Pastes objects of another training image onto this one (Ghiasi et al. 2021, "Simple Copy-Paste").
+
+    The other image is drawn at random, passes the augmentations that stand earlier in the list, and is scaled to fit
+    this one. A random number of its objects is pasted where they lie in it, without blending. Objects that lie on a
+    pasted one (a window on a house) come along, since their pixels do. Objects below lose the pixels that are hidden,
+    their boxes shrink with their masks, and those without a visible pixel are dropped. Crowds are not pasted.
+
+    Args:
+        probability: of pasting onto an image.
+        most: paste at most this many objects and what lies on them; None is up to all.
+
+    Raises:
+        UserError: when called for a data set without masks.
+    """
+
+    probability: float = 0.5
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        check_probability(probability=self.probability)
+        if self.most is not None and self.most < 1:
+            raise UserError(f"most must be at least 1, or null for no limit, not {self.most}")
+
+    def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
+        """The example with objects of another one."""
+        if others.count and not others.has_masks:
+            raise UserError("CopyPaste needs masks, and the training set has none; take it out of the list")
+        if rng.random() >= self.probability:
+            return example
+        size = example.image.shape[:2]
+        other = others.draw(rng)
+        other = placed(other, size, min(np.divide(size, other.image.shape[:2])), rng)
+        objects = [g for g, mask in enumerate(other.masks) if mask is not None and not other.crowd[g]]
+        if not objects:
+            return example
+        most = len(objects) if self.most is None else min(self.most, len(objects))
+        drawn = rng.choice(objects, int(rng.integers(1, most + 1)), replace=False)
+        return _pasted(example, chosen(other, _with_contents(other, drawn.tolist(), objects)))
+
+
+def _with_contents(example: Example, drawn: list[int], objects: list[int]) -> list[int]:
+    """``drawn`` and those of ``objects`` of which half or more lies on them, in the order of the data set."""
+    covered = _union([example.masks[g] for g in drawn], example.image.shape[:2])
+    return [g for g in objects if g in drawn or _share(example.masks[g], covered) >= _WITHIN]
+
+
+def _share(mask: MaskBitmap | None, covered: npt.NDArray[np.bool_]) -> float:
+    """The share of a mask's pixels that are ``covered`` ``[H, W]``."""
+    if mask is None:
+        return 0.0
+    height, width = mask.bits.shape
+    part = covered[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width]
+    return float((mask.bits * part).sum() / mask.bits.sum())
+
+
+def _pasted(example: Example, objects: Example) -> Example:
+    """``example`` below all ``objects`` of another example of the same size, with the proposals of both."""
+    hidden = _union(objects.masks, example.image.shape[:2])
+    image = np.where(hidden[..., None], objects.image, example.image)
+    return joined(replace(without(example, hidden), image=image), objects)
+
+
+def _union(masks: Sequence[MaskBitmap | None], size: Size) -> npt.NDArray[np.bool_]:
+    """``[H, W]``: where one of the masks is."""
+    out = np.zeros(size, np.bool_)
+    for mask in masks:
+        if mask is not None:
+            height, width = mask.bits.shape
+            out[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width] |= mask.bits.view(np.bool_)
+    return out
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Puts the image and three others into the quarters of one image of the same size (Bochkovskiy et al. 2020).
+
+    Each is scaled to cover its quarter and cut to it at a random place. The point where they meet is drawn from the
+    middle half of the image.
+
+    Args:
+        probability: of changing an image.
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability(probability=self.probability)
+
+    def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
+        """The example with three others."""
+        if rng.random() >= self.probability:
+            return example
+        height, width = example.image.shape[:2]
+        middle_y, middle_x = (int(rng.integers(side // 4, side - side // 4 + 1)) for side in (height, width))
+        image, parts = np.zeros_like(example.image), []
+        rows, columns = ((0, middle_y), (middle_y, height)), ((0, middle_x), (middle_x, width))
+        for number, ((top, bottom), (left, right)) in enumerate((r, c) for r in rows for c in columns):
+            part = example if number == 0 else others.draw(rng)
+            size = bottom - top, right - left
+            part = placed(part, size, max(np.divide(size, part.image.shape[:2])), rng)
+            image[top:bottom, left:right] = part.image
+            parts.append(moved(part, image, np.array([[1.0, 0, left], [0, 1, top]])))
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = joined(whole, part)
+        return whole

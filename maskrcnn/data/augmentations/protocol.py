@@ -1,0 +1,83 @@
+"""What an augmentation is, and how a list of them is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from maskrcnn.data.dataset import Dataset, Example
+from maskrcnn.errors import UserError
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """A random change of a training image and its objects, before it is resized for the network.
+
+    Args:
+        example: the image ``[H, W, 3]`` uint8 and its objects in the image's pixels. It is not changed in place.
+        rng: where everything random is drawn from. It depends on the run's seed, the epoch, the image and the
+            augmentation's place in the list, so that a run resumes exactly, whatever the number of workers.
+        others: other training images, for augmentations that mix several.
+    """
+
+    def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example: ...
+
+
+@dataclass(frozen=True)
+class Others:
+    """The training images, for augmentations that mix several.
+
+    Args:
+        read: index to example.
+        count: number of images; 0 where there is no data set to draw from.
+        has_masks: whether objects of the data set have masks.
+        before: augmentations that a drawn image passes first.
+    """
+
+    read: Callable[[int], Example]
+    count: int
+    has_masks: bool
+    before: Sequence[Augmentation] = ()
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Others:
+        """The images of a data set."""
+        return cls(dataset.read, len(dataset), dataset.has_masks)
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """A random image, after the augmentations that stand earlier in the list, with random values of its own.
+
+        Raises:
+            UserError: where there is no data set to draw from.
+        """
+        if not self.count:
+            raise UserError(
+                "this augmentation mixes several training images, and there is no data set to draw them from; "
+                "pass others=Others.of(dataset)"
+            )
+        return apply(self.before, self.read(int(rng.integers(self.count))), rng, self)
+
+
+def _read_nothing(index: int) -> Example:
+    raise IndexError(index)
+
+
+NO_OTHERS = Others(_read_nothing, 0, False)
+
+
+def apply(
+    augmentations: Sequence[Augmentation], example: Example, rng: np.random.Generator, others: Others
+) -> Example:
+    """``example`` after ``augmentations``, in their order.
+
+    Each draws from a generator of its own, so that none depends on how many numbers another draws. ``rng`` itself is
+    left where it is.
+    """
+    for place, (augmentation, own) in enumerate(
+        zip(augmentations, rng.spawn(len(augmentations)), strict=True)
+    ):
+        example = augmentation(example, own, replace(others, before=augmentations[:place]))
+    return example
