@@ -1,4 +1,4 @@
-"""Draws what each augmentation makes of generated images: `python examples/draw_augmentations.py augmentations.png`."""
+"""Draws what each augmentation makes of generated images: `python examples/draw_augmentations.py augmentation.jpg`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main(out: str) -> None:
         pictures.append(
             cv2.putText(picture, title, (4, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
         )
-    cv2.imwrite(out, sheet(pictures, columns=4, width=256)[..., ::-1])
+    cv2.imwrite(out, sheet(pictures, columns=4, width=256)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 70])
 
 
 if __name__ == "__main__":

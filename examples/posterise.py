@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from maskrcnn.data.augmentations import Others
+from maskrcnn.data.dataset import Example
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Posterise:
 
     least: int = 3
 
-    def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """The image ``[H, W, 3]``. Everything random is drawn from ``rng``, so that a run resumes exactly."""
+    def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
+        """Everything random is drawn from ``rng``, so that a run resumes exactly."""
         dropped = 8 - rng.integers(self.least, 9)
-        return (image >> dropped) << dropped
+        return replace(example, image=(example.image >> dropped) << dropped)

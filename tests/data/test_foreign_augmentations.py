@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from maskrcnn.config.build import drop_augmentations
 from maskrcnn.config.compose import build, compose_config, foreign_targets
 from maskrcnn.data.augmentations import Others
 from maskrcnn.data.dataset import Example
@@ -169,3 +170,5 @@ def test_they_are_keys_of_the_configs_and_torchvisions_are_trusted() -> None:
     given = example_of(rectangles())
     out = transform.augmented(given, np.random.default_rng(0), Others(lambda _: given, 1, True))
     assert out.image.shape == given.image.shape
+    drop_augmentations(config)  # as for prediction, where nobody has to trust what only training calls
+    assert foreign_targets(config) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,10 +21,13 @@ from examples.posterise import Posterise
 from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.data.augmentations import Augmentation
+from maskrcnn.data.transforms import Transform
 from maskrcnn.models import mask_rcnn
 from maskrcnn.models.protocols import Backbone, MaskLoss, RoIOp
 from maskrcnn.training import checkpoint
 from tests.cli.conftest import TINY_MODEL
+from tests.data.test_transforms import example_of
 from tests.docs.commands import configs_of_page
 from tests.models.batches import random_images, random_targets
 
@@ -49,6 +53,7 @@ def test_the_parts_fit_their_protocols() -> None:
     assert isinstance(Patches(), Backbone)
     assert isinstance(Nearest(), RoIOp)
     assert isinstance(Dice(), MaskLoss)
+    assert isinstance(Posterise(), Augmentation)
 
 
 def test_patches_is_a_backbone_in_python_and_in_a_config() -> None:
@@ -155,15 +160,16 @@ def test_a_run_with_the_pages_data_format_and_augmentation(tmp_path: Path) -> No
     train.main([*own, *short, *TINY_MODEL])
     config = checkpoint.load_model(tmp_path / "run" / "best.pt")["config"]
     assert config["data"]["source"]["_target_"] == "examples.instance_masks.Folders"
-    assert config["data"]["train_transform"]["colour"] == {
-        "_target_": "examples.posterise.Posterise",
-        "least": 3,
-    }
+    own = {"_target_": "examples.posterise.Posterise", "least": 3}
+    assert config["data"]["train_transform"]["augmentations"] == ["light", own]
 
 
 def test_posterise_keeps_the_upper_bits() -> None:
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-    out = Posterise(least=3)(image, np.random.default_rng(1))
+    example = replace(example_of([np.ones((16, 16), np.uint8)]), image=image)
+    augmented = Transform(augmentations=[Posterise(least=3)]).augmented(example, np.random.default_rng(1))
+    out = augmented.image
+    assert augmented.boxes is example.boxes
     levels = np.unique(out)
     assert len(levels) in {2**bits for bits in range(3, 9)}
     assert np.array_equal(levels, np.arange(0, 256, 256 // len(levels)))
