@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ import torch
 from maskrcnn_ops import RoIOp
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
+from torchvision.transforms import v2
 
 import maskrcnn
 from maskrcnn import Checkpoints, Evaluation, Predictor, Trainer, Transform, UserError, faster_rcnn, mask_rcnn
+from maskrcnn.data.augmentations import CopyPaste
+from maskrcnn.data.loader import TrainLoader
 from maskrcnn.models import FPN, RPN, Anchors, BoxHead, MaskRCNN, ResNet, RoIPooler, Sampler, TwoFCTrunk
 from maskrcnn.training import checkpoint
 from maskrcnn.training.checks import check_learnable
@@ -126,6 +130,43 @@ def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(tmp_path: Path) ->
     expected = checkpoint.load(tmp_path / "whole" / "last.pt")["model"]
     assert_same_bits(expected, checkpoint.load(tmp_path / "again" / "last.pt")["model"])
     assert_same_bits(expected, model.state_dict())
+
+
+def test_an_augmented_run_resumes_to_the_same_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.use_deterministic_algorithms(True)
+    settings: dict[str, Any] = {
+        "batch_size": 2,
+        "checkpoints": Checkpoints(every=1, keep=9),
+        "augmentations": ["light", CopyPaste(probability=0.9), v2.RandomRotation(20)],
+        "train_loader": partial(TrainLoader, repeat_threshold=1.0, num_workers=1),
+        **FAST,
+    }
+    data = Squares(labels=1)
+    Trainer(small(), data, None, tmp_path / "whole", steps=3, **settings).fit()
+    assert (
+        "repeat factors: 4 images an epoch instead of 4; share of the images with class 1 100.0%"
+        in " ".join(capsys.readouterr().out.split())
+    )
+    (tmp_path / "again").mkdir()
+    before = tmp_path / "whole" / "step_00000002.pt"
+    (tmp_path / "again" / "last.pt").write_bytes(before.read_bytes())
+    Trainer(small(), data, None, tmp_path / "again", steps=3, **settings).fit()
+    whole, again = (checkpoint.load(tmp_path / name / "last.pt")["model"] for name in ("whole", "again"))
+    assert_same_bits(whole, again)
+    (tmp_path / "again" / "last.pt").write_bytes(before.read_bytes())
+    other = {**settings, "augmentations": ["light"]}
+    with pytest.raises(UserError, match=r"data\.train_transform\.augmentations: \['light', \{'_target_'"):
+        Trainer(small(), data, None, tmp_path / "again", steps=3, **other).fit()
+    torch.use_deterministic_algorithms(False)
+
+
+def test_augmentations_of_the_trainer_keep_its_resizing() -> None:
+    trainer = Trainer(small(), Squares(), augmentations="strong", test_transform=Transform(short_side=48))
+    assert trainer.train_transform == Transform(short_side=48, horizontal_flip=0.5, augmentations="strong")
+    with pytest.raises(UserError, match="no preset"):
+        Trainer(small(), Squares(), augmentations="stronger")
 
 
 @pytest.fixture(scope="module")

@@ -490,6 +490,21 @@ def test_what_is_no_augmentation_is_refused(given: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda e, rng, others: replace(e, image=e.image / 255), "an image of float64"),
+        (
+            lambda e, rng, others: replace(e, labels=e.labels[:1]),
+            "3 boxes, but 1 labels, 3 crowd flags and 3 masks",
+        ),
+    ],
+)
+def test_an_own_one_that_returns_what_cannot_be_trained_on_is_named(wrong: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Transform(augmentations=[wrong])(example_of(rectangles()), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: Flip(2),

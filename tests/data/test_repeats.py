@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from maskrcnn.data.adapter import adapt
 from maskrcnn.data.formats.coco import CocoDataset
 from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.order import TrainOrder, repeated
@@ -125,3 +127,14 @@ def test_a_threshold_that_is_no_share_is_refused(dataset: CocoDataset, threshold
 def test_classes_without_images_and_images_without_objects_are_not_repeated(write_coco: Write) -> None:
     dataset = CocoDataset(*write_coco([annotation(1, 1, 1)], categories=CLASSES))
     np.testing.assert_allclose(RepeatFactors.of(dataset, 1.0).of_images, [3**0.5, 1, 1])
+
+
+def test_the_labels_of_a_torchvision_data_set_count_too() -> None:
+    def sample(labels: list[int], crowd: list[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        boxes = torch.tensor([[1.0, 1, 9, 9]] * len(labels)).reshape(-1, 4)
+        target = {"boxes": boxes, "labels": torch.tensor(labels), "iscrowd": torch.tensor(crowd)}
+        return torch.zeros(3, 10, 10, dtype=torch.uint8), target
+
+    samples = [sample([1, 1], [0, 0]), sample([1, 2], [0, 0]), sample([2], [1]), sample([1], [0])]
+    factors = RepeatFactors.of(adapt(samples, 2), 0.5)
+    np.testing.assert_allclose(factors.of_images, [1, 2**0.5, 1, 1])

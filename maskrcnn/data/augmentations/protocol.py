@@ -80,4 +80,20 @@ def apply(
         zip(augmentations, rng.spawn(len(augmentations)), strict=True)
     ):
         example = augmentation(example, own, replace(others, before=augmentations[:place]))
+        _check(example, augmentation)
     return example
+
+
+def _check(example: Example, augmentation: Augmentation) -> None:
+    """Raise UserError where an augmentation returns what cannot be trained on."""
+    image, count = example.image, len(example.boxes)
+    if image.dtype != np.uint8 or image.ndim != 3:
+        found = f"an image of {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3]"
+    elif not count == len(example.labels) == len(example.crowd) == len(example.masks):
+        counts = (
+            f"{len(example.labels)} labels, {len(example.crowd)} crowd flags and {len(example.masks)} masks"
+        )
+        found = f"{count} boxes, but {counts}; drop objects by maskrcnn.data.augmentations.objects.chosen"
+    else:
+        return
+    raise UserError(f"the augmentation {augmentation!r} returns {found}")
