@@ -13,11 +13,13 @@ export DEVICE=${DEVICE:-cuda} PYTHONPATH=$PWD:$PWD/ops PYTHONUNBUFFERED=1
 python=${PYTHON:-python}
 mkdir -p "$out/done"
 budget=${SECONDS_IN_ALL:-480}
+slow=1
+if [ -n "${SMALL:-}" ]; then slow=8; fi # on a CPU everything takes longer
 failed=0
 
 # part NAME SECONDS COMMAND...: runs a command with a limit, unless it has ended well before.
 part() {
-  local name=$1 limit=$2 begun=$SECONDS status=0
+  local name=$1 limit=$(($2 * slow)) begun=$SECONDS status=0
   shift 2
   if [ -e "$out/done/$name" ]; then return; fi
   limit=$((limit < budget - SECONDS ? limit : budget - SECONDS))
@@ -61,9 +63,9 @@ if [ "$DEVICE" = cuda ]; then
   part deterministic 60 $train deterministic=true run_dir="$out/runs/deterministic"
 else
   part doctor 60 $python -m maskrcnn.cli doctor
-  part kernels 600 $python -m pytest $tests tests/ops/test_cuda_on_cpu.py
-  part bf16 600 $train precision=bf16 run_dir="$out/runs/bf16"
-  part deterministic 600 $train deterministic=true run_dir="$out/runs/deterministic"
+  part kernels 120 $python -m pytest $tests tests/ops/test_cuda_on_cpu.py -k "output or suppression or nothing_of"
+  part bf16 60 $train precision=bf16 run_dir="$out/runs/bf16"
+  part deterministic 60 $train deterministic=true run_dir="$out/runs/deterministic"
 fi
 if [ -n "${SMALL:-}" ]; then
   device="repeats=2 images=1 channels=64 boxes=32" step="repeats=1 batch=1 side=128 precisions=fp32 peers=fp32" ops="repeats=1 channels=64"
