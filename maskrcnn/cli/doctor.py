@@ -25,7 +25,14 @@ from maskrcnn.errors import UserError
 from maskrcnn.training.provenance import commit, cores
 
 # The package that each extra of pyproject.toml is for, by the name that is imported.
-EXTRAS = {"onnxruntime": "export", "submitit": "slurm", "timm": "timm", "wandb": "wandb"}
+EXTRAS = {
+    "huggingface_hub": "hub",
+    "onnxruntime": "export",
+    "submitit": "slurm",
+    "supervision": "supervision",
+    "timm": "timm",
+    "wandb": "wandb",
+}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,16 +1,19 @@
-"""Export a checkpoint as ONNX or torch.export.
+"""Export a checkpoint as ONNX, torch.export or safetensors.
 
-Usage: maskrcnn export checkpoint=FILE out=FILE [format=onnx|torch_export] [key=value ...]
+Usage: maskrcnn export checkpoint=FILE out=FILE [format=onnx|torch_export|safetensors] [key=value ...]
 
 Examples:
   maskrcnn export checkpoint=runs/a/best.pt out=model.onnx
   maskrcnn export checkpoint=runs/a/best.pt format=torch_export out=model.pt2
   maskrcnn export checkpoint=runs/a/best.pt out=model.onnx model.box_head.score_threshold=0.3
+  maskrcnn export checkpoint=runs/a/best.pt format=safetensors          writes runs/a/best.safetensors
 
-The graph takes one image of any size: pixels, uint8 [1, 3, H, W], and size, its height and width before padding. It
-returns boxes, scores, labels, valid, and mask probabilities within the boxes. FILE.json has the details. ONNX files
-hold standard operators only (opset 18; RoiAlign, MaxRoiPool, NonMaxSuppression) and run under onnxruntime. Files of
-torch.export need torch, torchvision and maskrcnn_ops imported where they are loaded.
+A file of safetensors holds the weights and the config. It is accepted wherever the checkpoint is, except to resume.
+
+The other formats hold a graph. It takes one image of any size: pixels, uint8 [1, 3, H, W], and size, its height and
+width before padding. It returns boxes, scores, labels, valid, and mask probabilities within the boxes. FILE.json has
+the details. ONNX files hold standard operators only (opset 18; RoiAlign, MaxRoiPool, NonMaxSuppression) and run under
+onnxruntime. Files of torch.export need torch, torchvision and maskrcnn_ops imported where they are loaded.
 """
 
 from __future__ import annotations
@@ -20,11 +23,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import DictConfig
+
+from maskrcnn import hub
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, UserError
 from maskrcnn.export.program import exportable, save_onnx, save_program
+from maskrcnn.training import checkpoint
 
 FORMATS = {"onnx": save_onnx, "torch_export": save_program}
 
@@ -36,8 +43,9 @@ class Export:
     Args:
         checkpoint: a file of tools/train.py.
         trust_checkpoint: also build parts that are not this project's, for example your own operators.
-        format: ``onnx`` or ``torch_export``.
-        out: the file to write; FILE.json next to it says how to feed the graph.
+        format: ``onnx``, ``torch_export`` or ``safetensors``.
+        out: the file to write; FILE.json next to it says how to feed a graph. None is the checkpoint's name with the
+            suffix .safetensors.
         threads: of the CPU; None is all cores.
         debug: print tracebacks of errors.
     """
@@ -51,20 +59,41 @@ class Export:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the graph, and next to it a json that says how to feed it."""
+    """Write the graph, and next to it a json that says how to feed it; or the weights."""
     own, rest = configs.split(arguments, Export)
     settings = configs.compose_config("export", own, Export)
-    if settings.checkpoint is None or settings.out is None:
-        raise UserError("give checkpoint=FILE, format=onnx or torch_export, and out=FILE")
-    if settings.format not in FORMATS:
-        raise UserError(f"format={settings.format}: there are {', '.join(FORMATS)}")
-    assembly.open_device("cpu", settings.threads)
-    loaded = assembly.load_for_prediction(settings.checkpoint, rest, settings.trust_checkpoint)
-    out = Path(settings.out)
+    if settings.format not in (*FORMATS, "safetensors"):
+        raise UserError(f"format={settings.format}: there are {', '.join(FORMATS)}, safetensors")
+    if settings.checkpoint is None or (settings.out is None and settings.format in FORMATS):
+        raise UserError("give checkpoint=FILE, format=onnx, torch_export or safetensors, and out=FILE")
+    if settings.format == "safetensors":
+        return _weights(settings.checkpoint, settings.out, rest)
+    return _graph(settings, rest)
+
+
+def _weights(source: str, target: str | None, rest: Sequence[str]) -> None:
+    if rest:
+        raise UserError(
+            f"{rest[0]}: safetensors hold the weights; give other settings where the file is loaded"
+        )
+    out = _opened(target or str(hub.local_path(source).with_suffix(hub.SUFFIX)))
+    checkpoint.to_safetensors(source, out)
+    console.print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+
+
+def _opened(target: str) -> Path:
+    out = Path(target)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out}: its folder cannot be made: {error}") from error
+    return out
+
+
+def _graph(settings: DictConfig, rest: list[str]) -> None:
+    assembly.open_device("cpu", settings.threads)
+    loaded = assembly.load_for_prediction(settings.checkpoint, rest, settings.trust_checkpoint)
+    out = _opened(settings.out)
     FORMATS[settings.format](loaded.model, out, loaded.size_divisor)
     transform = loaded.transform
     description = {

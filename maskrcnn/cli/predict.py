@@ -7,6 +7,7 @@ Examples:
   maskrcnn predict checkpoint=runs/a/best.pt 'input=photos/*.png' run_dir=out score_threshold=0.7 masks=true
   maskrcnn predict checkpoint=runs/a/best.pt input=clip.mp4 batch_size=8
   maskrcnn predict checkpoint=runs/a/best.pt input=0 max_frames=300          the first camera
+  maskrcnn predict checkpoint=runs/a/best.pt input=aerial.tif tile=640 overlap=0.2     a large image, in windows
   maskrcnn predict checkpoint=runs/a/best.pt input=photos flip=true 'scales=[0.8,1.0,1.2]'
 
 Writes into run_dir the images (or the video) with the detections drawn onto them, predictions.json (COCO results with
@@ -26,10 +27,11 @@ from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.data.images import Pixels
-from maskrcnn.errors import UserError
+from maskrcnn.errors import Fraction, Positive, UserError
 from maskrcnn.prediction.inputs import Frame, Stills, Video, open_input
 from maskrcnn.prediction.outputs import Outputs
 from maskrcnn.prediction.predictor import Predictor
+from maskrcnn.prediction.tiles import Tiles
 from maskrcnn.prediction.tta import Augmentation
 
 
@@ -45,8 +47,12 @@ class Predict(configs.Common):
         score_threshold: of what is drawn; the json holds everything above the model's own.
         batch_size: images of one padded shape that go through the network together.
         max_size: longest side in pixels that the network sees, whatever the training saw; None is no limit.
+        tile: side in pixels of the overlapping windows that large images are cut into; None shows the network whole
+            images.
+        overlap: share of its side that a window has in common with the next.
         flip: also look at the mirrored image (test-time augmentation).
         scales: factors of the image's size to look at, for example [0.75, 1.0, 1.25].
+        polygons: write the masks of annotations.json as polygons, for programs that read no run lengths.
         masks: also write one PNG for each mask, masks/<image>/<number>_<class>.png.
         max_frames: of a video or camera; None is to its end, or until Ctrl-C.
     """
@@ -58,8 +64,11 @@ class Predict(configs.Common):
     score_threshold: float = 0.5
     batch_size: int = 4
     max_size: int | None = 2048
+    tile: Positive | None = None
+    overlap: Fraction = 0.2
     flip: bool = False
     scales: list[float] = field(default_factory=lambda: [1.0])
+    polygons: bool = False
     masks: bool = False
     max_frames: int | None = None
 
@@ -84,6 +93,7 @@ def main(arguments: Sequence[str]) -> None:
         augmentation=augmentation if settings.flip or augmentation.scales != [1.0] else None,
         overrides=rest,
         trust_checkpoint=settings.trust_checkpoint,
+        tiles=None if settings.tile is None else Tiles(settings.tile, settings.overlap),
     )
     run_dir = assembly.open_run_dir(settings.run_dir)
     if source.folder is not None and run_dir.resolve() == source.folder.resolve():
@@ -97,6 +107,7 @@ def main(arguments: Sequence[str]) -> None:
         settings.score_threshold,
         settings.masks,
         None if video is None else video.rate,
+        settings.polygons,
     ) as outputs:
         frames = _Origins(source)
         total = video.total if video is not None else len(source)  # type: ignore[arg-type]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from maskrcnn import hub
 
 
 def pin_pretrained(config: DictConfig) -> None:
@@ -35,7 +36,7 @@ def pin_norms(config: DictConfig, stored: Mapping[str, Any] | None) -> None:
             continue
         if stored is None:
             source = config.init.weights
-            _fill(part, *(norms_of(source) if Path(source).is_file() else ("bn", 0)))
+            _fill(part, *(norms_of(source) if hub.local_path(source).is_file() else ("bn", 0)))
         else:
             before = OmegaConf.select(OmegaConf.create(dict(stored)), str(part._get_full_key(None)))
             if before is not None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskrcnn.data.augmentations.protocol import Others
 from maskrcnn.data.canvas import Buckets, Canvas, batch_images
 from maskrcnn.data.dataset import Dataset, Example
-from maskrcnn.data.images import CorruptImageError
+from maskrcnn.data.images import CorruptImageError, Pixels
 from maskrcnn.data.masks import pack
 from maskrcnn.data.order import Ticket, TrainOrder, hash_key
 from maskrcnn.data.proposals import batch_proposals
@@ -158,6 +158,7 @@ class EvalLoader:
         ]
         if transform.augmentations:
             raise UserError("augmentations are for training: set test_transform.augmentations to null")
+        self.transform, self.size_divisor = transform, size_divisor
         self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor, buckets=buckets))
         self._num_workers = num_workers
         self._pin_memory = pin_memory
@@ -171,6 +172,13 @@ class EvalLoader:
         for batch in read_ahead(self._fetch, tickets, self._num_workers, self._pin_memory, self._seed):
             if batch.image_ids:
                 yield batch
+
+    def images(self) -> Iterator[tuple[int, Pixels]]:
+        """The images of this process with their ids, not transformed, one at a time. Raises BatchError."""
+        tickets = iter([[ticket] for tickets in self._tickets for ticket in tickets])
+        fetch = _ImageFetch(self._fetch.dataset)
+        for found in read_ahead(fetch, tickets, self._num_workers, False, self._seed):
+            yield from found
 
 
 # --- in the workers -----------------------------------------------------------------------------------------
@@ -219,17 +227,32 @@ class _EvalFetch(NamedTuple):
     canvas: Canvas
 
     def __call__(self, tickets: list[Ticket]) -> EvalBatch:
-        samples = []
-        for ticket in tickets:
-            try:
-                samples.append(self.transform(self.dataset.read(ticket.place), _generator(ticket.key)))
-            except CorruptImageError as error:
-                if self.dataset.on_corrupt_image == "stop":
-                    raise
-                warnings.warn(f"not evaluated: {error}", stacklevel=2)
+        samples = [
+            self.transform(example, _generator(ticket.key))
+            for ticket in tickets
+            for example in _evaluated(self.dataset, ticket)
+        ]
         if not samples:
             return EvalBatch(Images(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, 2)), [], [])
         images = batch_images([sample.picture for sample in samples], self.canvas)
         proposals = batch_proposals([sample.proposals for sample in samples])
         sizes = [sample.original_size for sample in samples]
         return EvalBatch(images, [sample.image_id for sample in samples], sizes, proposals)
+
+
+class _ImageFetch(NamedTuple):
+    dataset: Dataset
+
+    def __call__(self, tickets: list[Ticket]) -> list[tuple[int, Pixels]]:
+        examples = (example for ticket in tickets for example in _evaluated(self.dataset, ticket))
+        return [(example.image_id, example.image) for example in examples]
+
+
+def _evaluated(dataset: Dataset, ticket: Ticket) -> Iterator[Example]:
+    """The image of a ticket; none if it cannot be decoded and the data set says to pass over such images."""
+    try:
+        yield dataset.read(ticket.place)
+    except CorruptImageError as error:
+        if dataset.on_corrupt_image == "stop":
+            raise
+        warnings.warn(f"not evaluated: {error}", stacklevel=2)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
@@ -61,6 +62,24 @@ def encode(mask: npt.NDArray[Any]) -> dict[str, Any]:
     """
     rle = coco_mask.encode(np.asfortranarray(mask != 0).astype(np.uint8, order="F"))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def outlines(mask: MaskBitmap) -> list[list[float]]:
+    """The mask as COCO's polygons ``[x1, y1, x2, y2, ...]``, one for each connected part, without its holes.
+
+    They run through the centres of the outermost pixels. A part less than two pixels wide is its bounding rectangle.
+    """
+    found, _ = cv2.findContours(
+        mask.bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(mask.x0, mask.y0)
+    )
+    polygons = []
+    for contour in found:
+        x, y, width, height = cv2.boundingRect(contour)
+        thin = min(width, height) < 2 or len(contour) < 3
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        points = np.array(corners, np.float64) if thin else contour.reshape(-1, 2) + 0.5
+        polygons.append([float(value) for value in points.reshape(-1)])
+    return polygons
 
 
 # --- batches ------------------------------------------------------------------------------------------------

@@ -66,6 +66,42 @@ def _empty(height: int, width: int) -> bytes:
     return counts
 
 
+def embedded(
+    rles: Sequence[dict[str, Any]], top: int, left: int, size: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Masks of a window of an image as masks of the whole image. Neither is drawn.
+
+    Args:
+        rles: compressed COCO RLEs of one window.
+        top: row of the image in which the window begins.
+        left: column of the image in which the window begins.
+        size: (height, width) of the image.
+    """
+    strings = [_counts(rle, *rle["size"]) for rle in rles]
+    return [
+        _embedded(runs, rle["size"][0], top, left, size)
+        for runs, rle in zip(parse_rle_strings(strings), rles, strict=True)
+    ]
+
+
+def _embedded(runs: Runs, rows: int, top: int, left: int, size: tuple[int, int]) -> dict[str, Any]:
+    """One of the masks of `embedded`, from its run lengths in a window of ``rows`` rows."""
+    height, width = size
+    starts, ends, _ = _ones([runs])
+    first = starts // rows
+    columns = (ends - 1) // rows - first + 1  # that a run of ones covers
+    column = np.repeat(first - np.cumsum(columns) + columns, columns) + np.arange(columns.sum())
+    begin = np.maximum(np.repeat(starts, columns) - column * rows, 0)
+    end = np.minimum(np.repeat(ends, columns) - column * rows, rows)
+    places, times = np.unique((column + left) * height + top + np.stack([begin, end]), return_counts=True)
+    # Where one run ends and the next begins, in windows as high as the image, nothing changes.
+    changes = np.unique(np.append(places[times == 1], height * width))
+    counts = np.diff(changes, prepend=0)
+    uncompressed = {"size": [height, width], "counts": counts.tolist()}
+    counts_text: bytes = coco_mask.frPyObjects(uncompressed, height, width)["counts"]
+    return {"size": [height, width], "counts": counts_text.decode("ascii")}
+
+
 def polygon_bounds(polygon: Any, height: int, width: int) -> tuple[float, float, float, float]:
     """(x1, y1, x2, y2) of one polygon ``[x1, y1, x2, y2, ...]`` of an image of this size.
 

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from maskrcnn.data.loader import EvalBatch
+from maskrcnn.data.images import Pixels
+from maskrcnn.data.loader import EvalBatch, EvalLoader
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision, autocast
-from maskrcnn.prediction.detections import ImageDetections, Result, image_detections
+from maskrcnn.prediction.batching import detect_plain
+from maskrcnn.prediction.detections import ImageDetections, image_detections
+from maskrcnn.prediction.tiles import Tiles, detect_tiled
 
 
 @torch.no_grad()
@@ -29,13 +32,28 @@ def detect_images(
             yield image_id, image_detections(detections, row, images.sizes[row], size)
 
 
-def detect_all(
+def detect_in_tiles(
     model: MaskRCNN,
-    batches: Iterable[EvalBatch],
-    category_ids: Sequence[int],
+    loader: EvalLoader,
+    batch_size: int,
+    tiles: Tiles,
     device: torch.device,
     precision: Precision = "fp32",
-) -> Iterator[tuple[int, list[Result]]]:
-    """`detect_images`, as COCO results. category_ids: COCO id of each label."""
-    for image_id, found in detect_images(model, batches, device, precision):
-        yield image_id, found.to_coco(image_id, category_ids)
+) -> Iterator[tuple[int, ImageDetections]]:
+    """`detect_images` in windows of the images.
+
+    Args:
+        model: a detector.
+        loader: its images and its transform, which every window is resized by, are used.
+        batch_size: windows that go through the network at once.
+        tiles: the windows.
+        device: where the model is.
+        precision: of the network's arithmetic.
+    """
+
+    def detect(windows: Sequence[Pixels]) -> list[ImageDetections]:
+        chosen = (loader.transform, batch_size, device, precision, loader.size_divisor)
+        return detect_plain(model, windows, *chosen)
+
+    for image_id, image in loader.images():
+        yield image_id, detect_tiled(image, detect, tiles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation import voc
 from maskrcnn.evaluation.areas import chosen_areas
-from maskrcnn.evaluation.detect import detect_all
+from maskrcnn.evaluation.detect import detect_images, detect_in_tiles
 from maskrcnn.evaluation.pictures import results_picture
 from maskrcnn.evaluation.recall import average_recall
 from maskrcnn.evaluation.score import Metrics, attempt, check_settings, chosen_metric, score, write_tables
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
-from maskrcnn.prediction.detections import Result
+from maskrcnn.prediction.detections import ImageDetections, Result
 from maskrcnn.prediction.draw import Picture
+from maskrcnn.prediction.tiles import Tiles
 
 Found = dict[int, list[Result]]
 
@@ -65,6 +66,10 @@ class Evaluator:
         self.precision, self.shares = precision, shares
         self.metric = chosen_metric(metric, dataset.metric)
         self._check_best_by()
+        tile = self.settings.tile
+        self.tiles = None if tile is None else Tiles(tile, self.settings.overlap)
+        if self.tiles is not None and model.rpn is None:
+            raise UserError("evaluation.tile needs a model with an RPN: given proposals are of whole images")
         self.names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
         self.picture: Picture | None = None  # of the last evaluation
         self._by_image: Found = {}
@@ -85,21 +90,27 @@ class Evaluator:
     def detect(self, should_stop: Callable[[], bool] = lambda: False) -> Found:
         """The results of this process's images by image id. Raises Interrupted once ``should_stop`` is true."""
         self.model.eval()
-        images = detect_all(self.model, self.loader, self.dataset.category_ids, self.device, self.precision)
+        images = self._detections()
         total = min(self.settings.num_images or len(self.dataset), len(self.dataset)) // self.shares
         by_image: Found = {}
         stopped = Interrupted("while evaluating; the checkpoint is that of the last step")
         shown = track(images, "evaluating", total, console=console, disable=not console.is_terminal)
         try:
-            for image_id, results in shown:
+            for image_id, found in shown:
                 if should_stop():
                     raise stopped
-                by_image[image_id] = results
+                by_image[image_id] = found.to_coco(image_id, self.dataset.category_ids)
         except BatchError:
             if should_stop():  # the signal has reached the workers too, which end soon after it
                 raise stopped from None
             raise
         return by_image
+
+    def _detections(self) -> Iterator[tuple[int, ImageDetections]]:
+        if self.tiles is None:
+            return detect_images(self.model, self.loader, self.device, self.precision)
+        size = self.settings.batch_size
+        return detect_in_tiles(self.model, self.loader, size, self.tiles, self.device, self.precision)
 
     def score(self, parts: Sequence[Found], folder: Path, title: str) -> Metrics:
         """Score the results of all processes; write metrics.json and predictions.json, print the table."""

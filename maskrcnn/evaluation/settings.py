@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maskrcnn.errors import Count, Positive, PositiveAmount
+from maskrcnn.errors import Count, Fraction, Positive, PositiveAmount
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Evaluation:
         area_ranges: object sizes that AP is reported for, ``{name: [least, most]}`` in square pixels; None is COCO's
             small, medium and large.
         batch_size: images that go through the network at once.
+        tile: side in pixels of the overlapping windows that large images are cut into (`prediction.tiles.Tiles`); None
+            shows the network whole images.
+        overlap: share of its side that a window has in common with the next.
         num_images: evaluate the first images only; None is all.
         per_class: also print the metrics of every class, and write them to per_class.json.
         backend: of COCO's metrics, ``hotcoco`` or ``pycocotools``; None is hotcoco where it is installed.
@@ -34,6 +37,8 @@ class Evaluation:
     max_dets: Positive = 100
     area_ranges: dict[str, Sequence[float | None]] | None = None
     batch_size: Positive = 8
+    tile: Positive | None = None
+    overlap: Fraction = 0.2
     num_images: Positive | None = None
     per_class: bool = False
     backend: str | None = None

@@ -35,6 +35,24 @@ def detect_batch(
     ]
 
 
+def detect_plain(
+    model: MaskRCNN,
+    images: Sequence[Pixels],
+    transform: Transform,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision = "fp32",
+    size_divisor: int = 32,
+) -> list[ImageDetections]:
+    """What is found in each of ``images`` ``[H, W, C]``; those of one padded shape go through the network together."""
+    found: dict[int, ImageDetections] = {}
+    samples = (prepared(image, transform) for image in images)
+    for batch in by_padded_shape(samples, batch_size, size_divisor):
+        results = detect_batch(model, [sample for _, sample in batch], device, precision, size_divisor)
+        found |= dict(zip([place for place, _ in batch], results, strict=True))
+    return [found[place] for place in range(len(images))]
+
+
 def prepared(image: Pixels, transform: Transform) -> Sample:
     """An image ``[H, W, 3]``, of which nothing is known, as the network sees it."""
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from maskrcnn_ops import masks_to_rle
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from maskrcnn.data.keypoints import to_coco
-from maskrcnn.data.segmentation import decode
+from maskrcnn.data.segmentation import decode, embedded
+from maskrcnn.errors import UserError
 from maskrcnn.structures import Detections
 
 Result = dict[str, Any]
@@ -49,15 +51,61 @@ class ImageDetections:
 
     def above(self, threshold: float) -> ImageDetections:
         """Those of a score of at least ``threshold``."""
-        kept = self.scores >= threshold
+        return self.choose((self.scores >= threshold).nonzero().flatten().tolist())
+
+    def choose(self, kept: Sequence[int]) -> ImageDetections:
+        """The detections with these indices, in this order."""
+        rows = torch.tensor(kept, dtype=torch.int64)
         return replace(
             self,
-            boxes=self.boxes[kept],
-            labels=self.labels[kept],
-            scores=self.scores[kept],
-            masks=None if self.masks is None else [self.masks[i] for i in kept.nonzero().flatten().tolist()],
-            keypoints=None if self.keypoints is None else self.keypoints[kept],
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            scores=self.scores[rows],
+            masks=None if self.masks is None else [self.masks[i] for i in kept],
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
         )
+
+    def moved(self, top: int, left: int, size: tuple[int, int]) -> ImageDetections:
+        """The detections of a window in pixels of the whole image.
+
+        Args:
+            top: row of the image in which the window begins.
+            left: column of the image in which the window begins.
+            size: (height, width) of the image.
+        """
+        shift = torch.tensor([left, top], dtype=torch.float32)
+        keypoints = self.keypoints
+        if keypoints is not None:
+            keypoints = torch.cat([keypoints[..., :2] + shift, keypoints[..., 2:]], -1)
+        masks = None if self.masks is None else embedded(self.masks, top, left, size)
+        return replace(self, boxes=self.boxes + shift.repeat(2), masks=masks, size=size, keypoints=keypoints)
+
+    def to_supervision(self, names: Sequence[str] | None = None) -> Any:
+        """The same as ``supervision.Detections``; masks stay run lengths of their boxes (``CompactMask``).
+
+        Args:
+            names: of the labels, for ``data["class_name"]``.
+
+        Raises:
+            UserError: where supervision is not installed.
+        """
+        try:
+            from supervision import CompactMask
+            from supervision import Detections as Theirs
+        except ImportError as error:
+            raise UserError(
+                "to_supervision needs the package supervision: pip install 'maskrcnn[supervision]'"
+            ) from error
+        mask = None
+        if self.masks is not None:
+            tight = np.array([coco_mask.toBbox(rle) for rle in self.masks]).reshape(-1, 4)
+            tight[:, 2:] += tight[:, :2] - 1  # its boxes include their last pixel
+            mask = CompactMask.from_coco_rle(self.masks, tight, self.size)
+        labels = self.labels.numpy()
+        data: dict[str, Any] = {}
+        if names is not None:
+            data["class_name"] = np.array([names[label] for label in labels.tolist()])
+        return Theirs(self.boxes.numpy(), mask, self.scores.numpy(), labels, data=data)
 
     def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[Result]:
         """COCO results; ``category_ids``: COCO id of each label. Boxes are ``[x, y, width, height]``."""

@@ -11,6 +11,8 @@ from typing import IO, Any, Self
 import cv2
 from pycocotools import mask as coco_mask
 
+from maskrcnn.data.masks import outlines
+from maskrcnn.data.segmentation import decode
 from maskrcnn.errors import UserError
 from maskrcnn.prediction.detections import ImageDetections, Result
 from maskrcnn.prediction.draw import Picture, draw_results, skeletons
@@ -41,7 +43,7 @@ class Outputs:
 
     categories: ``id`` and ``name`` by label. score_threshold: of what is drawn and becomes a PNG mask; the json holds
     everything. masks: write ``masks/<picture>/<number>_<class>.png``, one per detection, 255 where the object is.
-    video_rate: frames a second of the drawn video; None: pictures.
+    video_rate: frames a second of the drawn video; None: pictures. polygons: masks of annotations.json are polygons.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class Outputs:
         score_threshold: float,
         masks: bool,
         video_rate: float | None,
+        polygons: bool = False,
     ) -> None:
+        self.polygons = polygons
         self.folder, self.score_threshold, self.masks = folder, score_threshold, masks
         self.video_rate = video_rate
         self.category_ids = [int(category["id"]) for category in categories]
@@ -88,7 +92,7 @@ class Outputs:
         for result in results:
             self.num_detections += 1
             self.predictions.add({**result, "file_name": frame.file_name, **where})
-            self.annotations.add(as_annotation(result, self.num_detections))
+            self.annotations.add(as_annotation(result, self.num_detections, self.polygons))
         drawn = draw_results(frame.image, results, self.names, self.score_threshold, self.skeletons)
         if frame.number is None:
             place = self._place(frame.file_name)
@@ -134,8 +138,18 @@ class Outputs:
             raise UserError(f"{path} cannot be written")
 
 
-def as_annotation(result: Result, number: int) -> dict[str, Any]:
-    """A COCO result as annotation ``number`` of a data set: with id and area, its score kept."""
+def as_annotation(result: Result, number: int, polygons: bool = False) -> dict[str, Any]:
+    """A COCO result as annotation ``number`` of a data set: with id and area, its score kept.
+
+    Args:
+        result: with its mask as RLE, if it has one.
+        number: the id.
+        polygons: write the mask as polygons, see `outlines`.
+    """
     rle = result.get("segmentation")
     area = float(coco_mask.area(rle)) if rle else result["bbox"][2] * result["bbox"][3]
-    return {"id": number, "area": area, "iscrowd": 0, **result}
+    annotation = {"id": number, "area": area, "iscrowd": 0, **result}
+    if rle and polygons:
+        bitmap = decode(rle, *rle["size"])
+        annotation["segmentation"] = [] if bitmap is None else outlines(bitmap)
+    return annotation

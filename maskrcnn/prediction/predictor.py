@@ -18,8 +18,9 @@ from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
-from maskrcnn.prediction.batching import by_padded_shape, detect_batch, prepared
+from maskrcnn.prediction.batching import by_padded_shape, detect_plain, prepared
 from maskrcnn.prediction.detections import ImageDetections
+from maskrcnn.prediction.tiles import Tiles, detect_tiled
 from maskrcnn.prediction.tta import Augmentation, detect_augmented
 
 # Pictures that `stream` holds at once, in pixels: 200 MB of RGB, one of 8000 x 6000 or 64 of a megapixel.
@@ -40,6 +41,8 @@ class Predictor:
         precision: of the network's arithmetic.
         max_size: the longest side in pixels that the network sees, which bounds the memory; None is no limit.
         augmentation: test-time augmentation.
+        tiles: cuts large images into overlapping windows, for example ``Tiles(640, overlap=0.2)``; None shows the
+            network whole images.
         categories: dictionaries with ``id`` and ``name``, by label.
         size_divisor: the canvas's sides are multiples of it.
         overrides: changes of a checkpoint's config, for example ``model.box_head.score_threshold=0.3``.
@@ -62,6 +65,7 @@ class Predictor:
         size_divisor: int = 32,
         overrides: Sequence[str] = (),
         trust_checkpoint: bool = False,
+        tiles: Tiles | None = None,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: a batch has at least one image")
@@ -79,6 +83,7 @@ class Predictor:
         self.model = model.to(self.device).eval()
         self.transform = _limited(transform or PAPER, max_size)
         self.batch_size, self.precision, self.size_divisor = batch_size, precision, size_divisor
+        self.tiles = tiles
         self.augmentation = augmentation and replace(augmentation, max_size=max_size)
         self.categories = [dict(category) for category in categories or ()]
 
@@ -107,26 +112,20 @@ class Predictor:
         """
         for place, image in enumerate(images):
             _check(image, place)
+        if self.tiles is None:
+            return self._detect(images)
+        return [detect_tiled(image, self._detect, self.tiles) for image in images]
+
+    def _detect(self, images: Sequence[Pixels]) -> list[ImageDetections]:
+        rest = (self.device, self.precision, self.size_divisor)
+        if self.augmentation is None:
+            return detect_plain(self.model, images, self.transform, self.batch_size, *rest)
         found: dict[int, ImageDetections] = {}
         samples = (prepared(image, self.transform) for image in images)
         for batch in by_padded_shape(samples, self.batch_size, self.size_divisor):
             places = [place for place, _ in batch]
-            if self.augmentation is None:
-                results = detect_batch(
-                    self.model, [s for _, s in batch], self.device, self.precision, self.size_divisor
-                )
-            else:
-                results = detect_augmented(
-                    self.model,
-                    [images[place] for place in places],
-                    self.transform,
-                    self.augmentation,
-                    self.device,
-                    self.precision,
-                    self.size_divisor,
-                    self.mirror_keypoints,
-                )
-            found |= dict(zip(places, results, strict=True))
+            chosen = (self.model, [images[place] for place in places], self.transform, self.augmentation)
+            found |= dict(zip(places, detect_augmented(*chosen, *rest, self.mirror_keypoints), strict=True))
         return [found[place] for place in range(len(images))]
 
     def stream(self, images: Iterable[Pixels]) -> Iterator[tuple[Pixels, ImageDetections]]:

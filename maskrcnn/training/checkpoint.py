@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import torch
 
+from maskrcnn import hub
 from maskrcnn.errors import UserError
 from maskrcnn.training.renamed import with_present_names
 from maskrcnn.weights.files import read_torch, unreadable
@@ -65,15 +66,18 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     """The content of a checkpoint or of another program's state dict, on the CPU. No code in it is executed.
 
     Args:
-        path: the file.
-        mmap: leave the tensors in the file until they are used.
+        path: the file, of torch or of safetensors, or its address on the Hub (``hf://user/repo/file``).
+        mmap: leave the tensors in a file of torch until they are used.
 
     Raises:
         UserError: if there is no file, it cannot be read, or its checksum is wrong.
     """
-    path = Path(path)
+    path = hub.local_path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
+    if path.suffix == hub.SUFFIX:
+        tensors, about = hub.read_tensors(path)
+        return {"model": tensors, **about} if about else dict(tensors)
     try:
         whole = _is_whole(path)
         content = None if whole is False else read_torch(path, mmap)
@@ -87,6 +91,16 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} cannot be read: it is damaged (it has lost its checksum)")
     content.pop(_KEY, None)
     return content
+
+
+def to_safetensors(path: str | Path, out: Path) -> None:
+    """Write the weights of a training checkpoint, the averaged ones if it has any, with its config and step.
+
+    The file is accepted wherever the checkpoint is, except to resume the run.
+    """
+    content = load_model(path)
+    weights = content["model"] if content.get("ema") is None else content["ema"]
+    hub.write_tensors(out, weights, {"step": content["step"], "config": content["config"]})
 
 
 def load_model(

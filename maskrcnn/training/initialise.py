@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from maskrcnn import hub
 from maskrcnn.errors import UserError
 from maskrcnn.models.backbones.channels import inflated
 from maskrcnn.models.detector import MaskRCNN
@@ -33,8 +34,8 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool = False) 
 
     Args:
         model: is changed in place.
-        source: a checkpoint, or a state dict of this project, of torchvision's detectors or of Detectron2 (``.pth`` or
-            ``.pkl``).
+        source: a checkpoint, or a state dict of this project, of torchvision's detectors or of Detectron2 (``.pth``,
+            ``.pkl`` or ``.safetensors``), or the address of one on the Hub (``hf://user/repo/file``).
         reset_heads: keep the random values of layers that the file lacks or holds in another shape.
 
     Raises:
@@ -77,9 +78,10 @@ def norms_of(source: str | Path) -> tuple[str, int]:
     A checkpoint's config says so. In other files, running statistics that count their batches were trained, and those
     without a count were frozen.
     """
-    if Path(source).suffix == ".pkl":
+    path = hub.local_path(source)
+    if path.suffix == ".pkl":
         return "frozen_bn", 2
-    content = checkpoint.load(source)
+    content = checkpoint.load(path)
     if (content.get("config") or {}).get("model") is not None:  # none for a model of own parts
         model = content["config"]["model"]
         backbone = model["backbone"] if isinstance(model["backbone"], dict) else model  # of `mask_rcnn(...)`
@@ -101,9 +103,10 @@ def kept(own: Mapping[str, Tensor], dropped: set[str]) -> list[str]:
 
 
 def _read(source: str | Path) -> Mapping[str, Tensor]:
-    if Path(source).suffix == ".pkl":
-        return read_weights(source)
-    content = checkpoint.load(source)
+    path = hub.local_path(source)
+    if path.suffix == ".pkl":
+        return read_weights(path)
+    content = checkpoint.load(path)
     # Of a run with averaged weights those are what was evaluated.
     return state_of(content.get("ema") or content)
 

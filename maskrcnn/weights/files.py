@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrcnn import hub
 from maskrcnn.errors import UserError
 
 # Formats of numbers that a weight file may hold, as NumPy writes them: kind and bytes.
@@ -26,16 +27,20 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in ``path``: of torch, or a pickle of NumPy arrays (Detectron2's model zoo), on the CPU.
+    """The state dict in ``path``: of torch, of safetensors, or a pickle of NumPy arrays (Detectron2's model zoo).
+
+    The tensors are on the CPU. ``path`` may be an address on the Hub (``hf://user/repo/file``).
 
     See `state_of` for what is taken of a training's checkpoint. Names that hold no array or tensor are left out. No
     code in the file is executed: pickles may hold arrays, numbers, strings, lists and dictionaries, and nothing else.
 
     Raises UserError where there is no file, it cannot be read, or it holds no state dict.
     """
-    path = Path(path)
+    path = hub.local_path(path)
     if not path.is_file():
         raise UserError(f"weights {path}: no such file")
+    if path.suffix == hub.SUFFIX:
+        return hub.read_tensors(path)[0]
     try:
         content = read_pickle(path.read_bytes()) if _is_plain_pickle(path) else read_torch(path)
     except Exception as error:  # a damaged pickle can raise anything

@@ -103,6 +103,41 @@ def test_eval_on_other_data_and_with_another_operator(run: Path, tiny: Sequence[
     )
 
 
+def test_eval_in_tiles_as_large_as_the_images_changes_nothing(run: Path, tmp_path: Path) -> None:
+    for name, tile in (("plain", "null"), ("whole", "96"), ("cut", "64")):
+        settings = [f"evaluation.tile={tile}", "evaluation.overlap=0.5", "data.num_workers=1", "threads=1"]
+        alone = "evaluation.batch_size=1"  # other batches round otherwise
+        eval_command.main([f"checkpoint={run / 'last.pt'}", *settings, alone, f"run_dir={tmp_path / name}"])
+    expected, whole, cut = (
+        json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("plain", "whole", "cut")
+    )
+    assert whole == expected
+    assert {p["image_id"] for p in cut} == {p["image_id"] for p in expected}
+    assert all(p["segmentation"]["size"] == [96, 96] for p in cut)
+    assert len(cut) > len(expected)  # four windows of an image give ten detections each
+    with pytest.raises(UserError, match="tile=8: a window has at least 32 pixels"):
+        eval_command.main([f"checkpoint={run / 'last.pt'}", "evaluation.tile=8", f"run_dir={tmp_path}"])
+
+
+def test_predict_in_tiles_finds_what_the_crops_show(run: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (64, 192, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "wide.png"), image)
+    (tmp_path / "crops").mkdir()
+    for part in range(3):
+        cv2.imwrite(str(tmp_path / "crops" / f"{part}.png"), image[:, 64 * part : 64 * part + 64])
+    common = [f"checkpoint={run / 'last.pt'}", "threads=1", "model.box_head.num_detections=4"]
+    predict.main(
+        [*common, f"input={tmp_path / 'wide.png'}", "tile=64", "overlap=0", f"run_dir={tmp_path / 'a'}"]
+    )
+    predict.main([*common, f"input={tmp_path / 'crops'}", f"run_dir={tmp_path / 'b'}"])
+    wide, crops = (json.loads((tmp_path / name / "predictions.json").read_text()) for name in "ab")
+    moved = [[p["bbox"][0] + 64 * int(p["file_name"][0]), *p["bbox"][1:]] for p in crops]
+    assert sorted(p["bbox"] for p in wide) == [pytest.approx(box, abs=1e-3) for box in sorted(moved)]
+    with pytest.raises(UserError, match=r"overlap=0.95: expected a share"):
+        predict.main([*common, f"input={tmp_path / 'wide.png'}", "tile=64", "overlap=0.95"])
+
+
 def test_predict_writes_pictures_and_json(run: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, size in (("b.png", (80, 60)), ("a.jpg", (50, 90))):

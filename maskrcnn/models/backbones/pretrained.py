@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from maskrcnn import hub
 from maskrcnn.errors import UserError
 
 
@@ -20,7 +21,7 @@ def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: tuple[st
     the names of entries begin that do not matter. Raises UserError where they cannot be had or do not fit.
     """
     path = Path(weights)
-    state = _read(path) if path.suffix or path.exists() else _download(arch, weights)
+    state = read_state(weights) if path.suffix or path.exists() else _download(arch, weights)
     state, own = (
         {
             key: value
@@ -39,15 +40,25 @@ def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: tuple[st
     net.load_state_dict(state, strict=False)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_state(source: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file of torch or of safetensors, or at an address on the Hub (``hf://user/repo/file``).
+
+    Raises:
+        UserError: if there is no such file, or it holds something else.
+    """
+    path = hub.local_path(source)
     if not path.is_file():
         raise UserError(
             f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none"
         )
+    if path.suffix == hub.SUFFIX:
+        return hub.read_tensors(path)[0]
     try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
         raise UserError(f"backbone weights {path} cannot be read as a state dict: {error}") from error
+    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
+        raise UserError(f"backbone weights {path} hold no state dict (names and tensors), but {type(state)}")
     return state
 
 
