@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config import files
+from maskrcnn.config.backbones import is_timm, put_timm
 from maskrcnn.config.channels import fill_channels
 from maskrcnn.config.check import check_value, constructor_defaults, is_own, nearest
 from maskrcnn.config.operators import operator_node, register_presets
@@ -70,9 +71,12 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     keys = [o.key_or_group for o in parsed if o not in groups and not o.is_add()]
     _refuse_unknown(name, keys, groups, schema)
     config = _with_defaults(_composed(name, groups), schema)
-    for override in parsed:
-        if override not in groups:
-            _set(config, override, merge=True)
+    single = [override for override in parsed if override not in groups]
+    for override in single:
+        if is_timm(override.key_or_group, override.value()):
+            put_timm(config, str(override.value()))
+    for override in single:
+        _set(config, override, merge=True)
     _fill_operators(config)
     pin_pretrained(config)
     check(config, schema)

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from maskrcnn.errors import UserError
+
 Spacing = Literal["stride", "map"]
 
 
@@ -46,8 +48,9 @@ class Anchors:
     def __call__(self, features: dict[int, Tensor]) -> list[Tensor]:
         """For each map ``[N, C, H, W]``, keyed by stride, its anchors ``[H * W * per_place, 4]`` in float32."""
         if len(features) != len(self.sizes):
-            raise ValueError(
-                f"anchor sizes for {len(self.sizes)} levels, but the pyramid has strides {sorted(features)}"
+            raise UserError(
+                f"model.rpn.anchors.sizes has sizes for {len(self.sizes)} levels, but the pyramid has strides "
+                f"{sorted(features)}: give a list of sizes for each of them"
             )
         # In a graph made for images of any size a map's height is no number to remember a grid by.
         grid = _grid.__wrapped__ if torch.compiler.is_exporting() else _grid

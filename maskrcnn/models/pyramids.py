@@ -7,14 +7,22 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskrcnn.errors import UserError
 from maskrcnn.models.norms import LayerNorm, normalised
 
 
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al., 2017): strides 4, 8, 16, 32 and, for the RPN, 64.
 
-    in_channels: of C2, C3, C4, C5. extra_level: add P6 by subsampling P5. norm: after each convolution; None is none.
-    norm_eps: what the norm adds to the variance.
+    Args:
+        in_channels: of C2, C3, C4, C5.
+        out_channels: of every map.
+        extra_level: add P6 by subsampling P5.
+        norm: after each convolution; None is none.
+        norm_eps: what the norm adds to the variance.
+
+    Raises:
+        UserError: for a backbone with one map.
     """
 
     def __init__(
@@ -26,6 +34,12 @@ class FPN(nn.Module):
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
+        if len(in_channels) < 2:
+            raise UserError(
+                f"a feature pyramid needs maps of several strides, but the backbone has {len(in_channels)}, as plain "
+                "vision transformers do; take a model on one map (model=r18_c4_fpnhead or r50_c5, pyramid='c5' in "
+                "Python), or a network with stages"
+            )
         lateral = [nn.Conv2d(channels, out_channels, 1) for channels in in_channels]
         output = [nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels]
         for conv in (*lateral, *output):

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskrcnn import mask_rcnn
+from maskrcnn.config.compose import compose_config, plain_dict, plain_list
 from maskrcnn.errors import UserError
 from maskrcnn.models.backbones.timm import TimmBackbone
 from tests.models.batches import random_images, random_targets
@@ -135,46 +137,155 @@ def test_the_pretrained_lite0_computes_what_timm_computes() -> None:
         torch.testing.assert_close(ours(pixels)[32], found[0], atol=1e-4, rtol=1e-4)
 
 
-FAMILIES: dict[str, dict[str, bool]] = {
-    "resnet10t": {},
-    "tf_efficientnet_lite0": {},
-    "mobilenetv3_small_050": {},
-    "convnext_atto": {},
-    "regnety_002": {},
-    "densenet121": {},
-    "hrnet_w18_small": {},
-    "edgenext_xx_small": {},
-    "pvt_v2_b0": {},
-    "swin_tiny_patch4_window7_224": {"strict_img_size": False},
-    "vit_tiny_patch16_224": {"dynamic_img_size": True},
-}
+SMALL = ["model.sampler.num_samples=16", "model.rpn.post_nms_train=20"]
+FAMILIES = [
+    "resnet10t",
+    "resnet18d",
+    "resnext26ts",
+    "tf_efficientnet_lite0",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "regnety_002",
+    "densenet121",
+    "hrnet_w18_small",
+    "edgenext_xx_small",
+    "pvt_v2_b0",
+    "swin_tiny_patch4_window7_224",  # maps [N, H, W, C]
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_families_train_a_step(name: str) -> None:
+@pytest.mark.parametrize("model", ["r18_fpn", "r18_c4_fpnhead"])
+@pytest.mark.parametrize("name", [*FAMILIES, "vit_tiny_patch16_224"])
+def test_families_train_a_step(name: str, model: str) -> None:
     """Maps as announced, then a step of Mask R-CNN whose gradient reaches the whole backbone."""
     single = name.startswith("vit_")  # one stride alone
-    options = ",".join(f"{key}:{str(value).lower()}" for key, value in FAMILIES[name].items())
-    overrides = [f"model.backbone.name={name}", f"model.backbone.options={{{options}}}"]
-    overrides += ["model=lite0_c4"] if single else ["model=lite0_fpn"]
-    model = build(*overrides, "model.sampler.num_samples=16", "model.rpn.post_nms_train=20")
-    backbone = model.backbone
+    if single and model == "r18_fpn":
+        with pytest.raises(
+            UserError, match=r"needs maps of several strides, but the backbone has 1, as plain vision"
+        ):
+            build(f"model={model}", f"model.backbone.name=timm/{name}")
+        return
+    detector = build(f"model={model}", f"model.backbone.name=timm/{name}", *SMALL)
+    backbone = detector.backbone
     assert isinstance(backbone, TimmBackbone)
     with torch.no_grad():
         maps = backbone.eval()(torch.zeros(1, 3, 64, 96))
     assert {stride: tuple(x.shape[1:]) for stride, x in maps.items()} == {
         stride: (channels, 64 // stride, 96 // stride) for stride, channels in backbone.channels.items()
     }
-    assert list(backbone.channels) == ([16] if single else [4, 8, 16, 32])
+    strides = [4, 8, 16, 32] if model == "r18_fpn" else [4, 8, 16]
+    assert list(backbone.channels) == ([16] if single else strides)
     first = next(backbone.parameters())
     before = first.detach().clone()
-    losses = model.train().losses(random_images(2, 64), random_targets(2, 64))
+    losses = detector.train().losses(random_images(2, 64), random_targets(2, 64))
     sum(loss.total for loss in losses.values()).backward()
-    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    torch.optim.SGD(detector.parameters(), lr=0.1).step()
     assert not torch.equal(first, before)
     reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in backbone.parameters()]
     assert sum(reached) > 0.95 * len(reached)
     count = sum(p.numel() for p in backbone.parameters()) / 1e6
     terms = ", ".join(f"{term} {loss.total.item():.2f}" for term, loss in losses.items())
     print(f"{name}: {count:.1f} M parameters, channels {backbone.channels}, {terms}")
+
+
+def test_a_name_of_timm_replaces_the_backbone_of_any_config() -> None:
+    config = compose_config(
+        "train",
+        [
+            "model=r50_fpn",
+            "model.backbone.frozen_stages=1",
+            "model.backbone.name=timm/tf_efficientnet_lite0",
+            "model.backbone.norm=bn",
+        ],
+    )
+    assert plain_dict(config.model.backbone) == {
+        "_target_": "maskrcnn.models.backbones.timm.TimmBackbone",
+        "name": "timm/tf_efficientnet_lite0",
+        "norm": "bn",
+        "weights": None,
+        "frozen_stages": 1,
+        "in_channels": 3,
+        "last_stride": 32,
+    }
+    # Its own normalisation, not ImageNet's.
+    assert plain_list(config.model.pixel_mean) == plain_list(config.model.pixel_std) == [127.5] * 3
+    given = compose_config(
+        "train", ["model.pixel_mean=[1,2,3]", "model.backbone.name=timm/resnet18", "model=lite0_c5"]
+    )
+    assert plain_list(given.model.pixel_mean) == [1, 2, 3]
+    assert plain_list(given.model.pixel_std) == pytest.approx([58.395, 57.12, 57.375])
+    assert given.model.backbone.last_stride == 32
+    plain = compose_config("train", ["model=mobilenet_v3_fpn", "model.backbone.name=timm/convnext_atto"])
+    assert plain.model.backbone.name == "timm/convnext_atto"
+
+
+def test_init_imagenet_pretrains_and_freezes_it() -> None:
+    config = compose_config("train", ["model=r18_fpn", "model.backbone.name=timm/resnet18", "init=imagenet"])
+    backbone = config.model.backbone
+    assert (backbone.weights, backbone.norm, backbone.frozen_stages) == ("imagenet", "frozen_bn", 2)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("r50_c4", "the heads of this model are the res5 of a residual network; take model=r50_c4_fpnhead"),
+        ("r50_dc5", "this model dilates the res5 of a residual network"),
+        ("torchvision_mask_rcnn", ""),
+    ],
+)
+def test_models_that_need_a_residual_network(model: str, words: str) -> None:
+    overrides = [f"model={model}", "model.backbone.name=timm/resnet18"]
+    if words:
+        with pytest.raises(UserError, match=words):
+            compose_config("train", overrides)
+    else:
+        assert compose_config("train", overrides).model.backbone.name == "timm/resnet18"
+
+
+def test_a_wrong_name_of_a_config_is_answered_with_near_ones() -> None:
+    with pytest.raises(UserError, match=r"has no network 'resnet_18'; did you mean .*resnet18"):
+        compose_config("train", ["model=r50_fpn", "model.backbone.name=timm/resnet_18"])
+    with pytest.raises(UserError, match=r"unknown key 'model.backbone.name'"):
+        compose_config("train", ["model=r50_fpn", "model.backbone.name=resnet18"])
+
+
+@pytest.mark.parametrize("pyramid", ["fpn", "c5"])
+def test_in_python(pyramid: str) -> None:
+    detector = mask_rcnn("timm/mobilenetv3_small_050", num_classes=3, pyramid=pyramid, small=True)  # type: ignore[arg-type]
+    losses = detector.train().losses(random_images(2, 64), random_targets(2, 64))
+    assert all(bool(loss.total.isfinite()) for loss in losses.values())
+    assert detector.eval().detect(random_images(1, 64)).boxes.shape[-1] == 4
+    with pytest.raises(UserError, match="res5 of a residual network in its heads"):
+        mask_rcnn("timm/mobilenetv3_small_050", pyramid="c4")
+
+
+@pytest.mark.slow
+def test_swin_with_a_file_of_weights_is_frozen_up_to_its_first_stage(tmp_path: Path) -> None:
+    name = "swin_tiny_patch4_window7_224"
+    theirs = seeded(name)
+    torch.save(theirs.state_dict(), tmp_path / "swin.pth")
+    ours = TimmBackbone(name, weights=str(tmp_path / "swin.pth"))
+    pixels = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = theirs.forward_features(pixels)  # [N, H, W, C], after the last norm
+        found = theirs.norm(ours.eval()(pixels)[32].permute(0, 2, 3, 1))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    frozen = {n.split(".")[1] for n, p in ours.named_parameters() if not p.requires_grad}
+    assert frozen == {"patch_embed", "layers_0"}
+    assert ours.net.layers_1.blocks[0].attn.qkv.weight.requires_grad
+
+
+def test_without_a_network_the_download_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(hub, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setattr(
+        hub, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        UserError, match=r"weights of timm's resnet18 could not be downloaded .*\n.*backbone.weights=FILE"
+    ):
+        TimmBackbone("resnet18", weights="imagenet")

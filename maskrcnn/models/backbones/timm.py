@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import difflib
 import logging
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
+from maskrcnn.models.backbones.pretrained import read_state
 
 TimmNorm = Literal["auto", "frozen_bn", "bn", "sync_bn"]
 _FINEST = 4  # stride of the first map
+# Of networks that expect images of one size unless they are told otherwise, by how their names begin.
+_ANY_SIZE: dict[str, dict[str, Any]] = {
+    "swin": {"strict_img_size": False},
+    "vit_": {"dynamic_img_size": True},
+    "deit": {"dynamic_img_size": True},
+}
 
 
 class TimmBackbone(nn.Module):
@@ -30,7 +35,8 @@ class TimmBackbone(nn.Module):
         frozen_stages: parameters that do not learn: with n, those on which the maps up to stride ``2**n`` depend. So 1
             is the stem of most networks, 2 adds the first stage. None is 2 with pretrained weights, 0 without.
         in_channels: of the images. timm adapts pretrained filters to other than three channels.
-        options: further arguments of ``timm.create_model``, for example ``{strict_img_size: false}`` for Swin.
+        options: further arguments of ``timm.create_model``, for example ``{drop_path_rate: 0.1}``. Swin and vision
+            transformers are made for images of any size.
 
     Attributes:
         channels: number of channels of each map, by stride.
@@ -52,7 +58,9 @@ class TimmBackbone(nn.Module):
     ) -> None:
         super().__init__()
         name = name.removeprefix("timm/")
-        net = _build(name, weights, last_stride, {"in_chans": in_channels, **(options or {})})
+        of_family = next((o for begin, o in _ANY_SIZE.items() if name.startswith(begin)), {})
+        given = {"in_chans": in_channels, **of_family, **(options or {})}
+        net = _build(name, weights, last_stride, given)
         self._strides: list[int] = net.feature_info.reduction()
         channels = zip(self._strides, net.feature_info.channels(), strict=True)
         self.channels = {stride: count for stride, count in channels if stride >= _FINEST}
@@ -95,6 +103,22 @@ class TimmBackbone(nn.Module):
             p.requires_grad_(gradient is None)
 
 
+def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of RGB in 0..255 that the pretrained weights of a network of timm expect.
+
+    Args:
+        name: timm's name; the prefix ``timm/`` is allowed.
+
+    Raises:
+        UserError: timm is not installed or does not know the network.
+    """
+    name = name.removeprefix("timm/")
+    _check_name(name)
+    config = _timm().get_pretrained_cfg(name)
+    mean, std = (config.mean, config.std) if config else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return [255 * value for value in mean], [255 * value for value in std]
+
+
 def _timm() -> Any:
     """The package, imported here because it takes a second and is optional."""
     try:
@@ -106,8 +130,7 @@ def _timm() -> Any:
     return timm
 
 
-def _build(name: str, weights: str | None, last_stride: int, options: dict[str, Any]) -> Any:
-    """timm's network with features of strides up to ``last_stride``, the last map of each."""
+def _check_name(name: str) -> None:
     timm = _timm()
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -115,13 +138,19 @@ def _build(name: str, weights: str | None, last_stride: int, options: dict[str, 
         raise UserError(
             f"timm {timm.__version__} has no network {name!r}{hint} (timm.list_models() lists them)"
         )
+
+
+def _build(name: str, weights: str | None, last_stride: int, options: dict[str, Any]) -> Any:
+    """timm's network with features of strides up to ``last_stride``, the last map of each."""
+    _check_name(name)
+    timm = _timm()
     try:
         info = timm.create_model(name, features_only=True, **options).feature_info
         wanted = {r: i for r, i in zip(info.reduction(), info.out_indices, strict=True) if r <= last_stride}
         options = {**options, "features_only": True, "out_indices": tuple(wanted.values())}
         if weights is None or weights == "imagenet":
             return timm.create_model(name, pretrained=weights is not None, **options)
-        state = _state_of(name, Path(weights))
+        state = _state_of(name, weights)
         return timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options
         )
@@ -139,23 +168,9 @@ def _build(name: str, weights: str | None, last_stride: int, options: dict[str, 
         ) from error
 
 
-def _state_of(name: str, path: Path) -> dict[str, Tensor]:
+def _state_of(name: str, path: str) -> dict[str, Tensor]:
     """The state dict in a file, after a check that it is one of the whole network ``name``."""
-    if not path.is_file():
-        raise UserError(
-            f"backbone weights {path}: no such file; give a file, `imagenet`, or weights=null for none"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"backbone weights {path} cannot be read as a state dict: {error}") from error
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(f"backbone weights {path} hold no state dict (names and tensors), but {type(state)}")
+    state = read_state(path)
     # Features alone would load whatever fits and leave the rest random; the whole network is strict.
     try:
         net = _timm().create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
