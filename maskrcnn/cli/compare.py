@@ -30,8 +30,8 @@ Metrics = dict[str, float | None]
 
 def main(arguments: Sequence[str]) -> None:
     """Print and draw the comparison. This command needs no torch."""
-    given = [a for a in arguments if "=" in a]
-    folders = [Path(a) for a in arguments if "=" not in a]
+    folders = [Path(a) for a in arguments if "=" not in a or Path(a).is_dir()]
+    given = [a for a in arguments if Path(a) not in folders]
     plot = _plot(given)
     if len(folders) < 2:
         raise UserError(

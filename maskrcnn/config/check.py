@@ -13,7 +13,7 @@ from hydra.utils import get_object
 
 from maskrcnn.errors import Bounds, UserError
 
-_HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_"}
+TARGET_KEYS = {"_target_", "_partial_"}
 
 
 def is_own(target: str) -> bool:
@@ -93,7 +93,7 @@ def _check_target(value: dict[str, Any], path: str) -> None:
     plain_class = inspect.isclass(target) and not is_dataclass(target)
     hints = get_type_hints(target.__init__ if plain_class else target, include_extras=True)
     for key, item in value.items():
-        if key not in parameters and key not in _HYDRA_KEYS:
+        if key not in parameters and key not in TARGET_KEYS:
             raise UserError(
                 f"unknown key {f'{path}.{key}'!r}: {value['_target_']} takes {', '.join(parameters)}"
                 f"{nearest(key, list(parameters))}"

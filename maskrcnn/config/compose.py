@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,17 +20,16 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
-    InstantiationException,
     OverrideParseException,
 )
-from hydra.utils import instantiate
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config import files
 from maskrcnn.config.backbones import is_timm, put_timm
 from maskrcnn.config.channels import fill_channels
-from maskrcnn.config.check import check_value, constructor_defaults, is_own, nearest
+from maskrcnn.config.check import TARGET_KEYS, check_value, constructor_defaults, is_own, nearest
 from maskrcnn.config.operators import operator_node, register_presets
 from maskrcnn.config.pretrained import pin_pretrained
 from maskrcnn.config.schema import Common as Common
@@ -40,8 +40,8 @@ from maskrcnn.errors import UserError
 Settings = TypeVar("Settings")
 # Keys whose values are paths: taken as the shell hands them over, and not read by Hydra's grammar.
 _PATHS = re.compile(
-    r"\+{0,2}(run_dir|run|checkpoint|input|predictions|annotations|images|out|init(\.weights)?|proposals\.(train|val)"
-    r"|model\.backbone\.weights"
+    r"\+{0,2}(run_dir|run|checkpoints?|input|predictions|annotations|images?|out|page|init(\.weights)?"
+    r"|proposals\.(train|val)|model\.backbone\.weights"
     r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
 )
 
@@ -203,16 +203,26 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
 
 
 def build(node: Any) -> Any:
-    """What a checked node with ``_target_`` describes. Raises UserError where a constructor refuses its values."""
+    """What a checked node with ``_target_`` describes. Raises UserError where a constructor refuses its values.
+
+    Hydra's `instantiate` resolves a value twice, so that a path which holds "${" would be an interpolation.
+    """
     try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause: BaseException = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        if isinstance(cause, UserError | ValueError):
-            raise UserError(str(cause)) from error
-        raise
+        return _built(OmegaConf.to_container(node, resolve=True))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_built(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    parts = {str(key): _built(item) for key, item in value.items() if key not in TARGET_KEYS}
+    if "_target_" not in value:
+        return parts
+    target = get_object(value["_target_"])
+    return partial(target, **parts) if value.get("_partial_") else target(**parts)
 
 
 def foreign_targets(node: Any) -> list[str]:
@@ -277,7 +287,10 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _quoted(key: str, path: str) -> str:
-    """A path as one text of Hydra's grammar, unless it is quoted already or null."""
+    """A path as one text of Hydra's grammar, unless it is quoted already or null; of a list, each of its paths."""
+    if key == "checkpoints" and re.fullmatch(r"\[.*\]", path):
+        paths = re.findall(r"'[^']*'|\"[^\"]*\"|[^,]+", path[1:-1])
+        return f"[{','.join(_quoted('', item.strip()) for item in paths)}]"
     group = key in ("init", "checkpoint") and re.fullmatch(r"\{.*:.*\}", path)
     if group or path in ("", "null") or re.fullmatch(r"'[^']*'|\"[^\"]*\"", path):
         return path

@@ -115,6 +115,21 @@ class Kind(Enum):
         Effect.DROPPED,
         f"draw it again or remove it ({FIX})",
     )
+    ROTATED_BOX = (
+        "a rotated box of {} numbers, dropped",
+        Effect.DROPPED,
+        "give its corners as a polygon in segmentation: the box is then measured from it",
+    )
+    ROTATED_AND_MASK = (
+        "a rotated box of {} numbers, measured from its mask instead",
+        Effect.CONVERTED,
+        "nothing to do",
+    )
+    ROTATION = (
+        "a box that attributes.rotation turns, which training reads without the turn",
+        Effect.DOUBTFUL,
+        f"export rotated boxes as polygons ({FIX} without them)",
+    )
     BOX_BEYOND = (
         "a box that reaches beyond its image, cut",
         Effect.PART,
@@ -134,6 +149,7 @@ class Kind(Enum):
     RLE_SIZE = "its RLE has the size {} (height, width)", Effect.STOPS, f"make both the same ({FIX})"
     RLE_COUNTS = "its RLE has no counts", Effect.STOPS, f"encode the mask again ({FIX})"
     RLE_DAMAGED = "{}", Effect.STOPS, f"encode the mask again ({FIX})"
+    RLE_BYTES = "an RLE string inside of b'...', read without it", Effect.CONVERTED, "nothing to do"
     EMPTY_MASK = "its mask is empty", Effect.PART, f"draw it again ({FIX} with its box alone)"
     KEYPOINTS = "{}, passed over", Effect.PART, f"mark them again ({FIX})"
     AREA = "an area that its mask or box cannot have, measured instead", Effect.CONVERTED, "nothing to do"

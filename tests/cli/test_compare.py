@@ -50,6 +50,21 @@ def test_metrics_and_settings_that_differ_are_printed(
     assert cv2.imread(str(tmp_path / "both.png")).std() > 0
 
 
+@pytest.mark.parametrize("name", ["lr=0.01", "[bold]x", "-dash", "it's ${x}, 數"])
+def test_any_folder_is_a_run(
+    runs: list[str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path(runs[0]).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    compare.main([name, "pool", f"plot={tmp_path / name}/both.png"])
+    assert name in capsys.readouterr().out
+    assert (tmp_path / name / "both.png").exists()
+
+
 def test_neither_torch_nor_hydra_is_imported(runs: list[str]) -> None:
     code = (
         "import sys; from maskrcnn.cli import compare; compare.main(sys.argv[1:]);"

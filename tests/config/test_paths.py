@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from maskrcnn.config.compose import _parse
+from maskrcnn.config.compose import _parse, build, compose_config
 
 ODD = [
     *(
@@ -58,6 +60,9 @@ KEYS = [
     "data.root",
     "data.train_images",
     "init",
+    "image",
+    "page",
+    "out",
 ]
 
 
@@ -71,6 +76,20 @@ def value_of(key: str, path: str) -> object:
 @pytest.mark.parametrize("key", KEYS)
 def test_a_path_is_itself(key: str, path: str) -> None:
     assert value_of(key, path) == path
+
+
+@pytest.mark.parametrize(
+    "path", ["${x}/a.json", "a${b}c", "\\${x}", "[a=b], {c: d}", 'it\'s "q" #1', "\u6570\u636e *?"]
+)
+def test_a_data_source_is_built_with_the_path(path: str) -> None:
+    for option, key in (("custom", "train_annotations"), ("folds", "images"), ("coco", "root")):
+        config = compose_config("train", [f"data={option}", f"data.{key}={path}"])
+        assert getattr(build(config.data.source), key) == path
+
+
+def test_each_path_of_a_list_is_itself() -> None:
+    found: Any = value_of("checkpoints", "[a=b/last.pt, it's/${x}.pt,'c,d/last.pt',(1)/best.pt]")
+    assert list(found) == ["a=b/last.pt", "it's/${x}.pt", "c,d/last.pt", "(1)/best.pt"]
 
 
 @settings(max_examples=60, deadline=None)

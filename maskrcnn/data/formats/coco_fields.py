@@ -104,6 +104,12 @@ def box(value: Any, height: int, width: int, note: Note) -> list[float]:
     return of_box
 
 
+def is_turned(attributes: Any) -> bool:
+    """Whether an object's ``attributes`` hold a rotation, as CVAT writes it of a box: in degrees."""
+    angle = number(attributes.get("rotation")) if isinstance(attributes, dict) else None
+    return angle is not None and angle % 180 != 0
+
+
 def crowd(value: Any) -> int:
     """iscrowd as 0 or 1."""
     found = 0 if value is None else whole(int(value) if isinstance(value, bool) else value)
@@ -199,6 +205,10 @@ def _rle(value: dict[str, Any], height: int, width: int, note: Note) -> tuple[An
     if not isinstance(stated, list) or stated != [height, width]:
         raise Refused(Kind.RLE_SIZE, f"{stated}, the image {[height, width]}")
     counts = value.get("counts")
+    if isinstance(counts, str) and counts[:2] == "b'" and counts[-1] == "'":  # Python's text of bytes
+        counts = counts[2:-1].replace("\\\\", "\\")
+        value = {**value, "counts": counts}
+        note(Kind.RLE_BYTES)
     if isinstance(counts, str):
         if not _RLE.fullmatch(counts):
             raise Refused(Kind.RLE_DAMAGED, "its RLE string is damaged")

@@ -243,6 +243,13 @@ def _annotation(
     height, width = image["height"], image["width"]
     segmentation, bounds = fields.segmentation(entry.get("segmentation"), height, width, note)
     stated = entry.get("bbox")
+    if isinstance(stated, list) and len(stated) in (5, 8):  # centre, size and angle, or four corners
+        if bounds is None:
+            raise Refused(Kind.ROTATED_BOX, str(len(stated)))
+        note(Kind.ROTATED_AND_MASK, str(len(stated)))
+        stated = None
+    if bounds is None and fields.is_turned(entry.get("attributes")):
+        note(Kind.ROTATION)
     if not stated and bounds is not None:  # some tools write the segmentation alone
         stated = [bounds[0], bounds[1], bounds[2] - bounds[0], bounds[3] - bounds[1]]
     box = fields.box(stated, height, width, note)
