@@ -36,7 +36,7 @@ class Kind(Enum):
         "list pairs, from 1 on",
     )
     SAME_NAME = (
-        "another category has the same name {}",
+        "another category has the same name {}, but for capitals and spaces",
         Effect.NOTED,
         "rename one of them, or merge them",
     )
@@ -115,6 +115,12 @@ class Kind(Enum):
         Effect.DROPPED,
         f"draw it again or remove it ({FIX})",
     )
+    OTHERWISE = (
+        "{} that is written otherwise than COCO's, read as what it means",
+        Effect.CONVERTED,
+        "nothing to do",
+    )
+    BY_NAME = "{} that is a name, read as the id of what it names", Effect.CONVERTED, "nothing to do"
     ROTATED_BOX = (
         "a rotated box of {} numbers, dropped",
         Effect.DROPPED,

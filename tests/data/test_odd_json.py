@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from maskrcnn.cli import check_data
 from maskrcnn.data.check import check_coco
@@ -27,6 +28,8 @@ from .test_damaged_input import change, damaged, image
 Content = dict[str, Any]
 Write = Callable[..., Any]
 SQUARE = [5.0, 6.0, 25.0, 6.0, 25.0, 16.0, 5.0, 16.0]  # the default annotation's polygon
+MASK = np.zeros((40, 60), np.uint8, order="F")
+MASK[6:16, 5:25] = 1
 PAIRS = [SQUARE[k : k + 2] for k in range(0, 8, 2)]
 
 
@@ -64,6 +67,19 @@ CONVERTED: dict[str, tuple[Callable[[Content], None], Kind]] = {
         change(segmentation=[{"size": [40, 60], "counts": [206] + [10, 30] * 19 + [10, 1424]}]),
         Kind.ONE_POLYGON,
     ),
+    "RLE as Python's text of bytes": (
+        change(segmentation={"size": [40, 60], "counts": str(coco_mask.encode(MASK)["counts"])}),
+        Kind.RLE_BYTES,
+    ),
+    "polygon as a text of a list": (change(segmentation=json.dumps([SQUARE])), Kind.OTHERWISE),
+    "box as a text of a list": (change(bbox="[5, 6, 20, 10]"), Kind.OTHERWISE),
+    "box as an object": (change(bbox={"x": 5, "y": 6, "width": 20, "height": 10}), Kind.OTHERWISE),
+    "box in a list": (change(bbox=[[5, 6, 20, 10]]), Kind.OTHERWISE),
+    "crowd as a word": (change(iscrowd="False"), Kind.OTHERWISE),
+    "image by its file name": (change(image_id="1.png"), Kind.BY_NAME),
+    "category by its name": (change(category_id="dog"), Kind.BY_NAME),
+    "rotated box of centre, size and angle": (change(bbox=[15, 11, 20, 10, 0.5]), Kind.ROTATED_AND_MASK),
+    "rotated box of four corners": (change(bbox=SQUARE), Kind.ROTATED_AND_MASK),
 }
 
 
@@ -246,7 +262,10 @@ def test_both_classes_of_one_name_have_a_row(write_coco: Write) -> None:
     names = [{"id": 3, "name": "thing"}, {"id": 7, "name": "thing"}]
     path, folder = write_coco([annotation(1), annotation(2, image_id=2, category_id=7)], categories=names)
     dataset = CocoDataset(path, folder)
-    assert "another category has the same name 'thing' (category 7)" in dataset.report[0]
+    assert (
+        "another category has the same name 'thing', but for capitals and spaces (category 7)"
+        in dataset.report[0]
+    )
     truth = dataset.ground_truth()
     found = [{**entry, "score": 0.9} for entry in truth["annotations"][:1]]
     assert {k: v["AP"] for k, v in per_class(found, truth, "bbox").items()} == pytest.approx(
@@ -306,6 +325,43 @@ def test_an_object_listed_twice_under_two_ids_is_named_and_dropped_by_fix(write_
     assert [a["id"] for a in cleaned(load_annotations(path), folder).content["annotations"]] == [1, 3, 4]
 
 
+def test_a_rotated_box_without_a_mask_is_dropped_and_counted(write_coco: Write) -> None:
+    path, folder = damaged(write_coco, change(bbox=[15, 11, 20, 10, 30.0], segmentation=...))
+    dataset = CocoDataset(path, folder)
+    assert dataset.num_objects.tolist() == [0, 1, 1]
+    assert "1 x a rotated box of 5 numbers, dropped (annotation 1 of image 1)" in dataset.report[0]
+
+
+@pytest.mark.parametrize(
+    ("angle", "kinds"), [(30.0, {Kind.ROTATION}), (180.0, set()), (0, set()), ("x", set())]
+)
+def test_a_box_that_its_attributes_turn_is_named_and_dropped_by_fix(
+    write_coco: Write, angle: Any, kinds: set[Kind]
+) -> None:
+    path, folder = damaged(write_coco, change(segmentation=..., attributes={"rotation": angle}))
+    data = load_annotations(path)
+    assert {defect.kind for defect in check_coco(data, folder)[0].defects} == kinds
+    kept = [entry["id"] for entry in cleaned(data, folder).content["annotations"]]
+    assert kept == ([2, 3] if kinds else [1, 2, 3])
+
+
+def test_a_name_that_two_images_have_is_no_id(write_coco: Write) -> None:
+    def damage(data: Content) -> None:
+        data["images"][1]["file_name"] = "1.png"
+        data["annotations"][0]["image_id"] = "1.png"
+
+    path, folder = damaged(write_coco, damage)
+    with pytest.raises(UserError, match=r"1 x it belongs to image '1.png', which is not listed"):
+        CocoDataset(path, folder)
+
+
+def test_names_that_differ_in_capitals_and_spaces_are_named(write_coco: Write) -> None:
+    path, folder = damaged(write_coco, lambda d: d["categories"][1].update(name=" Cat"))
+    assert (
+        "the same name 'cat', but for capitals and spaces (category 7)" in CocoDataset(path, folder).report[0]
+    )
+
+
 @pytest.mark.parametrize("key", ["coco_url", "path"])
 def test_other_keys_name_the_file(write_coco: Write, key: str) -> None:
     path, folder = damaged(write_coco, image(file_name=..., **{key: "http://host/val2017/1.png?v=2"}))
@@ -319,6 +375,9 @@ def test_other_keys_name_the_file(write_coco: Write, key: str) -> None:
     [
         (gzip.compress(b"{}", mtime=0), "packed .gzip or zip.: unpack it"),
         (b'{"id": 1}\n{"id": 2}', "holds several values"),
+        (b"{'id': 1}", "double quotes around names"),
+        (b'{"id": 1,}', "no comma after the last entry"),
+        ('{"name": "K\u00e4fer"}'.encode("latin-1"), "not UTF-8: save it as such"),
     ],
 )
 def test_what_a_file_may_be_instead_is_said(tmp_path: Path, content: bytes, words: str) -> None:

@@ -6,6 +6,7 @@ raises `Refused` with the kind of the defect. ``note`` collects what was convert
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ _RLE = re.compile("(?:[P-o]{0,6}[0-O])*")
 _LIMIT = 2**63  # of ids: numpy's integers have no more bits
 _LONGEST_SIDE, _MOST_PIXELS = 2**20, 2**30  # of an image: OpenCV's limits
 _NUMBERS = {int, float}
+_SIDES = ["x", "y", "width", "height"], ["x", "y", "w", "h"]
 
 
 class Refused(Exception):
@@ -78,8 +80,23 @@ def size(entry: Mapping[str, Any], note: Note) -> tuple[int, int]:
     return height, width
 
 
+def unpacked(value: Any, key: str, note: Note) -> Any:
+    """A list or an object that is written as a text, as tables leave it; anything else as it is."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    note(Kind.OTHERWISE, key)
+    return found
+
+
 def box(value: Any, height: int, width: int, note: Note) -> list[float]:
     """x, y, width, height of a box that lies in the image, at least in part."""
+    if isinstance(value, dict) and list(value) in _SIDES:
+        value = list(value.values())
+        note(Kind.OTHERWISE, "bbox")
     if not isinstance(value, list) or len(value) != 4:
         raise Refused(Kind.BOX_NUMBERS)
     if not set(map(type, value)) <= _NUMBERS:
@@ -110,9 +127,13 @@ def is_turned(attributes: Any) -> bool:
     return angle is not None and angle % 180 != 0
 
 
-def crowd(value: Any) -> int:
+def crowd(value: Any, note: Note) -> int:
     """iscrowd as 0 or 1."""
-    found = 0 if value is None else whole(int(value) if isinstance(value, bool) else value)
+    if isinstance(value, str):
+        note(Kind.OTHERWISE, "iscrowd")
+    if isinstance(value, bool | str):
+        value = {"false": 0, "true": 1}.get(str(value).lower(), value)
+    found = 0 if value is None else whole(value)
     if found not in (0, 1):
         raise Refused(Kind.CROWD_VALUE, repr(value)[:40])
     return found

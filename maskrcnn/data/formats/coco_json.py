@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maskrcnn.data.defects import Defect, Effect, Kind
 from maskrcnn.data.formats import coco_fields as fields
@@ -39,8 +39,12 @@ def _likely(path: Path, error: Exception) -> str:
         packed = file.read(2) in (b"\x1f\x8b", b"PK")
     if packed:
         return "it is packed (gzip or zip): unpack it"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8: save it as such"
     if isinstance(error, json.JSONDecodeError) and error.pos and error.msg == "Extra data":
         return "it holds several values, such as a json on each line: put them into one object"
+    if isinstance(error, json.JSONDecodeError) and "double quotes" in error.msg:
+        return "json has double quotes around names, and no comma after the last entry: write it by json.dump"
     return "it may be truncated: write or download it again"
 
 
@@ -69,11 +73,36 @@ def load_annotations(path: Path) -> dict[str, Any]:
 def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True) -> Selection:
     """Checks every entry; defective ones are left out and named. folder: where the images lie; None: not looked for."""
     found = Selection()
-    listed = _read_categories(data["categories"], found), _read_images(data["images"], folder, found)
+    categories = _Listed(_read_categories(data["categories"], found), _by_name(data["categories"], "name"))
+    images = _Listed(_read_images(data["images"], folder, found), _by_name(data["images"], "file_name"))
     found.objects = {image_id: [] for image_id in found.images}
     left_out = {Effect.STOPS} | (set() if keep_doubtful else {Effect.DOUBTFUL})
-    _read_annotations(data["annotations"], listed, left_out, found)
+    _read_annotations(data["annotations"], categories, images, left_out, found)
     check_whole(found, keep_doubtful)
+    return found
+
+
+class _Listed(NamedTuple):
+    """What annotations may refer to, sound or not: the ids, and the id of each name (None where several have it)."""
+
+    ids: set[int]
+    names: dict[str, int | None]
+
+    def id_of(self, entry: Entry, key: str, note: Callable[..., None]) -> int | None:
+        """The id that an annotation refers to, or the one of the name that stands in its place."""
+        number = fields.identity(entry, key, note)
+        name = entry.get(key)
+        if number is None and isinstance(name, str) and (number := self.names.get(name)) is not None:
+            note(Kind.BY_NAME, key)
+        return number
+
+
+def _by_name(entries: list[Any], key: str) -> dict[str, int | None]:
+    found: dict[str, int | None] = {}
+    for entry in entries:
+        if isinstance(entry, dict) and isinstance(name := entry.get(key), str):
+            number = fields.whole(entry.get("id"))
+            found[name] = number if found.get(name, number) == number else None
     return found
 
 
@@ -119,9 +148,9 @@ def _read_categories(entries: list[Any], found: Selection) -> set[int]:
         if read["skeleton"] and not fields.skeleton(read["skeleton"], len(listed)):
             note(Kind.SKELETON)
             read["skeleton"] = None
-        if name in names:
+        if (alike := name.strip().casefold()) in names:
             note(Kind.SAME_NAME, repr(name))
-        names.add(name)
+        names.add(alike)
         found.categories.append(_merged(entry, {**read, "name": name}))
     if not categories and not doubtful:
         found.defects.append(Defect(Kind.NO_CATEGORY, "categories"))
@@ -164,7 +193,7 @@ def _file_of(entry: Entry, finder: FileFinder, defects: list[Defect]) -> str:
     name = next((name for name in names if isinstance(name, str) and name), None)
     if name is None:
         raise Refused(Kind.NO_FILE_NAME)
-    paths = finder.find(name)
+    paths = finder.find(name) or finder.find(name.strip())
     if not paths:
         raise Refused(Kind.FILE_MISSING, str(finder.folder))
     if len(paths) > 1:
@@ -183,10 +212,10 @@ def _wrong_folder(images: dict[int, Entry], missing: int, folder: Path) -> Defec
 
 
 def _read_annotations(
-    entries: list[Any], listed: tuple[set[int], set[int]], left_out: set[Effect], found: Selection
+    entries: list[Any], categories: _Listed, images: _Listed, left_out: set[Effect], found: Selection
 ) -> None:
-    """Fills ``found.objects``. listed: ids of categories and images, whose defective ones are reported already."""
-    categories = {category["id"]: len(category.get("keypoints", ())) for category in found.categories}
+    """Fills ``found.objects``. Defective categories and images, which are listed too, are reported already."""
+    num_keypoints = {category["id"]: len(category.get("keypoints", ())) for category in found.categories}
     seen: set[int] = set()
     for place, entry in enumerate(entries):
         defects: list[Defect] = []
@@ -201,12 +230,17 @@ def _read_annotations(
         if number in seen:
             note(Kind.ANNOTATION_TWICE)
         seen.add(number)
-        owner = _owner(entry, found.images, categories, listed, note)
-        if owner is not None:
-            image, image_id, category_id = owner
+        image_id = images.id_of(entry, "image_id", note)
+        category_id = categories.id_of(entry, "category_id", note)
+        if image_id not in images.ids:
+            note(Kind.UNKNOWN_IMAGE, repr(entry.get("image_id"))[:80])
+        elif category_id not in categories.ids:
+            note(Kind.UNKNOWN_CATEGORY, repr(entry.get("category_id"))[:80])
+        elif image_id in found.images and category_id in num_keypoints:
+            image = found.images[image_id]
             note = _noting(defects, f"annotation {number} of image {image['id']}")
             try:
-                read = _annotation(entry, image, category_id, categories[category_id], note)
+                read = _annotation(entry, image, category_id, num_keypoints[category_id], note)
                 # The entry's own number, so that an unchanged entry is not copied.
                 read |= {"id": number, "image_id": image_id, "category_id": category_id}
                 if not any(defect.effect in left_out for defect in defects):
@@ -216,33 +250,17 @@ def _read_annotations(
         found.defects += defects
 
 
-def _owner(
-    entry: Entry,
-    images: dict[int, Entry],
-    categories: dict[int, int],
-    listed: tuple[set[int], set[int]],
-    note: Callable[..., None],
-) -> tuple[Entry, int, int] | None:
-    """The image of an annotation, its id and the category id; None where one is defective, or not listed."""
-    image_id = fields.identity(entry, "image_id", note)
-    category_id = fields.identity(entry, "category_id", note)
-    known_categories, known_images = listed
-    if image_id not in known_images:
-        note(Kind.UNKNOWN_IMAGE, repr(entry.get("image_id"))[:80])
-    elif category_id not in known_categories:
-        note(Kind.UNKNOWN_CATEGORY, repr(entry.get("category_id"))[:80])
-    elif image_id in images and category_id in categories:
-        return images[image_id], image_id, category_id
-    return None
-
-
 def _annotation(
     entry: Entry, image: Entry, category_id: int, num_keypoints: int, note: Callable[..., None]
 ) -> Entry:
     """The fields of an annotation as they are read, None for one that it lacks. Raises Refused for no object."""
     height, width = image["height"], image["width"]
-    segmentation, bounds = fields.segmentation(entry.get("segmentation"), height, width, note)
-    stated = entry.get("bbox")
+    segmentation = fields.unpacked(entry.get("segmentation"), "segmentation", note)
+    segmentation, bounds = fields.segmentation(segmentation, height, width, note)
+    stated = fields.unpacked(entry.get("bbox"), "bbox", note)
+    if isinstance(stated, list) and len(stated) == 1 and isinstance(stated[0], list):
+        stated = stated[0]
+        note(Kind.OTHERWISE, "bbox")
     if isinstance(stated, list) and len(stated) in (5, 8):  # centre, size and angle, or four corners
         if bounds is None:
             raise Refused(Kind.ROTATED_BOX, str(len(stated)))
@@ -258,7 +276,7 @@ def _annotation(
     points = fields.keypoints(entry.get("keypoints"), num_keypoints, category_id, note)
     return {
         "bbox": box,
-        "iscrowd": fields.crowd(entry.get("iscrowd")),
+        "iscrowd": fields.crowd(entry.get("iscrowd"), note),
         "area": fields.area(entry.get("area"), box, note),
         "segmentation": segmentation,
         "keypoints": points,
@@ -268,8 +286,7 @@ def _annotation(
 
 def _merged(entry: Entry, read: Entry) -> Entry:
     """``entry`` with the fields of ``read``; itself where nothing changes, which saves memory."""
-    if all(
-        entry.get(key) is value and (value is not None or key not in entry) for key, value in read.items()
-    ):
-        return entry
-    return {key: value for key, value in {**entry, **read}.items() if value is not None}
+    for key, value in read.items():
+        if entry.get(key) is not value or (value is None and key in entry):
+            return {key: value for key, value in {**entry, **read}.items() if value is not None}
+    return entry
