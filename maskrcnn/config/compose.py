@@ -7,7 +7,6 @@ defaults of the config, and YAML files hold what differs from them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import partial
@@ -15,12 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
-    OverrideParseException,
 )
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +28,7 @@ from maskrcnn.config.backbones import is_timm, put_timm
 from maskrcnn.config.channels import fill_channels
 from maskrcnn.config.check import TARGET_KEYS, check_value, constructor_defaults, is_own, nearest
 from maskrcnn.config.operators import operator_node, register_presets
+from maskrcnn.config.overrides import parse
 from maskrcnn.config.pretrained import pin_pretrained
 from maskrcnn.config.schema import Common as Common
 from maskrcnn.config.schema import Train as Train
@@ -38,18 +36,9 @@ from maskrcnn.config.schema import defaults_of
 from maskrcnn.errors import UserError
 
 Settings = TypeVar("Settings")
-# Keys whose values are paths: taken as the shell hands them over, and not read by Hydra's grammar.
-_PATHS = re.compile(
-    r"\+{0,2}(run_dir|run|checkpoints?|input|predictions|annotations|images?|out|page|init(\.weights)?"
-    r"|proposals\.(train|val)|model\.backbone\.weights"
-    r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
-)
-
 OPERATORS = ("roi_op", "box_roi_op", "mask_roi_op", "keypoint_roi_op")
 # Groups whose keys are parameters of constructors and not only those that YAML files state.
 _OF_CONSTRUCTORS = ("data.", *OPERATORS)
-# `init=FILE` is what people type; the node also holds a switch.
-_SHORTHAND = {"init": "init.weights"}
 
 
 def compose_config(name: str, overrides: Sequence[str], schema: type = Train) -> DictConfig:
@@ -66,7 +55,7 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     Raises:
         UserError: names the key, what was found and the nearest right key.
     """
-    parsed = _parse(overrides)
+    parsed = parse(overrides)
     groups = [override for override in parsed if _is_group(override)]
     keys = [o.key_or_group for o in parsed if o not in groups and not o.is_add()]
     _refuse_unknown(name, keys, groups, schema)
@@ -185,7 +174,7 @@ def settings_of(node: Any, kind: type[Settings]) -> Settings:
 
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
     """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed again, a key is set."""
-    parsed = _parse(overrides)
+    parsed = parse(overrides)
     groups = [override for override in parsed if _is_group(override)]
     for override in groups:
         group = override.get_key_element()
@@ -264,43 +253,6 @@ def is_measured(config: DictConfig, operator: str) -> bool:
     if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
         return False
     return bool(node.get("offset") == "measured")
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    for text in overrides:
-        if text.startswith("~"):
-            raise UserError(f"{text}: no key can be taken away; some can be null, as in model.mask_head=null")
-        if "=" not in text:
-            raise UserError(f"cannot read the argument {text!r}: expected key=value, for example seed=1")
-    lines = []
-    for text in overrides:
-        key, _, value = text.partition("=")
-        lines.append(f"{_SHORTHAND.get(key, key)}={_quoted(key, value) if _PATHS.fullmatch(key) else value}")
-    try:
-        parsed = OverridesParser.create().parse_overrides(lines)
-    except (OverrideParseException, HydraException) as error:
-        hint = "quote values that hold = , [ ] { } or spaces: \"key='value'\""
-        raise UserError(f"cannot read the arguments {list(overrides)}: {error}\n{hint}") from error
-    if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
-        raise UserError(f"{sweeps[0]}: give one value; a list is written in brackets, [1,2]")
-    return parsed
-
-
-def _quoted(key: str, path: str) -> str:
-    """A path as one text of Hydra's grammar, unless it is quoted already or null; of a list, each of its paths."""
-    if key == "checkpoints" and re.fullmatch(r"\[.*\]", path):
-        paths = re.findall(r"'[^']*'|\"[^\"]*\"|[^,]+", path[1:-1])
-        return f"[{','.join(_quoted('', item.strip()) for item in paths)}]"
-    group = key in ("init", "checkpoint") and re.fullmatch(r"\{.*:.*\}", path)
-    if group or path in ("", "null") or re.fullmatch(r"'[^']*'|\"[^\"]*\"", path):
-        return path
-    # Backslashes are doubled only before a quote and before "${", which would begin an interpolation.
-    return "'" + re.sub(r"(\\*)('|\$\{|$)", _escaped, path) + "'"
-
-
-def _escaped(found: re.Match[str]) -> str:
-    backslashes, special = found.groups()
-    return backslashes * 2 + (f"\\{special}" if special else "")
 
 
 def _is_group(override: Override) -> bool:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from maskrcnn.config.compose import _parse, build, compose_config
+from maskrcnn.config.compose import build, compose_config
+from maskrcnn.config.overrides import parse
 
 ODD = [
     *(
@@ -68,7 +69,7 @@ KEYS = [
 
 def value_of(key: str, path: str) -> object:
     """What Hydra hands to OmegaConf, with OmegaConf's own escape of an interpolation taken back."""
-    (override,) = _parse([f"{key}={path}"])
+    (override,) = parse([f"{key}={path}"])
     return OmegaConf.create({"x": override.value()})["x"]
 
 

@@ -1,0 +1,64 @@
+"""Reads ``key=value`` arguments. Paths are taken as the shell hands them over, whatever characters they hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+
+from maskrcnn.errors import UserError
+
+# Keys whose values are paths: taken as the shell hands them over, and not read by Hydra's grammar.
+_PATHS = re.compile(
+    r"\+{0,2}(run_dir|run|checkpoints?|input|predictions|annotations|images?|out|page|init(\.weights)?"
+    r"|proposals\.(train|val)|model\.backbone\.weights"
+    r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
+)
+
+# `init=FILE` is what people type; the node also holds a switch.
+_SHORTHAND = {"init": "init.weights"}
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Read ``key=value`` arguments by Hydra's grammar, paths as they are.
+
+    Raises:
+        UserError: names the argument that cannot be read.
+    """
+    for text in overrides:
+        if text.startswith("~"):
+            raise UserError(f"{text}: no key can be taken away; some can be null, as in model.mask_head=null")
+        if "=" not in text:
+            raise UserError(f"cannot read the argument {text!r}: expected key=value, for example seed=1")
+    lines = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        lines.append(f"{_SHORTHAND.get(key, key)}={_quoted(key, value) if _PATHS.fullmatch(key) else value}")
+    try:
+        parsed = OverridesParser.create().parse_overrides(lines)
+    except (OverrideParseException, HydraException) as error:
+        hint = "quote values that hold = , [ ] { } or spaces: \"key='value'\""
+        raise UserError(f"cannot read the arguments {list(overrides)}: {error}\n{hint}") from error
+    if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:
+        raise UserError(f"{sweeps[0]}: give one value; a list is written in brackets, [1,2]")
+    return parsed
+
+
+def _quoted(key: str, path: str) -> str:
+    """A path as one text of Hydra's grammar, unless it is quoted already or null; of a list, each of its paths."""
+    if key == "checkpoints" and re.fullmatch(r"\[.*\]", path):
+        paths = re.findall(r"'[^']*'|\"[^\"]*\"|[^,]+", path[1:-1])
+        return f"[{','.join(_quoted('', item.strip()) for item in paths)}]"
+    group = key in ("init", "checkpoint") and re.fullmatch(r"\{.*:.*\}", path)
+    if group or path in ("", "null") or re.fullmatch(r"'[^']*'|\"[^\"]*\"", path):
+        return path
+    # Backslashes are doubled only before a quote and before "${", which would begin an interpolation.
+    return "'" + re.sub(r"(\\*)('|\$\{|$)", _escaped, path) + "'"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    backslashes, special = found.groups()
+    return backslashes * 2 + (f"\\{special}" if special else "")
