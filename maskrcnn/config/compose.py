@@ -57,13 +57,14 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     """
     parsed = parse(overrides)
     groups = [override for override in parsed if _is_group(override)]
-    keys = [o.key_or_group for o in parsed if o not in groups and not o.is_add()]
+    single = [override for override in parsed if override not in groups]
+    timm = [str(o.value()) for o in single if is_timm(o.key_or_group, o.value())]
+    exchanged = ("model.backbone.",) if timm else ()
+    keys = [o.key_or_group for o in single if not (o.is_add() or o.key_or_group.startswith(exchanged))]
     _refuse_unknown(name, keys, groups, schema)
     config = _with_defaults(_composed(name, groups), schema)
-    single = [override for override in parsed if override not in groups]
-    for override in single:
-        if is_timm(override.key_or_group, override.value()):
-            put_timm(config, str(override.value()))
+    for network in timm:
+        put_timm(config, network)
     for override in single:
         _set(config, override, merge=True)
     _fill_operators(config)

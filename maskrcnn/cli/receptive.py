@@ -1,0 +1,92 @@
+"""Measure what the cells of a backbone's maps see: their effective receptive field.
+
+Usage: maskrcnn receptive [model=NAME] [checkpoint=FILE] [key=value ...]
+
+Examples:
+  maskrcnn receptive model=r18_c4_fpnhead                       random weights
+  maskrcnn receptive model=lite0_c5 model.backbone.weights=imagenet
+  maskrcnn receptive checkpoint=runs/a/best.pt run_dir=seen     a trained model
+
+Prints, for every map, the centre of mass of what its middle cell sees, relative to the middle of the cell's block, in
+cells. Writes a picture with the places where the operators take the cell to lie into run_dir/cells.png.
+roi_op.offset=measured trains with the measured place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from maskrcnn.config import compose as configs
+from maskrcnn.console import console
+from maskrcnn.errors import Positive, Seed, UserError
+from maskrcnn.training.folder import open_run_dir
+
+
+@dataclass
+class Receptive:
+    """Keys of tools/receptive.py. Every other key is one of tools/train.py, or of the checkpoint's config.
+
+    Args:
+        checkpoint: a file of tools/train.py; None builds the model that the other keys name.
+        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        run_dir: where cells.png is written; None is runs/<date-time>.
+        side: of the square image, in pixels, a multiple of 64.
+        directions: images of noise, and random directions of the cell's channels, to average over; two or more.
+        seed: of both, and of random weights.
+        debug: print tracebacks of errors.
+    """
+
+    checkpoint: str | None = None
+    trust_checkpoint: bool = False
+    run_dir: str | None = None
+    side: Positive = 512
+    directions: Positive = 16
+    seed: Seed = 0
+    debug: bool = False
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure every map of the backbone, print a table and draw a picture."""
+    own, rest = configs.split(arguments, Receptive)
+    settings = configs.compose_config("receptive", own, Receptive)
+    if settings.side % 64 or settings.directions < 2:
+        raise UserError("side must be a multiple of 64, and directions at least 2")
+    config = configs.compose_config("train", rest) if settings.checkpoint is None else None
+    _measure(settings, config, rest)
+
+
+def _measure(settings: DictConfig, config: DictConfig | None, rest: Sequence[str]) -> None:
+    # Imported here, because torch takes seconds: a wrong key is answered at once.
+    import torch
+
+    from maskrcnn.ablation.cells import draw_cells
+    from maskrcnn.config.build import load_trained
+    from maskrcnn.models.receptive import receptive_field
+
+    torch.manual_seed(settings.seed)
+    backbone: Any
+    if config is None:
+        _, model, _ = load_trained(settings.checkpoint, list(rest), configs.Train, settings.trust_checkpoint)
+        backbone, title = model.backbone, str(settings.checkpoint)
+    else:
+        backbone = configs.build(config.model.backbone)
+        title = f"{type(backbone).__name__}, weights={Path(str(config.model.backbone.get('weights'))).name}"
+    fields = {
+        stride: receptive_field(backbone, stride, settings.side, settings.directions, settings.seed)
+        for stride in sorted(backbone.channels)
+        if settings.side >= 8 * stride
+    }
+    table = Table("stride", "right", "below", "spread", "offset", title="where a cell looks, in cells")
+    for stride, field in fields.items():
+        shifts = (f"{s:+.3f} ± {e:.3f}" for s, e in zip(field.shift, field.error, strict=True))
+        table.add_row(str(stride), *shifts, f"{field.spread:.2f}", f"{field.offset:.3f}")
+    console.print(table)
+    path = open_run_dir(settings.run_dir) / "cells.png"
+    draw_cells(fields, title, path)
+    console.print(f"written: {path}")
