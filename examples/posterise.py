@@ -18,5 +18,5 @@ class Posterise:
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
         """Everything random is drawn from ``rng``, so that a run resumes exactly."""
-        dropped = 8 - rng.integers(self.least, 9)
+        dropped = np.uint8(8 - rng.integers(self.least, 9))
         return replace(example, image=(example.image >> dropped) << dropped)
