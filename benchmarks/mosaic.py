@@ -1,6 +1,6 @@
 """A large image made of a data set's images, and the same images one by one: what windows cost in AP.
 
-Usage: python -m benchmarks.mosaic annotations=FILE images=DIR out=DIR [columns=6] [rows=4] [side=1000]
+Usage: python -m benchmarks.mosaic annotations=FILE images=DIR out=DIR [columns=6] [rows=4] [side=1000] [gap=0]
 
 Writes mosaic.png with mosaic.json, and the same images at the same size in single/ with single.json. Score a
 checkpoint on both:
@@ -28,8 +28,19 @@ from maskrcnn.data.segmentation import embedded
 Entry = dict[str, Any]
 
 
-def make(dataset: CocoDataset, out: Path, columns: int = 6, rows: int = 4, side: int = 1000) -> None:
-    """Write the mosaic and the single images of the first ``columns * rows`` images, each ``side`` pixels a side."""
+def make(
+    dataset: CocoDataset, out: Path, columns: int = 6, rows: int = 4, side: int = 1000, gap: int = 0
+) -> None:
+    """Write the mosaic and the single images of the first ``columns * rows`` images.
+
+    Args:
+        dataset: with square images.
+        out: the folder to write into.
+        columns: images in a row.
+        rows: rows of images.
+        side: pixels of an image in the mosaic, its border included.
+        gap: grey pixels between two images, so that what lies in them is not continued by their neighbours.
+    """
     (out / "single").mkdir(parents=True, exist_ok=True)
     canvas = np.zeros((rows * side, columns * side, 3), np.uint8)
     single, whole = list[Entry](), list[Entry]()
@@ -37,16 +48,18 @@ def make(dataset: CocoDataset, out: Path, columns: int = 6, rows: int = 4, side:
     for place in range(columns * rows):
         example, size = dataset.read(place), (rows * side, columns * side)
         top, left = (place // columns) * side, (place % columns) * side
-        image = cv2.resize(example.image, (side, side), interpolation=cv2.INTER_LINEAR)
+        inner, border = side - gap, (gap // 2, gap - gap // 2) * 2  # above, below, left, right
+        image = cv2.resize(example.image, (inner, inner), interpolation=cv2.INTER_LINEAR)
+        image = cv2.copyMakeBorder(image, *border, cv2.BORDER_CONSTANT, value=(128, 128, 128))
         canvas[top : top + side, left : left + side] = image
         names.append(f"{place:03d}.png")
         cv2.imwrite(str(out / "single" / names[-1]), image[..., ::-1])
         for mask, label, crowd in zip(example.masks, example.labels, example.crowd, strict=True):
             if mask is None:
                 continue
-            bits = cv2.resize(
-                mask.full(*example.image.shape[:2]), (side, side), interpolation=cv2.INTER_NEAREST
-            )
+            bits = mask.full(*example.image.shape[:2])
+            bits = cv2.resize(bits, (inner, inner), interpolation=cv2.INTER_NEAREST)
+            bits = cv2.copyMakeBorder(bits, *border, cv2.BORDER_CONSTANT, value=0)
             rle, category = encode(bits), dataset.category_ids[label]
             single.append(_entry(place, rle, category, crowd))
             whole.append(_entry(0, embedded([rle], top, left, size)[0], category, crowd))
