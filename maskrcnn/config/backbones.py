@@ -40,8 +40,7 @@ def put_timm(config: DictConfig, name: str) -> None:
     old = model.backbone
     node = {"_target_": _TARGET, "name": name, **{key: old[key] for key in _SHARED if key in old}}
     node["last_stride"] = old.get("last_stride", 2 ** old.get("last_stage", 5))
-    if old.get("_target_") == _TARGET:
-        node["options"] = old.options
+    node["options"] = old.get("options")
     OmegaConf.update(config, "model.backbone", node, merge=False)
     model.pixel_mean, model.pixel_std = pixel_statistics(name)
 

@@ -197,6 +197,7 @@ def test_a_name_of_timm_replaces_the_backbone_of_any_config() -> None:
             "model.backbone.frozen_stages=1",
             "model.backbone.name=timm/tf_efficientnet_lite0",
             "model.backbone.norm=bn",
+            "model.backbone.last_stride=32",
         ],
     )
     assert plain_dict(config.model.backbone) == {
@@ -207,6 +208,7 @@ def test_a_name_of_timm_replaces_the_backbone_of_any_config() -> None:
         "frozen_stages": 1,
         "in_channels": 3,
         "last_stride": 32,
+        "options": None,
     }
     # Its own normalisation, not ImageNet's.
     assert plain_list(config.model.pixel_mean) == plain_list(config.model.pixel_std) == [127.5] * 3
