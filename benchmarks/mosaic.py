@@ -57,9 +57,9 @@ def make(
         for mask, label, crowd in zip(example.masks, example.labels, example.crowd, strict=True):
             if mask is None:
                 continue
-            bits = mask.full(*example.image.shape[:2])
-            bits = cv2.resize(bits, (inner, inner), interpolation=cv2.INTER_NEAREST)
-            bits = cv2.copyMakeBorder(bits, *border, cv2.BORDER_CONSTANT, value=0)
+            full = mask.full(*example.image.shape[:2])
+            resized = cv2.resize(full, (inner, inner), interpolation=cv2.INTER_NEAREST)
+            bits = cv2.copyMakeBorder(resized, *border, cv2.BORDER_CONSTANT, value=0)
             rle, category = encode(bits), dataset.category_ids[label]
             single.append(_entry(place, rle, category, crowd))
             whole.append(_entry(0, embedded([rle], top, left, size)[0], category, crowd))
