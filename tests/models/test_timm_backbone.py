@@ -183,7 +183,9 @@ def test_families_train_a_step(name: str, model: str) -> None:
     torch.optim.SGD(detector.parameters(), lr=0.1).step()
     assert not torch.equal(first, before)
     reached = [p.grad is not None and bool(p.grad.isfinite().all()) for p in backbone.parameters()]
-    assert sum(reached) > 0.95 * len(reached)
+    # timm's EfficientNets, MobileNets and HRNets keep the stages behind the last map that is asked for.
+    least = 0.65 if backbone.strides[-1] == 16 and not single else 0.95
+    assert sum(reached) > least * len(reached)
     count = sum(p.numel() for p in backbone.parameters()) / 1e6
     terms = ", ".join(f"{term} {loss.total.item():.2f}" for term, loss in losses.items())
     print(f"{name}: {count:.1f} M parameters, channels {backbone.channels}, {terms}")
