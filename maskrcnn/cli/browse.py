@@ -28,7 +28,7 @@ from maskrcnn.config import compose as configs
 from maskrcnn.config.data import drop_augmentations, open_data
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
-from maskrcnn.data.formats.coco import CocoDataset
+from maskrcnn.data.images import CorruptImageError
 from maskrcnn.errors import Positive, UserError
 from maskrcnn.evaluation import diagnosis as errors
 from maskrcnn.evaluation.coco import load_ground_truth
@@ -76,11 +76,7 @@ def main(arguments: Sequence[str]) -> None:
     if settings.augmented is not None:
         _browse_augmented(settings, config)
         return
-    dataset = (
-        CocoDataset(settings.annotations, settings.images)
-        if config is None
-        else open_data(config, settings.split)
-    )
+    dataset = open_data(config, settings.split)
     source = settings.predictions
     if source is None and settings.run is not None and settings.split == "val":
         source = str(Path(settings.run) / "predictions.json")
@@ -102,14 +98,16 @@ def _write(folder: Path, title: str, cards: list[Card], sort_by: str) -> None:
     console.print(f"{len(cards)} images: {page}")
 
 
-def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig | None:
-    """What is to be shown: a run or any data=... of the configs; None for annotations with a folder of images."""
+def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig:
+    """What is to be shown: annotations with a folder of images, a run, or any data=... of the configs."""
     if settings.split not in ("train", "val"):
         raise UserError(f"split={settings.split}: there are train and val")
     if (settings.annotations is None) != (settings.images is None):
         raise UserError("annotations=FILE (COCO format) and images=DIR belong together")
     if settings.annotations is not None:
-        return None
+        files = {"annotations": settings.annotations, "images": settings.images}
+        custom = [f"data.{settings.split}_{key}={path}" for key, path in files.items()]
+        return configs.compose_config("train", ["data=custom", *custom, *rest])
     if settings.run is None:
         return configs.compose_config("train", rest)
     path = Path(settings.run) / "config.yaml"
@@ -124,9 +122,9 @@ def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig | None:
     return configs.override_config(config, rest)
 
 
-def _browse_augmented(settings: DictConfig, config: DictConfig | None) -> None:
+def _browse_augmented(settings: DictConfig, config: DictConfig) -> None:
     """Write the page of the training images as training sees them."""
-    if config is None or settings.predictions is not None:
+    if settings.annotations is not None or settings.predictions is not None:
         raise UserError("augmented draws training images: give data=... or run=DIR, and no predictions")
     from maskrcnn.prediction.samples import as_annotations, visible  # imports torch
 
@@ -175,7 +173,13 @@ def _cards(
         sides = [objects.get(image_id, [])]
         if predictions is not None:
             sides.append(found.get(image_id, []))
-        picture = _picture(dataset.read(index).image, sides, names, settings, lines)
+        try:
+            picture = _picture(dataset.read(index).image, sides, names, settings, lines)
+        except CorruptImageError as error:
+            if dataset.on_corrupt_image == "stop":
+                raise
+            console.print(f"left out: {error}")
+            continue
         place = f"pictures/{index:06d}.jpg"
         _save(folder / place, picture)
         shown = [r for side in sides for r in side if r.get("score", 1.0) >= settings.score_threshold]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,3 +146,28 @@ def test_masks_and_points_of_a_sample_are_drawn_where_the_network_sees_them() ->
     assert entry["keypoints"] == [112 - 13 - 0.5, 20.5, 2]
     assert entry["category_id"] == 7
     assert visible(sample).shape == (80, 112, 3)
+
+
+def test_images_that_cannot_be_read_are_left_out_where_skip_says_so(
+    tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The remedy that the refusal names, followed."""
+    source = annotations_of(tiny)
+    images = tmp_path / "images"
+    shutil.copytree(source.parent / "images", images)
+    name = json.loads(source.read_text())["images"][0]["file_name"]
+    (images / name).write_bytes(b"no image")
+    given = [f"annotations={source}", f"images={images}", "num_images=2", f"run_dir={tmp_path}"]
+    with pytest.raises(UserError, match=r"set data\.on_corrupt_image=skip"):
+        browse.main(given)
+    browse.main([*given, "data.on_corrupt_image=skip"])
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"000001.jpg"}
+    assert "left out: the image" in capsys.readouterr().out
+
+
+def test_a_wrong_key_next_to_annotations_is_refused(tiny: Sequence[str], tmp_path: Path) -> None:
+    source = annotations_of(tiny)
+    with pytest.raises(UserError, match="unknown key 'with'"):
+        browse.main(
+            [f"annotations={source}", f"images={source.parent / 'images'}", "with=300", f"run_dir={tmp_path}"]
+        )
