@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import track
 
 from maskrcnn.config import compose as configs
@@ -113,8 +113,7 @@ def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig:
     path = Path(settings.run) / "config.yaml"
     if not path.is_file():
         raise UserError(f"run={settings.run} is no run directory of tools/train.py: there is no {path}")
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
+    config = configs.read_config(path)
     if settings.augmented is None:
         drop_augmentations(config)
     if foreign := configs.foreign_targets(config.data):

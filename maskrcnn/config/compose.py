@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
@@ -96,10 +97,18 @@ def _refuse_unknown(name: str, keys: Sequence[str], groups: Sequence[Override], 
 
 
 def read_config(path: Path) -> DictConfig:
-    """The stored config of a run (``config.yaml``)."""
-    config = OmegaConf.load(path)
+    """The stored config of a run (``config.yaml``). A "${" within a path is part of the path and no reference."""
+    config = OmegaConf.create(_literal(yaml.safe_load(path.read_text()), ""))
     assert isinstance(config, DictConfig)
     return config
+
+
+def _literal(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _literal(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
+    if isinstance(value, str) and _PATHS.fullmatch(key) and not re.fullmatch(r"\$\{[\w.]+\}", value):
+        return re.sub(r"(\\*)(\$\{)", _escaped, value)
+    return value
 
 
 def _composed(name: str, groups: Sequence[Override], *lines: str) -> DictConfig:

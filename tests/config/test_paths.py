@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from maskrcnn.config.compose import build, compose_config
+from maskrcnn.config.compose import build, compose_config, read_config
 from maskrcnn.config.overrides import parse
 
 ODD = [
@@ -86,6 +88,14 @@ def test_a_data_source_is_built_with_the_path(path: str) -> None:
     for option, key in (("custom", "train_annotations"), ("folds", "images"), ("coco", "root")):
         config = compose_config("train", [f"data={option}", f"data.{key}={path}"])
         assert getattr(build(config.data.source), key) == path
+
+
+@pytest.mark.parametrize("path", ["a${b}c/d", "\\${x}", "it's [a=b] ${", "\\\\server\\share"])
+def test_a_stored_config_holds_the_path_and_its_references(path: str, tmp_path: Path) -> None:
+    content = {"run_dir": path, "data": {"root": path, "source": {"root": "${data.root}"}}, "seed": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    config = read_config(tmp_path / "config.yaml")
+    assert (config.run_dir, config.data.root, config.data.source.root, config.seed) == (path, path, path, 1)
 
 
 def test_each_path_of_a_list_is_itself() -> None:
