@@ -125,6 +125,8 @@ CHANGES = (
     "value",
     "text",
     "scale",
+    "not finite",
+    "not finite",
     "remove",
     "double",
     "wrap",
@@ -162,6 +164,8 @@ def changed(draw: Callable[..., Any]) -> Json:
             parent[key] = str(value)
         elif change == "scale" and isinstance(value, int | float):
             parent[key] = value * draw(st.sampled_from([-1, 0, 0.5, 0.01, 2, 3, 100]))
+        elif change == "not finite" and isinstance(value, int | float):
+            parent[key] = draw(st.sampled_from([float("nan")] * 4 + [float("inf"), 10**400]))
         elif change == "remove":
             del parent[key]
         elif change == "double" and isinstance(parent, list):
