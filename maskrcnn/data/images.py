@@ -7,10 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from maskrcnn.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
+_ORIENTATION = 0x0112  # the EXIF tag
 _DARK = 2**14  # a 16-bit image without a larger value
 
 # Data loading runs in many processes; OpenCV's own threads on top of them only fight for the cores.
@@ -78,3 +80,19 @@ def _decode(path: str | Path, data: npt.NDArray[np.uint8], flags: int) -> Pixels
             "be decoded as an 8- or 16-bit image)"
         )
     return np.asarray(image, np.uint8)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image file as `read_image` returns it, mostly without decoding it."""
+    try:
+        with Image.open(path) as file:
+            turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return (file.width, file.height) if turned else (file.height, file.width)
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ):  # OpenCV may know it, or names the fault
+        height, width = read_image(path).shape[:2]
+        return height, width

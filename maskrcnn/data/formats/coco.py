@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class CocoDataset(Dataset):
     annotations: path of the json. images: folder that the json's file names are relative to.
     on_corrupt_image: what the loaders do about an image that cannot be decoded, "stop" or "skip".
     only_with_keypoints: leave out images without a labelled keypoint. image_ids: read these images alone.
+    content: of the json, where no file holds it; ``annotations`` then only names it in messages.
 
     Classes come from the file. Images without objects are kept; boxes of no size, boxes outside of their
     image and unreadable polygons are passed over and counted in ``report``. Raises UserError, naming file,
@@ -38,11 +40,14 @@ class CocoDataset(Dataset):
         on_corrupt_image: OnCorruptImage = "stop",
         only_with_keypoints: bool = False,
         image_ids: Collection[int] | None = None,
+        content: dict[str, Any] | None = None,
     ) -> None:
         self.annotations = Path(annotations)
         self.chosen = None if image_ids is None else frozenset(image_ids)
+        # As bytes, so that workers share it.
+        self._content = None if content is None else pickle.dumps(content)
         folder = Path(images)
-        data = load_annotations(self.annotations)
+        data = load_annotations(self.annotations) if content is None else content
         if not folder.is_dir():
             raise UserError(f"there is no images folder {folder} (for {self.annotations})")
         sound = select(data, folder)
@@ -58,7 +63,7 @@ class CocoDataset(Dataset):
 
     def ground_truth(self) -> dict[str, Any]:
         """The annotation file's content as it is trained on, for scoring: what was passed over is not there."""
-        data = load_annotations(self.annotations)
+        data = load_annotations(self.annotations) if self._content is None else pickle.loads(self._content)
         content = select(data, None).content(data)
         if self.chosen is None:
             return content

@@ -31,29 +31,29 @@ class FileFinder:
         if self._by_name is None:
             self._by_name = {}
             for path in _below(self.folder):
-                key = _key(path)[-1]
+                key = matching_key(path)[-1]
                 self._by_name.setdefault(key, []).append(path)
                 self._by_stem.setdefault(_stem(key), []).append(path)
-        wanted = _key(name.replace("\\", "/"))
+        wanted = matching_key(name.replace("\\", "/"))
         found = self._by_name.get(wanted[-1]) or self._by_stem.get(_stem(wanted[-1]), [])
-        return _longest_match(found, wanted)
+        return longest_match(found, wanted)
 
 
 def folder_with(name: str, near: Path) -> Path | None:
     """A folder beside or above ``near`` in which a file of this name lies; None where none is found."""
-    wanted = _key(name.replace("\\", "/"))[-1]
+    wanted = matching_key(name.replace("\\", "/"))[-1]
     for start in [near.parent, near.parent.parent]:
         for path in _below(start, 20_000):
-            if _key(path)[-1] == wanted:
+            if matching_key(path)[-1] == wanted:
                 return (start / path).parent
     return None
 
 
-def _longest_match(paths: list[str], wanted: list[str]) -> list[str]:
+def longest_match(paths: list[str], wanted: list[str]) -> list[str]:
     """Those of ``paths`` whose last parts agree with most of ``wanted``'s."""
 
     def agreement(path: str) -> int:
-        parts = _key(path)
+        parts = matching_key(path)
         pairs = zip(reversed(parts[:-1]), reversed(wanted[:-1]), strict=False)
         return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(parts), len(wanted)) - 1)
 
@@ -75,7 +75,7 @@ def _below(folder: Path, most: int = _MOST_FILES) -> list[str]:
     return found
 
 
-def _key(path: str) -> list[str]:
+def matching_key(path: str) -> list[str]:
     """The parts of a path, the same for names that a person takes for the same."""
     return unicodedata.normalize("NFC", unquote(path)).casefold().split("/")
 

@@ -1,0 +1,89 @@
+"""LabelMe: a json for each image, with its shapes."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskrcnn.data.folders import outlines
+from maskrcnn.data.folders.entries import Entries, Image
+from maskrcnn.data.folders.folder import Folder
+from maskrcnn.data.folders.outlines import Outline
+from maskrcnn.data.folders.protocol import Part
+from maskrcnn.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelMe:
+    """LabelMe's files. Shapes of one label and one ``group_id`` are one object; a circle is the pixels in it."""
+
+    title = "LabelMe"
+    layout = "a json with 'shapes' for each image"
+
+    def recognises(self, folder: Folder) -> bool:
+        return any(_is_labelme(content) for _, content in folder.json_samples)
+
+    def read(self, folder: Folder) -> dict[str, Part]:
+        entries = Entries(folder)
+        for path in folder.ending(".json"):
+            content = folder.json(path)
+            if not _is_labelme(content):
+                raise UserError(
+                    f"{path} lies among LabelMe's files and is none of them (no 'shapes'): move it away"
+                )
+            height, width = content.get("imageHeight"), content.get("imageWidth")
+            name = str(content.get("imagePath") or path.with_suffix(".jpg").name)
+            size = (int(height), int(width)) if height and width else None
+            image = entries.named(name, path.parent, size, folder.part(path))
+            if image is not None:
+                _add_objects(entries, image, content["shapes"], path)
+        entries.unlabelled(folder.images)
+        return entries.parts()
+
+
+def _is_labelme(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+
+
+def _add_objects(entries: Entries, image: Image, shapes: list[Any], path: Path) -> None:
+    objects: dict[tuple[str, Any], list[Outline]] = {}
+    for place, shape in enumerate(shapes):
+        try:
+            outline = _outline(shape, image.size)
+            label, group = str(shape["label"]), shape.get("group_id")
+        except (KeyError, TypeError, ValueError, IndexError, cv2.error) as error:
+            raise UserError(f"{path}: shape {place} cannot be read ({error!r}); draw it again") from error
+        if outline is None:
+            entries.leave_out(image, f"a {shape['shape_type']}, which has no area")
+        else:
+            objects.setdefault((label, ("alone", place) if group is None else group), []).append(outline)
+    for (label, _), pieces in objects.items():
+        entries.add(image, label, *pieces)
+
+
+def _outline(shape: dict[str, Any], size: outlines.Size) -> Outline | None:
+    """None for what has no area: points and lines."""
+    points, kind = shape["points"], shape.get("shape_type") or "polygon"
+    if kind == "polygon":
+        return outlines.polygon(points)
+    if kind in ("rectangle", "rotation"):
+        if len(points) == 2:
+            return outlines.rectangle(*points[0], *points[1])
+        return Outline(outlines.polygon(points).segmentation, rectangle=True)
+    if kind == "circle":
+        (x, y), edge = points
+        radius = math.dist((x, y), edge)
+        return outlines.ellipse(x, y, radius, radius, size)
+    if kind == "mask":
+        mask = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_GRAYSCALE)
+        if mask is None:
+            raise ValueError("its mask is no image")
+        left, top = (round(value) for value in points[0])
+        return outlines.pixels(mask, size, left, top)
+    return None

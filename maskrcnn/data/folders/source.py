@@ -1,0 +1,153 @@
+"""``data=folder``: finds out the format of a folder, reads it as COCO and hands it to the COCO reader."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maskrcnn.data.dataset import OnCorruptImage
+from maskrcnn.data.folders import rules
+from maskrcnn.data.folders.folder import WHOLE, Folder
+from maskrcnn.data.folders.formats import FORMATS
+from maskrcnn.data.folders.protocol import Format, Part, Unlabelled
+from maskrcnn.data.formats.coco import CocoDataset
+from maskrcnn.errors import Fraction, UserError
+
+_VAL = "val"
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """A folder in any of the known formats, for ``data.source``.
+
+    Args:
+        root: the folder.
+        formats: by name; None takes all of this project's, `maskrcnn.data.folders.formats.FORMATS`.
+        format: the name of one of them; None takes the one whose files lie in the folder.
+        classes: names of the classes where the files have none: YOLO without data.yaml, masks as images.
+        rectangles: what a rectangle is: an object's box, or its mask as well. None reads boxes where all objects are
+            rectangles, and refuses a mixture.
+        unlabelled: images without annotations: ``background`` to learn from, or ``left_out``. None follows the format,
+            and refuses a part most of whose images have none.
+        train_split: the part to train on.
+        val_split: the part to validate on.
+        val_share: the share of the training images to validate on where the folder has no part ``val``; 0 is none.
+        on_corrupt_image: as of `CocoDataset`.
+    """
+
+    root: str | None
+    formats: dict[str, Format] | None = None
+    format: str | None = None
+    classes: list[str] | None = None
+    rectangles: rules.Rectangles | None = None
+    unlabelled: Unlabelled | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    val_share: Fraction = 0.2
+    on_corrupt_image: OnCorruptImage = "stop"
+
+    def train(self) -> CocoDataset:
+        """The part to train on."""
+        return self._dataset(self.train_split)
+
+    def val(self) -> CocoDataset | None:
+        """The part to validate on; None where the folder has none and ``val_share`` is 0."""
+        if self.val_split == _VAL and self.val_share == 0 and _VAL not in self.parts():
+            return None
+        return self._dataset(self.val_split)
+
+    def parts(self) -> dict[str, Part]:
+        """All parts as they are trained on, in COCO's format."""
+        folder = self._folder()
+        chosen = _chosen(folder, self.formats or FORMATS, self.format)
+        found = chosen.read(folder)
+        if not any(part.content["images"] for part in found.values()):
+            raise UserError(f"{folder.root} is {chosen.title} without any image; expected {chosen.layout}")
+        if WHOLE in found:
+            found = {self.train_split: _whole(found, folder.root)}
+        parts = {
+            name: self._with_rules(part, chosen.title, name)
+            for name, part in found.items()
+            if not _bare(name, part)
+        }
+        if self.val_split == _VAL and _VAL not in parts and self.val_share and self.train_split in parts:
+            parts[self.train_split], parts[_VAL] = rules.divided(parts[self.train_split], self.val_share)
+        return parts
+
+    def _with_rules(self, part: Part, title: str, name: str) -> Part:
+        where = f"data.root={self.root} ({name})"
+        rules.check_classes(part, self.classes, title)
+        part = rules.with_unlabelled(part, self.unlabelled, where)
+        part = rules.with_rectangles(part, self.rectangles, where)
+        return replace(part, report=[f"{self.root} is read as {title}", *part.report])
+
+    def _dataset(self, split: str) -> CocoDataset:
+        parts = self.parts()
+        if split not in parts:
+            raise UserError(
+                f"data.root={self.root} has no part {split!r}; it has {', '.join(sorted(parts))}: data.train_split= "
+                "and data.val_split= name the parts"
+            )
+        part = parts[split]
+        dataset = CocoDataset(str(self.root), part.images, self.on_corrupt_image, content=part.content)
+        dataset.report[:0] = part.report
+        return dataset
+
+    def _folder(self) -> Folder:
+        if self.root is None:
+            raise UserError("data=folder needs data.root=DIR, the folder with images and annotations")
+        root = Path(self.root)
+        if root.is_file():
+            raise UserError(f"data.root={root} is a file: unpack it, and name the folder that it makes")
+        if not root.is_dir():
+            raise UserError(f"there is no folder data.root={root}")
+        folder = Folder(root, self.classes)
+        if not folder.files:
+            raise UserError(f"the folder data.root={root} is empty; expected images and their annotations")
+        return folder
+
+
+def _chosen(folder: Folder, formats: Mapping[str, Format], name: str | None) -> Format:
+    """The format called ``name``, or the only one that recognises the folder."""
+    if name is not None and name not in formats:
+        raise UserError(f"data.format={name} is unknown; there are {', '.join(formats)}")
+    found = [key for key, known in formats.items() if known.recognises(folder)]
+    if name is not None:
+        if name not in found:
+            raise UserError(f"{folder.root} is no {formats[name].title}; expected {formats[name].layout}")
+        return formats[name]
+    if len(found) > 1:
+        raise UserError(
+            f"{folder.root} holds several formats, {' and '.join(formats[key].title for key in found)}: move one away, "
+            f"or set data.format={' or data.format='.join(found)}"
+        )
+    if not found:
+        layouts = "".join(f"\n  {key}: {known.layout}" for key, known in formats.items())
+        raise UserError(
+            f"{folder.root} holds no annotations of a known format, but {_seen(folder)}; data.format= can be{layouts}"
+        )
+    return formats[found[0]]
+
+
+def _seen(folder: Folder) -> str:
+    """The kinds of files in a folder with their counts, the most frequent first."""
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in folder.files).most_common(5)
+    return ", ".join(f"{count} {'file' if count == 1 else 'files'} {kind}" for kind, count in kinds)
+
+
+def _whole(parts: dict[str, Part], root: Path) -> Part:
+    """The only part of a folder that is not divided. Raises UserError where there are others next to it."""
+    if len(parts) > 1:
+        outside = parts[WHOLE].content["images"]
+        raise UserError(
+            f"{root} has the parts {', '.join(sorted(set(parts) - {WHOLE}))}, and {len(outside)} images outside "
+            f"of them ({outside[0]['file_name']}, ...): move these into one of the parts, or away"
+        )
+    return parts[WHOLE]
+
+
+def _bare(name: str, part: Part) -> bool:
+    """Whether a part is a test set that is published without annotations."""
+    return name == "test" and len(part.unlabelled) == len(part.content["images"])
