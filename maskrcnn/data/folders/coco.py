@@ -1,0 +1,98 @@
+"""COCO jsons as they are exported: Roboflow, COCO's own layout, CVAT, Label Studio, or a json next to its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskrcnn.data.folders.entries import listed
+from maskrcnn.data.folders.folder import Folder, part_called
+from maskrcnn.data.folders.protocol import Content, Part
+from maskrcnn.data.formats.coco_json import load_annotations
+from maskrcnn.errors import UserError
+
+_ROBOFLOW = "_annotations.coco.json"
+
+
+@dataclass(frozen=True)
+class Coco:
+    """COCO jsons, one for each part. The part is in the name of the file or its folder: train, val, valid, test."""
+
+    title = "COCO jsons"
+    layout = (
+        "train/_annotations.coco.json (Roboflow), annotations/instances_train2017.json with train2017/ (COCO, CVAT), "
+        "result.json with images/ (Label Studio), train.json with train/"
+    )
+
+    def recognises(self, folder: Folder) -> bool:
+        return bool(_named(folder)) or any(_is_coco(content) for _, content in folder.json_samples)
+
+    def read(self, folder: Folder) -> dict[str, Part]:
+        files: dict[str, list[Path]] = {}
+        for path in _named(folder) or [
+            path for path in folder.ending(".json") if _is_coco(folder.json(path))
+        ]:
+            files.setdefault(part_called(path.stem) or folder.part(path), []).append(path)
+        for part, paths in files.items():
+            if len(paths) > 1:
+                raise UserError(
+                    f"{folder.root} has {len(paths)} COCO jsons for the part {part!r} ({listed(paths)}): move all but "
+                    "one away, or name files and folders with data=custom"
+                )
+        contents = {part: load_annotations(paths[0]) for part, paths in files.items()}
+        root = _root_class(list(contents.values()))
+        parts = {}
+        for part, content in contents.items():
+            images = _images(folder, files[part][0], part, content)
+            report = [f"{files[part][0].relative_to(folder.root)} with the images in {images}"]
+            if root is not None:
+                content = {**content, "categories": [c for c in content["categories"] if c["name"] != root]}
+                report.append(
+                    f"left out the class {root!r}, which has no object: Roboflow's name of the project"
+                )
+            parts[part] = Part(images, content, report=report)
+        return parts
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(content.get(key), list) for key in ("images", "categories")
+    )
+
+
+def _named(folder: Folder) -> list[Path]:
+    """The files that Roboflow and COCO name in their own way, without reading them."""
+    return [
+        path
+        for path in folder.ending(".json")
+        if path.name == _ROBOFLOW
+        or (path.parent.name == "annotations" and path.name.startswith("instances_"))
+    ]
+
+
+def _images(folder: Folder, path: Path, part: str, content: Content) -> Path:
+    """The folder of a json's images: the first likely one that holds one of the first images; else the root."""
+    names = [str(image.get("file_name")) for image in content["images"][:3] if isinstance(image, dict)]
+    likely = [path.parent]
+    for name in (path.stem.removeprefix("instances_"), part):
+        likely += [folder.root / name, folder.root / "images" / name]
+    likely += [folder.root / "images", folder.root]
+    return next((place for place in likely if any((place / name).is_file() for name in names)), folder.root)
+
+
+def _root_class(contents: list[Content]) -> str | None:
+    """The class that Roboflow makes of the project's name: the supercategory of all others, without an object."""
+    used: set[str] = set()
+    supers: dict[str, set[str]] = {}
+    for content in contents:
+        categories = [c for c in content["categories"] if isinstance(c, dict)]
+        ids = {entry.get("category_id") for entry in content["annotations"] if isinstance(entry, dict)}
+        used |= {str(c.get("name")) for c in categories if c.get("id") in ids}
+        for c in categories:
+            supers.setdefault(str(c.get("name")), set()).add(str(c.get("supercategory")))
+    for name in supers.keys() - used:
+        others = set().union(*(found for other, found in supers.items() if other != name))
+        if others == {name}:
+            return name
+    return None
