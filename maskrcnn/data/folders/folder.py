@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ PARTS = {
     "test": "test",
 }
 WHOLE = "all"  # the name of the only part where a folder has no parts
-_SAMPLED = 5  # jsons of each folder that are looked at to find the format
+_SAMPLED = 5  # jsons and xml files of each folder that are looked at to find the format
 
 
 class Folder:
@@ -51,16 +52,24 @@ class Folder:
     @cached_property
     def json_samples(self) -> list[tuple[Path, Any]]:
         """The first few jsons of each folder, with their content."""
-        of_folder: dict[Path, list[Path]] = {}
-        for path in self.ending(".json"):
-            of_folder.setdefault(path.parent, []).append(path)
-        return [(path, load_json(path)) for paths in of_folder.values() for path in paths[:_SAMPLED]]
+        return [(path, load_json(path)) for path in self._first(".json")]
+
+    @cached_property
+    def xml_samples(self) -> list[tuple[Path, ElementTree.Element]]:
+        """The first few xml files of each folder, with their roots."""
+        return [(path, xml_root(path)) for path in self._first(".xml")]
 
     def json(self, path: Path) -> Any:
         """The content of a json file. Raises UserError where it is damaged."""
         return next((content for known, content in self.json_samples if known == path), None) or load_json(
             path
         )
+
+    def _first(self, suffix: str) -> list[Path]:
+        of_folder: dict[Path, list[Path]] = {}
+        for path in self.ending(suffix):
+            of_folder.setdefault(path.parent, []).append(path)
+        return [path for paths in of_folder.values() for path in paths[:_SAMPLED]]
 
     def find(self, name: str, near: Path) -> Path | None:
         """The image that an annotation names: as a path from the folder ``near``, else by its last parts.
@@ -109,3 +118,11 @@ def _files(root: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def xml_root(path: Path) -> ElementTree.Element:
+    """The root of an xml file. Raises UserError where it is damaged."""
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path} is not valid xml ({error}); write or download it again") from error

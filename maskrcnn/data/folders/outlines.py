@@ -26,8 +26,8 @@ class Outline:
 
 
 def polygon(points: Sequence[Sequence[float]]) -> Outline:
-    """A polygon by its corners (x, y)."""
-    return Outline([[float(value) for point in points for value in point]])
+    """A polygon by its corners (x, y). Raises ValueError for what are no pairs."""
+    return Outline([[float(value) for x, y in points for value in (x, y)]])
 
 
 def rectangle(x1: float, y1: float, x2: float, y2: float) -> Outline:
