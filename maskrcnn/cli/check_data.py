@@ -1,6 +1,6 @@
 """Read a whole data set and list its defects.
 
-Usage: maskrcnn check-data annotations=FILE images=DIR | voc=VOCdevkit/VOC2007 | sbd=DIR
+Usage: maskrcnn check-data annotations=FILE images=DIR | data=folder data.root=DIR | voc=VOCdevkit/VOC2007 | sbd=DIR
 
 Prints counts, classes, sizes and every defect with its file, id and remedy. The exit status is 1 where there are
 defects.
@@ -21,6 +21,7 @@ import numpy as np
 from maskrcnn.data.check import Findings, check_coco, check_sbd, check_voc
 from maskrcnn.data.clean import cleaned, with_classes_of
 from maskrcnn.data.defects import Defect, Effect, Kind, grouped
+from maskrcnn.data.folders.source import FolderSource
 from maskrcnn.data.formats.coco_json import load_annotations, select
 from maskrcnn.errors import UserError
 
@@ -33,26 +34,64 @@ _LABELS = {Effect.CONVERTED: "converted", Effect.NOTED: "note"}
 def main(arguments: Sequence[str]) -> None:
     """Prints counts and defects; exits with 1 when there are defects."""
     fix = "--fix" in arguments
-    values = read_arguments([argument for argument in arguments if argument != "--fix"], KEYS)
-    given = [key for key in ("annotations", "voc", "sbd") if key in values]
+    own, of_data = split_data([argument for argument in arguments if argument != "--fix"])
+    values = read_arguments(own, KEYS)
+    given = [key for key in ("annotations", "voc", "sbd") if key in values] + (["data"] if of_data else [])
     if len(given) != 1:
-        raise UserError("give either annotations=A.json images=DIR, or voc=.../VOC2007, or sbd=DIR")
+        raise UserError(
+            "give either annotations=A.json images=DIR, or data=folder data.root=DIR, or voc=.../VOC2007, or sbd=DIR"
+        )
     if fix and given != ["annotations"]:
-        raise UserError("--fix cleans COCO-format json; VOC's and SBD's files must be unpacked again")
+        raise UserError(
+            "--fix cleans COCO-format json: tools/prepare_data.py from=DIR to=OUT writes a folder as such; VOC's and "
+            "SBD's files must be unpacked again"
+        )
     if given == ["voc"]:
-        findings = check_voc(Path(values["voc"]))
+        found = {"": check_voc(Path(values["voc"]))}
     elif given == ["sbd"]:
-        findings = check_sbd(Path(values["sbd"]))
+        found = {"": check_sbd(Path(values["sbd"]))}
+    elif given == ["data"]:
+        found = dict(_folder(of_data))
     else:
-        findings = _coco(values, fix)
-    for line in findings.lines():
-        print(line)
-    for line in _listed(findings.defects):
+        found = {"": _coco(values, fix)}
+    for part, findings in found.items():
+        _print(findings, part, values)
+    if not all(defect.harmless for findings in found.values() for defect in findings.defects):
+        sys.exit(DEFECTS_FOUND)
+
+
+def _print(findings: Findings, part: str, values: dict[str, str]) -> None:
+    """Counts and defects, and the plot that ``figure=`` names, of a part."""
+    for line in [*([f"part {part}"] if part else []), *findings.lines(), *_listed(findings.defects)]:
         print(line)
     if "figure" in values:
-        draw_histograms(findings, Path(values["figure"]))
-    if not all(defect.harmless for defect in findings.defects):
-        sys.exit(DEFECTS_FOUND)
+        path = Path(values["figure"])
+        draw_histograms(findings, path.with_stem(f"{path.stem}_{part}") if part else path)
+
+
+def _folder(of_data: Sequence[str]) -> Iterator[tuple[str, Findings]]:
+    """The findings of each part of a folder."""
+    parts = folder_source(of_data).parts()
+    print("\n".join(dict.fromkeys(line for part in parts.values() for line in part.report)))
+    for name, part in parts.items():
+        yield name, check_coco(part.content, part.images)[0]
+
+
+def split_data(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and those for the group ``data`` of the config."""
+    of_data = [a for a in arguments if a.partition("=")[0].partition(".")[0] == "data"]
+    return [a for a in arguments if a not in of_data], of_data
+
+
+def folder_source(of_data: Sequence[str]) -> FolderSource:
+    """The source of ``data=folder`` with these keys, or of the user's own config of that kind."""
+    from maskrcnn.config import compose as configs  # takes seconds, as it imports torch
+
+    chosen = [] if any(argument.startswith("data=") for argument in of_data) else ["data=folder"]
+    source = configs.build(configs.compose_config("train", [*chosen, *of_data]).data.source)
+    if not isinstance(source, FolderSource):
+        raise UserError(f"{' '.join(of_data)}: this command reads data=folder alone")
+    return source
 
 
 def _listed(defects: Sequence[Defect]) -> Iterator[str]:

@@ -1,10 +1,15 @@
-"""Download and unpack a published data set.
+"""Download a published data set, or write a folder of another format as COCO.
 
 Usage: maskrcnn prepare-data set=coco|voc2007|voc2012|sbd to=DIR
+       maskrcnn prepare-data from=DIR to=OUT [data.format=...]
 
-It resumes when it is started again. Archives are checked against their published checksums and unpacked only into DIR.
+set=: it resumes when it is started again. Archives are checked against their published checksums and unpacked only into
+DIR.
   mirror=URL   fetch the archives from this address instead
   keep=true    leave the archives in DIR
+from=: what data=folder reads, with any of its keys (data.rectangles=masks), is written to OUT/annotations/ and
+OUT/train/, OUT/val/, OUT/test/, which data=folder data.root=OUT reads. Images are copied.
+  images=link  make symbolic links instead, which need the originals
 """
 
 from __future__ import annotations
@@ -15,19 +20,28 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from maskrcnn.cli.check_data import read_arguments
+from maskrcnn.cli.check_data import folder_source, read_arguments, split_data
 from maskrcnn.data.download import SETS, prepare
+from maskrcnn.data.folders.written import write_coco
 from maskrcnn.errors import UserError
 
-KEYS = ("set", "to", "mirror", "keep", "debug")
+KEYS = ("set", "from", "to", "images", "mirror", "keep", "debug")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fetches what ``set=`` names into ``to=``."""
-    values = read_arguments(arguments, KEYS)
+    """Fetches what ``set=`` names into ``to=``, or writes what ``from=`` holds there as COCO."""
+    own, of_data = split_data(arguments)
+    values = read_arguments(own, KEYS)
+    if "from" in values:
+        _convert(values, of_data)
+        return
+    if of_data:
+        raise UserError(f"{of_data[0]} is for from=DIR, which writes a folder as COCO")
     name, target = values.get("set"), values.get("to")
     if name not in SETS or target is None:
-        raise UserError(f"give set= one of {', '.join(SETS)} and to=DIR (found set={name}, to={target})")
+        raise UserError(
+            f"give set= one of {', '.join(SETS)} and to=DIR (found set={name}, to={target}), or from=DIR and to=OUT"
+        )
     archives = SETS[name]
     if "mirror" in values:
         archives = tuple(replace(a, url=f"{values['mirror'].rstrip('/')}/{a.name}") for a in archives)
@@ -42,3 +56,13 @@ def main(arguments: Sequence[str]) -> None:
 
         prepare(archives, Path(target), show, keep=values.get("keep") == "true")
     print(f"{name} is ready in {target}")
+
+
+def _convert(values: dict[str, str], of_data: Sequence[str]) -> None:
+    if "to" not in values or values.get("images", "copy") not in ("copy", "link"):
+        raise UserError("from=DIR needs to=OUT, and images= is copy (as without it) or link")
+    root, out = Path(values["from"]), Path(values["to"])
+    parts = folder_source([f"data.root={root}", *of_data]).parts()
+    for line in write_coco(parts, root, out, link=values.get("images") == "link"):
+        print(line)
+    print(f"data=folder data.root={out} reads it")
