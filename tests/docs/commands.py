@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskrcnn.cli import ablate, benchmark, compare, explain
-from maskrcnn.cli.check_data import read_arguments
+from maskrcnn.cli.check_data import read_arguments, split_data
 from maskrcnn.config import compose as configs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,9 @@ def compose(tool: str, arguments: Sequence[str]) -> None:
         planned = ablate.plan([*arguments, "report_only=true"])
         configs.compose_config("train", planned.runner.overrides(planned.table.runs(1)[0]))
     elif tool in ("check_data", "prepare_data"):
-        read_arguments([argument for argument in arguments if argument != "--fix"], module.KEYS)
+        own, of_data = split_data([argument for argument in arguments if argument != "--fix"])
+        read_arguments(own, module.KEYS)
+        configs.compose_config("train", of_data)
     elif tool == "benchmark":
         own, rest = configs.split(arguments, benchmark.Benchmark)
         suite = configs.compose_config("benchmark", own, benchmark.Benchmark).suite

@@ -46,7 +46,14 @@ def shortened(arguments: Sequence[str], data: Path) -> list[str]:
     init = [a for a in arguments if a.startswith("init=runs/")] if resets else []
     # A single map has the channels that the backbone gives it.
     tiny = [a for a in TINY_MODEL if not (model and a.startswith("model.pyramid."))]
-    return [*kept, *model, *init, *short, *tiny, *([] if "data=custom" in arguments else own)]
+    return [
+        *kept,
+        *model,
+        *init,
+        *short,
+        *tiny,
+        *([] if {"data=custom", "data=folder"} & set(arguments) else own),
+    ]
 
 
 def test_pages_are_all_in_the_navigation_and_links_lead_somewhere() -> None:
@@ -132,6 +139,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for image in content["images"]:
             image["file_name"] = Path(image["file_name"]).name
         (folder / f"{split}.json").write_text(json.dumps(content))
+        export = folder / "export" / {"val": "valid"}.get(split, split)
+        shutil.copytree(folder / split, export)
+        (export / "_annotations.coco.json").write_text(json.dumps(content))
     (folder / "photos").mkdir()
     for image in list((folder / "val").iterdir())[:2]:
         from cv2 import imread, imwrite

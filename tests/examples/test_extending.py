@@ -12,6 +12,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from examples.boxes_csv import BoxesCsv
 from examples.dice import Dice
 from examples.instance_masks import Folder, Folders
 from examples.mask_iou import mask_iou
@@ -22,6 +23,9 @@ from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.data.augmentations import Augmentation
+from maskrcnn.data.folders.formats import FORMATS
+from maskrcnn.data.folders.protocol import Format
+from maskrcnn.data.folders.source import FolderSource
 from maskrcnn.data.transforms import Transform
 from maskrcnn.models import mask_rcnn
 from maskrcnn.models.protocols import Backbone, MaskLoss, RoIOp
@@ -38,6 +42,7 @@ FILES = [
     "nearest.cpp",
     "nearest.py",
     "dice.py",
+    "boxes_csv.py",
     "instance_masks.py",
     "posterise.py",
     "mask_iou.py",
@@ -54,6 +59,7 @@ def test_the_parts_fit_their_protocols() -> None:
     assert isinstance(Nearest(), RoIOp)
     assert isinstance(Dice(), MaskLoss)
     assert isinstance(Posterise(), Augmentation)
+    assert isinstance(BoxesCsv(), Format)
 
 
 def test_patches_is_a_backbone_in_python_and_in_a_config() -> None:
@@ -150,6 +156,22 @@ def test_instance_masks_are_read(tmp_path: Path) -> None:
     assert target["masks"].sum((1, 2)).tolist() == [20 * 30, 40 * 30]
     example = Folders(str(tmp_path / "data")).val().read(0)
     assert [mask.full(64, 96).sum() for mask in example.masks if mask is not None] == [600, 1200]
+
+
+def test_boxes_of_a_csv_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "annotations.csv").write_text("a.png,nut,2,3,12,13\na.png,bolt,20,0,30,5\n")
+    formats = {**FORMATS, "boxes_csv": BoxesCsv()}
+    dataset = FolderSource(str(tmp_path), formats=formats, val_share=0).train()
+    assert dataset.read(0).boxes.tolist() == [[2, 3, 12, 13], [20, 0, 30, 5]]
+    assert [dataset.categories[label]["name"] for label in dataset.read(0).labels] == ["nut", "bolt"]
+    for name, text in configs_of_page(PAGE).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    config = configs.compose_config("train", ["data=boxes_csv", f"data.root={tmp_path}", "data.val_share=0"])
+    assert [*FORMATS, "boxes_csv"] == list(config.data.formats)
+    assert assembly.open_data(config, "train").report[0].endswith("is read as boxes as csv")
 
 
 @pytest.mark.slow
