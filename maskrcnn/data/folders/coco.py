@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.data.folders.entries import listed
-from maskrcnn.data.folders.folder import Folder, part_called
+from maskrcnn.data.folders.folder import COCO, ROBOFLOW, Folder, part_called
 from maskrcnn.data.folders.protocol import Content, Part
 from maskrcnn.data.formats.coco_json import load_annotations
 from maskrcnn.errors import UserError
-
-_ROBOFLOW = "_annotations.coco.json"
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,16 @@ def _named(folder: Folder) -> list[Path]:
     return [
         path
         for path in folder.ending(".json")
-        if path.name == _ROBOFLOW
-        or (path.parent.name == "annotations" and path.name.startswith("instances_"))
+        if path.name == ROBOFLOW or (path.parent.name == "annotations" and path.name.startswith(COCO[0]))
     ]
 
 
 def _images(folder: Folder, path: Path, part: str, content: Content) -> Path:
     """The folder of a json's images: the first likely one that holds one of the first images; else the root."""
     names = [str(image.get("file_name")) for image in content["images"][:3] if isinstance(image, dict)]
-    likely = [path.parent]
-    for name in (path.stem.removeprefix("instances_"), part):
-        likely += [folder.root / name, folder.root / "images" / name]
-    likely += [folder.root / "images", folder.root]
+    homes = [home for home in (path.parent, path.parent.parent) if home.is_relative_to(folder.root)]
+    inside = (path.stem.removeprefix(COCO[0]), part, f"images/{part}", "images", ".")
+    likely = [path.parent, *(home / name for home in homes for name in inside)]
     return next((place for place in likely if any((place / name).is_file() for name in names)), folder.root)
 
 

@@ -25,6 +25,9 @@ PARTS = {
     "test": "test",
 }
 WHOLE = "all"  # the name of the only part where a folder has no parts
+# Files that Roboflow and COCO name in their own way; the largest take long to read.
+ROBOFLOW = "_annotations.coco.json"
+COCO = ("instances_", "person_keypoints_", "captions_", "stuff_", "panoptic_", "image_info_")
 _SAMPLED = 5  # jsons and xml files of each folder that are looked at to find the format
 
 
@@ -51,8 +54,12 @@ class Folder:
 
     @cached_property
     def json_samples(self) -> list[tuple[Path, Any]]:
-        """The first few jsons of each folder, with their content."""
-        return [(path, load_json(path)) for path in self._first(".json")]
+        """The first few jsons of each folder, with their content; without those that have COCO's names."""
+        return [
+            (path, load_json(path))
+            for path in self._first(".json")
+            if not path.name.startswith((ROBOFLOW, *COCO))
+        ]
 
     @cached_property
     def xml_samples(self) -> list[tuple[Path, ElementTree.Element]]:

@@ -49,6 +49,10 @@ LAYOUTS: dict[str, dict[str, list[str]]] = {
         "annotations/instances_train.json": ["images/train/a.jpg"],
         "annotations/instances_val.json": ["images/val/b.jpg"],
     },
+    "in a folder": {
+        "mine/annotations/instances_train2017.json": ["mine/train2017/a.jpg"],
+        "mine/annotations/instances_val2017.json": ["mine/val2017/b.jpg"],
+    },
     "beside": {"train.json": ["train/a.jpg"], "val.json": ["val/b.jpg"]},
 }
 
@@ -70,6 +74,15 @@ def test_layouts_with_parts_are_read_to_the_pixel(
     truth = val.ground_truth()
     assert [a["bbox"] for a in truth["annotations"]] == [[10, 5, 20, 20], [2, 0, 3, 40]]
     assert [a["area"] for a in truth["annotations"]] == [300, 120]
+
+
+def test_files_with_cocos_names_are_not_read_to_find_the_format(
+    picture: Callable[..., Path], tmp_path: Path
+) -> None:
+    picture("train2017/a.jpg")
+    write(tmp_path / "data/annotations/instances_train2017.json", content("a.jpg"))
+    (tmp_path / "data/annotations/captions_train2017.json").write_text("{ not a json")
+    check(read(everything(tmp_path / "data"))["a.jpg"], ("nut", l_shape()), ("screw", block(2, 0, 5, 40)))
 
 
 @pytest.mark.parametrize(
