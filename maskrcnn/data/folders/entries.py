@@ -16,6 +16,7 @@ from maskrcnn.data.images import image_size
 from maskrcnn.errors import UserError
 
 _SHOWN = 3  # files that a message names
+_MOST_PIXELS = 2**30  # of an image: OpenCV's limit
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Entries:
         part = self.folder.part(file) if part is None else part
         drawn = self._parts.setdefault(part, _Drawn())
         height, width = size or image_size(file)
+        if not 0 < height * width <= _MOST_PIXELS:
+            raise UserError(
+                f"the annotations of {file} say {height} x {width} (height x width); export them again"
+            )
         name = Path(os.path.relpath(file, self.folder.root)).as_posix()
         number = len(drawn.images) + 1
         drawn.images.append({"id": number, "file_name": name, "height": height, "width": width})

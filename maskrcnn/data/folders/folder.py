@@ -133,3 +133,11 @@ def xml_root(path: Path) -> ElementTree.Element:
         return ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise UserError(f"{path} is not valid xml ({error}); write or download it again") from error
+
+
+def text_of(path: Path) -> str:
+    """The content of a text file in UTF-8. Raises UserError for other encodings."""
+    try:
+        return path.read_text("utf-8-sig")  # some editors begin it with a mark
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from error

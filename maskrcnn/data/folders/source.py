@@ -62,7 +62,7 @@ class FolderSource:
         """All parts as they are trained on, in COCO's format."""
         folder = self._folder()
         chosen = _chosen(folder, self.formats or FORMATS, self.format)
-        found = chosen.read(folder)
+        found = _read(chosen, folder)
         if not any(part.content["images"] for part in found.values()):
             raise UserError(f"{folder.root} is {chosen.title} without any image; expected {chosen.layout}")
         if WHOLE in found:
@@ -129,6 +129,17 @@ def _chosen(folder: Folder, formats: Mapping[str, Format], name: str | None) -> 
             f"{folder.root} holds no annotations of a known format, but {_seen(folder)}; data.format= can be{layouts}"
         )
     return formats[found[0]]
+
+
+def _read(chosen: Format, folder: Folder) -> dict[str, Part]:
+    """The parts of a folder. Raises UserError also for values that the reader did not expect."""
+    try:
+        return chosen.read(folder)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"{folder.root} looks like {chosen.title}, but a file of it has a value that cannot be read ({error!r}): "
+            "export it again, or give the format that it has by data.format= (debug=true shows the place)"
+        ) from error
 
 
 def _seen(folder: Folder) -> str:

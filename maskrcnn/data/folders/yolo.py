@@ -11,7 +11,7 @@ import yaml
 
 from maskrcnn.data.folders import outlines
 from maskrcnn.data.folders.entries import Entries, Image, listed
-from maskrcnn.data.folders.folder import IMAGES, PARTS, Folder
+from maskrcnn.data.folders.folder import IMAGES, PARTS, Folder, text_of
 from maskrcnn.data.folders.outlines import Outline
 from maskrcnn.data.folders.protocol import Part
 from maskrcnn.errors import UserError
@@ -55,8 +55,8 @@ def _settings(folder: Folder) -> dict[Path, dict[str, Any]]:
     found = {}
     for path in folder.ending(".yaml", ".yml"):
         try:
-            content = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = yaml.safe_load(text_of(path))
+        except yaml.YAMLError as error:
             raise UserError(f"{path} cannot be read as YAML ({error}); write or download it again") from error
         if isinstance(content, dict) and "names" in content and set(PARTS) & set(content):
             found[path] = content
@@ -88,7 +88,7 @@ def _names(value: Any) -> list[str]:
 
 def _listed_names(folder: Folder) -> list[str]:
     files = [path for path in folder.files if path.name in _NAMES]
-    lines = files[0].read_text().splitlines() if files else []
+    lines = text_of(files[0]).splitlines() if files else []
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -136,7 +136,7 @@ def _located(value: str, place: Path, base: Any) -> Path | None:
 def _files_of(where: Path) -> Iterable[Path]:
     if where.is_dir():
         return sorted(path for path in where.rglob("*") if path.suffix.lower() in IMAGES)
-    lines = [line.strip() for line in where.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in text_of(where).splitlines() if line.strip()]
     found = [_located(line, where, None) for line in lines]
     if None in found:
         raise UserError(
@@ -154,7 +154,7 @@ def _label_of(image: Path) -> Path:
 
 
 def _add_objects(entries: Entries, image: Image, label: Path, classes: Sequence[str]) -> None:
-    for number, line in enumerate(label.read_text().splitlines(), 1):
+    for number, line in enumerate(text_of(label).splitlines(), 1):
         if not line.strip():
             continue
         try:
