@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ SPARE_COLOURS = (
     "#994f00",
     "#332288",
 )
+_LABEL = 14  # letters in a line below a group of bars
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -112,7 +114,8 @@ def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
     }
     sides: list[tuple[str, dict[Any, Estimate | None]]]
     sides = [(f"here: {table.data}", here), *([("paper: COCO", paper)] if paper else [])]
-    canvas = Figure(figsize=(3.1 * len(sides) + 0.4, 3.6), layout="constrained")
+    width = max(3.1, 1.25 * len(groups)) * len(sides) + 0.4
+    canvas = Figure(figsize=(width, 3.6), layout="constrained")
     panels = canvas.subplots(1, len(sides), sharey=True, squeeze=False)[0]
     for panel, (title, estimates) in zip(panels, sides, strict=True):
         _bars(panel, list(groups), values, estimates)
@@ -138,7 +141,8 @@ def _bars(panel: Any, names: Sequence[str], values: Sequence[str], of: dict[Any,
             x, heights, 0.92 * width, yerr=halves, color=colour_of(value, values), label=value, capsize=3
         )
         panel.bar_label(drawn, fmt="%.1f", padding=2)
-    panel.set_xticks(range(len(names)), names, fontsize=11)
+    labels = [textwrap.fill(name, _LABEL) for name in names]
+    panel.set_xticks(range(len(names)) if any(names) else [], labels if any(names) else [], fontsize=11)
     panel.set_xlim(-0.55, len(names) - 0.45)
     panel.spines[["top", "right"]].set_visible(False)
 
