@@ -111,12 +111,9 @@ def _gains(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
                 "align": np.mean(align),
                 "pool": np.mean(pool),
                 "warp": np.mean(warp[1]) if warp[1] else None,
-                "gain": gain.mean,
-                "low": gain.low,
-                "high": gain.high,
+                **{"gain": gain.mean, "low": gain.low, "high": gain.high, "gain_estimate": gain},
                 "share": gain.mean / np.mean(align) if np.mean(align) > 0 else None,
                 "median_cells": _median_cells(place["align"]),
-                "gain_estimate": gain,
                 "share_estimate": lost_share(align, pool) if min(align) > 0 else None,
                 "warp_gain": paired_by_seed(*warp) if warp[0] else None,
                 "warp_share": lost_share(*warp) if warp[0] and min(warp[0]) > 0 else None,
@@ -151,16 +148,10 @@ def _sizes(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
                 centres = bin_centres(place["align"].records[0]["by_size"]["edges"])
                 for centre, gain, align in zip(centres, gains, best, strict=True):
                     if gain is not None and cell is not None:
-                        yield {
-                            "data": table.data,
-                            "stride": stride,
-                            "kind": kind,
-                            "other": other,
-                            "cells": centre / cell,
-                            "gain": gain.mean,
-                            "half": gain.half or 0.0,
-                            "share": gain.mean / align if align > 0 else np.nan,
-                        }
+                        share = gain.mean / align if align > 0 else np.nan
+                        place_of = {"data": table.data, "stride": stride, "kind": kind, "other": other}
+                        numbers = {"cells": centre / cell, "gain": gain.mean, "half": gain.half or 0.0}
+                        yield {**place_of, **numbers, "share": share}
 
 
 def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> Estimate:
@@ -249,18 +240,12 @@ def _slopes(sizes: pd.DataFrame) -> pd.DataFrame:
         for measure, unit, scale in (("gain", "points", 1), ("share", "% of align's AP", 100)):
             for within in (False, True):
                 found = slope(frame, measure, within, scale)
-                lines.append(
-                    {
-                        "AP": KINDS[str(kind)],
-                        "gain over": other,
-                        "unit": unit,
-                        "points": str(found.count),
-                        "level": "own of each data set and stride" if within else "one for all points",
-                        "change per doubling of size": show_interval(found),
-                        "follows size": "yes" if found.resolved else "not resolved",
-                    }
-                )
-    return pd.DataFrame(lines)
+                level = "own of each data set and stride" if within else "one for all points"
+                follows = "yes" if found.resolved else "not resolved"
+                place = [KINDS[str(kind)], other, unit, str(found.count), level]
+                lines.append([*place, show_interval(found), follows])
+    header = ["AP", "gain over", "unit", "points", "level", "change per doubling of size", "follows size"]
+    return pd.DataFrame(lines, columns=header)
 
 
 def _sentences(main: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:

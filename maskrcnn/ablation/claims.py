@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.statistics import Estimate, mean_interval, paired_by_seed, show_interval, signed
 from maskrcnn.ablation.summary import Row, name_of, paired_values, place_name, published_difference
@@ -110,16 +112,13 @@ def _more_at_32(places: Sequence[_Place]) -> Iterator[Claim]:
     sides = [place.values("segm_AP") for place in (fine, coarse)]
     if all(first and 0 not in first for first, _ in sides):
         shares = [[(x - y) / x for x, y in zip(a, b, strict=True)] for a, b in sides]
-        paper = [_paper_share(place) for place in (coarse, fine)]
         text = "the share of align's mask AP that pool loses is larger at stride 32 than at 16"
-        published = "" if None in paper else " against ".join(f"{share:.2f}" for share in paper)
-        yield _more(text, shares[1], shares[0], published, 2)
+        yield _more(text, shares[1], shares[0], [_paper_share(place) for place in (coarse, fine)], 2)
     for metric in ("segm_AP", "segm_AP75"):
         first, second = coarse.gains(metric), fine.gains(metric)
         if first and len(first) == len(second):
             text = f"align − pool in {name_of(metric)} is more points at stride 32 than at 16"
-            paper = [place.paper(metric) for place in (coarse, fine)]
-            yield _more(text, first, second, "" if None in paper else " against ".join(map(_signed, paper)))
+            yield _more(text, first, second, [place.paper(metric) for place in (coarse, fine)])
 
 
 def _paper_share(place: _Place) -> float | None:
@@ -138,16 +137,21 @@ def _most_in_detail(place: _Place) -> Iterator[Claim]:
     ):
         first, second = place.gains(metric), place.gains(other)
         if first and len(first) == len(second):
-            paper = [place.paper(m) for m in (metric, other)]
-            published = "" if None in paper else " against ".join(map(_signed, paper))
-            yield _more(f"align − pool is more in {names}{place.at}", first, second, published)
+            text = f"align − pool is more in {names}{place.at}"
+            yield _more(text, first, second, [place.paper(m) for m in (metric, other)])
 
 
-def _more(text: str, first: Sequence[float], second: Sequence[float], paper: str, digits: int = 1) -> Claim:
-    """Claim that ``first`` is above ``second``, run by run."""
-    more, means = paired_by_seed(first, second), [mean_interval(side).mean for side in (first, second)]
-    shown = " against ".join(signed(mean, digits) if digits == 1 else f"{mean:.2f}" for mean in means)
-    return Claim(text, f"{shown}, difference {show_interval(more, digits)}", paper or "–", _verdict(more))
+def _more(
+    text: str, first: Sequence[float], second: Sequence[float], paper: Sequence[float | None], digits: int = 1
+) -> Claim:
+    """Claim that ``first`` is above ``second``, run by run. digits: 1 for points, 2 for shares, which have no sign."""
+    more = paired_by_seed(first, second)
+    here, there = (
+        " against ".join("" if v is None else signed(v) if digits == 1 else f"{v:.2f}" for v in sides)
+        for sides in ([float(np.mean(first)), float(np.mean(second))], paper)
+    )
+    published = "–" if None in paper else there
+    return Claim(text, f"{here}, difference {show_interval(more, digits)}", published, _verdict(more))
 
 
 def _warp_is_about_pool(place: _Place) -> Iterator[Claim]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -85,14 +85,13 @@ class Table:
 
     def runs(self, seeds: int) -> list[Run]:
         """The runs, the first seed of all of them first, so that a table is complete as early as possible."""
-        return list(self._runs(seeds))
-
-    def _runs(self, seeds: int) -> Iterator[Run]:
-        for seed in range(seeds):
-            for values in product(*self.axes.values()):
-                axes = dict(zip(self.axes, values, strict=True))
-                overrides = [o for axis, value in axes.items() for o in self.axes[axis][value]]
-                yield Run(axes, seed, [*self.base, *overrides, f"seed={seed}"])
+        places = [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+        own = [[o for axis, value in place.items() for o in self.axes[axis][value]] for place in places]
+        return [
+            Run(place, seed, [*self.base, *overrides, f"seed={seed}"])
+            for seed in range(seeds)
+            for place, overrides in zip(places, own, strict=True)
+        ]
 
     def published(self, axes: Mapping[str, str]) -> dict[str, float]:
         """The paper's metrics at one place of the grid; empty where it has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ SPARE_COLOURS = (
     "#994f00",
     "#332288",
 )
-_LABEL = 14  # letters in a line below a group of bars
+_LABEL = 12  # letters in a line below a group of bars
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -91,29 +91,21 @@ def colour_of(value: str, values: Sequence[str]) -> str:
 def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
     """AP of every operator at every place of the other axes, with intervals; next to it the paper's."""
     metric, groups = f"{kind}_AP", grouped(table, rows)
-    values = list(dict.fromkeys(value for members in groups.values() for value in members))
+    values = _values(groups)
+    placed = {(name, value): row for name, members in groups.items() for value, row in members.items()}
+    here = {key: row.estimate(metric) for key, row in placed.items()}
     seeds = max(len(row.records) for row in rows)
     over = f"bars: mean of {seeds} seeds; lines: 95 % interval" if seeds > 1 else "one run each"
     caption = f"{KINDS[kind].capitalize()} AP on {table.data} ({over})"
     if len(values) > _FEW_LINES:
-        known = [
-            (v, n, e)
-            for n, members in groups.items()
-            for v, row in members.items()
-            if (e := row.estimate(metric))
-        ]
-        names = [", ".join(text for text in (v, n) if text) for v, n, _ in known]
-        canvas = _long_bars(names, [e for *_, e in known], [v for v, *_ in known], name_of(metric))
+        known = [(value, name, e) for (name, value), e in here.items() if e]
+        names = [", ".join(text for text in (value, name) if text) for value, name, _ in known]
+        canvas = _long_bars(names, [e for *_, e in known], [value for value, *_ in known], name_of(metric))
         return Plot("overview", f"{caption}.", svg(canvas))
-    here = {(n, v): row.estimate(metric) for n, members in groups.items() for v, row in members.items()}
-    paper: dict[Any, Estimate | None] = {
-        (n, v): Estimate(table.published(row.axes)[metric], None, None, 1)
-        for n, members in groups.items()
-        for v, row in members.items()
-        if metric in table.published(row.axes)
-    }
-    sides: list[tuple[str, dict[Any, Estimate | None]]]
-    sides = [(f"here: {table.data}", here), *([("paper: COCO", paper)] if paper else [])]
+    published = {key: table.published(row.axes).get(metric) for key, row in placed.items()}
+    paper = {key: Estimate(v, None, None, 1) for key, v in published.items() if v is not None}
+    sides: list[tuple[str, Mapping[tuple[str, str], Estimate | None]]] = [(f"here: {table.data}", here)]
+    sides += [("paper: COCO", paper)] if paper else []
     width = max(3.1, 1.25 * len(groups)) * len(sides) + 0.4
     canvas = Figure(figsize=(width, 3.6), layout="constrained")
     panels = canvas.subplots(1, len(sides), sharey=True, squeeze=False)[0]
@@ -131,7 +123,9 @@ def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
     return Plot("overview", caption + (f" Not in the paper: {missing}." if missing else ""), svg(canvas))
 
 
-def _bars(panel: Any, names: Sequence[str], values: Sequence[str], of: dict[Any, Estimate | None]) -> None:
+def _bars(
+    panel: Any, names: Sequence[str], values: Sequence[str], of: Mapping[tuple[str, str], Estimate | None]
+) -> None:
     width = 0.8 / len(values)
     for place, value in enumerate(values):
         known = [(i, e) for i, name in enumerate(names) if (e := of.get((name, value))) is not None]
@@ -178,7 +172,7 @@ def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     groups = grouped(table, [row for row in rows if kind in row.records[0]["by_iou"]])
     if not groups:
         return None
-    values = list(dict.fromkeys(value for members in groups.values() for value in members))
+    values = _values(groups)
     of = table.compare.of if table.compare and len(values) <= _FEW_LINES else None
     lines = 1 + any(of in members and len(members) > 1 for members in groups.values())
     canvas = Figure(figsize=(max(3.5 * len(groups), 6.5) + 0.5, 2.8 * lines + 0.5), layout="constrained")
@@ -307,7 +301,7 @@ def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Plot | None:
 def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:
     """Training loss of the first seed."""
     groups = grouped(table, rows)
-    values = list(dict.fromkeys(value for members in groups.values() for value in members))
+    values = _values(groups)
     columns = min(len(groups), 3)
     lines = -(-len(groups) // columns)
     canvas = Figure(figsize=(max(3.5 * columns, 6.5) + 0.5, 2.8 * lines + 0.6), layout="constrained")
@@ -380,6 +374,11 @@ def coloured(detections: Sequence[Record], known: list[list[float]]) -> list[Rec
 def picture_of(example: Record) -> str:
     """The name of an example's picture in the folder of pictures."""
     return str(example.get("picture") or Path(example["image"]["file_name"]).name)
+
+
+def _values(groups: Mapping[str, Mapping[str, Row]]) -> list[str]:
+    """The values of the compared axis that have runs."""
+    return list(dict.fromkeys(value for members in groups.values() for value in members))
 
 
 def _pairs(table: Table, rows: Sequence[Row]) -> Iterator[tuple[Row, Row, float]]:

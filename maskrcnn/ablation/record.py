@@ -59,9 +59,6 @@ def scores(
             for size in ("all", *_SIZES)
         }
         record["by_size"][kind] = [_rounded(average_precision(evaluation, None, name)) for name in bins]
-        record["by_size"][f"{kind}75"] = [
-            _rounded(average_precision(evaluation, 0.75, name)) for name in bins
-        ]
         record["per_image"][kind] = [
             _rounded(score) for score in image_scores(predictions, annotations, kind, max_dets)
         ]
