@@ -29,7 +29,7 @@ from maskrcnn.config.backbones import is_timm, put_timm
 from maskrcnn.config.channels import fill_channels
 from maskrcnn.config.check import TARGET_KEYS, check_value, constructor_defaults, is_own, nearest
 from maskrcnn.config.operators import operator_node, register_presets
-from maskrcnn.config.overrides import parse
+from maskrcnn.config.overrides import parse, with_literal_paths
 from maskrcnn.config.pretrained import pin_pretrained
 from maskrcnn.config.schema import Common as Common
 from maskrcnn.config.schema import Train as Train
@@ -98,17 +98,9 @@ def _refuse_unknown(name: str, keys: Sequence[str], groups: Sequence[Override], 
 
 def read_config(path: Path) -> DictConfig:
     """The stored config of a run (``config.yaml``). A "${" within a path is part of the path and no reference."""
-    config = OmegaConf.create(_literal(yaml.safe_load(path.read_text()), ""))
+    config = OmegaConf.create(with_literal_paths(yaml.safe_load(path.read_text())))
     assert isinstance(config, DictConfig)
     return config
-
-
-def _literal(value: Any, key: str) -> Any:
-    if isinstance(value, dict):
-        return {name: _literal(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
-    if isinstance(value, str) and _PATHS.fullmatch(key) and not re.fullmatch(r"\$\{[\w.]+\}", value):
-        return re.sub(r"(\\*)(\$\{)", _escaped, value)
-    return value
 
 
 def _composed(name: str, groups: Sequence[Override], *lines: str) -> DictConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -62,3 +63,12 @@ def _quoted(key: str, path: str) -> str:
 def _escaped(found: re.Match[str]) -> str:
     backslashes, special = found.groups()
     return backslashes * 2 + (f"\\{special}" if special else "")
+
+
+def with_literal_paths(value: Any, key: str = "") -> Any:
+    """Plain values of a config, changed so that OmegaConf reads a ``${`` within a path as a part of the path."""
+    if isinstance(value, dict):
+        return {name: with_literal_paths(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
+    if isinstance(value, str) and _PATHS.fullmatch(key) and not re.fullmatch(r"\$\{[\w.]+\}", value):
+        return re.sub(r"(\\*)(\$\{)", _escaped, value)
+    return value
