@@ -260,7 +260,7 @@ def test_best_by_chooses_what_best_pt_means(tmp_path: Path) -> None:
 def test_metrics_and_best_weights_are_there_when_drawing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from maskrcnn.evaluation import evaluator
+    from maskrcnn.evaluation import evaluator, score
 
     def fail(*given: object, **named: object) -> None:
         assert (tmp_path / "metrics.json").exists()
@@ -268,7 +268,7 @@ def test_metrics_and_best_weights_are_there_when_drawing_fails(
         raise MemoryError("no room")
 
     monkeypatch.setattr(evaluator, "results_picture", fail)
-    monkeypatch.setattr(evaluator, "write_details", fail)
+    monkeypatch.setattr(score, "write_details", fail)
     evaluation = Evaluation(details=True)
     Trainer(
         small(), Squares(), Squares(), tmp_path, steps=1, batch_size=2, evaluation=evaluation, **FAST

@@ -26,6 +26,7 @@ from maskrcnn.training.provenance import commit, cores
 
 # The package that each extra of pyproject.toml is for, by the name that is imported.
 EXTRAS = {
+    "albumentations": "albumentations",
     "huggingface_hub": "hub",
     "onnxruntime": "export",
     "submitit": "slurm",

@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.errors import Interrupted, UserError
 
 BAD_INPUT = 2
@@ -94,13 +95,8 @@ def run_tool(command: str) -> None:
         sys.exit(0)
 
     def main(arguments: Sequence[str]) -> None:
-        # Imported here, so that --help does not import torch. Until the import is done, Ctrl-C ends the process as the
-        # system does: there is nothing to save yet, and the modules that are imported might catch an exception.
-        handler = signal.getsignal(signal.SIGINT)
-        if handler is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        module = import_module(f"maskrcnn.cli.{tool}")
-        signal.signal(signal.SIGINT, handler)
+        with interruptible():  # imported here, so that --help does not import torch
+            module = import_module(f"maskrcnn.cli.{tool}")
         module.main(arguments)
 
     # Outside of the except blocks: the error keeps worker processes alive, which must end before Python does.

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console, metrics_table
 from maskrcnn.errors import UserError
@@ -76,9 +77,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(settings: DictConfig, overrides: Sequence[str]) -> None:
-    # Imported here, because torch takes seconds: _score_file answers without it.
-    from maskrcnn.config import build as assembly
-    from maskrcnn.config.run import evaluator_of
+    with interruptible():  # imported here, because torch takes seconds: _score_file answers without it
+        from maskrcnn.config import build as assembly
+        from maskrcnn.config.run import evaluator_of
 
     config, model, step = assembly.load_trained(
         settings.checkpoint, list(overrides), configs.Train, settings.trust_checkpoint

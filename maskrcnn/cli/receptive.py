@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.table import Table
 
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, Seed, UserError
@@ -57,17 +57,13 @@ def main(arguments: Sequence[str]) -> None:
     settings = configs.compose_config("receptive", own, Receptive)
     if settings.side % 64 or settings.directions < 2:
         raise UserError("side must be a multiple of 64, and directions at least 2")
-    config = configs.compose_config("train", rest) if settings.checkpoint is None else None
-    _measure(settings, config, rest)
+    with interruptible():
+        config = configs.compose_config("train", rest) if settings.checkpoint is None else None
+        import torch  # here, because it takes seconds: a wrong key is answered at once
 
-
-def _measure(settings: DictConfig, config: DictConfig | None, rest: Sequence[str]) -> None:
-    # Imported here, because torch takes seconds: a wrong key is answered at once.
-    import torch
-
-    from maskrcnn.ablation.cells import draw_cells
-    from maskrcnn.config.build import load_trained
-    from maskrcnn.models.receptive import receptive_field
+        from maskrcnn.ablation.cells import draw_cells
+        from maskrcnn.config.build import load_trained
+        from maskrcnn.models.receptive import receptive_field
 
     torch.manual_seed(settings.seed)
     backbone: Any

@@ -18,19 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 
 
 def main(arguments: Sequence[str]) -> None:
     """Compose the config from ``key=value`` arguments, then train (or resume) and evaluate."""
-    config = configs.compose_config("train", arguments)
-    # Imported here, because torch takes seconds: a wrong key is answered at once.
-    import torch
+    with interruptible():
+        config = configs.compose_config("train", arguments)
+        import torch  # here, because it takes seconds: a wrong key is answered at once
 
-    from maskrcnn.config.run import trainer
-    from maskrcnn.training.devices import open_device
-    from maskrcnn.training.distributed import joined
-    from maskrcnn.training.learner import be_deterministic
+        from maskrcnn.config.run import trainer
+        from maskrcnn.training.devices import open_device
+        from maskrcnn.training.distributed import joined
+        from maskrcnn.training.learner import be_deterministic
 
     torch.manual_seed(config.seed)
     be_deterministic(config.deterministic)

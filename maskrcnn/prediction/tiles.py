@@ -58,7 +58,9 @@ class Tiles:
 
     def _starts(self, side: int) -> list[int]:
         free = max(side - self.size, 0)
-        steps = math.ceil(free / max(self.size * (1 - self.overlap), 1))
+        steps = math.ceil(
+            free / max(self.size * (1 - self.overlap), 1) - 1e-9
+        )  # a rounding error is no window
         return [round(free * step / max(steps, 1)) for step in range(steps + 1)]
 
 

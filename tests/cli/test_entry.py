@@ -19,7 +19,7 @@ from maskrcnn.cli.entry import _status
 from maskrcnn.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = Path(__file__).resolve().parents[2] / "tools/eval.py"  # which without arguments ends with status 2
+TOOL = ROOT / "tools/train.py"
 
 
 def refusing(number: int) -> None:

@@ -24,6 +24,7 @@ from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.config.run import evaluator_of
+from maskrcnn.config.run import trainer as trainer_of
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.training import checkpoint
@@ -233,7 +234,7 @@ def a_run(tiny: Sequence[str], tmp_path: Path, world: World, *changes: str) -> R
     """What the process of this rank begins with."""
     config = configs.compose_config("train", [*tiny, "schedule.batch_size=2", *changes])
     torch.manual_seed(config.seed)
-    trainer = train.trainer(config, torch.device("cpu"), World())
+    trainer = trainer_of(config, torch.device("cpu"), World())
     return trainer._run(RunDir(tmp_path), world, Interruption("stopping"))
 
 

@@ -127,7 +127,9 @@ def assert_same_set(detector: MaskRCNN, found: list[np.ndarray], image: Images) 
 
 
 def test_the_tool_refuses_in_words(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"give checkpoint=FILE, format=onnx or torch_export, and out=FILE"):
+    with pytest.raises(
+        UserError, match=r"checkpoint=FILE, format=onnx, torch_export or safetensors, and out="
+    ):
         export.main([])
     with pytest.raises(UserError, match="format=tflite: there are onnx, torch_export"):
         export.main(["checkpoint=a.pt", "out=b", "format=tflite"])

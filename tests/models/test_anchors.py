@@ -5,6 +5,7 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
+from maskrcnn.errors import UserError
 from maskrcnn.models.anchors import Anchors
 
 
@@ -44,5 +45,5 @@ def test_one_anchor_by_hand() -> None:
 def test_uneven_sizes_and_missing_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="same number"):
         Anchors([[16], [32, 64]])
-    with pytest.raises(ValueError, match="2 levels"):
+    with pytest.raises(UserError, match="2 levels"):
         Anchors([[16], [32]])(maps((8, 2, 2)))

@@ -44,7 +44,13 @@ SAME: list[tuple[Callable[[], MaskRCNN], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "overrides"), SAME, ids=[" ".join(o[:2]) for _, o in SAME])
+def _case(make: Callable[[], MaskRCNN], overrides: list[str]) -> Any:
+    """Heads of ResNet-50 and 101 for every region, and deep networks, take seconds."""
+    slow = overrides[0] in ("model=r50_c4", "model=r50_c5", "model=r101_fpn")
+    return pytest.param(make, overrides, id=" ".join(overrides[:2]), marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(("make", "overrides"), [_case(*pair) for pair in SAME])
 def test_a_builder_makes_the_model_of_the_config(make: Callable[[], MaskRCNN], overrides: list[str]) -> None:
     built = make()
     described = build_model(configs.compose_config("train", [*overrides, "num_classes=3"]))
