@@ -242,6 +242,7 @@ def test_a_run_that_outlived_its_ablation_is_waited_for(
     ]
 
 
+@pytest.mark.slow
 def test_proposals_of_a_proposal_network_train_a_fast_rcnn(tiny: Sequence[str], tmp_path: Path) -> None:
     shared = [a for a in tiny if not a.startswith(("model.box_head", "model.mask_head", "model.sampler"))]
     train.main([*shared, "model=r18_rpn", f"run_dir={tmp_path / 'rpn'}"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
 from maskrcnn.config import compose as configs
+from maskrcnn.config import offset
 from maskrcnn.config.build import build_model, plain
 from maskrcnn.config.offset import pin_offset
 from maskrcnn.errors import UserError
@@ -14,12 +17,18 @@ from maskrcnn.models.receptive import receptive_field
 ONE_MAP = ["model=r18_c4_fpnhead", "num_classes=1"]
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement in small, which is not what is tested here."""
+    monkeypatch.setattr(offset, "receptive_field", partial(receptive_field, side=256, directions=3))
+
+
 def test_all_heads_get_the_offset_of_the_model_that_is_built() -> None:
     config = configs.compose_config("train", [*ONE_MAP, "roi_op.offset=measured"])
     torch.manual_seed(3)
     pin_offset(config, None)
     model = build_model(config)
-    measured = receptive_field(model.backbone, 16).offset
+    measured = receptive_field(model.backbone, 16, side=256, directions=3).offset
     assert config.roi_op.offset == pytest.approx(measured, abs=1e-3)
     assert -0.1 < config.roi_op.offset < 0.15  # a residual network's cells look half a cell to the upper left
     for head in (model.box_head, model.mask_head):

@@ -85,7 +85,8 @@ def test_a_training_step_waits_for_nothing(
 
 
 @pytest.mark.parametrize(
-    ("precision", "accumulate"), [pytest.param("fp16", 1, marks=pytest.mark.slow), ("bf16", 2)]
+    ("precision", "accumulate"),
+    [("fp32", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("fp16", 1), ("bf16", 2)))],
 )
 def test_scaling_clipping_averaging_and_parts_wait_for_nothing(
     batch: TrainBatch, precision: Precision, accumulate: int, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +106,7 @@ def test_scaling_clipping_averaging_and_parts_wait_for_nothing(
     assert syncs[2] - syncs[1] == {}
 
 
+@pytest.mark.slow
 def test_slots_that_stay_padded_do_not_change_a_c4_models_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
