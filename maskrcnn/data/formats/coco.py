@@ -1,4 +1,4 @@
-"""COCO-format data: the official layout, or any json beside a folder of images."""
+"""COCO-format data: the official layout, or any json and a folder of images."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class FileFinder:
 
 
 def folder_with(name: str, near: Path) -> Path | None:
-    """A folder beside or above ``near`` in which a file of this name lies; None where none is found."""
+    """A folder next to or above ``near`` in which a file of this name lies; None where none is found."""
     wanted = matching_key(name.replace("\\", "/"))[-1]
     for start in [near.parent, near.parent.parent]:
         for path in _below(start, 20_000):

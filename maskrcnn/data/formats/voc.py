@@ -27,7 +27,7 @@ ImageSets = Literal["Segmentation", "Main"]
 
 
 class VocClasses(Dataset):
-    """Images with objects whose masks lie in files beside them, scored by VOC's metric."""
+    """Images with objects whose masks lie in files of their own, scored by VOC's metric."""
 
     metric = "voc"
 
@@ -164,7 +164,7 @@ class VocReader:
         self.classes = tuple(classes or self._classes())
 
     def _classes(self) -> Sequence[str]:
-        """VOC's own as soon as one of them is found: a misspelt class beside them is a mistake, and no new class."""
+        """VOC's own as soon as one of them is found: a misspelt class next to them is a mistake, and no new class."""
         found: set[str] = set()
         for path in sorted((self.root / "Annotations").glob("*.xml")):
             root = _parsed(path)
@@ -236,7 +236,7 @@ def parse_xml(path: Path, classes: Sequence[str], image: Path) -> VocAnnotation:
     except FileNotFoundError as error:
         raise UserError(f"the annotation {path} is missing, but a split lists its image") from error
     except ElementTree.ParseError as error:
-        raise UserError(f"{path} is not valid xml ({error}); unpack or download it anew") from error
+        raise UserError(f"{path} is not valid xml ({error}); unpack or download it again") from error
     height, width = (_number(tree.find("size"), side, path) for side in ("height", "width"))
     if height == width == 0:
         height, width = read_image(image).shape[:2]
@@ -291,7 +291,7 @@ def read_instances(path: Path, size: tuple[int, int], num_objects: int) -> npt.N
         with Image.open(path) as image:
             mode, values = image.mode, np.array(image)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to say that a file is damaged
-        raise UserError(f"the mask image {path} is damaged ({error}); unpack or download it anew") from error
+        raise UserError(f"the mask image {path} is damaged ({error}); unpack or download it again") from error
     if mode not in ("P", "L"):
         raise UserError(
             f"the mask image {path} has colours ({mode}); expected VOC's palette image of object numbers"
