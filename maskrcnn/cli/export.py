@@ -25,12 +25,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from maskrcnn import hub
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, UserError
 from maskrcnn.export.program import exportable, save_onnx, save_program
+from maskrcnn.models import hub
 from maskrcnn.training import checkpoint
 
 FORMATS = {"onnx": save_onnx, "torch_export": save_program}

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from maskrcnn import hub
+from maskrcnn.models import hub
 
 
 def pin_pretrained(config: DictConfig) -> None:

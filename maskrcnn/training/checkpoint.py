@@ -10,8 +10,8 @@ from typing import IO, Any
 
 import torch
 
-from maskrcnn import hub
 from maskrcnn.errors import UserError
+from maskrcnn.models import hub
 from maskrcnn.training.renamed import with_present_names
 from maskrcnn.weights.files import read_torch, unreadable
 

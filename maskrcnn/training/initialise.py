@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from maskrcnn import hub
 from maskrcnn.errors import UserError
+from maskrcnn.models import hub
 from maskrcnn.models.backbones.channels import inflated
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.training import checkpoint

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn import hub
 from maskrcnn.errors import UserError
+from maskrcnn.models import hub
 
 # Formats of numbers that a weight file may hold, as NumPy writes them: kind and bytes.
 _NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"}

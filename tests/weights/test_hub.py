@@ -15,10 +15,10 @@ import torch
 import torchvision
 
 import maskrcnn
-from maskrcnn import hub
 from maskrcnn.cli import eval as eval_command
 from maskrcnn.cli import export, train
 from maskrcnn.errors import UserError
+from maskrcnn.models import hub
 from maskrcnn.models.backbones.resnet import ResNet
 from maskrcnn.training import checkpoint
 from maskrcnn.weights import read_weights

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from maskrcnn import hub
 from maskrcnn.errors import UserError
+from maskrcnn.models import hub
 
 
 def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: tuple[str, ...]) -> None:
