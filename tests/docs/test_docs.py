@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,13 +47,15 @@ def shortened(arguments: Sequence[str], data: Path) -> list[str]:
     init = [a for a in arguments if a.startswith("init=runs/")] if resets else []
     # A single map has the channels that the backbone gives it.
     tiny = [a for a in TINY_MODEL if not (model and a.startswith("model.pyramid."))]
+    if "model.mask_head=null" in arguments:
+        tiny = [a for a in tiny if not a.startswith("model.mask_head.")]
     return [
         *kept,
         *model,
         *init,
         *short,
         *tiny,
-        *([] if {"data=custom", "data=folder"} & set(arguments) else own),
+        *([] if {"data=custom", "data=folder", "data=voc"} & set(arguments) else own),
     ]
 
 
@@ -124,6 +127,28 @@ def test_the_findings_name_tables_that_were_run() -> None:
         assert folder in folders
 
 
+def _as_voc(content: dict[str, Any], images: Path, folder: Path, split: str) -> None:
+    """Add a split to a folder of Pascal VOC's layout, boxes alone."""
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    stems = []
+    for image in content["images"]:
+        stem = f"{split}_{Path(image['file_name']).stem}"
+        shutil.copy(images / image["file_name"], folder / "JPEGImages" / f"{stem}.png")
+        boxes = ""
+        for entry in (a for a in content["annotations"] if a["image_id"] == image["id"]):
+            x, y, w, h = entry["bbox"]
+            corners = {"xmin": x + 1, "ymin": y + 1, "xmax": x + w, "ymax": y + h}
+            box = "".join(f"<{key}>{value}</{key}>" for key, value in corners.items())
+            boxes += f"<object><name>{names[entry['category_id']]}</name><bndbox>{box}</bndbox></object>"
+        size = f"<size><width>{image['width']}</width><height>{image['height']}</height></size>"
+        xml = f"<annotation><filename>{stem}.png</filename>{size}{boxes}</annotation>"
+        (folder / "Annotations" / f"{stem}.xml").write_text(xml)
+        stems.append(stem)
+    (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems))
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with the data that the pages speak of."""
@@ -142,6 +167,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         export = folder / "export" / {"val": "valid"}.get(split, split)
         shutil.copytree(folder / split, export)
         (export / "_annotations.coco.json").write_text(json.dumps(content))
+        _as_voc(content, folder / split, folder / "labelled", split)
     (folder / "photos").mkdir()
     for image in list((folder / "val").iterdir())[:2]:
         from cv2 import imread, imwrite
