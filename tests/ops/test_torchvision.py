@@ -41,7 +41,9 @@ def rows_of_every_kind(seed: int, count: int = 24) -> Tensor:
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
-    assert (expected != 0).float().mean() > 0.3  # not zeros with zeros
+    assert (
+        expected != 0
+    ).any()  # not zeros with zeros; some draws have many regions that are empty or off the map
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
