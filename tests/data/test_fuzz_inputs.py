@@ -34,7 +34,7 @@ from maskrcnn.prediction.draw import draw_results
 pytestmark = pytest.mark.slow
 
 Json = Any
-SECONDS = float(os.environ.get("MASKRCNN_FUZZ_SECONDS", "20"))
+SECONDS = float(os.environ.get("MASKRCNN_FUZZ_SECONDS", "45"))
 SIZES = ((40, 60), (60, 40), (48, 48))
 FUZZ = settings(
     max_examples=max(int(15 * SECONDS), 50),
@@ -302,8 +302,11 @@ def referred(entries: Json, wanted: Json, name: str) -> Json:
 
 
 def meant(value: Json) -> Json:
+    """The number that a value is or spells: whole ones as such, 3.5 as itself."""
     try:
-        return int(value) if isinstance(value, int) else int(float(value))
+        if isinstance(value, int):
+            return int(value)
+        return int(float(value)) if float(value).is_integer() else float(value)
     except (TypeError, ValueError, OverflowError):
         return value
 
