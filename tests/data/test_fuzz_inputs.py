@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -274,13 +274,15 @@ def test_a_cleaned_json_is_sound_and_nothing_in_it_is_new(folder: Path, data: Js
     # Each object that is kept lies on the file, and has the class, that the changed json gives it.
     files = {entry["id"]: entry["file_name"] for entry in content["images"]}
     classes = {entry["id"]: entry["name"] for entry in content["categories"]}
+    sizes = {entry["id"]: (entry["width"], entry["height"]) for entry in content["images"]}
     for entry in content["annotations"]:
+        assert "bbox" not in entry or lies_in(entry["bbox"], *sizes[entry["image_id"]])
         given_by = [
             a for a in data["annotations"] if isinstance(a, dict) and a.get("tag") == entry.get("tag")
         ]
         if len(given_by) == 1:
             image = referred(data["images"], given_by[0]["image_id"], "file_name")
-            owners = [i["file_name"] for i in entries_of(data["images"], image)]
+            owners = [i.get("file_name") for i in entries_of(data["images"], image)]
             assert set(owners) == {files[entry["image_id"]]} or set(owners).isdisjoint(ORIGINALS)
             category = referred(data["categories"], given_by[0]["category_id"], "name")
             names = [c.get("name") or c["id"] for c in entries_of(data["categories"], category)]
@@ -288,6 +290,12 @@ def test_a_cleaned_json_is_sound_and_nothing_in_it_is_new(folder: Path, data: Js
 
 
 ORIGINALS = {"1.png", "2.png", "3.png"}
+
+
+def lies_in(box: Sequence[float], width: int, height: int) -> bool:
+    """Whether a box x, y, width, height has an area, and a part of it lies in the image."""
+    x, y, w, h = map(float, box)
+    return w > 0 and h > 0 and -w < x < width and -h < y < height  # never with NaN
 
 
 def entries_of(entries: Json, wanted: Json) -> list[Json]:
@@ -302,7 +310,9 @@ def referred(entries: Json, wanted: Json, name: str) -> Json:
 
 
 def meant(value: Json) -> Json:
-    """The number that a value is or spells: whole ones as such, 3.5 as itself."""
+    """The number that a value is or spells: whole ones as such, 3.5 as itself. True is no number."""
+    if isinstance(value, bool):
+        return str(value)
     try:
         if isinstance(value, int):
             return int(value)
