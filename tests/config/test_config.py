@@ -49,7 +49,7 @@ def test_every_option_composes_and_builds(override: str) -> None:
         assert callable(configs.build(part))
     if override.startswith(("model=", "experiment=")):
         if "timm" in config.model.backbone._target_:
-            pytest.importorskip("timm")
+            pytest.importorskip("timm", reason="the extra maskrcnn[timm] is not installed")
         config.model.backbone.weights = None
         with torch.device("meta"):  # shapes without memory or arithmetic
             model = assembly.build_model(config)

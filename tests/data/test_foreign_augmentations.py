@@ -46,7 +46,7 @@ def made(library: str, name: str) -> Any:
             "crop": v2.RandomCrop((20, 25)),
             "float": v2.ToDtype(torch.float32),
         }[name]
-    a = pytest.importorskip("albumentations")
+    a = pytest.importorskip("albumentations", reason="the extra maskrcnn[albumentations] is not installed")
     return {
         "mirror": a.HorizontalFlip(p=1.0),
         "colours": a.Compose([a.RandomBrightnessContrast(p=1.0), a.InvertImg(p=1.0)]),
@@ -158,7 +158,7 @@ def test_crowds_keep_their_flag_and_objects_that_torchvision_drops_are_dropped()
 
 
 def test_they_are_keys_of_the_configs_and_torchvisions_are_trusted() -> None:
-    pytest.importorskip("albumentations")
+    pytest.importorskip("albumentations", reason="the extra maskrcnn[albumentations] is not installed")
     entries = (
         "{_target_: torchvision.transforms.v2.RandomRotation, degrees: 5}",
         "{_target_: albumentations.HorizontalFlip}",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat")
+nbformat = pytest.importorskip("nbformat", reason="the package nbformat is not installed")
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "why_roialign.ipynb"
 FULL, SHORT = "STEPS, TRAIN_IMAGES, TEST_IMAGES = 200, 400, 100", "STEPS, TRAIN_IMAGES, TEST_IMAGES = 1, 8, 4"
@@ -23,7 +23,7 @@ def test_outputs_are_stripped() -> None:
 
 @pytest.mark.slow
 def test_it_runs_with_few_steps_and_draws_as_it_proceeds(tmp_path: Path) -> None:
-    client = pytest.importorskip("nbclient")
+    client = pytest.importorskip("nbclient", reason="the package nbclient is not installed")
     notebook = nbformat.read(NOTEBOOK, 4)
     shortened = [cell for cell in notebook.cells if FULL in cell.source]
     assert len(shortened) == 1

@@ -201,7 +201,7 @@ def test_every_model_trains_a_step_and_detects(name: str) -> None:
     if not name.endswith("_rpn"):
         small.append("model.sampler.num_samples=4")
     if "lite0" in name:
-        pytest.importorskip("timm")
+        pytest.importorskip("timm", reason="the extra maskrcnn[timm] is not installed")
     elif name not in ("vgg16", "convnext_tiny_fpn", "swin_t_fpn"):  # which have no batch norm
         small.append("model.backbone.norm=gn")
     model = build(f"model={name}", *small, "num_keypoints=5")

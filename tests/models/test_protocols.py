@@ -43,7 +43,7 @@ class Untold(Patches):
 
 def built(arch: str) -> nn.Module:
     if arch.startswith("timm/"):
-        pytest.importorskip("timm")
+        pytest.importorskip("timm", reason="the extra maskrcnn[timm] is not installed")
         from maskrcnn.models.backbones.timm import TimmBackbone
 
         return TimmBackbone(arch)

@@ -18,7 +18,7 @@ from maskrcnn.models.backbones.timm import TimmBackbone
 from tests.models.batches import random_images, random_targets
 from tests.models.test_detector import build
 
-timm = pytest.importorskip("timm")
+timm = pytest.importorskip("timm", reason="the extra maskrcnn[timm] is not installed")
 LITE0 = (
     Path(os.environ.get("MASKRCNN_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")).parent
     / "weights"
@@ -125,7 +125,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         TimmBackbone("resnet18")
 
 
-@pytest.mark.skipif(not LITE0.is_file(), reason=f"{LITE0} is not here")
+@pytest.mark.skipif(not LITE0.is_file(), reason=f"the pretrained weights {LITE0} are not here")
 def test_the_pretrained_lite0_computes_what_timm_computes() -> None:
     theirs = timm.create_model("tf_efficientnet_lite0", checkpoint_path=str(LITE0)).eval()
     ours = TimmBackbone("tf_efficientnet_lite0", weights=str(LITE0))
@@ -283,7 +283,7 @@ def test_swin_with_a_file_of_weights_is_frozen_up_to_its_first_stage(tmp_path: P
 def test_without_a_network_the_download_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    hub = pytest.importorskip("huggingface_hub.constants")
+    hub = pytest.importorskip("huggingface_hub.constants", reason="the extra maskrcnn[hub] is not installed")
     monkeypatch.setattr(hub, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
     monkeypatch.setattr(
         hub, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"

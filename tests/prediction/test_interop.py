@@ -36,7 +36,7 @@ def found_in(size: tuple[int, int] = (96, 128)) -> ImageDetections:
 
 
 def test_supervision_gets_boxes_scores_names_and_every_masks_pixels() -> None:
-    sv = pytest.importorskip("supervision")
+    sv = pytest.importorskip("supervision", reason="the extra maskrcnn[supervision] is not installed")
     found = found_in()
     theirs = found.to_supervision(NAMES)
     assert isinstance(theirs, sv.Detections)
@@ -57,7 +57,7 @@ def test_supervision_gets_boxes_scores_names_and_every_masks_pixels() -> None:
 
 
 def test_supervision_without_masks_and_without_detections() -> None:
-    pytest.importorskip("supervision")
+    pytest.importorskip("supervision", reason="the extra maskrcnn[supervision] is not installed")
     none = torch.zeros(0, dtype=torch.int64)
     for masks in (None, []):
         empty = ImageDetections(torch.zeros(0, 4), none, torch.zeros(0), masks, (40, 50)).to_supervision(
@@ -120,7 +120,9 @@ def test_annotation_programs_get_polygons(run: Path, tmp_path: Path) -> None:
 
 
 def test_label_studios_converter_reads_the_polygons(tmp_path: Path) -> None:
-    converter = pytest.importorskip("label_studio_sdk.converter.imports.coco")
+    converter = pytest.importorskip(
+        "label_studio_sdk.converter.imports.coco", reason="the package label-studio-sdk is not installed"
+    )
     found = found_in()
     results = [as_annotation(r, n, polygons=True) for n, r in enumerate(found.to_coco(1, [1, 2, 3]), 1)]
     content = {
@@ -178,7 +180,7 @@ print("matched", len(theirs), "sliced", len(sliced.object_prediction_list))
 
 
 def test_sahi_gets_the_detections(tmp_path: Path) -> None:
-    pytest.importorskip("sahi")
+    pytest.importorskip("sahi", reason="the package sahi is not installed")
     done = subprocess.run([sys.executable, "-c", SAHI], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "matched" in done.stdout

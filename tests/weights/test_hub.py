@@ -25,8 +25,8 @@ from maskrcnn.weights import read_weights
 from tests.cli.conftest import run, tiny
 from tests.weights.hub_server import serving
 
-safetensors = pytest.importorskip("safetensors.torch")
-pytest.importorskip("huggingface_hub")
+safetensors = pytest.importorskip("safetensors.torch", reason="the extra maskrcnn[hub] is not installed")
+pytest.importorskip("huggingface_hub", reason="the extra maskrcnn[hub] is not installed")
 __all__ = ["run", "tiny"]
 
 

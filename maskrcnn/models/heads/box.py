@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
 
 
-class BoxBranch(nn.Module):
+class BoxBranch(nn.Module, ABC):
     """Losses and detections of a box head, from the scores and boxes that `predict` gives.
 
     Args:
@@ -59,6 +60,7 @@ class BoxBranch(nn.Module):
         """The maps by stride that the operator pools: ``features``, unless the head makes maps of its own."""
         return features
 
+    @abstractmethod
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Score and refine boxes.
 
@@ -70,7 +72,6 @@ class BoxBranch(nn.Module):
         Returns:
             Logits ``[N, K, num_classes + 1]`` and deltas ``[N, K, num_classes or 1, 4]``, background last.
         """
-        raise NotImplementedError
 
     def losses(
         self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
