@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from maskrcnn.errors import UserError
 Value = TypeVar("Value")
 # Rank 0 may score a large validation set while the others wait.
 TIMEOUT = datetime.timedelta(minutes=30)
+# How often this process has joined the others: all join equally often, as each of them trains and evaluates.
+_joinings = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,9 @@ def joined(device: torch.device) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-        # After a restart torchrun's store still holds the addresses of the processes of before.
+        # torchrun's store still holds the addresses from before a restart, and those of an earlier `joined`.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = PrefixStore(f"attempt {attempt}", store)
+        store = PrefixStore(f"attempt {attempt}, joining {next(_joinings)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise UserError(

@@ -10,11 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -213,3 +215,22 @@ def differing(rank: int, size: int, port: int) -> None:
 def test_a_resumed_runs_first_step_adds_up_like_any_other() -> None:
     """Three numbers have an order, two have none."""
     torch.multiprocessing.spawn(differing, (3, free_port()), nprocs=3)
+
+
+def joining_twice(rank: int, size: int, port: int) -> None:
+    """The second process joins late, so that the first would find its old address in the launcher's store."""
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "RANK": rank, "WORLD_SIZE": size}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    for turn in range(3):
+        time.sleep(rank)
+        with joined(torch.device("cpu")):
+            total = torch.tensor(rank + turn)
+            dist.all_reduce(total)
+            assert total == 1 + 2 * turn
+
+
+def test_the_processes_join_as_often_as_they_like() -> None:
+    """`Trainer.fit` and then `Trainer.evaluate` in one script; torchrun's store outlives each joining."""
+    store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    torch.multiprocessing.spawn(joining_twice, (2, store.port), nprocs=2)
