@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskrcnn.models.backbones.frozen_norms import with_norm
+
 # Fewer channels than this on either side make the products too narrow to gain.
 _LEAST_CHANNELS = {1: 64, 3: 128}
 
@@ -42,9 +44,10 @@ def use_matrix_products(model: nn.Module) -> int:
     """
     if "AVX512" in torch.backends.cpu.get_cpu_capability():
         return 0
-    chosen = [module for module in model.modules() if type(module) is nn.Conv2d and _is_covered(module)]
+    instead = {nn.Conv2d: Conv2d, with_norm(nn.Conv2d): with_norm(Conv2d)}
+    chosen = [module for module in model.modules() if type(module) in instead and _is_covered(module)]
     for module in chosen:
-        module.__class__ = Conv2d
+        module.__class__ = instead[type(module)]
     return len(chosen)
 
 

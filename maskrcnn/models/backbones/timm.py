@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
+from maskrcnn.models.backbones.frozen_norms import fold_frozen_norms
 from maskrcnn.models.backbones.pretrained import read_state
 
 TimmNorm = Literal["auto", "frozen_bn", "bn", "sync_bn"]
@@ -190,4 +191,6 @@ def _with_norm(net: nn.Module, norm: TimmNorm) -> nn.Module:
     from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
 
     changed: nn.Module = freeze_batch_norm_2d(net) if norm == "frozen_bn" else convert_sync_batchnorm(net)
+    if norm == "frozen_bn":
+        fold_frozen_norms(changed)
     return changed

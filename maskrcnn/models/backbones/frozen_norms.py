@@ -1,0 +1,105 @@
+"""Frozen norms of a network of timm, each folded into the convolution before it.
+
+See `folded` for what that saves. The network is traced, so that only a norm whose input is a convolution's output, and
+goes nowhere else, is folded. Names and values of parameters and buffers stay what they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+
+class WithNorm:
+    """A convolution that also applies a frozen norm; `fold_frozen_norms` makes them of the network's own."""
+
+    norm: list[Any]  # a list, so that the norm is not a child of the convolution as well
+    _parameters: dict[str, Tensor | None]
+
+    @property
+    def weight(self) -> Tensor:
+        """The stored weight times the norm's scale."""
+        stored = self._parameters["weight"]
+        assert stored is not None
+        return stored * self._scale().view(-1, 1, 1, 1)
+
+    @property
+    def bias(self) -> Tensor:
+        """The norm's shift, and the stored bias times the norm's scale where there is one."""
+        norm, stored, scale = self.norm[0], self._parameters["bias"], self._scale()
+        mean = norm.running_mean if stored is None else norm.running_mean - stored
+        shift: Tensor = norm.bias - mean * scale
+        return shift
+
+    def _scale(self) -> Tensor:
+        norm = self.norm[0]
+        scale: Tensor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return scale
+
+
+@functools.cache
+def with_norm(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """The class of convolution ``kind`` with a norm in it."""
+    return type(kind.__name__, (WithNorm, kind), {})
+
+
+class Folded:
+    """A frozen norm that a convolution applies; what is left of timm's is its activation, if it has one."""
+
+    act: nn.Module
+    drop: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to ``x``, the normalised map."""
+        activated: Tensor = self.act(self.drop(x)) if hasattr(self, "act") else x
+        return activated
+
+
+def fold_frozen_norms(net: nn.Module) -> int:
+    """Fold each of timm's frozen norms that alone receives a convolution's output.
+
+    Args:
+        net: a network of timm, changed in place. One that `torch.fx` cannot trace keeps its norms as they are.
+
+    Returns:
+        How many norms were folded.
+    """
+    from timm.layers.norm_act import FrozenBatchNormAct2d
+    from torchvision.ops import FrozenBatchNorm2d
+
+    pairs = list(_pairs(net, (FrozenBatchNormAct2d, FrozenBatchNorm2d)))
+    for conv, norm in pairs:
+        conv.__class__, conv.norm = with_norm(type(conv)), [norm]
+        norm.__class__ = type(type(norm).__name__, (Folded, type(norm)), {})
+    return len(pairs)
+
+
+def _pairs(net: nn.Module, norms: tuple[type[nn.Module], ...]) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
+    """Convolutions, each with the norm that is its output's only reader."""
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, norms) or not any(True for _ in m.children())
+
+    if not any(isinstance(module, norms) for module in net.modules()):
+        return
+    try:
+        graph = Tracer().trace(net)
+    except (fx.proxy.TraceError, TypeError):
+        return  # its forward depends on values; the norms work as well unfolded
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    often = Counter(node.target for node in calls)  # a module that is called twice may read two convolutions
+    for node in calls:
+        norm, (source, *_) = net.get_submodule(str(node.target)), node.args
+        if not isinstance(norm, norms) or not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        conv = net.get_submodule(str(source.target))
+        if (
+            isinstance(conv, nn.Conv2d)
+            and len(source.users) == often[node.target] == often[source.target] == 1
+        ):
+            yield conv, norm
