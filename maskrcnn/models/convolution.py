@@ -44,10 +44,12 @@ def use_matrix_products(model: nn.Module) -> int:
     """
     if "AVX512" in torch.backends.cpu.get_cpu_capability():
         return 0
+    instead: dict[type[nn.Conv2d], type[nn.Conv2d]]
     instead = {nn.Conv2d: Conv2d, with_norm(nn.Conv2d): with_norm(Conv2d)}
-    chosen = [module for module in model.modules() if type(module) in instead and _is_covered(module)]
-    for module in chosen:
-        module.__class__ = instead[type(module)]
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    chosen = [conv for conv in convs if type(conv) in instead and _is_covered(conv)]
+    for conv in chosen:
+        conv.__class__ = instead[type(conv)]
     return len(chosen)
 
 

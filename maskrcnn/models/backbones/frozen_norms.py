@@ -6,18 +6,19 @@ goes nowhere else, is folded. Names and values of parameters and buffers stay wh
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+_KINDS: dict[type[nn.Conv2d], type[nn.Conv2d]] = {}
+
 
 class WithNorm:
     """A convolution that also applies a frozen norm; `fold_frozen_norms` makes them of the network's own."""
 
-    norm: list[Any]  # a list, so that the norm is not a child of the convolution as well
+    norm: tuple[Any, ...]  # of one, so that the norm is not a child of the convolution as well
     _parameters: dict[str, Tensor | None]
 
     @property
@@ -41,10 +42,9 @@ class WithNorm:
         return scale
 
 
-@functools.cache
 def with_norm(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """The class of convolution ``kind`` with a norm in it."""
-    return type(kind.__name__, (WithNorm, kind), {})
+    """The class of convolution ``kind`` with a norm in it; the same one at each call."""
+    return _KINDS.setdefault(kind, type(kind.__name__, (WithNorm, kind), {}))
 
 
 class Folded:
@@ -73,7 +73,8 @@ def fold_frozen_norms(net: nn.Module) -> int:
 
     pairs = list(_pairs(net, (FrozenBatchNormAct2d, FrozenBatchNorm2d)))
     for conv, norm in pairs:
-        conv.__class__, conv.norm = with_norm(type(conv)), [norm]
+        conv.__class__ = with_norm(type(conv))
+        conv.norm = (norm,)  # type: ignore[assignment]
         norm.__class__ = type(type(norm).__name__, (Folded, type(norm)), {})
     return len(pairs)
 
