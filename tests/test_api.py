@@ -80,6 +80,7 @@ TWELVE_LINES = """
 """
 
 
+@pytest.mark.slow
 def test_twelve_lines_train_evaluate_and_predict_without_hydra(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(TWELVE_LINES))

@@ -249,6 +249,7 @@ def drag_by_touch(page: Any, x: float, y: float, by: float) -> None:
     drawn(page)
 
 
+@pytest.mark.slow
 def test_a_network_opens_at_a_stride_that_it_has(browser: Any, tmp_path: Path, errors: list[str]) -> None:
     maps = [maps for maps in noise_maps() if maps.stride in (8, 16)]
     start = Start(box=(10, 20, 110, 190), stride=32, operators={"warp": RoIOp.preset("warp")})

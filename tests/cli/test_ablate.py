@@ -267,6 +267,7 @@ def test_the_best_proposals_of_an_image_are_used(tiny: Sequence[str], tmp_path: 
     assert val.proposals.of(1)[:, [0, 4]].tolist() == [[1.0, pytest.approx(0.9)], [2.0, pytest.approx(0.4)]]
 
 
+@pytest.mark.slow
 def test_masks_of_given_boxes_keep_boxes_and_classes(tiny: Sequence[str], tmp_path: Path) -> None:
     kept = [a for a in tiny if not a.startswith("model.box_head")]
     given = [
@@ -303,6 +304,7 @@ def test_parts_that_do_not_fit_are_refused(tiny: Sequence[str], arguments: list[
         train.main([*kept, *arguments])
 
 
+@pytest.mark.slow
 def test_explain_draws_and_counts(tmp_path: Path) -> None:
     explain.main([f"run_dir={tmp_path}"])
     names = {path.name for path in tmp_path.iterdir()}

@@ -162,6 +162,7 @@ def test_a_lost_loader_process_is_told_and_the_run_goes_on_from_its_checkpoint(
     assert_same_bits(weights(uninterrupted), weights(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     tiny: Sequence[str], tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

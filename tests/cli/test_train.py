@@ -128,6 +128,7 @@ def test_a_run_with_other_settings_is_not_resumed(run: Path, tiny: Sequence[str]
         train.main([*tiny, f"run_dir={run}", "schedule.lr_batch_size=4"])
 
 
+@pytest.mark.slow
 def test_what_a_failure_advises_may_be_changed_by_a_resumed_run(
     run: Path, tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -294,7 +294,7 @@ def test_contradicting_settings_are_refused(settings: dict[str, object], words: 
     [
         (Transform(), 1),
         (Transform(horizontal_flip=1.0), 1),
-        (Transform(vertical_flip=1.0), 1),
+        pytest.param(Transform(vertical_flip=1.0), 1, marks=pytest.mark.slow),
         pytest.param(Transform(horizontal_flip=1.0, vertical_flip=1.0), 2, marks=pytest.mark.slow),
     ],
     ids=["identity", "mirror", "upside down", "turned and doubled"],

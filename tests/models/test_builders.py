@@ -46,7 +46,7 @@ SAME: list[tuple[Callable[[], MaskRCNN], list[str]]] = [
 
 def _case(make: Callable[[], MaskRCNN], overrides: list[str]) -> Any:
     """Heads of ResNet-50 and 101 for every region, and deep networks, take seconds."""
-    slow = overrides[0] in ("model=r50_c4", "model=r50_c5", "model=r101_fpn", "model=r18_c4")
+    slow = overrides[0] not in ("model=r18_fpn", "model=r18_c5")
     return pytest.param(make, overrides, id=" ".join(overrides[:2]), marks=[pytest.mark.slow] if slow else [])
 
 

@@ -75,7 +75,7 @@ def test_the_sum_of_losses_is_that_of_its_images() -> None:
         torch.testing.assert_close(loss.total, sum(part[name].total for part in parts), rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("model", ["r18_fpn", "r18_fpn_keypoints"])
+@pytest.mark.parametrize("model", ["r18_fpn", pytest.param("r18_fpn_keypoints", marks=pytest.mark.slow)])
 def test_slots_that_a_cpu_leaves_out_change_nothing(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three images with unlike numbers of objects and detections: what a GPU computes, all slots, is the same."""
     images = random_images(3, 64)

@@ -100,6 +100,7 @@ def test_outlines_rasterised_by_cocos_package_are_the_mask_to_a_pixel(seed: int)
     assert (again >= narrower).all()
 
 
+@pytest.mark.slow
 def test_annotation_programs_get_polygons(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

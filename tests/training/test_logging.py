@@ -23,6 +23,7 @@ from maskrcnn.training.logging import RunLog, peak_memory_mib
 SAY = "from maskrcnn.training.logging import peak_memory_mib; print(peak_memory_mib())"
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
     def said() -> float:
         return float(subprocess.run([sys.executable, "-c", SAY], check=True, capture_output=True).stdout)

@@ -84,9 +84,10 @@ def test_a_training_step_waits_for_nothing(
     assert len(step()) == 5  # the guard did read the losses of the step before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "accumulate"),
-    [("fp32", 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("fp16", 1), ("bf16", 2)))],
+    [("fp32", 2), ("fp16", 1), ("bf16", 2)],
 )
 def test_scaling_clipping_averaging_and_parts_wait_for_nothing(
     batch: TrainBatch, precision: Precision, accumulate: int, monkeypatch: pytest.MonkeyPatch

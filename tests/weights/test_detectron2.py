@@ -255,6 +255,7 @@ def test_heads_equal_a_forward_by_hand(kind: str) -> None:
         torch.testing.assert_close(masks, masks_by_hand(kind, state, for_masks), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_file_of_the_zoo_with_its_buffers(tmp_path: Path) -> None:
     """Written as the zoo's older files are: NumPy arrays, pixel statistics and anchors among them."""
     state = random_state(STRUCTURES["fpn"](50, 3) | buffers("fpn"))
