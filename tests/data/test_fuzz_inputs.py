@@ -285,7 +285,7 @@ def test_a_cleaned_json_is_sound_and_nothing_in_it_is_new(folder: Path, data: Js
             owners = [i.get("file_name") for i in entries_of(data["images"], image)]
             assert set(owners) == {files[entry["image_id"]]} or set(owners).isdisjoint(ORIGINALS)
             category = referred(data["categories"], given_by[0]["category_id"], "name")
-            names = [c.get("name") or c["id"] for c in entries_of(data["categories"], category)]
+            names = [c.get("name") or meant(c["id"]) for c in entries_of(data["categories"], category)]
             assert set(map(str, names)) == {classes[entry["category_id"]]}
 
 

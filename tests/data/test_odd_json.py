@@ -46,6 +46,7 @@ def all_ids(change: Callable[[int], Any]) -> Callable[[Content], None]:
 CONVERTED: dict[str, tuple[Callable[[Content], None], Kind]] = {
     "ids of annotations as texts": (change(image_id="1", category_id="3"), Kind.READ_AS_NUMBER),
     "ids of images as texts": (all_ids(str), Kind.READ_AS_NUMBER),
+    "ids of images as a table writes them": (all_ids(lambda value: f"{value}.0"), Kind.READ_AS_NUMBER),
     "ids with a decimal point": (all_ids(float), Kind.READ_AS_NUMBER),
     "box of texts": (change(bbox=["5", "6", "20", "10"]), Kind.READ_AS_NUMBER),
     "area as a text": (change(area="200"), Kind.READ_AS_NUMBER),

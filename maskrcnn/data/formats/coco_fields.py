@@ -19,7 +19,7 @@ from maskrcnn.data.segmentation import polygon_bounds
 
 Note = Callable[..., None]  # (kind, found="")
 Bounds = tuple[float, float, float, float]  # x1, y1, x2, y2
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,19})(?:\.0*)?\s*")  # "12.0" as tables write it where a row has no number
 # Numbers in groups of five bits: up to six characters that say "more follows", and one that does not.
 _RLE = re.compile("(?:[P-o]{0,6}[0-O])*")
 _LIMIT = 2**63  # of ids: numpy's integers have no more bits
@@ -36,13 +36,13 @@ class Refused(Exception):
 
 
 def whole(value: Any) -> int | None:
-    """A whole number from 0 to 2^63 - 1: 12, 12.0 or "12". None for anything else."""
+    """A whole number from 0 to 2^63 - 1: 12, 12.0, "12" or "12.0". None for anything else."""
     if type(value) is int:
         number = value
-    elif (isinstance(value, float) and value.is_integer()) or (
-        isinstance(value, str) and _WHOLE.fullmatch(value)
-    ):
+    elif isinstance(value, float) and value.is_integer():
         number = int(value)
+    elif isinstance(value, str) and (spelled := _WHOLE.fullmatch(value)):
+        number = int(spelled[1])
     else:
         return None
     return number if 0 <= number < _LIMIT else None
