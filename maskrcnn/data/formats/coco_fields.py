@@ -19,7 +19,9 @@ from maskrcnn.data.segmentation import polygon_bounds
 
 Note = Callable[..., None]  # (kind, found="")
 Bounds = tuple[float, float, float, float]  # x1, y1, x2, y2
-_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,19})(?:\.0*)?\s*")  # "12.0" as tables write it where a row has no number
+_WHOLE = re.compile(
+    r"\s*([+-]?[0-9]{1,19})(?:\.0*)?\s*"
+)  # "12.0" as tables write it where a row has no number
 # Numbers in groups of five bits: up to six characters that say "more follows", and one that does not.
 _RLE = re.compile("(?:[P-o]{0,6}[0-O])*")
 _LIMIT = 2**63  # of ids: numpy's integers have no more bits
