@@ -52,6 +52,7 @@ class Entries:
     ) -> None:
         self.folder, self.classes, self.unlabelled_means = folder, classes, unlabelled_means
         self.missing: list[str] = []  # images that annotations name and that do not lie in the folder
+        self.remarks: list[str] = []  # lines for the report of each part
         self._parts: dict[str, _Drawn] = {}
         self._files: set[Path] = set()
 
@@ -124,7 +125,7 @@ class Entries:
         ]
         rectangles = {k for k, (_, _, outline) in enumerate(drawn.objects, 1) if outline.rectangle}
         content = {"images": drawn.images, "annotations": annotations, "categories": categories}
-        report = [f"left out {count} x {what}" for what, count in drawn.left_out.items()]
+        report = [*self.remarks, *(f"left out {count} x {what}" for what, count in drawn.left_out.items())]
         return Part(self.folder.root, content, rectangles, drawn.unlabelled, self.unlabelled_means, report)
 
 

@@ -22,7 +22,7 @@ class Part:
         rectangles: ids of annotations that were drawn as rectangles and have them as polygons: boxes, or masks.
         unlabelled: ids of images about which the annotations say nothing.
         unlabelled_means: what the format says of them: they show no object, or nobody has annotated them yet.
-        report: lines about what was left out, with counts.
+        report: lines about how the annotations were read, and counts of what was left out.
     """
 
     images: Path

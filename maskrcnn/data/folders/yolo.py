@@ -39,12 +39,16 @@ class Yolo:
                 "mean: set data.classes=[first,second,...] in the order of the numbers, from 0 on"
             )
         entries = Entries(folder, classes, unlabelled_means="background")
-        images = list(_images(folder, place, settings))
+        images, lengths = list(_images(folder, place, settings)), set[int]()
         for part, file in images:
             label = _label_of(file)
             image = entries.image(file, part=part, labelled=label.is_file())
             if label.is_file():
-                _add_objects(entries, image, label, classes)
+                lengths |= set(_add_objects(entries, image, label, classes))
+        if lengths == {8}:
+            entries.remarks.append(
+                "every outline has four corners: oriented boxes are read as masks of that shape"
+            )
         known = {_label_of(file) for file in [*folder.images, *(file for _, file in images)]}
         entries.missing += [f"that of {path}" for path in _labels(folder) if path not in known]
         return entries.parts()
@@ -153,7 +157,8 @@ def _label_of(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _add_objects(entries: Entries, image: Image, label: Path, classes: Sequence[str]) -> None:
+def _add_objects(entries: Entries, image: Image, label: Path, classes: Sequence[str]) -> Iterator[int]:
+    """Enter the objects of a label; how many numbers each has after its class."""
     for number, line in enumerate(text_of(label).splitlines(), 1):
         if not line.strip():
             continue
@@ -161,6 +166,7 @@ def _add_objects(entries: Entries, image: Image, label: Path, classes: Sequence[
             kind, *values = (float(word) for word in line.split())
             name = classes[_index(kind, len(classes))]
             entries.add(image, name, _outline(values, *image.size))
+            yield len(values)
         except ValueError as error:
             raise UserError(f"{label}, line {number}: {error}") from error
 

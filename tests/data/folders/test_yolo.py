@@ -159,3 +159,14 @@ def test_a_wrong_data_yaml_is_named(root: Path, text: str, words: str) -> None:
     (root / "data.yaml").write_text(text)
     with pytest.raises(UserError, match=words):
         everything(root)
+
+
+def test_oriented_boxes_are_named(root: Path) -> None:
+    (root / "classes.txt").write_text("nut\nscrew\n")
+    for part in ("train", "val"):
+        label(root, f"labels/{part}/a.txt", TALL)
+    train = FolderSource(str(root)).train()
+    check(read(train)["images/train/a.jpg"], ("nut", block(30, 0, 60, 20)))
+    assert [line for line in train.report if "oriented boxes are read as masks" in line]
+    label(root, "labels/train/a.txt", TALL, OUTLINE)
+    assert not [line for line in FolderSource(str(root)).train().report if "oriented boxes" in line]
