@@ -25,15 +25,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from maskrcnn.config import build as assembly
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, UserError
-from maskrcnn.export.program import exportable, save_onnx, save_program
 from maskrcnn.models import hub
-from maskrcnn.training import checkpoint
 
-FORMATS = {"onnx": save_onnx, "torch_export": save_program}
+GRAPHS = ("onnx", "torch_export")
 
 
 @dataclass
@@ -62,9 +60,9 @@ def main(arguments: Sequence[str]) -> None:
     """Write the graph, and next to it a json that says how to feed it; or the weights."""
     own, rest = configs.split(arguments, Export)
     settings = configs.compose_config("export", own, Export)
-    if settings.format not in (*FORMATS, "safetensors"):
-        raise UserError(f"format={settings.format}: there are {', '.join(FORMATS)}, safetensors")
-    if settings.checkpoint is None or (settings.out is None and settings.format in FORMATS):
+    if settings.format not in (*GRAPHS, "safetensors"):
+        raise UserError(f"format={settings.format}: there are {', '.join(GRAPHS)}, safetensors")
+    if settings.checkpoint is None or (settings.out is None and settings.format in GRAPHS):
         raise UserError("give checkpoint=FILE, format=onnx, torch_export or safetensors, and out=FILE")
     if settings.format == "safetensors":
         return _weights(settings.checkpoint, settings.out, rest)
@@ -76,6 +74,9 @@ def _weights(source: str, target: str | None, rest: Sequence[str]) -> None:
         raise UserError(
             f"{rest[0]}: safetensors hold the weights; give other settings where the file is loaded"
         )
+    with interruptible():
+        from maskrcnn.training import checkpoint
+
     out = _opened(target or str(hub.local_path(source).with_suffix(hub.SUFFIX)))
     checkpoint.to_safetensors(source, out)
     console.print(f"written: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
@@ -91,10 +92,16 @@ def _opened(target: str) -> Path:
 
 
 def _graph(settings: DictConfig, rest: list[str]) -> None:
-    assembly.open_device("cpu", settings.threads)
-    loaded = assembly.load_for_prediction(settings.checkpoint, rest, settings.trust_checkpoint)
+    with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
+        from maskrcnn.config.trained import load_for_prediction
+        from maskrcnn.export.program import exportable, save_onnx, save_program
+        from maskrcnn.training.devices import open_device
+
+    open_device("cpu", settings.threads)
+    loaded = load_for_prediction(settings.checkpoint, rest, settings.trust_checkpoint)
     out = _opened(settings.out)
-    FORMATS[settings.format](loaded.model, out, loaded.size_divisor)
+    save = save_onnx if settings.format == "onnx" else save_program
+    save(loaded.model, out, loaded.size_divisor)
     transform = loaded.transform
     description = {
         "format": settings.format,

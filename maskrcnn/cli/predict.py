@@ -23,16 +23,13 @@ from dataclasses import dataclass, field
 
 from rich.progress import track
 
-from maskrcnn.config import build as assembly
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.data.images import Pixels
 from maskrcnn.errors import Fraction, Positive, UserError
 from maskrcnn.prediction.inputs import Frame, Stills, Video, open_input
-from maskrcnn.prediction.outputs import Outputs
-from maskrcnn.prediction.predictor import Predictor
-from maskrcnn.prediction.tiles import Tiles
-from maskrcnn.prediction.tta import Augmentation
+from maskrcnn.training.folder import open_run_dir
 
 
 @dataclass
@@ -82,12 +79,19 @@ def main(arguments: Sequence[str]) -> None:
     source = open_input(str(settings.input), settings.max_frames, settings.recursive)
     if isinstance(source, Stills) and source.left_out:
         console.print(f"input={settings.input}: {source.left_out}", style="yellow")
+    with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
+        from maskrcnn.prediction.outputs import Outputs
+        from maskrcnn.prediction.predictor import Predictor
+        from maskrcnn.prediction.tiles import Tiles
+        from maskrcnn.prediction.tta import Augmentation
+        from maskrcnn.training.devices import open_device
+
     augmentation = Augmentation(
         [float(scale) for scale in settings.scales], settings.flip, max_size=settings.max_size
     )
     predictor = Predictor(
         settings.checkpoint,
-        device=assembly.open_device(settings.device, settings.threads),
+        device=open_device(settings.device, settings.threads),
         batch_size=settings.batch_size,
         max_size=settings.max_size,
         augmentation=augmentation if settings.flip or augmentation.scales != [1.0] else None,
@@ -95,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
         trust_checkpoint=settings.trust_checkpoint,
         tiles=None if settings.tile is None else Tiles(settings.tile, settings.overlap),
     )
-    run_dir = assembly.open_run_dir(settings.run_dir)
+    run_dir = open_run_dir(settings.run_dir)
     if source.folder is not None and run_dir.resolve() == source.folder.resolve():
         raise UserError(
             f"run_dir={run_dir} is where the input lies, which would be written over: give another"

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 from rich.progress import track
 
-from maskrcnn.config import build as assembly
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
+from maskrcnn.config.data import open_data
 from maskrcnn.console import console
-from maskrcnn.data.proposals import ProposalWriter
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import load_ground_truth
-from maskrcnn.evaluation.detect import detect_images
 from maskrcnn.evaluation.recall import Recall
+from maskrcnn.training.folder import open_run_dir
 
 
 @dataclass
@@ -46,19 +46,23 @@ def main(arguments: Sequence[str]) -> None:
     settings = configs.compose_config("propose", own, Propose)
     if settings.checkpoint is None:
         raise UserError("give checkpoint=FILE, a run of a proposal network (model.box_head=null)")
-    config, model, _ = assembly.load_trained(
-        settings.checkpoint, rest, configs.Train, settings.trust_checkpoint
-    )
+    with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
+        from maskrcnn.config.build import load_trained
+        from maskrcnn.data.proposals import ProposalWriter
+        from maskrcnn.evaluation.detect import detect_images
+        from maskrcnn.training.devices import open_device
+
+    config, model, _ = load_trained(settings.checkpoint, rest, configs.Train, settings.trust_checkpoint)
     if model.rpn is None:
         raise UserError(
             f"the model of {settings.checkpoint} has no RPN (model.rpn=null), so it proposes nothing"
         )
     model.box_head = model.mask_head = model.keypoint_head = None
-    device = assembly.open_device(settings.device, settings.threads)
-    run_dir = assembly.open_run_dir(settings.run_dir)
+    device = open_device(settings.device, settings.threads)
+    run_dir = open_run_dir(settings.run_dir)
     model.to(device)
     for split in ("train", "val"):
-        dataset = assembly.open_data(config, split)
+        dataset = open_data(config, split)
         loader = configs.build(config.data.test_loader)(
             dataset,
             configs.build(config.data.test_transform),

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
-from maskrcnn.config import build as assembly
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.config.pretrained import drop_pretrained
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, UserError
-from maskrcnn.training.failure import load_failed_step, replay
 
 
 @dataclass
@@ -44,6 +43,11 @@ def main(arguments: Sequence[str]) -> None:
     settings = configs.compose_config("replay", arguments, Replay)
     if settings.step is None:
         raise UserError("give step=FILE, a failed_step_*.pt of a run directory")
+    with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
+        from maskrcnn.config.build import build_model
+        from maskrcnn.training.devices import open_device
+        from maskrcnn.training.failure import load_failed_step, replay
+
     content = load_failed_step(settings.step)
     config = OmegaConf.create(content["config"])
     if not settings.trust_checkpoint and (foreign := configs.foreign_targets(config)):
@@ -51,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
             f"{settings.step} would call {', '.join(foreign)}; set trust_checkpoint=true to let it"
         )
     drop_pretrained(config)
-    device = assembly.open_device(settings.device, settings.threads)
-    model = assembly.build_model(config)
+    device = open_device(settings.device, settings.threads)
+    model = build_model(config)
     model.load_state_dict(content["model"])
     parts = content["batch"]
     images = [image_id for part in parts for image_id in part.image_ids]

@@ -52,6 +52,11 @@ def test_help_imports_no_torch(command: str) -> None:
         (["eval", "predictions=P.json", "annotations=A.json", "data=voc"], "data"),
         (["browse", "epochs=3"], "epochs"),
         (["benchmark", "suite=nosuch"], "infer"),
+        (["predict", "checkpont=best.pt"], "checkpoint="),
+        (["predict", "checkpoint=best.pt", "input=nowhere/*.jpg"], "nowhere"),
+        (["export", "checkpoint=best.pt", "format=gguf"], "onnx"),
+        (["propose", "devise=cpu"], "checkpoint="),
+        (["replay", "stepp=1"], "step"),
         (["check-data", "annotation=A.json"], "annotations="),
     ],
 )
