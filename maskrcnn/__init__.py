@@ -1,6 +1,6 @@
-"""Mask R-CNN with interchangeable RoI operators.
+"""Mask R-CNN with exchangeable RoI operators.
 
-Everything here is imported lazily, so that ``import maskrcnn`` is cheap.
+The public names below are imported lazily, so that ``import maskrcnn`` is cheap.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _HOMES = {
     "UserError": "errors",
     "faster_rcnn": "models.builders",
     "initialise": "training.initialise",
-    "load_for_prediction": "config.trained",  # of `Predictor`, which must not import what lies above it
+    "load_for_prediction": "config.trained",  # for `Predictor`, which must not import `config`
     "mask_rcnn": "models.builders",
 }
 

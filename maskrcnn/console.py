@@ -8,12 +8,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-# File and class names are printed as they are: what looks like markup or an emoji code in them is none.
+# Print file and class names literally, even if they look like markup or an emoji code.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """Average precisions in percent, one row per kind; an undefined one is a dash."""
+    """A table of average precisions in percent, one row per kind; an undefined value is a dash.
+
+    Args:
+        metrics: ``{"segm": {"AP": 30.3, ...}, ...}``.
+        title: printed above the table.
+    """
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     table = Table(title=title, title_justify="left")
     for column in ("", *names):

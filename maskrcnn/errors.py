@@ -1,4 +1,4 @@
-"""Exceptions for users' mistakes and for interruption, and the types of settings whose violation is a mistake."""
+"""Exceptions for users' mistakes and interruptions, and bounded types for settings."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ from typing import Annotated, Literal
 
 
 class UserError(Exception):
-    """Something a user can mend: a wrong key, path, file or value.
+    """A mistake that a user can fix: a wrong key, path, file or value.
 
-    The message says what was found, where (file, key, image id), what was expected and how to mend it.
-    Command-line tools print it without a traceback and exit with status 2.
+    The message states what was found, where (file, key, image id), what was expected and how to fix it. Commands print
+    it without a traceback and exit with status 2.
     """
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and it has saved what is needed to go on from here (exit status 75)."""
+    """A signal stopped the run after it saved its state. Commands exit with status 75."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of an annotated number: the least value it may have, or one that it must exceed, and one to stay below."""
+    """Bounds of an annotated number. None means no bound.
+
+    Args:
+        least: the smallest allowed value.
+        above: the value must be greater than this.
+        below: the value must be less than this.
+    """
 
     least: float | None = None
     above: float | None = None
     below: float | None = None
 
     def hold(self, value: float) -> bool:
-        """Whether ``value`` lies within; NaN never does."""
+        """Whether ``value`` lies within the bounds. NaN never does."""
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)

@@ -1,4 +1,4 @@
-"""The network and its parts, imported lazily: ``from maskrcnn.models import FPN, RPN, Anchors, MaskRCNN``."""
+"""The detector and its parts, imported lazily: ``from maskrcnn.models import FPN, RPN, Anchors, MaskRCNN``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that the RPN starts from (Faster R-CNN, section 3.1.1)."""
+"""Anchors: the boxes that the RPN refines (Faster R-CNN, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ Spacing = Literal["stride", "map"]
 
 
 class Anchors:
-    """``len(sizes[level]) * len(aspect_ratios)`` anchors at every place of every map.
+    """``len(sizes[level]) * len(aspect_ratios)`` anchors at every cell of every map.
 
-    sizes: for each stride, smallest first, the square roots of the anchors' areas in pixels.
-    aspect_ratios: height / width. offset: where in its cell an anchor is centred, in cells: 0.5 is the middle;
-    0 is what torchvision and Detectron2 do. rounded: the corners of an anchor centred at 0 are whole numbers
-    (torchvision's). spacing: of the cells; ``stride`` pixels, or by ``map`` the input's side over the map's, rounded
-    down, which is less where the side is no multiple of the stride (torchvision's, on P6).
+    Args:
+        sizes: for each stride, smallest first, the square roots of the anchors' areas in pixels.
+        aspect_ratios: height / width.
+        offset: position of an anchor's centre in its cell, in cells. 0.5 is the middle; torchvision and Detectron2 use
+            0.
+        rounded: round the corners of an anchor centred at 0 to integers, as torchvision does.
+        spacing: distance of neighbouring cells in pixels. ``stride`` is the stride. ``map`` is the input's side
+            divided by the map's, rounded down, as torchvision does. It is smaller if the side is not a multiple of the
+            stride, as on P6.
+
+    Raises:
+        ValueError: the levels have different numbers of sizes.
     """
 
     def __init__(
@@ -42,17 +49,27 @@ class Anchors:
 
     @property
     def per_place(self) -> int:
-        """Anchors at one place of one map."""
+        """Number of anchors per cell of a map."""
         return len(self.sizes[0]) * len(self.aspect_ratios)
 
     def __call__(self, features: dict[int, Tensor]) -> list[Tensor]:
-        """For each map ``[N, C, H, W]``, keyed by stride, its anchors ``[H * W * per_place, 4]`` in float32."""
+        """Generate the anchors.
+
+        Args:
+            features: maps ``[N, C, H, W]`` by stride.
+
+        Returns:
+            Anchors ``[H * W * per_place, 4]`` in float32, for each map.
+
+        Raises:
+            UserError: the number of maps is not that of ``sizes``.
+        """
         if len(features) != len(self.sizes):
             raise UserError(
                 f"model.rpn.anchors.sizes has sizes for {len(self.sizes)} levels, but the pyramid has strides "
                 f"{sorted(features)}: give a list of sizes for each of them"
             )
-        # In a graph made for images of any size a map's height is no number to remember a grid by.
+        # In an exported graph, a map's height is symbolic and cannot be the key of a cache.
         grid = _grid.__wrapped__ if torch.compiler.is_exporting() else _grid
         return [
             grid(
@@ -66,7 +83,7 @@ class Anchors:
         ]
 
     def _steps(self, features: dict[int, Tensor], stride: int) -> tuple[int, int]:
-        """Pixels from cell to cell, downwards and to the right."""
+        """Distance of neighbouring cells in pixels, vertically and horizontally."""
         if self.spacing == "stride":
             return stride, stride
         finest = min(features)
@@ -79,7 +96,7 @@ def _sides(feature: Tensor) -> tuple[int, int]:
 
 
 class _Cells(NamedTuple):
-    """Places of a map: rows and columns, pixels between them, and where in a cell (0..1) its anchors are centred."""
+    """The cells of a map: rows and columns, their distance in pixels, and the anchors' position in a cell (0..1)."""
 
     shape: tuple[int, int]
     steps: tuple[int, int]

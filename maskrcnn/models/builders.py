@@ -1,6 +1,6 @@
-"""Whole detectors in one call: ``mask_rcnn("resnet50", num_classes=3)``.
+"""Complete detectors in one call: ``mask_rcnn("resnet50", num_classes=3)``.
 
-The parts are the same classes that a config names. Numbers that are not given here are the constructors' defaults.
+They consist of the same classes that a config names. Other settings are the defaults of the constructors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from maskrcnn.models.rpn import RPN
 
 Pyramid = Literal["fpn", "c4", "c5"]
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# Of the models on one map: more anchors at each place, and fewer regions for the heads.
+# Models on one map have more anchors per cell, and fewer regions for the heads.
 _ONE_MAP: dict[str, Any] = {
     "pre_nms_train": 12000,
     "post_nms_train": 2000,
@@ -62,22 +62,26 @@ def mask_rcnn(
 
     Args:
         backbone: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnext101_64x4d``, one of torchvision's
-            other networks (``mobilenet_v3_large``, ``convnext_tiny``, ...), ``timm/<name>``, or a module of your own
+            other networks (``mobilenet_v3_large``, ``convnext_tiny``, ...), ``timm/<name>``, or your own module
             that maps ``[N, 3, H, W]`` to ``{stride: [N, C, H/stride, W/stride]}``.
-        num_classes: K, without background. (torchvision's number counts the background too.)
-        roi_op: a preset's name (``align``, ``pool``, ``warp``, ...), or an operator of your own.
-        pyramid: ``fpn``, or the last map alone: ``c4`` (stride 16, res5 in the heads) or ``c5`` (stride 32).
-        weights: of the backbone: None (random), ``imagenet``, the name of one of torchvision's weight sets, or a file
-            with a classifier's state dict. For a detector's file call ``maskrcnn.initialise(model, path)``.
-        norm: of the backbone: ``frozen_bn``, ``bn``, ``sync_bn`` or ``gn``; ``auto`` is ``frozen_bn`` with pretrained
-            weights, ``bn`` without.
-        frozen_stages: how many stages of the backbone do not learn; None is 2 with pretrained weights, 0 without.
-        small: narrow heads, few regions and anchors of half the size, for small images and training from scratch on
-            a CPU: the models ``r18_*`` of the configs.
-        score_threshold: detections of a lower score are dropped.
+        num_classes: number of classes without background (torchvision counts the background too).
+        roi_op: name of a preset (``align``, ``pool``, ``warp``, ...), or your own operator.
+        pyramid: ``fpn``, or only the last map: ``c4`` (stride 16, res5 in the heads) or ``c5`` (stride 32).
+        weights: weights of the backbone: None (random), ``imagenet``, the name of a torchvision weight set, or a file
+            with a classifier's state dict. To load a detector's file, call ``maskrcnn.initialise(model, path)``.
+        norm: norm of the backbone: ``frozen_bn``, ``bn``, ``sync_bn`` or ``gn``. ``auto`` is ``frozen_bn`` with
+            pretrained weights, ``bn`` without.
+        frozen_stages: number of stages of the backbone that are not trained; None is 2 with pretrained weights, 0
+            without.
+        small: use narrow heads, few regions and anchors of half the size, for small images and training from scratch
+            on a CPU. The configs ``r18_*`` are these models.
+        score_threshold: drop detections with a lower score.
+
+    Returns:
+        The model, in training mode.
 
     Raises:
-        UserError: for a name that does not exist, and weights that cannot be loaded.
+        UserError: unknown name, or weights that cannot be loaded.
     """
     return _Builder(**locals()).build(masks=True)
 
@@ -94,7 +98,19 @@ def faster_rcnn(
     small: bool = False,
     score_threshold: float = 0.05,
 ) -> MaskRCNN:
-    """Faster R-CNN (Ren et al., 2015): `mask_rcnn` without its mask head. Arguments as there."""
+    """Faster R-CNN (Ren et al., 2015): `mask_rcnn` without the mask head.
+
+    Args:
+        backbone: see `mask_rcnn`, as for all arguments.
+        num_classes: number of classes without background.
+        roi_op: name of a preset, or your own operator.
+        pyramid: ``fpn``, ``c4`` or ``c5``.
+        weights: weights of the backbone.
+        norm: norm of the backbone.
+        frozen_stages: number of stages of the backbone that are not trained.
+        small: use narrow heads, few regions and small anchors.
+        score_threshold: drop detections with a lower score.
+    """
     return _Builder(**locals()).build(masks=False)
 
 
@@ -185,11 +201,10 @@ class _Builder:
         return MaskHead(RoIPooler(self.operator, 14), trunk, predictor, self.num_classes)
 
     def _recipe(self, function: Callable[..., MaskRCNN]) -> dict[str, Any] | None:
-        """The call as plain values, by which a checkpoint builds the model again; None where it has own parts."""
+        """The call as plain values, with which a checkpoint rebuilds the model; None if it has custom parts."""
         pretrained = self.arguments["weights"] is not None
-        plain = dict(
-            self.arguments
-        )  # what depends on the weights is spelled out: a checkpoint brings its own
+        plain = dict(self.arguments)
+        # A checkpoint has its own weights, so settle here what depends on the pretrained ones.
         if plain["norm"] == "auto":
             plain["norm"] = "frozen_bn" if pretrained else "bn"
         if plain["frozen_stages"] is None:
@@ -216,7 +231,7 @@ def _operator(given: str | RoIOp) -> RoIOp:
 
 @torch.no_grad()
 def _channels(backbone: nn.Module) -> list[int]:
-    """The number of channels of each map, finest first."""
+    """Number of channels of each map, finest first."""
     if hasattr(backbone, "channels"):
         return list(backbone.channels.values())  # type: ignore[operator]
     training = backbone.training

@@ -1,13 +1,13 @@
-"""Convolutions whose weights' gradient is computed by matrix products, for training on CPUs without AVX-512.
+"""Convolutions that compute their weight gradient by matrix products, for training on CPUs without AVX-512.
 
-The gradient of a convolution by its weight is, for each tap ``(i, j)`` of the kernel, the matrix product
+For each tap ``(i, j)`` of the kernel, the gradient of a convolution by its weight is the matrix product
 
     grad[:, :, i, j] = sum over positions p of  grad_output[p] x input[stride * p + (i, j) - padding]
 
-Channels-last maps are matrices ``[positions, channels]``, and a tap shifts the rows of one against those of the other,
-so the product reads both where they are, without a copy. At the borders a shifted row is the neighbouring line's or
-image's: those products are subtracted. oneDNN has no such kernel for AVX2; its own reaches a fifth to a half of the
-rate of a matrix product (see docs/speed.md).
+Channels-last maps are matrices ``[positions, channels]``, and a tap shifts the rows of one against those of the other.
+The product therefore needs no copy. At the borders, a shifted row belongs to the neighbouring line or image; those
+products are subtracted. For AVX2, oneDNN has no such kernel: its own reach a fifth to a half of the speed of a matrix
+product (see docs/speed.md).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from maskrcnn.models.backbones.frozen_norms import with_norm
 
-# Fewer channels than this on either side make the products too narrow to gain.
+# With fewer channels on either side, the products are too narrow to be faster.
 _LEAST_CHANNELS = {1: 64, 3: 128}
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` with another way to the same gradient of its weight. Only `use_matrix_products` makes these."""
+    """`torch.nn.Conv2d` that computes the gradient of its weight by matrix products. Made by `use_matrix_products`."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.padding_mode != "zeros" or not _gains(self, input, weight):
@@ -36,11 +36,17 @@ class Conv2d(nn.Conv2d):
 
 
 def use_matrix_products(model: nn.Module) -> int:
-    """Let the model's convolutions compute their weights' gradients by matrix products; returns how many do.
+    """Let a model's convolutions compute their weight gradients by matrix products.
 
-    Nothing changes on a CPU with AVX-512, whose library kernels are faster. Names, parameters and, to rounding, all
-    values stay what they are. Convolutions fall back to the library's gradient on a GPU, under autocast, within
-    `torch.compile`, for maps that are not channels-last and for gradients of gradients.
+    On a CPU with AVX-512 nothing changes, because torch's kernels are faster there. Names and parameters do not
+    change, and values change by rounding only. Convolutions fall back to torch's gradient on a GPU, under autocast, in
+    `torch.compile`, for maps that are not channels-last and for second derivatives.
+
+    Args:
+        model: changed in place.
+
+    Returns:
+        The number of changed convolutions.
     """
     if "AVX512" in torch.backends.cpu.get_cpu_capability():
         return 0
@@ -54,7 +60,7 @@ def use_matrix_products(model: nn.Module) -> int:
 
 
 def _is_covered(conv: nn.Conv2d) -> bool:
-    """Kernels of 1 x 1, and of 3 x 3 with padding 1; stride 1 or 2."""
+    """Whether a convolution is supported: kernels of 1 x 1, and of 3 x 3 with padding 1; stride 1 or 2."""
     return (
         (conv.kernel_size, conv.padding) in (((1, 1), (0, 0)), ((3, 3), (1, 1)))
         and conv.stride in ((1, 1), (2, 2))
@@ -96,7 +102,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():  # for gradients of gradients: by operators that have them
+        if torch.is_grad_enabled():  # second derivatives need differentiable operators
             return *_library_gradients(grad, x, weight, ctx.stride, ctx.padding, needed), None, None
         grad = grad.contiguous(memory_format=torch.channels_last)
         grads = _library_gradients(grad, x, weight, ctx.stride, ctx.padding, [needed[0], False, False])
@@ -117,13 +123,16 @@ def _library_gradients(
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
-    """The gradient of a convolution by its weight, ``[K, C, kernel, kernel]``.
+    """Compute the gradient of a convolution by its weight.
 
     Args:
         x: the input ``[N, C, stride * H, stride * W]``, channels-last.
         grad: the gradient of the output, ``[N, K, H, W]``, channels-last.
         kernel: 1 (without padding) or 3 (with padding 1).
         stride: 1 or 2.
+
+    Returns:
+        ``[K, C, kernel, kernel]``.
     """
     rows = grad.permute(0, 2, 3, 1)
     out = grad.new_empty(grad.shape[1], kernel, kernel, x.shape[1])
@@ -144,11 +153,11 @@ def _tap(out: Tensor, grad: Tensor, x: Tensor, shift_h: int, shift_w: int) -> No
     _, height, width, _ = grad.shape
     grads, inputs = grad.flatten(0, 2), x.flatten(0, 2)
     torch.mm(*_overlap(grads, inputs, shift_h * width + shift_w), out=out)
-    if shift_w:  # the first or last column met the neighbouring line's last or first
+    if shift_w:  # subtract products of the first or last column with the neighbouring line
         column, other = (0, width - 1) if shift_w < 0 else (width - 1, 0)
         pairs = _overlap(grad[:, :, column].flatten(0, 1), x[:, :, other].flatten(0, 1), shift_h + shift_w)
         out.addmm_(*pairs, alpha=-1)
-    if shift_h:  # the first or last line met the neighbouring image's
+    if shift_h:  # subtract products of the first or last line with the neighbouring image
         line, other = (0, height - 1) if shift_h < 0 else (height - 1, 0)
         first, last = max(0, -shift_w), width - max(0, shift_w)
         found = grad[:, line, first:last], x[:, other, first + shift_w : last + shift_w]
@@ -157,7 +166,7 @@ def _tap(out: Tensor, grad: Tensor, x: Tensor, shift_h: int, shift_w: int) -> No
 
 
 def _overlap(grads: Tensor, inputs: Tensor, shift: int) -> tuple[Tensor, Tensor]:
-    """Rows ``r`` of ``grads``, transposed, and rows ``r + shift`` of ``inputs``, where both exist."""
+    """Rows ``r`` of ``grads``, transposed, and rows ``r + shift`` of ``inputs``, for all r for which both exist."""
     count = max(0, len(grads) - abs(shift))
     return grads.narrow(0, min(max(0, -shift), len(grads)), count).t(), inputs.narrow(
         0, min(max(0, shift), len(grads)), count

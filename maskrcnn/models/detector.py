@@ -1,4 +1,4 @@
-"""The detector, its steps in order: backbone, pyramid, RPN, RoI operator, box head, mask head, keypoint head."""
+"""The detector: backbone, pyramid, RPN, RoI operator, box head, mask head, keypoint head."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ SAMPLING_STREAM = 2
 
 
 class Sampler:
-    """Regions that the heads learn from (Fast R-CNN, section 2.3).
+    """Samples the regions that the heads are trained on (Fast R-CNN, section 2.3).
 
     Args:
-        num_samples: regions per image. Ground truth joins the proposals.
-        positive_fraction: at most this share of them overlaps an object by ``iou`` or more. The rest is background.
-        iou: see above.
-        negative_iou: background overlaps less than this; regions between the two are left out. None is ``iou``.
-        hardest: the box head learns from so many of the sampled regions of an image, those of the largest loss (OHEM,
-            Shrivastava et al., 2016); None is all. R-FCN takes 128 of all 300 with ``positive_fraction=1``.
+        num_samples: regions per image. Ground-truth boxes are added to the proposals.
+        positive_fraction: largest share of positive regions. The rest is background.
+        iou: a region is positive if it overlaps an object by this IoU or more.
+        negative_iou: a region is background if its largest IoU is below this. Regions in between are not sampled. None
+            is ``iou``.
+        hardest: train the box head on this many of the sampled regions per image, those with the largest loss (OHEM,
+            Shrivastava et al., 2016); None is all. R-FCN uses 128 of 300 regions with ``positive_fraction=1``.
     """
 
     def __init__(
@@ -55,7 +56,16 @@ class Sampler:
 
     @torch.no_grad()
     def __call__(self, proposals: Proposals, targets: Targets, num_classes: int) -> Samples:
-        """Proposals ``[N, K]`` and the ground truth to ``[N, num_samples]`` regions, positives first."""
+        """Sample regions.
+
+        Args:
+            proposals: ``[N, K]`` regions.
+            targets: ground truth of the batch.
+            num_classes: the label of background.
+
+        Returns:
+            ``[N, num_samples]`` regions, positives first.
+        """
         boxes = torch.cat([targets.boxes.to(proposals.boxes.dtype), proposals.boxes], 1)
         usable = torch.cat([targets.valid, proposals.valid], 1)
         found = match(boxes, targets)
@@ -72,19 +82,28 @@ class Sampler:
 
 
 class MaskRCNN(nn.Module):
-    """Mask R-CNN (He et al., 2017); Faster R-CNN without a mask head, Fast R-CNN without an RPN.
+    """Mask R-CNN (He et al., 2017). Without a mask head it is Faster R-CNN, without an RPN Fast R-CNN.
 
-    rpn: None means that proposals are given with every call. mask_head: None means boxes alone.
-    box_head: None with an RPN alone makes a proposal network, whose detections are the proposals; None with a mask
-    head alone masks the boxes that are given with every call. sampler: None where there are no heads to learn.
-    keypoint_head: None means no keypoints; it needs a box head.
-    pixel_mean, pixel_std: of RGB in 0..255 (a number for each channel); ImageNet's by default. Images in floating point
-    have been normalised already.
-    preprocessing: how the model's weights want images to be resized, where they came with such a setting; the tools
-    take it from the data's config instead.
+    Args:
+        backbone: normalised images to feature maps by stride (see `maskrcnn.models.protocols.Backbone`).
+        pyramid: the backbone's maps to the maps that the RPN and the heads use, by stride.
+        rpn: None if every call gets proposals.
+        box_head: None with an RPN makes a proposal network, whose detections are the proposals. None with a mask head
+            predicts masks of the boxes that every call gets.
+        mask_head: None predicts boxes only.
+        sampler: samples the regions that the heads are trained on; None for a model without heads.
+        pixel_mean: mean of each channel in 0..255. The default is ImageNet's, for RGB. Floating-point images are not
+            normalised again.
+        pixel_std: standard deviation of each channel in 0..255.
+        preprocessing: how images must be resized for the model's weights, if they came with this setting. The commands
+            use the data's config instead.
+        keypoint_head: None predicts no keypoints. It needs a box head.
+
+    Raises:
+        UserError: the parts do not fit together, for example a mask head without a sampler.
     """
 
-    # How `maskrcnn.models.builders` made the model, as plain values; None for a model of other making.
+    # The arguments of `maskrcnn.models.builders` as plain values; None for a model that was built otherwise.
     recipe: dict[str, Any] | None = None
 
     def __init__(
@@ -118,11 +137,20 @@ class MaskRCNN(nn.Module):
     def forward(
         self, images: Images, targets: Targets, proposals: Proposals | None = None
     ) -> dict[str, Loss]:
-        """`losses`, under the name that DistributedDataParallel calls."""
+        """Call `losses`. DistributedDataParallel needs this name."""
         return self.losses(images, targets, proposals)
 
     def losses(self, images: Images, targets: Targets, proposals: Proposals | None = None) -> dict[str, Loss]:
-        """The terms of ``L = L_rpn + L_cls + L_box + L_mask + L_keypoint``. ``proposals`` replace the RPN's."""
+        """Compute the terms of ``L = L_rpn + L_cls + L_box + L_mask + L_keypoint``.
+
+        Args:
+            images: the batch.
+            targets: its ground truth.
+            proposals: regions to use instead of the RPN's; None runs the RPN.
+
+        Returns:
+            Each term by name, as a sum and the number to divide it by.
+        """
         features = self.features(images)
         losses: dict[str, Loss] = {}
         if proposals is None:
@@ -141,10 +169,16 @@ class MaskRCNN(nn.Module):
         return losses
 
     def detect(self, images: Images, proposals: Proposals | None = None, trim: bool = False) -> Detections:
-        """Boxes ``[N, D, 4]``, scores, labels and mask probabilities of the objects in ``images``.
+        """Detect the objects in ``images``.
 
-        trim: cut the padding to the largest number found in an image. It waits for the device once and spares the
-        mask head the rest; leave it off where shapes must not depend on values.
+        Args:
+            images: the batch.
+            proposals: regions to use instead of the RPN's; None runs the RPN.
+            trim: cut the padding to the largest number of detections in an image, which saves work in the mask head
+                but synchronises with the device once. Leave it off if shapes must not depend on values.
+
+        Returns:
+            Boxes ``[N, D, 4]``, scores, labels, and masks and keypoints if the model has these heads.
         """
         features = self.features(images)
         detections = self.detect_boxes(features, images, proposals)
@@ -155,7 +189,16 @@ class MaskRCNN(nn.Module):
     def detect_boxes(
         self, features: dict[int, Tensor], images: Images, proposals: Proposals | None = None
     ) -> Detections:
-        """The first half of `detect`: boxes ``[N, D, 4]``, scores and labels, from `features`."""
+        """Run the first half of `detect`, without masks and keypoints.
+
+        Args:
+            features: maps by stride, from `features`.
+            images: the batch.
+            proposals: regions to use instead of the RPN's; None runs the RPN.
+
+        Returns:
+            Boxes ``[N, D, 4]``, scores and labels.
+        """
         if proposals is None:
             proposals = self._rpn().propose(features, images.sizes)
         if self.box_head is None:
@@ -165,7 +208,16 @@ class MaskRCNN(nn.Module):
     def detect_within(
         self, features: dict[int, Tensor], detections: Detections, images: Images
     ) -> Detections:
-        """The second half: ``detections``, which may come from elsewhere, with masks and keypoints of their boxes."""
+        """Run the second half of `detect`: add masks and keypoints to given boxes.
+
+        Args:
+            features: maps by stride, from `features`.
+            detections: boxes, from `detect_boxes` or elsewhere.
+            images: the batch.
+
+        Returns:
+            ``detections`` with masks and keypoints.
+        """
         heads: list[MaskHead | KeypointHead | None] = [self.mask_head, self.keypoint_head]
         for head in heads:
             if head is not None:
@@ -175,12 +227,12 @@ class MaskRCNN(nn.Module):
         return detections
 
     def features(self, images: Images) -> dict[int, Tensor]:
-        """Maps ``[N, C, H/l, W/l]`` by stride l."""
+        """Compute the feature maps ``[N, C, H/l, W/l]`` by stride l."""
         maps: dict[int, Tensor] = self.pyramid(self.backbone(self._normalise(images)))
         return maps
 
     def _normalise(self, images: Images) -> Tensor:
-        """Zero mean and unit variance; the padding is zero, which is the mean colour."""
+        """Normalise to zero mean and unit variance. Padding is zero, which is the mean colour."""
         pixels = images.pixels
         if pixels.is_floating_point():
             pixels = pixels.to(self.pixel_mean.dtype)
@@ -217,16 +269,16 @@ def _trim(detections: Detections) -> Detections:
 
 
 def maskness(masks: Tensor) -> Tensor:
-    """Mean probability of the cells taken for foreground (SOLO, Wang et al. 2020): ``[N, D, M, M]`` to ``[N, D]``.
+    """Mean probability of the cells that belong to the mask (SOLO, Wang et al. 2020): ``[N, D, M, M]`` to ``[N, D]``.
 
-    It ranks masks of boxes that come without a score.
+    It ranks masks of boxes that have no score.
     """
     inside = masks >= 0.5
     return (masks * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
 
 
 def _as_detections(proposals: Proposals) -> Detections:
-    """Proposals by falling score; label 0 where they have none of their own."""
+    """Proposals as detections by descending score, with label 0 if they have no labels."""
     labels = proposals.labels
     if labels is None:
         labels = torch.zeros_like(proposals.valid, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Weights as files of safetensors, and from the Hugging Face Hub (``hf://user/repo/file``)."""
+"""Weights in safetensors files, and from the Hugging Face Hub (``hf://user/repo/file``)."""
 
 from __future__ import annotations
 
@@ -16,36 +16,39 @@ if TYPE_CHECKING:
 
 PREFIX, SUFFIX = "hf://", ".safetensors"
 _ADDRESS = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>.+)")
-_KEY = "maskrcnn"  # of the json in a file's metadata
+_KEY = "maskrcnn"  # key of the json in a file's metadata
 
 
 def local_path(source: str | Path) -> Path:
-    """The file that ``source`` names, downloaded if it is an address on the Hub.
+    """Return the file that ``source`` names, downloading it from the Hub if necessary.
 
     Args:
-        source: a path, or ``hf://user/repo/file`` or ``hf://user/repo@revision/file``. Downloads are kept in the cache
-            of huggingface_hub (``HF_HOME``) and are not repeated. ``HF_ENDPOINT`` names another server.
+        source: a path, or ``hf://user/repo/file`` or ``hf://user/repo@revision/file``. Downloads stay in the cache of
+            huggingface_hub (``HF_HOME``) and are not repeated. ``HF_ENDPOINT`` names another server.
 
     Raises:
-        UserError: for an address that is none, a repository or a file that does not exist, a server that does not
-            answer, and where huggingface_hub is not installed.
+        UserError: malformed address, missing repository or file, unreachable server, or huggingface_hub is not
+            installed.
     """
     text = str(source)
     return _downloaded(text) if text.startswith(PREFIX) else Path(source)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file on the CPU, and what `write_tensors` was given with them.
+    """Read a safetensors file to the CPU.
+
+    Returns:
+        The tensors by name, and the argument ``about`` of `write_tensors`.
 
     Raises:
-        UserError: for a file that cannot be read, and where safetensors is not installed.
+        UserError: the file cannot be read, or safetensors is not installed.
     """
     safe_open = _safetensors().safe_open
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dictionary
             about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-    except Exception as error:  # its own class of exception, which is imported with it
+    except Exception as error:  # safetensors' exception class is only known after the lazy import
         raise UserError(f"{path} cannot be read as safetensors: {error}") from error
     return tensors, about
 
@@ -54,12 +57,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     """Write a safetensors file.
 
     Args:
-        path: the file. It is replaced as a whole.
+        path: the file. It is replaced atomically.
         tensors: by name.
-        about: plain values that are stored with them, as json.
+        about: plain values to store with them, as json.
 
     Raises:
-        UserError: where safetensors is not installed.
+        UserError: safetensors is not installed.
     """
     _safetensors()
     from safetensors.torch import save_file
@@ -102,14 +105,14 @@ def _downloaded(address: str) -> Path:
         raise UserError(f"{address}: {reason}") from error
     except errors.RevisionNotFoundError as error:
         raise UserError(f"{address}: the repository {repo} has no revision {revision}") from error
-    except errors.LocalEntryNotFoundError as error:  # also of the next class
+    except errors.LocalEntryNotFoundError as error:  # first, because it is a subclass of the next one
         raise UserError(_unreachable(address, error.__cause__ or error)) from error
     except errors.EntryNotFoundError as error:
         reason = f"the repository {repo} has no file {file}; its page lists the files"
         raise UserError(f"{address}: {reason}") from error
     except errors.HFValidationError as error:
         raise UserError(f"{address}: {error}") from error
-    except OSError as error:  # of the connection, or of the disk
+    except OSError as error:  # connection or disk
         raise UserError(_unreachable(address, error)) from error
 
 

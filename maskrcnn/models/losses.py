@@ -1,4 +1,4 @@
-"""The loss terms that the RPN and the heads share. Each is a sum; `Loss` keeps what to divide it by."""
+"""Loss terms that the RPN and the heads share. Each is a sum; `Loss` also has the number to divide it by."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from maskrcnn.structures import Loss
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """bfloat16 and float16 raised to float32; float32 and float64 as they are."""
+    """Convert bfloat16 and float16 to float32. Keep float32 and float64."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
 def smooth_l1(prediction: Tensor, target: Tensor, chosen: Tensor, beta: float, count: Tensor) -> Loss:
-    """Smooth L1 of deltas ``[N, K, 4]``, summed where ``chosen`` ``[N, K]`` (Fast R-CNN, equation 3).
+    """Smooth L1 loss of box deltas (Fast R-CNN, equation 3).
 
-    ``0.5 x^2 / beta`` below ``beta``, ``|x| - 0.5 beta`` above; ``beta = 0`` is L1.
+    ``0.5 x^2 / beta`` below ``beta`` and ``|x| - 0.5 beta`` above it; ``beta = 0`` is L1.
+
+    Args:
+        prediction: ``[N, K, 4]``.
+        target: ``[N, K, 4]``.
+        chosen: ``[N, K]`` bool, the boxes that count.
+        beta: see above.
+        count: scalar to divide the sum by later.
     """
     prediction = full_precision(prediction)
     target = torch.where(chosen[..., None], target.to(prediction.dtype), prediction.detach())
@@ -25,13 +32,27 @@ def smooth_l1(prediction: Tensor, target: Tensor, chosen: Tensor, beta: float, c
 
 
 def binary(logits: Tensor, target: Tensor, chosen: Tensor, count: Tensor) -> Loss:
-    """Binary cross entropy of logits of any shape, summed where ``chosen`` (same shape, or broadcast)."""
+    """Binary cross entropy.
+
+    Args:
+        logits: any shape.
+        target: same shape, 0 or 1.
+        chosen: same shape, or broadcast to it: the entries that count.
+        count: scalar to divide the sum by later.
+    """
     logits = full_precision(logits)
     each = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
     return Loss((each * chosen).sum(), count)
 
 
 def multiclass(logits: Tensor, target: Tensor, chosen: Tensor, count: Tensor) -> Loss:
-    """Softmax cross entropy of logits ``[R, K, ...]`` and classes ``[R, ...]``, summed where ``chosen``."""
+    """Softmax cross entropy.
+
+    Args:
+        logits: ``[R, K, ...]``.
+        target: classes ``[R, ...]``.
+        chosen: ``[R, ...]`` bool, the entries that count.
+        count: scalar to divide the sum by later.
+    """
     each = F.cross_entropy(full_precision(logits), target, reduction="none")
     return Loss((each * chosen).sum(), count)

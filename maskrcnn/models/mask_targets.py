@@ -15,15 +15,19 @@ def has_mask(masks: MaskBitmaps) -> Tensor:
 
 
 def mask_targets(masks: MaskBitmaps, boxes: Tensor, matched: Tensor, size: int) -> Tensor:
-    """What the mask head should say inside each box: the ground-truth mask at the centres of M x M cells.
+    """Sample ground-truth masks at the centres of the M x M cells of each box.
 
-    masks: of the batch. boxes: ``[N, K, 4]`` in pixels of the network's input. matched: ``[N, K]`` int64,
-    the object of each box. size: M. Returns ``[N, K, M, M]`` float32, 0 or 1, rows before columns; 0
-    outside the bitmap.
+    The centres are mapped into the bitmap of the original image, and its pixel there is read. Masks are never resized,
+    so no detail is lost (Mask R-CNN, section 3: "the intersection between an RoI and its ground-truth mask").
 
-    The centres are mapped into the bitmap of the original image and its pixel there is read, so nothing is
-    lost to resizing a mask first (Mask R-CNN, section 3: "the intersection between an RoI and its
-    ground-truth mask").
+    Args:
+        masks: masks of the batch.
+        boxes: ``[N, K, 4]`` in pixels of the network's input.
+        matched: ``[N, K]`` int64, the object of each box.
+        size: M.
+
+    Returns:
+        ``[N, K, M, M]`` float32, 0 or 1, indexed by row and column; 0 outside the bitmap.
     """
     own = torch.arange(len(matched), device=matched.device).unsqueeze(1), matched
     scale, shift = masks.to_bitmap[own].unsqueeze(-1).split(2, 2)  # [N, K, 2, 1]
@@ -46,13 +50,22 @@ def aligned_mask_targets(
     canvas: tuple[int, int],
     sizes: Tensor | None = None,
 ) -> Tensor:
-    """torchvision's mask targets, for comparing with it: masks resized to the input by nearest neighbour,
-    then pooled.
+    """Compute torchvision's mask targets, for comparison with it.
 
-    Arguments and result as for ``mask_targets``, values in 0..1; canvas: (H, W) of the network's input.
-    sizes: ``[N, 2]`` (height, width) of each image in it, beyond which its last row and column go on; None is
-    the whole canvas. Takes memory for one full-size mask per object, and loses what resizing loses: a
-    comparison's setting, not the default.
+    Masks are resized to the input by nearest neighbour and then pooled. This takes memory for one full-size mask per
+    object and loses detail, so it is not the default.
+
+    Args:
+        masks: see `mask_targets`.
+        boxes: see `mask_targets`.
+        matched: see `mask_targets`.
+        size: M.
+        canvas: (H, W) of the network's input.
+        sizes: ``[N, 2]`` (height, width) of each image in the canvas. Beyond it, the last row and column are repeated.
+            None is the whole canvas.
+
+    Returns:
+        ``[N, K, M, M]`` float32 in 0..1.
     """
     num_images, num_objects = masks.offset.shape
     sizes = boxes.new_tensor(canvas).expand(num_images, 2) if sizes is None else sizes
@@ -76,10 +89,15 @@ def aligned_mask_targets(
 
 
 def _nearest(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The bitmap's row or column that torch's "nearest" resizing takes for pixels ``[N, 1, side]``: ``[N, G, side]``.
+    """Indices ``[N, G, side]`` of the rows or columns that torch's "nearest" resizing reads.
 
-    It looks at a pixel's low edge; of a mirrored image that edge is the high one in the bitmap. The product is in
-    float32, as torch's: where it is a whole number but for rounding, the pixel depends on it.
+    Args:
+        pixels: ``[N, 1, side]``.
+        scale: of `MaskBitmaps.to_bitmap`.
+        shift: of `MaskBitmaps.to_bitmap`.
+
+    It reads the low edge of a pixel. In a mirrored image, this is the high edge in the bitmap. The product is in
+    float32 like torch's, because rounding decides the pixel where the product is nearly an integer.
     """
     places = (pixels * scale.float().unsqueeze(-1)).double() + shift.double().unsqueeze(-1)
     return torch.where(scale.unsqueeze(-1) < 0, places.ceil() - 1, places.floor()).long()

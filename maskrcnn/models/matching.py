@@ -1,4 +1,4 @@
-"""Boxes against ground truth: which object does an anchor or a proposal stand for?"""
+"""Matches boxes with ground-truth objects."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from torch import Tensor
 from maskrcnn.models import boxes as box_ops
 from maskrcnn.structures import Targets
 
-# A region that lies inside a crowd by this share says nothing about it either way (Detectron's crowd filter).
+# A region with at least this share inside a crowd is neither positive nor negative (Detectron's crowd filter).
 CROWD_COVERAGE = 0.7
 
 
 class Match(NamedTuple):
-    """iou: ``[N, K]`` with the best object (-1 where the image has none). object: ``[N, K]`` its index.
+    """Matched objects of boxes.
 
-    best_of_object: ``[N, K]`` bool, no other box overlaps some object more. in_crowd: ``[N, K]`` bool.
+    Attributes:
+        iou: ``[N, K]`` with the best object, -1 if the image has no objects.
+        object: ``[N, K]`` index of the best object.
+        best_of_object: ``[N, K]`` bool, no other box overlaps some object more.
+        in_crowd: ``[N, K]`` bool, the box lies in a crowd region.
     """
 
     iou: Tensor
@@ -27,19 +31,32 @@ class Match(NamedTuple):
 
 
 def match(boxes: Tensor, targets: Targets) -> Match:
-    """Match boxes ``[N, K, 4]`` or ``[1, K, 4]`` (shared by all images) with the objects of ``targets``."""
+    """Match boxes with the objects of their image.
+
+    Args:
+        boxes: ``[N, K, 4]``, or ``[1, K, 4]`` shared by all images.
+        targets: ground truth of the batch.
+    """
     shared = box_ops.intersection(boxes, targets.boxes)  # [N, K, G]
     overlap = box_ops.iou(boxes, targets.boxes, shared)
     overlap = overlap.masked_fill_(~targets.valid.unsqueeze(1), -1.0)
     iou, index = overlap.max(dim=2)
     best = overlap.amax(dim=1, keepdim=True)  # [N, 1, G]
-    # An object that nothing overlaps has no best box: it is compared with a value that no overlap takes.
+    # An object that no box overlaps has no best box, so compare it with a value that no overlap has.
     best_of_object = (overlap == torch.where(best > 0, best, torch.inf)).any(dim=2)
     in_crowd = shared.masked_fill_(~targets.crowd.unsqueeze(1), 0.0).amax(dim=2)
     return Match(iou, index, best_of_object, in_crowd > CROWD_COVERAGE * box_ops.area(boxes))
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of ``values`` ``[N, A, ...]`` by ``index`` ``[N, K]``: ``[N, K, ...]``."""
+    """Select rows by index.
+
+    Args:
+        values: ``[N, A, ...]``.
+        index: ``[N, K]`` int64.
+
+    Returns:
+        ``[N, K, ...]``.
+    """
     expanded = index.reshape(*index.shape, *[1] * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
     return torch.gather(values, 1, expanded)

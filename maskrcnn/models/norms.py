@@ -17,7 +17,12 @@ LayerNorm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 
 
 def norm_layer(norm: LayerNorm, eps: float = 1e-5) -> Callable[[int], nn.Module]:
-    """What makes a normalisation of so many channels; ``gn`` has 32 groups. eps: is added to the variance."""
+    """Return a function that makes a norm layer for a number of channels.
+
+    Args:
+        norm: name of the norm; ``gn`` has 32 groups.
+        eps: added to the variance.
+    """
     layers: dict[str, Callable[..., nn.Module]] = {
         "frozen_bn": FrozenBatchNorm2d,
         "bn": nn.BatchNorm2d,
@@ -28,7 +33,15 @@ def norm_layer(norm: LayerNorm, eps: float = 1e-5) -> Callable[[int], nn.Module]
 
 
 def replace_batch_norms(net: nn.Module, norm: LayerNorm) -> int:
-    """Put ``norm`` in place of every batch norm of ``net``, with its values but for ``gn``; how many there were."""
+    """Replace every batch norm of a network.
+
+    Args:
+        net: changed in place.
+        norm: name of the new norm. It keeps the old values, except for ``gn``.
+
+    Returns:
+        The number of replaced layers.
+    """
     count = 0
     for parent in list(net.modules()):
         for name, layer in parent.named_children():
@@ -39,7 +52,7 @@ def replace_batch_norms(net: nn.Module, norm: LayerNorm) -> int:
 
 
 def _replacement(layer: nn.BatchNorm2d, norm: LayerNorm) -> nn.Module:
-    if norm == "gn":  # channels of mobile networks are often no multiples of 32
+    if norm == "gn":  # the channels of mobile networks are often not multiples of 32
         return nn.GroupNorm(math.gcd(32, layer.num_features), layer.num_features, layer.eps)
     new = norm_layer(norm, layer.eps)(layer.num_features)
     new.load_state_dict(layer.state_dict())
@@ -47,7 +60,13 @@ def _replacement(layer: nn.BatchNorm2d, norm: LayerNorm) -> nn.Module:
 
 
 def normalised(conv: nn.Conv2d, norm: LayerNorm | None, eps: float = 1e-5) -> nn.Module:
-    """The convolution by itself, or followed by a norm, in which case its bias has nothing to do and goes."""
+    """Return the convolution, followed by a norm if one is given.
+
+    Args:
+        conv: the convolution. With a norm, its bias has no effect and is removed.
+        norm: name of the norm; None is none.
+        eps: added to the variance.
+    """
     if norm is None:
         return conv
     conv.bias = None
@@ -55,9 +74,14 @@ def normalised(conv: nn.Conv2d, norm: LayerNorm | None, eps: float = 1e-5) -> nn
 
 
 def batch_norm_of(norm: nn.BatchNorm2d, x: Tensor, used: Tensor) -> Tensor:
-    """Batch norm in training, of regions ``[R, C, P, P]`` of which only those ``used`` ``[R]`` count.
+    """Apply batch norm in training mode to some of the regions.
 
-    Padding a batch of regions with empty ones changes neither the others nor the running statistics.
+    Empty regions change neither the output of the others nor the running statistics.
+
+    Args:
+        norm: the layer, whose running statistics are updated.
+        x: regions ``[R, C, P, P]``.
+        used: ``[R]`` bool, the regions that count.
     """
     values, weight = full_precision(x), used[:, None, None, None]
     count = used.sum() * x.shape[2] * x.shape[3]

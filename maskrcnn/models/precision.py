@@ -1,4 +1,4 @@
-"""Precision of the arithmetic: automatic casting, and where it must not reach (coordinates in pixels)."""
+"""Precision of the arithmetic: autocast, and where it must not be used (coordinates in pixels)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def exactly(device: torch.device) -> AbstractContextManager[Any]:
-    """Within it products keep the precision of what they multiply, under autocast too."""
-    # Not entered where it changes nothing: exported programs have no such thing.
+    """A context in which products keep the precision of their factors, also under autocast."""
+    # Do not enter it without need, because exported programs do not support it.
     return (
         torch.autocast(device.type, enabled=False)
         if torch.is_autocast_enabled(device.type)
@@ -23,7 +23,7 @@ def exactly(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """torch's automatic casting to ``precision``; none for fp32 and fp64."""
+    """torch's autocast to ``precision`` on ``device``; a context without effect for fp32 and fp64."""
     return torch.autocast(
         device.type, _AUTOCAST.get(precision, torch.bfloat16), enabled=precision in _AUTOCAST
     )

@@ -1,4 +1,4 @@
-"""What the parts that users exchange must do. A part of another project fits by having these methods."""
+"""Interfaces of the parts that users can replace. A class implements one by having its methods."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A network that turns images into feature maps; also an ``nn.Module``.
+    """A network that computes feature maps of images. It is also an ``nn.Module``.
 
     Attributes:
         channels: number of channels of each map, by stride, finest first.
-        in_channels: of the images.
+        in_channels: number of channels of the images.
     """
 
     channels: dict[int, int]
@@ -33,7 +33,7 @@ class Backbone(Protocol):
 
 @runtime_checkable
 class RoIOp(Protocol):
-    """A RoI operator: crops boxes out of feature maps. ``maskrcnn_ops.RoIOp`` is the family of this project."""
+    """A RoI operator: pools the features inside boxes. ``maskrcnn_ops.RoIOp`` is this project's family of operators."""
 
     def __call__(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, output_size: int) -> Tensor:
         """Pool every box.
@@ -41,25 +41,25 @@ class RoIOp(Protocol):
         Args:
             features: maps ``[N, C, H, W]`` by stride.
             boxes: ``[N, K, 4]`` x1, y1, x2, y2 in pixels of the network's input.
-            valid: ``[N, K]`` bool.
-            output_size: P.
+            valid: ``[N, K]`` bool, False for padding.
+            output_size: P, bins per side.
 
         Returns:
-            ``[N * K, C, P, P]``, zeros where not ``valid``.
+            ``[N * K, C, P, P]``, zeros for padding.
         """
         ...
 
 
 @runtime_checkable
 class MaskLoss(Protocol):
-    """How the maps of a mask head are learned and read. ``heads/mask_losses.py`` has three."""
+    """A loss on the maps of a mask head, and how to read a mask from them. ``heads/mask_losses.py`` has three."""
 
     def num_maps(self, num_classes: int) -> int:
-        """Number of maps that the predictor gives for ``num_classes`` classes."""
+        """Number of maps that the predictor has for ``num_classes`` classes."""
         ...
 
     def __call__(self, logits: Tensor, masks: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
-        """The loss, summed over the cells of the chosen regions.
+        """Compute the loss, summed over the cells of the chosen regions.
 
         Args:
             logits: ``[R, num_maps, M, M]``.
@@ -73,5 +73,13 @@ class MaskLoss(Protocol):
         ...
 
     def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mask probabilities ``[R, M, M]``, from ``logits`` and ``labels`` as in the call."""
+        """Compute mask probabilities.
+
+        Args:
+            logits: ``[R, num_maps, M, M]``.
+            labels: ``[R]`` int64, the predicted classes.
+
+        Returns:
+            ``[R, M, M]``.
+        """
         ...

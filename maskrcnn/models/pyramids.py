@@ -1,4 +1,4 @@
-"""C2..C5 -> the maps that the heads see, keyed by stride. All have the same interface and ``out_channels``."""
+"""From the backbone's maps C2..C5 to the maps that the heads use, by stride."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class FPN(nn.Module):
     """Feature pyramid network (Lin et al., 2017): strides 4, 8, 16, 32 and, for the RPN, 64.
 
     Args:
-        in_channels: of C2, C3, C4, C5.
-        out_channels: of every map.
+        in_channels: number of channels of C2, C3, C4, C5.
+        out_channels: number of channels of every output map.
         extra_level: add P6 by subsampling P5.
-        norm: after each convolution; None is none.
-        norm_eps: what the norm adds to the variance.
+        norm: norm after each convolution; None is none.
+        norm_eps: added to the variance in the norm.
 
     Raises:
-        UserError: for a backbone with one map.
+        UserError: the backbone has only one map.
     """
 
     def __init__(
@@ -52,7 +52,14 @@ class FPN(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, stages: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Backbone maps ``[N, C_l, H/l, W/l]`` by stride l to ``[N, out_channels, H/l, W/l]`` by stride."""
+        """Compute the pyramid.
+
+        Args:
+            stages: backbone maps ``[N, C_l, H/l, W/l]`` by stride l.
+
+        Returns:
+            Maps ``[N, out_channels, H/l, W/l]`` by stride l.
+        """
         strides = sorted(stages)
         outputs: dict[int, Tensor] = {}
         above: Tensor | None = None
@@ -68,13 +75,13 @@ class FPN(nn.Module):
 
 
 class SingleMap(nn.Module):
-    """The backbone's coarsest map as it is: C4 (stride 16), C5 (stride 32) or the dilated C5 (stride 16)."""
+    """Passes on the backbone's coarsest map: C4 (stride 16), C5 (stride 32) or the dilated C5 (stride 16)."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
 
     def forward(self, stages: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Backbone maps by stride to the coarsest alone."""
+        """Select the coarsest of the backbone's maps by stride."""
         stride = max(stages)
         return {stride: stages[stride]}

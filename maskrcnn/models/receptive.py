@@ -1,4 +1,4 @@
-"""Where the cells of a feature map look: the centre of their effective receptive field (Luo et al., 2016)."""
+"""Measures the effective receptive field of the cells of a feature map (Luo et al., 2016)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ReceptiveField:
     Args:
         shift: x and y of its centre of mass relative to the middle of the cell's block of stride x stride pixels;
             positive is right and down.
-        error: standard errors of ``shift``, from the spread over the directions.
+        error: standard errors of ``shift``, from its spread over the directions.
         spread: standard deviation of the weight around its centre, the mean of both axes.
         weight: ``[H, W]``, each pixel's share. The block begins at pixel ``H / 2, W / 2``.
     """
@@ -29,7 +29,7 @@ class ReceptiveField:
 
     @property
     def offset(self) -> float:
-        """The switch `offset` of an operator that takes cell c to lie where it looks: c + offset, in cells."""
+        """The value of the switch `offset` that places cell c at the centre of its receptive field, in cells."""
         return 0.5 + sum(self.shift) / 2
 
 
@@ -38,16 +38,16 @@ def receptive_field(
 ) -> ReceptiveField:
     """Measure the effective receptive field of the middle cell of a backbone's map.
 
-    An image of noise enters, and the gradient of a random direction of the cell's channels by each pixel comes back;
-    its square is the pixel's weight. The network is in evaluation mode meanwhile and is otherwise unchanged, as are
-    torch's random numbers.
+    The input is a noise image. The weight of a pixel is the squared gradient of the cell, projected onto a random
+    direction of its channels, with respect to the pixel. The network runs in evaluation mode and is left unchanged, as
+    is torch's random state.
 
     Args:
         backbone: see `maskrcnn.models.protocols.Backbone`.
-        stride: of the map.
-        side: of the square image, in pixels; a multiple of 64.
-        directions: images and random directions to average over, two or more.
-        seed: of both.
+        stride: stride of the map.
+        side: side of the square image in pixels, a multiple of 64.
+        directions: number of images and random directions to average over, two or more.
+        seed: seed of the images and directions.
 
     Returns:
         The field, averaged over ``directions``.
@@ -75,7 +75,7 @@ def receptive_field(
 
 
 def _weights(backbone: nn.Module, stride: int, side: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """``[side, side]`` float64: the squared gradient of the middle cell in a random direction, all colours summed."""
+    """Squared gradient ``[side, side]`` float64 of the middle cell in a random direction, summed over colours."""
     channels = int(backbone.in_channels)  # type: ignore[arg-type]
     pixels = torch.randn(1, channels, side, side, generator=generator).to(like).requires_grad_()
     with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Features + regions -> ``[N * K, C, P, P]``. The operator is handed in: nothing here knows which one it is."""
+"""Pools the features of regions to ``[N * K, C, P, P]``, with any RoI operator."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from maskrcnn.structures import pick, spread, used_rows
 
 
 class Regions(NamedTuple):
-    """Pooled boxes. On a CPU those of unused slots are left out; elsewhere all N * K slots stay.
+    """Pooled boxes. On a CPU, padding is left out; elsewhere all N * K entries stay.
 
     Attributes:
         pooled: ``[R, C, P, P]``.
-        rows: ``[R]`` int64, the slots among N * K that they are; None means all.
+        rows: ``[R]`` int64, their flat indices among N * K; None means all.
         shape: (N, K).
     """
 
@@ -25,21 +25,21 @@ class Regions(NamedTuple):
     shape: torch.Size
 
     def pick(self, values: Tensor) -> Tensor:
-        """Values ``[N, K, ...]`` of slots to those of the regions, ``[R, ...]``."""
+        """Select the regions' rows of ``values`` ``[N, K, ...]``, giving ``[R, ...]``."""
         return pick(values.flatten(0, 1), self.rows)
 
     def spread(self, found: Tensor) -> Tensor:
-        """The way back: ``[R, ...]`` to ``[N, K, ...]``, zero in slots left out."""
+        """Invert `pick`: ``[R, ...]`` to ``[N, K, ...]``, zero in entries that were left out."""
         return spread(found, self.rows, self.shape)
 
 
 class RoIPooler(nn.Module):
-    """Applies a RoI operator at one output size, on the maps that the heads use.
+    """Applies a RoI operator with a fixed output size.
 
     Args:
         operator: see `RoIOp`.
-        output_size: P.
-        max_stride: coarser maps are the RPN's alone (FPN's P6).
+        output_size: P, bins per side.
+        max_stride: coarser maps are not pooled; only the RPN uses them (FPN's P6).
     """
 
     def __init__(self, operator: RoIOp, output_size: int, max_stride: int = 32) -> None:
@@ -49,11 +49,26 @@ class RoIPooler(nn.Module):
         self.max_stride = max_stride
 
     def forward(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
-        """Maps by stride, boxes ``[N, K, 4]``, valid ``[N, K]`` to ``[N * K, C, P, P]``."""
+        """Pool every box.
+
+        Args:
+            features: maps ``[N, C, H, W]`` by stride.
+            boxes: ``[N, K, 4]`` in pixels of the network's input.
+            valid: ``[N, K]`` bool.
+
+        Returns:
+            ``[N * K, C, P, P]``.
+        """
         used = {stride: feature for stride, feature in features.items() if stride <= self.max_stride}
         return self.operator(used, boxes, valid, self.output_size)
 
     def regions(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Regions:
-        """The same, as `Regions`: what a head's networks run on."""
+        """Pool like `forward`, without the padding on a CPU.
+
+        Args:
+            features: maps ``[N, C, H, W]`` by stride.
+            boxes: ``[N, K, 4]`` in pixels of the network's input.
+            valid: ``[N, K]`` bool.
+        """
         rows = used_rows(valid)
         return Regions(pick(self(features, boxes, valid), rows), rows, valid.shape)

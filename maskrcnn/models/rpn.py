@@ -1,4 +1,4 @@
-"""Region proposal network: features -> proposals, and its loss (Faster R-CNN, section 3.1)."""
+"""Region proposal network: proposals from feature maps, and its loss (Faster R-CNN, section 3.1)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ SAMPLING_STREAM = 1
 
 
 class _Anchored(NamedTuple):
-    """Of all levels, smallest stride first: logits ``[N, A]``, deltas ``[N, A, 4]``, anchors ``[A, 4]``.
+    """Outputs of all levels, smallest stride first: logits ``[N, A]``, deltas ``[N, A, 4]``, anchors ``[A, 4]``.
 
-    sizes: how many of them each level has.
+    Attributes:
+        sizes: number of anchors of each level.
     """
 
     logits: Tensor
@@ -34,7 +35,13 @@ class _Anchored(NamedTuple):
 
 
 class RPNHead(nn.Module):
-    """A 3x3 convolution, then objectness and box deltas at every place; the same weights at every level."""
+    """3x3 convolutions, then objectness and box deltas at every cell. All levels share the weights.
+
+    Args:
+        in_channels: number of channels of every map.
+        anchors_per_place: number of anchors per cell.
+        num_convs: number of 3x3 convolutions.
+    """
 
     def __init__(self, in_channels: int, anchors_per_place: int, num_convs: int = 1) -> None:
         super().__init__()
@@ -48,7 +55,14 @@ class RPNHead(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Each ``[N, C, H, W]`` to ``[N, H*W*A, 5]``: logit and deltas of its anchors, ordered (y, x, anchor)."""
+        """Predict logit and deltas of the anchors of each map.
+
+        Args:
+            features: maps ``[N, C, H, W]``.
+
+        Returns:
+            ``[N, H*W*A, 5]`` for each map, ordered by (y, x, anchor).
+        """
         weight, bias = (
             self._both(self.logits.weight, self.deltas.weight),
             self._both(self.logits.bias, self.deltas.bias),
@@ -61,7 +75,7 @@ class RPNHead(nn.Module):
         return outputs
 
     def _both(self, logits: Tensor | None, deltas: Tensor | None) -> Tensor:
-        """Weights of both layers as those of one: each anchor's logit, then its four deltas."""
+        """Merge the weights of both layers: each anchor's logit, then its four deltas."""
         assert logits is not None
         assert deltas is not None
         rest = logits.shape[1:]
@@ -69,9 +83,15 @@ class RPNHead(nn.Module):
 
 
 def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The ``most`` highest ``scores`` ``[N, A]`` (or all) and their places, by falling score.
+    """Select the highest scores.
 
-    In a graph made for images of any size it is always ``most``: places beyond the last are 0, of score -inf.
+    Args:
+        scores: ``[N, A]``.
+        most: number of scores to keep.
+
+    Returns:
+        Scores and indices ``[N, min(most, A)]`` by descending score. In an exported graph they are ``[N, most]``;
+        padding has index 0 and score -inf.
     """
     if not torch.compiler.is_exporting():
         return scores.topk(min(most, scores.shape[1]))
@@ -81,14 +101,26 @@ def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 class RPN(nn.Module):
-    """Proposals from anchors, with the released code's sampling and suppression.
+    """Region proposal network with the sampling and suppression of the released code.
 
-    in_channels: of every map. positive_iou, negative_iou: an anchor is positive at or above the first (or when it is
-    the best of an object), negative below the second. num_samples, positive_fraction: anchors per image that enter the
-    loss. pre_nms_*: proposals kept per level before, post_nms_*: per image after suppression at ``nms_iou``.
-    min_size: proposals narrower or lower than this (pixels) are dropped, score_threshold: and those of a lower
-    objectness (0..1). beta: smooth L1's. box_weights: scale the deltas (dx, dy, dw, dh). max_log_scale: dw and dh are
-    at most this.
+    Args:
+        in_channels: number of channels of every map.
+        anchors: see `Anchors`.
+        num_convs: number of 3x3 convolutions.
+        positive_iou: an anchor is positive if its IoU with an object is at least this, or the highest for the object.
+        negative_iou: an anchor is negative if its IoU with all objects is below this.
+        num_samples: anchors per image that enter the loss.
+        positive_fraction: largest share of positive anchors among them.
+        pre_nms_train: proposals kept per level before suppression in training.
+        post_nms_train: proposals kept per image after suppression in training.
+        pre_nms_test: the same before suppression in evaluation.
+        post_nms_test: the same after suppression in evaluation.
+        nms_iou: IoU threshold of the suppression.
+        min_size: drop proposals whose width or height is below this, in pixels.
+        beta: where smooth L1 changes from quadratic to linear.
+        score_threshold: drop proposals whose objectness (0..1) is below this.
+        box_weights: factors of the deltas (dx, dy, dw, dh).
+        max_log_scale: upper limit of dw and dh.
     """
 
     def __init__(
@@ -123,13 +155,27 @@ class RPN(nn.Module):
         self.box_weights, self.max_log_scale = tuple(box_weights), max_log_scale
 
     def propose(self, features: dict[int, Tensor], sizes: Tensor) -> Proposals:
-        """Proposals of images of ``sizes`` ``[N, 2]`` from maps ``[N, C, H, W]`` by stride."""
+        """Compute proposals.
+
+        Args:
+            features: maps ``[N, C, H, W]`` by stride.
+            sizes: ``[N, 2]`` (height, width) of the images, to which boxes are clipped.
+        """
         return self._select(self._predict(features), sizes)
 
     def propose_and_learn(
         self, features: dict[int, Tensor], sizes: Tensor, targets: Targets
     ) -> tuple[Proposals, dict[str, Loss]]:
-        """`propose`, and the losses ``rpn_objectness`` and ``rpn_box``."""
+        """Compute proposals and losses.
+
+        Args:
+            features: maps ``[N, C, H, W]`` by stride.
+            sizes: ``[N, 2]`` (height, width) of the images.
+            targets: ground truth of the batch.
+
+        Returns:
+            The proposals, and the losses ``rpn_objectness`` and ``rpn_box``.
+        """
         found = self._predict(features)
         return self._select(found, sizes), self._losses(found, targets)
 
@@ -140,7 +186,7 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def _select(self, found: _Anchored, sizes: Tensor) -> Proposals:
-        """The best of each level, decoded, clipped and suppressed level by level; the best of all that remain."""
+        """Keep the best of each level; decode, clip and suppress them per level; keep the best of the rest."""
         first, most = 0, self.pre_nms[self.training]
         scores, indices = [], []
         for logits in found.logits.split(found.sizes, 1):
@@ -158,9 +204,8 @@ class RPN(nn.Module):
         unusable = ((extent < self.min_size) | (extent <= 0)).any(-1)
         if self.score_threshold > 0:
             unusable |= score.sigmoid() < self.score_threshold
-        levels = (
-            _levels.__wrapped__ if torch.compiler.is_exporting() else _levels
-        )  # a graph's tensors are not kept
+        # An exported graph must not keep tensors in a cache.
+        levels = _levels.__wrapped__ if torch.compiler.is_exporting() else _levels
         groups = levels(tuple(top.shape[1] for top in scores), index.device).expand_as(index)
         keep = batched_nms(boxes, score.masked_fill(unusable, -torch.inf), groups, self.nms_iou)
         score = score.masked_fill(~keep, -torch.inf)

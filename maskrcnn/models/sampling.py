@@ -1,7 +1,7 @@
-"""Random choice without a random state: the numbers are a hash of the image's key.
+"""Random sampling without a random state: the numbers are a hash of the image's key.
 
-A generator's state would have to be saved, shared between processes and kept in step with the batch split. A hash of
-(seed, epoch, image) gives the same sample for an image whatever process, batch slot or device it lands on.
+A generator's state would have to be saved, shared between processes and kept in step with the split of the batch. With
+a hash of (seed, epoch, image), an image has the same sample in any process, batch position and device.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ from torch import Tensor
 
 
 def keyed_uniform(keys: Tensor, count: int, stream: int) -> Tensor:
-    """Uniform numbers in [0, 1): ``[N]`` int64 keys to ``[N, count]`` float32; the same keys give the same numbers.
+    """Generate uniform numbers in [0, 1). The same keys give the same numbers.
 
-    stream: tells independent uses of one key apart. The mixing is SplitMix64's (Steele et al., 2014).
+    The mixing is that of SplitMix64 (Steele et al., 2014).
+
+    Args:
+        keys: ``[N]`` int64.
+        count: numbers per key.
+        stream: distinguishes independent uses of one key.
+
+    Returns:
+        ``[N, count]`` float32.
     """
     x = keys[:, None] * -7046029254386353131 + _positions(count, stream, keys.device)  # wraps modulo 2^64
     x = (x ^ _shift(x, 30)) * -4658895280553007687
@@ -38,10 +46,18 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 def sample(
     positive: Tensor, negative: Tensor, num: int, max_positives: int, keys: Tensor, stream: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose up to ``num`` of A candidates per image at random, positives first and at most ``max_positives`` of them.
+    """Sample up to ``num`` candidates per image at random, positives first.
 
-    positive, negative: ``[N, A]`` bool, disjoint. keys: ``[N]`` int64.
-    Returns indices ``[N, S]``, valid ``[N, S]`` and chosen-as-positive ``[N, S]`` with ``S = min(num, A)``.
+    Args:
+        positive: ``[N, A]`` bool.
+        negative: ``[N, A]`` bool, disjoint from ``positive``.
+        num: number of samples per image.
+        max_positives: largest number of positives among them.
+        keys: ``[N]`` int64, see `keyed_uniform`.
+        stream: see `keyed_uniform`.
+
+    Returns:
+        Indices, validity and whether the sample is a positive, each ``[N, S]`` with ``S = min(num, A)``.
     """
     slots = min(num, positive.shape[1])
     uniform = keyed_uniform(keys, positive.shape[1], stream)

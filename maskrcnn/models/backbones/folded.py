@@ -1,8 +1,8 @@
-"""Residual stages with frozen norms: each norm is folded into the convolution before it.
+"""Residual stages with frozen norms, each folded into the convolution before it.
 
 A frozen norm is a scale and a shift per channel: ``y = scale * conv(x, w) + shift = conv(x, scale * w, shift)``.
-Scaling the weights instead of the maps saves two passes over every map, its copy for the backward pass, and ten small
-operators a norm. Names and values of parameters and buffers are those of the network without folding.
+Scaling the weights instead of the maps saves two passes over every map, a copy for the backward pass, and ten small
+operators per norm. Parameters and buffers keep the names and values that they have without folding.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ _BUFFERS = ("weight", "bias", "running_mean", "running_var")
 class FoldedNorms:
     """Convolutions without bias, each with the frozen norm that follows it.
 
-    What depends on constants alone is computed once, and again when one of them was written to or moved.
+    What depends on constants only is cached. It is computed again after one of the constants was written to or moved.
     """
 
     def __init__(self, pairs: Sequence[tuple[nn.Conv2d, FrozenBatchNorm2d]]) -> None:
         self.convs = [conv for conv, _ in pairs]
         self.norms = [norm for _, norm in pairs]
-        self._state: list[tuple[int, int]] = []  # of the constants that the following was made from
+        self._state: list[
+            tuple[int, int]
+        ] = []  # identity and version of the constants that the cache depends on
         self._scales: list[Tensor] = []
         self._shifts: list[Tensor] = []
         self._weights: list[Tensor] = []
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of each convolution with its norm in them."""
+        """Weight and bias of each convolution after folding."""
         weights = [conv.weight for conv in self.convs]
         learning = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
         if torch.compiler.is_compiling():
@@ -61,7 +63,7 @@ class FoldedNorms:
 
 
 class _Scaled(torch.autograd.Function):
-    """Each weight times its scale: one operator for all of them, forward and backward."""
+    """Multiply all weights by their scales in one operator, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, scales: list[Tensor], *weights: Tensor) -> tuple[Tensor, ...]:
@@ -79,21 +81,21 @@ def _convolve(x: Tensor, conv: nn.Conv2d, folded: tuple[Tensor, Tensor]) -> Tens
 
 
 class FrozenStem(nn.Sequential):
-    """Convolution, frozen norm, ReLU, pooling."""
+    """Convolution, frozen norm, ReLU and pooling."""
 
     def __init__(self, conv: nn.Conv2d, norm: FrozenBatchNorm2d, relu: nn.Module, pool: nn.Module) -> None:
         super().__init__(conv, norm, relu, pool)
         self._folded = FoldedNorms([(conv, norm)])
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[N, 3, H, W]`` to ``[N, C, H/4, W/4]``."""
+        """Apply the layers: ``[N, 3, H, W]`` to ``[N, C, H/4, W/4]``."""
         (folded,) = self._folded.weights()
         pooled: Tensor = self[3](F.relu_(_convolve(input, self._folded.convs[0], folded)))
         return pooled
 
 
 class FrozenStage(nn.Sequential):
-    """The blocks of a stage of torchvision's residual networks, built with `FrozenBatchNorm2d`."""
+    """The blocks of a stage of torchvision's residual networks with `FrozenBatchNorm2d`."""
 
     def __init__(self, *blocks: nn.Module) -> None:
         super().__init__(*blocks)
@@ -101,7 +103,7 @@ class FrozenStage(nn.Sequential):
         self._folded = FoldedNorms([pair for paths in self._paths for path in paths for pair in path])
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, C', H / stride, W / stride]``."""
+        """Apply the blocks: ``[N, C, H, W]`` to ``[N, C', H / stride, W / stride]``."""
         folded = iter(zip(self._folded.convs, self._folded.weights(), strict=True))
         x = input
         for main, shortcut in self._paths:
@@ -115,7 +117,7 @@ class FrozenStage(nn.Sequential):
 
 
 def stem(net: ResNet) -> nn.Sequential:
-    """Convolution, norm, ReLU and pooling of a residual network, the norm folded if it is frozen."""
+    """Return convolution, norm, ReLU and pooling of a residual network. A frozen norm is folded."""
     relu = nn.ReLU(inplace=True)
     if isinstance(net.bn1, FrozenBatchNorm2d):
         return FrozenStem(net.conv1, net.bn1, relu, net.maxpool)
@@ -123,7 +125,7 @@ def stem(net: ResNet) -> nn.Sequential:
 
 
 def with_folded_norms(stage: nn.Sequential) -> nn.Sequential:
-    """The stage as it is, or as a `FrozenStage` with the same blocks if its norms are frozen."""
+    """Return the stage, as a `FrozenStage` with the same blocks if its norms are frozen."""
     frozen = any(isinstance(module, FrozenBatchNorm2d) for module in stage.modules())
     return FrozenStage(*stage) if frozen else stage
 
@@ -132,7 +134,7 @@ Pairs = list[tuple[nn.Conv2d, Any]]
 
 
 def paths(block: nn.Module) -> tuple[Pairs, Pairs]:
-    """The convolutions of a block with their norms: those of the main path, and that of the shortcut, if any."""
+    """Return the convolutions of a block with their norms, for the main path and for the shortcut, if any."""
     assert isinstance(block, BasicBlock | Bottleneck)
     main: Any = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
     if isinstance(block, Bottleneck):

@@ -1,7 +1,7 @@
-"""Frozen norms of a network of timm, each folded into the convolution before it.
+"""Frozen norms of a timm network, each folded into the convolution before it.
 
-See `folded` for what that saves. The network is traced, so that only a norm whose input is a convolution's output, and
-goes nowhere else, is folded. Names and values of parameters and buffers stay what they are.
+See `folded` for the benefit. A norm is folded only if tracing shows that it is the only reader of a convolution's
+output. Parameters and buffers keep their names and values.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _KINDS: dict[type[nn.Conv2d], type[nn.Conv2d]] = {}
 
 
 class WithNorm:
-    """A convolution that also applies a frozen norm; `fold_frozen_norms` makes them of the network's own."""
+    """A convolution that also applies a frozen norm. `fold_frozen_norms` turns the network's convolutions into it."""
 
-    norm: tuple[Any, ...]  # of one, so that the norm is not a child of the convolution as well
+    norm: tuple[Any, ...]  # a tuple, so that the norm is not registered in the convolution
     _parameters: dict[str, Tensor | None]
 
     @property
@@ -30,7 +30,7 @@ class WithNorm:
 
     @property
     def bias(self) -> Tensor:
-        """The norm's shift, and the stored bias times the norm's scale where there is one."""
+        """The norm's shift, plus the stored bias (if any) times the norm's scale."""
         norm, stored, scale = self.norm[0], self._parameters["bias"], self._scale()
         mean = norm.running_mean if stored is None else norm.running_mean - stored
         shift: Tensor = norm.bias - mean * scale
@@ -43,12 +43,12 @@ class WithNorm:
 
 
 def with_norm(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
-    """The class of convolution ``kind`` with a norm in it; the same one at each call."""
+    """Return the cached class of the convolution ``kind`` with a norm."""
     return _KINDS.setdefault(kind, type(kind.__name__, (WithNorm, kind), {}))
 
 
 class Folded:
-    """A frozen norm that a convolution applies; what is left of timm's is its activation, if it has one."""
+    """A frozen norm that a convolution applies. It only applies its activation, if it has one."""
 
     act: nn.Module
     drop: nn.Module
@@ -60,13 +60,13 @@ class Folded:
 
 
 def fold_frozen_norms(net: nn.Module) -> int:
-    """Fold each of timm's frozen norms that alone receives a convolution's output.
+    """Fold each of timm's frozen norms that is the only reader of a convolution's output.
 
     Args:
-        net: a network of timm, changed in place. One that `torch.fx` cannot trace keeps its norms as they are.
+        net: a timm network, changed in place. A network that `torch.fx` cannot trace is not changed.
 
     Returns:
-        How many norms were folded.
+        The number of folded norms.
     """
     from timm.layers.norm_act import FrozenBatchNormAct2d
     from torchvision.ops import FrozenBatchNorm2d
@@ -80,7 +80,7 @@ def fold_frozen_norms(net: nn.Module) -> int:
 
 
 def _pairs(net: nn.Module, norms: tuple[type[nn.Module], ...]) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
-    """Convolutions, each with the norm that is its output's only reader."""
+    """Yield convolutions, each with the norm that is the only reader of its output."""
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -91,7 +91,7 @@ def _pairs(net: nn.Module, norms: tuple[type[nn.Module], ...]) -> Iterator[tuple
     try:
         graph = Tracer().trace(net)
     except (fx.proxy.TraceError, TypeError):
-        return  # its forward depends on values; the norms work as well unfolded
+        return  # the forward pass depends on values, so leave the norms unfolded
     calls = [node for node in graph.nodes if node.op == "call_module"]
     often = Counter(node.target for node in calls)  # a module that is called twice may read two convolutions
     for node in calls:

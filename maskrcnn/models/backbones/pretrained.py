@@ -15,10 +15,16 @@ from maskrcnn.models import hub
 
 
 def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: tuple[str, ...]) -> None:
-    """Fill ``net``, torchvision's network ``arch`` without its classifier, in place.
+    """Load weights into a torchvision network without its classifier, in place.
 
-    weights: ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict. leave_out: how
-    the names of entries begin that do not matter. Raises UserError where they cannot be had or do not fit.
+    Args:
+        net: the network.
+        arch: torchvision's name of the network.
+        weights: ``imagenet``, the name of a torchvision weight set, or a file with a state dict.
+        leave_out: prefixes of entries to ignore.
+
+    Raises:
+        UserError: the weights cannot be loaded or do not fit.
     """
     path = Path(weights)
     state = read_state(weights) if path.suffix or path.exists() else _download(arch, weights)
@@ -41,10 +47,10 @@ def load_pretrained(net: nn.Module, arch: str, weights: str, leave_out: tuple[st
 
 
 def read_state(source: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file of torch or of safetensors, or at an address on the Hub (``hf://user/repo/file``).
+    """Read the state dict in a torch or safetensors file, or at an address on the Hub (``hf://user/repo/file``).
 
     Raises:
-        UserError: if there is no such file, or it holds something else.
+        UserError: the file does not exist, or contains something else.
     """
     path = hub.local_path(source)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Image -> C2..C5: torchvision's residual networks, with the norm and the pretrained weights asked for."""
+"""torchvision's residual networks as backbones: images to maps C2..C5."""
 
 from __future__ import annotations
 
@@ -18,20 +18,29 @@ Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
 
 
 class ResNet(nn.Module):
-    """Stages res2..res5 of a (Res)NeXt.
+    """Stages res2..res5 of a ResNet (He et al., 2016) or ResNeXt.
 
-    arch: torchvision's name. last_stage: 4 stops at stride 16, 5 at stride 32. dilated: res5 keeps stride 16 (DC5).
-    norm: ``auto`` is ``frozen_bn`` with pretrained weights and ``bn`` without; ``gn`` has 32 groups.
-    weights: None (random), ``imagenet``, the name of one of torchvision's weight sets, or a file with a state dict.
-    frozen_stages: how many of (stem, res2, res3, ...) do not learn; None is 2 with pretrained weights, else 0.
-    norm_eps: added to the variance; torchvision's first published detectors have 0. stride_in_1x1: a stage shrinks in
-    its first 1x1 convolution, not in the 3x3 one (the original networks, and Detectron2's). dilate_first: also the
-    first block of a dilated res5 is dilated (Detectron2's). in_channels: of the images; other than 3 channels start
-    from the mean of the RGB filters.
+    Args:
+        arch: torchvision's name.
+        norm: ``frozen_bn``, ``bn``, ``sync_bn`` or ``gn`` (32 groups). ``auto`` is ``frozen_bn`` with pretrained
+            weights and ``bn`` without.
+        weights: None (random), ``imagenet``, the name of a torchvision weight set, or a file with a state dict.
+        last_stage: 4 stops at stride 16, 5 at stride 32.
+        dilated: res5 keeps stride 16 (DC5).
+        frozen_stages: number of stages (stem, res2, res3, ...) that are not trained; None is 2 with pretrained
+            weights, else 0.
+        norm_eps: added to the variance in the norm; torchvision's first published detectors have 0.
+        stride_in_1x1: put the stride of a stage into its first 1x1 convolution instead of the 3x3 one, as the original
+            networks and Detectron2 do.
+        dilate_first: also dilate the first block of a dilated res5, as Detectron2 does.
+        in_channels: number of channels of the images. If it is not 3, the first filters start as the mean of the RGB
+            filters.
 
-    channels: number of channels of each map, by stride.
+    Attributes:
+        channels: number of channels of each map, by stride.
 
-    Raises UserError where the weights cannot be had, or do not suit ``arch`` and ``norm``.
+    Raises:
+        UserError: the weights cannot be loaded, or do not fit ``arch`` and ``norm``.
     """
 
     def __init__(
@@ -55,7 +64,7 @@ class ResNet(nn.Module):
             first.dilation = first.padding = (2, 2)
         inflate(net.conv1, in_channels)
         self.in_channels, self.stride_in_1x1 = in_channels, stride_in_1x1
-        self.dilate_first = dilate_first if dilated else None  # nothing to dilate
+        self.dilate_first = dilate_first if dilated else None  # without dilation, the setting has no effect
         self.stem = stem(net)
         stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
         stages = {name: with_folded_norms(stage) for name, stage in stages.items()}
@@ -63,13 +72,20 @@ class ResNet(nn.Module):
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
         widest = 512 if arch in ("resnet18", "resnet34") else 2048
         widths = [widest // 8, widest // 4, widest // 2, widest][: last_stage - 1]
-        self.channels = dict(zip(self.strides, widths, strict=True))  # of the last map of a stride
+        self.channels = dict(zip(self.strides, widths, strict=True))  # a later map of the same stride wins
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
         for stage in [self.stem, *self.stages.values()][:frozen]:
             stage.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> dict[int, Tensor]:
-        """``[N, in_channels, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l (the last of a stride)."""
+        """Compute the maps.
+
+        Args:
+            pixels: ``[N, in_channels, H, W]``, normalised.
+
+        Returns:
+            Maps ``[N, C_l, H/l, W/l]`` by stride l, the last one of each stride.
+        """
         x = self.stem(pixels)
         maps: dict[int, Tensor] = {}
         for stride, stage in zip(self.strides, self.stages.values(), strict=True):
@@ -86,7 +102,7 @@ def build_resnet(
     norm_eps: float = 1e-5,
     stride_in_1x1: bool = False,
 ) -> torchvision.models.ResNet:
-    """One of torchvision's residual networks without its classifier, arguments as in `ResNet`."""
+    """Build one of torchvision's residual networks without its classifier. Arguments as in `ResNet`."""
     if (dilated or stride_in_1x1) and arch in ("resnet18", "resnet34"):
         what = "dilated res5" if dilated else "stride_in_1x1"
         raise UserError(f"{what} needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper")

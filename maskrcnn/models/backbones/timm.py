@@ -1,4 +1,4 @@
-"""Image -> maps by stride, from the networks of the package timm."""
+"""Networks of the package timm as backbones: images to maps by stride."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskrcnn.models.backbones.pretrained import read_state
 
 TimmNorm = Literal["auto", "frozen_bn", "bn", "sync_bn"]
 _FINEST = 4  # stride of the first map
-# Of networks that expect images of one size unless they are told otherwise, by how their names begin.
+# Options of networks that expect images of a fixed size by default, by the prefix of their names.
 _ANY_SIZE: dict[str, dict[str, Any]] = {
     "swin": {"strict_img_size": False},
     "vit_": {"dynamic_img_size": True},
@@ -24,24 +24,26 @@ _ANY_SIZE: dict[str, dict[str, Any]] = {
 
 
 class TimmBackbone(nn.Module):
-    """Feature maps of a network of timm (PyTorch Image Models), one for each stride from 4 on.
+    """Feature maps of a timm (PyTorch Image Models) network, one for each stride from 4 on.
 
     Args:
         name: timm's name of the network, for example ``convnext_tiny``; the prefix ``timm/`` is allowed.
-        norm: what becomes of batch norm: ``frozen_bn`` (neither weights nor statistics learn), ``bn`` or ``sync_bn``.
-            ``auto`` is ``frozen_bn`` with pretrained weights, ``bn`` without. Other norms stay as they are.
-        weights: None (random), ``imagenet`` (timm downloads them), or a file with the state dict of
+        norm: replacement of batch norm: ``frozen_bn`` (neither weights nor statistics are trained), ``bn`` or
+            ``sync_bn``. ``auto`` is ``frozen_bn`` with pretrained weights and ``bn`` without. Other norms are not
+            changed.
+        weights: None (random), ``imagenet`` (downloaded by timm), or a file with the state dict of
             ``timm.create_model(name)``, ``.pth`` or ``.safetensors``.
-        last_stride: of the coarsest map.
-        frozen_stages: parameters that do not learn: with n, those on which the maps up to stride ``2**n`` depend. So 1
-            is the stem of most networks, 2 adds the first stage. None is 2 with pretrained weights, 0 without.
-        in_channels: of the images. timm adapts pretrained filters to other than three channels.
+        last_stride: stride of the coarsest map.
+        frozen_stages: n freezes the parameters on which the maps up to stride ``2**n`` depend: for most networks, 1 is
+            the stem and 2 adds the first stage. None is 2 with pretrained weights, 0 without.
+        in_channels: number of channels of the images. timm adapts pretrained filters to other numbers than three.
         options: further arguments of ``timm.create_model``, for example ``{drop_path_rate: 0.1}``. Swin and vision
-            transformers are made for images of any size.
+            transformers are configured for images of any size.
 
     Attributes:
         channels: number of channels of each map, by stride.
-        pixel_mean, pixel_std: the normalisation that timm's weights expect, a number for each channel in 0..255.
+        pixel_mean: mean of each channel in 0..255 that timm's weights expect.
+        pixel_std: standard deviation of each channel in 0..255 that timm's weights expect.
 
     Raises:
         UserError: timm is not installed or does not know the network, or the weights cannot be loaded.
@@ -89,11 +91,11 @@ class TimmBackbone(nn.Module):
         return {stride: x.permute(0, 3, 1, 2) if self._nhwc else x for stride, x in maps if stride >= _FINEST}
 
     def _freeze(self, stages: int) -> None:
-        """Find the parameters that the fine maps depend on by a backward pass: it suits every architecture."""
+        """Freeze the parameters that the fine maps depend on. A backward pass finds them in any architecture."""
         if not any(stride <= 2**stages for stride in self._strides):
             return
         side = 2 * max(self._strides)
-        self.net.eval()  # running statistics stay as they are
+        self.net.eval()  # so that running statistics do not change
         maps = self.net(torch.zeros(1, self.in_channels, side, side))
         self.net.train()
         fine = sum(x.sum() for stride, x in zip(self._strides, maps, strict=True) if stride <= 2**stages)
@@ -105,7 +107,7 @@ class TimmBackbone(nn.Module):
 
 
 def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of RGB in 0..255 that the pretrained weights of a network of timm expect.
+    """Return the mean and standard deviation of RGB in 0..255 that a timm network's pretrained weights expect.
 
     Args:
         name: timm's name; the prefix ``timm/`` is allowed.
@@ -121,12 +123,12 @@ def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
 
 
 def _timm() -> Any:
-    """The package, imported here because it takes a second and is optional."""
+    """The package, imported lazily because it is optional and takes a second."""
     try:
         import timm
     except ImportError as error:
         raise UserError("a backbone of timm needs the package timm: pip install 'maskrcnn[timm]'") from error
-    # Features alone lack the classifier, of which timm would warn.
+    # A feature extractor has no classifier, and timm would warn about that.
     logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
     return timm
 
@@ -142,7 +144,7 @@ def _check_name(name: str) -> None:
 
 
 def _build(name: str, weights: str | None, last_stride: int, options: dict[str, Any]) -> Any:
-    """timm's network with features of strides up to ``last_stride``, the last map of each."""
+    """Build timm's network with features of strides up to ``last_stride``, the last map of each."""
     _check_name(name)
     timm = _timm()
     try:
@@ -170,9 +172,9 @@ def _build(name: str, weights: str | None, last_stride: int, options: dict[str, 
 
 
 def _state_of(name: str, path: str) -> dict[str, Tensor]:
-    """The state dict in a file, after a check that it is one of the whole network ``name``."""
+    """Read a state dict from a file, and check that it belongs to the complete network ``name``."""
     state = read_state(path)
-    # Features alone would load whatever fits and leave the rest random; the whole network is strict.
+    # A feature extractor would load whatever fits and leave the rest random; the complete network is strict.
     try:
         net = _timm().create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
     except RuntimeError as error:

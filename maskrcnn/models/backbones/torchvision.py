@@ -1,4 +1,4 @@
-"""Image -> C2..C5 by torchvision's other networks: VGG-16, MobileNetV2 and V3, ConvNeXt, Swin."""
+"""torchvision's other networks as backbones: VGG-16, MobileNetV2 and V3, ConvNeXt, Swin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TorchvisionArch = Literal[
     "swin_s",
     "swin_b",
 ]
-# The last layer in torchvision's ``features`` of the stem, and at strides 4, 8, 16, 32.
+# Index in torchvision's ``features`` of the last layer of the stem, and of strides 4, 8, 16, 32.
 _LAST_LAYERS = {
     "vgg16": (9, 15, 22, 29, 30),
     "vgg16_bn": (13, 22, 32, 42, 43),
@@ -41,15 +41,23 @@ _STRIDES = (4, 8, 16, 32)
 
 
 class TorchvisionBackbone(nn.Module):
-    """The convolutional (or windowed attention) part of an ImageNet classifier, cut where its stride doubles.
+    """The feature layers of an ImageNet classifier, with one map per stride.
 
-    arch: torchvision's name. norm: what takes the place of batch norm; ``auto`` is ``frozen_bn`` with pretrained
-    weights and ``bn`` without, and networks without batch norm keep what they have. weights: as in `ResNet`.
-    last_stride: 16 stops before the layers of stride 32: for VGG-16, conv5_3 as in Faster R-CNN. frozen_stages: how
-    many of (stem, C2, C3, ...) do not learn; None is 2 with pretrained weights, else 0. in_channels: as in `ResNet`.
-    channels: number of channels of each map, by stride.
+    Args:
+        arch: torchvision's name.
+        norm: replacement of batch norm. ``auto`` is ``frozen_bn`` with pretrained weights and ``bn`` without. Networks
+            without batch norm are not changed.
+        weights: see `ResNet`.
+        last_stride: 16 stops before the layers of stride 32. For VGG-16 this is conv5_3, as in Faster R-CNN.
+        frozen_stages: number of stages (stem, C2, C3, ...) that are not trained; None is 2 with pretrained weights,
+            else 0.
+        in_channels: see `ResNet`.
 
-    Raises UserError where the weights cannot be had or do not fit, and for ``norm=gn`` where no batch norm is.
+    Attributes:
+        channels: number of channels of each map, by stride.
+
+    Raises:
+        UserError: the weights cannot be loaded or do not fit, or ``norm=gn`` for a network without batch norm.
     """
 
     def __init__(
@@ -85,7 +93,14 @@ class TorchvisionBackbone(nn.Module):
             stage.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> dict[int, Tensor]:
-        """``[N, in_channels, H, W]``, normalised, to maps ``[N, C_l, H/l, W/l]`` by stride l."""
+        """Compute the maps.
+
+        Args:
+            pixels: ``[N, in_channels, H, W]``, normalised.
+
+        Returns:
+            Maps ``[N, C_l, H/l, W/l]`` by stride l.
+        """
         x = self.stages[0](pixels)
         maps: dict[int, Tensor] = {}
         for stride, stage in zip(self.strides, self.stages[1:], strict=True):
@@ -95,8 +110,8 @@ class TorchvisionBackbone(nn.Module):
 
     @torch.no_grad()
     def _channels(self) -> dict[int, int]:
-        """The channels of each map, by stride, from a small image."""
-        self.eval()  # running statistics stay as they are
+        """Number of channels of each map by stride, measured with a small image."""
+        self.eval()  # so that running statistics do not change
         maps = self(torch.zeros(1, self.in_channels, 64, 64))
         self.train()
         return {stride: x.shape[1] for stride, x in maps.items()}

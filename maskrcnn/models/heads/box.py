@@ -1,4 +1,4 @@
-"""Box head: which class is a region, and where exactly is its object? (Fast R-CNN, section 2)"""
+"""Box head: classifies regions and refines their boxes (Fast R-CNN, section 2)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Ta
 
 
 class BoxBranch(nn.Module, ABC):
-    """Losses and detections of a box head, from the scores and boxes that `predict` gives.
+    """Losses and detections of a box head, from the scores and boxes that `predict` returns.
 
     Args:
-        pooler: features and boxes to regions ``[R, C, P, P]``.
+        pooler: pools the features of boxes to regions ``[R, C, P, P]``.
         num_classes: K, without background.
-        class_agnostic: one box for all classes.
-        box_weights: scale the deltas (dx, dy, dw, dh).
-        beta: of the box loss's smooth L1.
-        score_threshold: detections have a higher score.
-        nms_iou: of two detections of a class that overlap by more, the better one stays.
-        num_detections: at most this many in an image.
-        num_candidates: (box, class) pairs above the threshold that enter suppression, the best ones; None is all.
-        max_log_scale: dw and dh are at most this.
-        min_size: detections narrower or lower than this (pixels) are dropped.
+        class_agnostic: predict one box for all classes instead of one per class.
+        box_weights: factors of the deltas (dx, dy, dw, dh).
+        beta: where the box loss (smooth L1) changes from quadratic to linear.
+        score_threshold: keep detections with a higher score only.
+        nms_iou: IoU threshold of the suppression within a class.
+        num_detections: largest number of detections per image.
+        num_candidates: largest number of (box, class) pairs per image that enter the suppression; None is all.
+        max_log_scale: upper limit of dw and dh.
+        min_size: drop detections whose width or height is below this, in pixels.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class BoxBranch(nn.Module, ABC):
         self.num_detections, self.num_candidates = num_detections, num_candidates
 
     def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
-        """The maps by stride that the operator pools: ``features``, unless the head makes maps of its own."""
+        """Return the maps that the operator pools, by stride: ``features``, unless the head computes its own maps."""
         return features
 
     @abstractmethod
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and refine boxes.
+        """Classify and refine boxes.
 
         Args:
             features: maps by stride.
@@ -70,19 +70,19 @@ class BoxBranch(nn.Module, ABC):
             valid: ``[N, K]`` bool.
 
         Returns:
-            Logits ``[N, K, num_classes + 1]`` and deltas ``[N, K, num_classes or 1, 4]``, background last.
+            Logits ``[N, K, num_classes + 1]``, background last, and deltas ``[N, K, num_classes or 1, 4]``.
         """
 
     def losses(
         self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
     ) -> dict[str, Loss]:
-        """``box_class``: softmax over all samples. ``box_regression``: smooth L1 over positives.
+        """Compute ``box_class`` (softmax cross entropy) and ``box_regression`` (smooth L1 over positives).
 
-        Both are divided by the number of samples that learn.
+        Both are divided by the number of samples that are trained on.
 
         Args:
             features: maps by stride.
-            samples: regions to learn from, ``[N, K]``.
+            samples: regions to train on, ``[N, K]``.
             targets: ground truth of the batch.
             images: the batch.
         """
@@ -111,7 +111,16 @@ class BoxBranch(nn.Module, ABC):
         return samples.valid & (rank < samples.hardest)
 
     def detect(self, features: dict[int, Tensor], regions: Proposals, images: Images) -> Detections:
-        """Detections ``[N, D]``: scored, decoded for every class, suppressed within a class, the best D."""
+        """Detect objects in regions: score, decode per class, suppress within a class, and keep the best D.
+
+        Args:
+            features: maps by stride.
+            regions: proposals ``[N, K]``.
+            images: the batch, to whose sizes boxes are clipped.
+
+        Returns:
+            Detections ``[N, D]``, without masks.
+        """
         logits, deltas = self.predict(features, regions.boxes, regions.valid)
         scores = logits.softmax(-1)[..., :-1]  # [N, K, num_classes]
         boxes = box_ops.decode(deltas, regions.boxes[:, :, None], self.box_weights, self.max_log_scale)
@@ -134,10 +143,11 @@ class BoxHead(BoxBranch):
     """Runs a trunk on pooled regions and predicts class scores and one box per class.
 
     Args:
-        trunk: ``[R, C, P, P]`` to ``[R, D]`` or ``[R, D, h, w]`` (averaged over h, w); has ``out_channels`` D.
-        background_box: predict a box for background too, which nothing uses (torchvision's layer has it).
+        trunk: ``[R, C, P, P]`` to ``[R, D]`` or ``[R, D, h, w]`` (averaged over h, w). Its attribute ``out_channels``
+            is D.
+        background_box: also predict a box for background, which is not used (torchvision's layer has it).
 
-    The others are those of `BoxBranch`.
+    The other arguments are those of `BoxBranch`.
     """
 
     def __init__(
@@ -170,7 +180,7 @@ class BoxHead(BoxBranch):
             nn.init.zeros_(layer.bias)
 
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Arguments and results as in `BoxBranch`."""
+        """See `BoxBranch.predict`."""
         regions = self.pooler.regions(self.pooled_maps(features), boxes, valid)
         x = self.trunk(regions.pooled)
         if x.dim() == 4:

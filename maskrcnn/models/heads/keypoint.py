@@ -1,4 +1,4 @@
-"""Keypoint head: where in a region is each joint of its object? (Mask R-CNN, section 5)"""
+"""Keypoint head: locates each keypoint of a region's object (Mask R-CNN, section 5)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from maskrcnn.models.precision import exactly
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Images, Loss, Samples, Targets
 
-_COARSE = 2  # places per cell of a heatmap at which its maximum is looked for first
-_PEAKS = 4  # so many of its highest peaks are looked at closely
-_FINE = 16  # places to either side of a peak
-_CUBIC = -0.75  # the coefficient of bicubic resizing that OpenCV and torch use
+_COARSE = 2  # positions per cell of a heatmap in the coarse search for its maximum
+_PEAKS = 4  # number of the highest peaks that are refined
+_FINE = 16  # positions on either side of a peak in the refinement
+_CUBIC = -0.75  # coefficient of bicubic resizing in OpenCV and torch
 
 
 class KeypointHead(nn.Module):
-    """Predicts a heatmap for each keypoint of a region; its target is one-hot, a single cell.
+    """Predicts a heatmap for each keypoint of a region. The target is a single cell.
 
-    pooler: features and boxes to regions ``[R, C, P, P]``. trunk: ``[R, C, P, P]`` to ``[R, D, P, P]``, has
-    ``out_channels`` D (the paper's: eight 3x3 convolutions of 512). num_keypoints: J, of every class the same.
-    A transposed convolution and bilinear resizing then double the resolution twice: M = 4 P, 56 for P = 14.
+    A transposed convolution and bilinear resizing double the resolution twice: M = 4 P, for example 56 for P = 14.
+
+    Args:
+        pooler: pools the features of boxes to regions ``[R, C, P, P]``.
+        trunk: ``[R, C, P, P]`` to ``[R, D, P, P]``. Its attribute ``out_channels`` is D. The paper has eight 3x3
+            convolutions with 512 channels.
+        num_keypoints: J, the same for every class.
     """
 
     def __init__(self, pooler: RoIPooler, trunk: nn.Module, num_keypoints: int) -> None:
@@ -38,7 +42,16 @@ class KeypointHead(nn.Module):
         nn.init.zeros_(self.upsample.bias)
 
     def heatmaps(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
-        """Logits ``[N, K, J, M, M]`` within boxes ``[N, K, 4]``; of no meaning where not ``valid`` ``[N, K]``."""
+        """Compute heatmaps.
+
+        Args:
+            features: maps by stride.
+            boxes: ``[N, K, 4]`` in pixels of the network's input.
+            valid: ``[N, K]`` bool.
+
+        Returns:
+            Logits ``[N, K, J, M, M]`` within the boxes, undefined for padding.
+        """
         regions = self.pooler.regions(features, boxes, valid)
         maps = self.upsample(self.trunk(regions.pooled))
         maps = F.interpolate(full_precision(maps), scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -47,9 +60,15 @@ class KeypointHead(nn.Module):
     def losses(
         self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
     ) -> dict[str, Loss]:
-        """``keypoint``: softmax cross entropy over the M^2 cells, summed over labelled keypoints in their region.
+        """Compute ``keypoint``: softmax cross entropy over the M^2 cells, summed over keypoints.
 
-        Arguments as in `BoxHead.losses`.
+        Only labelled keypoints inside their region count.
+
+        Args:
+            features: maps by stride.
+            samples: regions to train on, ``[N, K]``.
+            targets: ground truth of the batch.
+            images: the batch.
         """
         if targets.keypoints is None:
             raise ValueError("the keypoint head needs keypoints, but the targets have none")
@@ -66,17 +85,28 @@ class KeypointHead(nn.Module):
         }
 
     def detect(self, features: dict[int, Tensor], regions: Detections, images: Images) -> Detections:
-        """The detections ``regions`` with keypoints ``[N, D, J, 3]``: x, y in pixels of the network's input, score."""
+        """Add keypoints ``[N, D, J, 3]`` to detections: x, y in pixels of the network's input, and score.
+
+        Args:
+            features: maps by stride.
+            regions: detections ``[N, D]``.
+            images: the batch.
+        """
         heatmaps = self.heatmaps(features, regions.boxes, regions.valid)
         return replace(regions, keypoints=points_of(heatmaps, regions.boxes))
 
 
 def cells_of(keypoints: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Which of the M x M cells of its box each keypoint lies in, and whether it is labelled and lies in one.
+    """Find the cell of its box that each keypoint lies in.
 
-    keypoints: ``[N, K, J, 3]`` continuous x, y, visibility. boxes: ``[N, K, 4]``. size: M. Returns the cells
-    ``[N, K, J]`` int64, row by row, 0 where there is none, and ``[N, K, J]`` bool. The far edges belong to the last
-    cells.
+    Args:
+        keypoints: ``[N, K, J, 3]`` continuous x, y, visibility.
+        boxes: ``[N, K, 4]``.
+        size: M, cells per side.
+
+    Returns:
+        The cells ``[N, K, J]`` int64 in row-major order, 0 for none, and ``[N, K, J]`` bool: whether the keypoint is
+        labelled and lies in the box. The far edges belong to the last cells.
     """
     corner, far = boxes[:, :, None, :2], boxes[:, :, None, 2:]
     points = keypoints[..., :2].to(boxes.dtype)
@@ -88,14 +118,18 @@ def cells_of(keypoints: Tensor, boxes: Tensor, size: int) -> tuple[Tensor, Tenso
 
 
 def points_of(logits: Tensor, boxes: Tensor) -> Tensor:
-    """The keypoints that heatmaps show: the highest place after bicubic resizing to the box's whole pixels.
+    """Find the highest position of each heatmap after bicubic resizing to the box's pixels.
 
-    logits: ``[N, K, J, M, M]`` of the box's cells. boxes: ``[N, K, 4]``. Returns ``[N, K, J, 3]`` (x, y, score); x and
-    y are the centre of the best pixel, the score its softmax probability over the M^2 cells.
+    The resized map is never computed. A coarse search evaluates two positions per cell (all pixels of boxes of up to 2
+    M pixels); then all pixels around the highest peaks are evaluated. Shapes are therefore fixed. The result equals
+    that of resizing if the highest pixel belongs to one of these peaks.
 
-    The resized map is never made: its pixels are looked at twice per cell (all of them in boxes of up to 2 M pixels),
-    and then all around the highest peaks of these. So shapes are fixed, and the result is that of resizing wherever the
-    highest pixel belongs to one of these peaks.
+    Args:
+        logits: ``[N, K, J, M, M]`` within the boxes.
+        boxes: ``[N, K, 4]`` in pixels of the network's input.
+
+    Returns:
+        ``[N, K, J, 3]`` (x, y, score): the centre of the best pixel and its softmax probability over the M^2 cells.
     """
     size = logits.shape[-1]
     extent = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1).to(logits.dtype)  # [N, K, 2]: width, height
@@ -121,23 +155,31 @@ def points_of(logits: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _resized(logits: Tensor, places: Tensor, pixels: Tensor) -> Tensor:
-    """Values ``[..., S, S]`` of maps ``[..., M, M]``, resized to ``pixels`` ``[..., 2, 1]``, in the columns and rows
-    ``places`` ``[..., 2, S]``."""
+    """Values ``[..., S, S]`` of maps ``[..., M, M]`` after resizing to ``pixels`` ``[..., 2, 1]``.
+
+    ``places`` ``[..., 2, S]`` are the columns and rows to evaluate.
+    """
     x, y = _bicubic(places, pixels, logits.shape[-1]).unbind(-3)  # [..., S, M]
     with exactly(logits.device):
         return y @ logits @ x.transpose(-1, -2)
 
 
 def _chosen(places: Tensor, index: Tensor) -> Tensor:
-    """(x, y) ``[..., P, 2]``: columns and rows ``places`` ``[..., 2, S]`` at ``index`` ``[..., P]``, by rows."""
+    """Positions (x, y) ``[..., P, 2]`` in the grid of columns and rows ``places`` ``[..., 2, S]``.
+
+    ``index`` ``[..., P]`` is row-major.
+    """
     count = places.shape[-1]
     chosen = torch.stack([index % count, index // count], -2)  # [..., 2, P]
     return places.expand(*index.shape[:-1], 2, count).gather(-1, chosen).transpose(-1, -2)
 
 
 def _bicubic(places: Tensor, pixels: Tensor, size: int) -> Tensor:
-    """Weights ``[..., S, size]`` of a line's cells in the pixels ``places`` ``[..., S]`` of the line resized to
-    ``pixels`` ``[..., 1]`` (Keys 1981; beyond the ends the end cells repeat)."""
+    """Weights ``[..., S, size]`` of a line's cells in the pixels ``places`` ``[..., S]`` after resizing.
+
+    ``pixels`` ``[..., 1]`` is the new length. The interpolation is Keys' (1981); beyond the ends, the end cells are
+    repeated.
+    """
     at = (places + 0.5) * (size / pixels) - 0.5
     first = at.floor()
     taps = torch.arange(-1, 3, device=at.device, dtype=at.dtype)

@@ -1,4 +1,4 @@
-"""Mask head: which cells of a region belong to its object? (Mask R-CNN, section 3)"""
+"""Mask head: segments the object of each region (Mask R-CNN, section 3)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ MaskTargets = Literal["exact", "bitmap_align"]
 
 
 class FCNPredictor(nn.Module):
-    """A transposed convolution that doubles the resolution, then a map per class."""
+    """A transposed convolution that doubles the resolution, then a 1x1 convolution to the maps.
+
+    Args:
+        in_channels: number of channels of the regions.
+        num_maps: number of mask maps, see `MaskLoss.num_maps`.
+        dim: number of channels in between.
+    """
 
     def __init__(self, in_channels: int, num_maps: int, dim: int = 256) -> None:
         super().__init__()
@@ -35,15 +41,21 @@ class FCNPredictor(nn.Module):
             initialise(layer)
 
     def forward(self, regions: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to logits ``[R, num_maps, 2P, 2P]``."""
+        """Predict logits: ``[R, C, P, P]`` to ``[R, num_maps, 2P, 2P]``."""
         logits: Tensor = self.logits(F.relu(self.upsample(regions), inplace=True))
         return logits
 
 
 class MLPPredictor(nn.Module):
-    """Fully connected layers instead (paper, Table 2e): ``[R, num_maps, mask_size, mask_size]``.
+    """Fully connected layers instead of convolutions (paper, Table 2e).
 
-    num_layers: hidden ones of ``dim`` units; 2 is the table's first row, 3 its second.
+    Args:
+        in_channels: number of channels of the regions.
+        pooled_size: P, side of the regions.
+        num_maps: number of mask maps, see `MaskLoss.num_maps`.
+        dim: units of each hidden layer.
+        num_layers: number of hidden layers: 2 in the first row of the table, 3 in the second.
+        mask_size: side of the masks.
     """
 
     def __init__(
@@ -66,7 +78,7 @@ class MLPPredictor(nn.Module):
         self.layers = nn.ModuleList(hidden)
 
     def forward(self, regions: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to logits ``[R, num_maps, mask_size, mask_size]``."""
+        """Predict logits: ``[R, C, P, P]`` to ``[R, num_maps, mask_size, mask_size]``."""
         x = regions.flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x), inplace=True)
@@ -75,18 +87,18 @@ class MLPPredictor(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Predicts the mask of each region's object, and learns from the positive regions.
+    """Predicts the mask of each region's object. Positive regions are trained on.
 
     Args:
-        pooler: features and boxes to regions ``[R, C, P, P]``.
-        trunk: regions to ``[R, C', P', P']``. None shares the box head's trunk and its weights (C4, where res5 serves
-            both heads); `MaskRCNN` hands it over.
-        predictor: called with ``num_maps``, gives a module ``[R, C', P', P']`` to ``[R, num_maps, M, M]``.
-        num_classes: without background.
-        loss: ``sigmoid`` (the paper's), ``class_agnostic``, ``softmax``, or a `MaskLoss` of your own.
-        mask_targets: ``exact`` reads the original mask at the centres of the M x M cells. ``bitmap_align`` is
-            torchvision's recipe: it resizes the mask to the network's input and pools that.
-        background_map: also predict a map for background, which nothing uses (torchvision's layer has it).
+        pooler: pools the features of boxes to regions ``[R, C, P, P]``.
+        trunk: regions to ``[R, C', P', P']``. None uses the box head's trunk with its weights, as in C4, where res5
+            serves both heads; `MaskRCNN` sets it.
+        predictor: called with ``num_maps``, returns a module that maps ``[R, C', P', P']`` to ``[R, num_maps, M, M]``.
+        num_classes: number of classes without background.
+        loss: ``sigmoid`` (the paper's), ``class_agnostic``, ``softmax``, or your own `MaskLoss`.
+        mask_targets: ``exact`` samples the original mask at the centres of the M x M cells. ``bitmap_align`` is
+            torchvision's method: it resizes the mask to the network's input and pools it.
+        background_map: also predict a map for background, which is not used (torchvision's layer has it).
     """
 
     def __init__(
@@ -102,7 +114,9 @@ class MaskHead(nn.Module):
         super().__init__()
         self.pooler = pooler
         self.trunk = trunk
-        self._shared: tuple[nn.Module, ...] = ()  # in a tuple, so that its weights are the box head's alone
+        self._shared: tuple[
+            nn.Module, ...
+        ] = ()  # a tuple, so that the weights are registered in the box head only
         self.loss: MaskLoss = MASK_LOSSES[loss] if isinstance(loss, str) else loss
         self.mask_targets = mask_targets
         self.num_classes = num_classes
@@ -111,15 +125,21 @@ class MaskHead(nn.Module):
         self.predictor = predictor(num_maps=self.loss.num_maps(num_classes) + background_map)
 
     def share_trunk(self, trunk: nn.Module) -> None:
-        """Use the box head's ``trunk`` where there is none of its own."""
+        """Use the box head's ``trunk``. `MaskRCNN` calls this if the head has no trunk of its own."""
         self._shared = (trunk,)
 
     def losses(
         self, features: dict[int, Tensor], samples: Samples, targets: Targets, images: Images
     ) -> dict[str, Loss]:
-        """``mask``: averaged over the cells of a region, summed over the positives whose object has a mask.
+        """Compute ``mask``: the loss averaged over the cells of a region, summed over positive regions.
 
-        Arguments as in `BoxHead.losses`.
+        Regions whose object has no mask do not count.
+
+        Args:
+            features: maps by stride.
+            samples: regions to train on, ``[N, K]``.
+            targets: ground truth of the batch.
+            images: the batch.
         """
         if targets.masks is None:
             raise ValueError("the mask head needs masks, but the targets have none")
@@ -135,11 +155,27 @@ class MaskHead(nn.Module):
         return {"mask": Loss(self.loss(logits, masks, labels, picked) / side**2, chosen.sum())}
 
     def detect(self, features: dict[int, Tensor], regions: Detections, images: Images) -> Detections:
-        """The detections ``regions`` with masks ``[N, D, M, M]``, probabilities within the box."""
+        """Add masks ``[N, D, M, M]`` to detections, as probabilities within the box.
+
+        Args:
+            features: maps by stride.
+            regions: detections ``[N, D]``.
+            images: the batch.
+        """
         return replace(regions, masks=self.masks(features, regions.boxes, regions.labels, regions.valid))
 
     def masks(self, features: dict[int, Tensor], boxes: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Mask probabilities ``[N, K, M, M]`` within boxes ``[N, K, 4]`` of the classes ``labels`` ``[N, K]``."""
+        """Predict masks within boxes.
+
+        Args:
+            features: maps by stride.
+            boxes: ``[N, K, 4]`` in pixels of the network's input.
+            labels: ``[N, K]`` int64, the class of each box.
+            valid: ``[N, K]`` bool.
+
+        Returns:
+            Probabilities ``[N, K, M, M]``.
+        """
         regions = self.pooler.regions(features, boxes, valid)
         logits = full_precision(self.predictor(self._trunk(regions.pooled)))
         return regions.spread(self.loss.probabilities(logits, regions.pick(labels)))
@@ -150,7 +186,7 @@ class MaskHead(nn.Module):
         return regions
 
     def _targets(self, masks: MaskBitmaps, positives: Samples, side: int, images: Images) -> Tensor:
-        """``[N, K, M, M]`` in 0..1, M being ``side``."""
+        """Mask targets ``[N, K, M, M]`` in 0..1, where M is ``side``."""
         if self.mask_targets == "exact":
             return mask_targets(masks, positives.boxes, positives.matched, side)
         canvas = (images.pixels.shape[-2], images.pixels.shape[-1])

@@ -1,7 +1,7 @@
 """Heads on position-sensitive maps: R-FCN (Dai et al., 2016) and Light-Head R-CNN (Li et al., 2017).
 
-A convolution on the whole map gives every bin of a region a map of its own. Little or nothing is left to compute for
-each region.
+A convolution on the whole map computes separate channels for every bin of a region. Little or no computation per
+region remains.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class VoteHead(BoxBranch):
     """R-FCN's head: ``P^2 (K + 1)`` score maps and ``4 P^2`` box maps, pooled by position and averaged over the bins.
 
     Args:
-        pooler: its operator becomes position-sensitive if it is one of `maskrcnn_ops`; P is its output size.
-        in_channels: of the maps.
+        pooler: P is its output size. An operator of `maskrcnn_ops` becomes position-sensitive.
+        in_channels: number of channels of the maps.
         num_classes: K, without background.
-        dim: channels of the 1x1 convolution that reduces the map first (R-FCN: 1024); None leaves it out.
+        dim: number of channels of a 1x1 convolution that first reduces the map (R-FCN: 1024); None leaves it out.
 
-    The others are those of `BoxBranch`.
+    The other arguments are those of `BoxBranch`.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class VoteHead(BoxBranch):
         _initialise(self.trunk)
 
     def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Score and box maps of all features that are pooled."""
+        """Compute the score and box maps of the pooled strides."""
         return _maps(self.trunk, features, self.pooler.max_stride)
 
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Arguments and results as in `BoxBranch`."""
+        """See `BoxBranch.predict`."""
         regions = self.pooler.regions(self.pooled_maps(features), boxes, valid)
         votes = regions.spread(full_precision(regions.pooled).mean((2, 3)))
         logits, deltas = votes.split(self.sizes, -1)
@@ -77,11 +77,11 @@ class LightHead(BoxHead):
     """Light-Head R-CNN: thin position-sensitive maps, then a trunk on the pooled regions.
 
     Args:
-        pooler: its operator becomes position-sensitive if it is one of `maskrcnn_ops`; P is its output size.
+        pooler: P is its output size. An operator of `maskrcnn_ops` becomes position-sensitive.
         maps: ``[N, C, H, W]`` to ``[N, C' P^2, H, W]``, for example `LargeSeparable`.
         trunk: ``[R, C', P, P]`` to ``[R, D]``, for example `TwoFCTrunk` with one layer.
 
-    The others are those of `BoxBranch`.
+    The other arguments are those of `BoxBranch`.
     """
 
     def __init__(
@@ -109,18 +109,17 @@ class LightHead(BoxHead):
         self.maps = maps
 
     def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
-        """Thin maps of all features that are pooled."""
+        """Compute the thin maps of the pooled strides."""
         return _maps(self.maps, features, self.pooler.max_stride)
 
 
 class LargeSeparable(nn.Module):
-    """Two paths of large separable convolutions, 1xk then kx1 and kx1 then 1xk, added: ``[N, C, H, W]`` to
-    ``[N, out_channels, H, W]``.
+    """The sum of two paths of large separable convolutions: 1xk then kx1, and kx1 then 1xk.
 
     Args:
-        in_channels: C.
-        out_channels: Light-Head R-CNN has ``10 P^2``.
-        dim: channels between the two convolutions of a path.
+        in_channels: number of channels of the map.
+        out_channels: number of output channels; Light-Head R-CNN has ``10 P^2``.
+        dim: number of channels between the two convolutions of a path.
         size: k, odd.
     """
 
@@ -137,17 +136,17 @@ class LargeSeparable(nn.Module):
         _initialise(self.paths)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to ``[N, out_channels, H, W]``."""
+        """Compute the maps: ``[N, C, H, W]`` to ``[N, out_channels, H, W]``."""
         return F.relu(self.paths[0](x) + self.paths[1](x))
 
 
 def _maps(network: nn.Module, features: dict[int, Tensor], max_stride: int) -> dict[int, Tensor]:
-    """The network's maps of all features that are pooled."""
+    """Apply the network to the maps of the pooled strides."""
     return {stride: network(x) for stride, x in features.items() if stride <= max_stride}
 
 
 def by_position(pooler: RoIPooler) -> RoIPooler:
-    """The pooler with the position-sensitive form of its operator; operators of one's own are left alone."""
+    """Return the pooler with the position-sensitive form of its operator. Custom operators are not changed."""
     operator: RoIOp = pooler.operator
     if getattr(operator, "position_sensitive", True):
         return pooler
@@ -162,7 +161,7 @@ def by_position(pooler: RoIPooler) -> RoIPooler:
 
 
 def _initialise(layers: nn.Module) -> None:
-    """Start convolutions from small weights and no bias."""
+    """Initialise convolutions with small weights and no bias."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.01)

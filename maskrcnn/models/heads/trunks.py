@@ -1,4 +1,4 @@
-"""Trunks: what a head runs on pooled regions before its predictions."""
+"""Trunks: the layers of a head before its predictor, on pooled regions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from maskrcnn.models.norms import LayerNorm, batch_norm_of, normalised
 class FullyConnected(nn.Linear):
     """A linear layer, ``[R, K]`` to ``[R, D]``.
 
-    On several threads of a CPU, in float32, it is computed as the 1x1 convolution that it also is. Torch leaves that to
-    oneDNN, which on an AMD processor with AVX-512 took 0.6 times as long as MKL's product for K = 12544, 0.8 for small
-    layers; held to AVX2 on the same processor, 0.9 and up to 1.2 times.
+    With several CPU threads in float32, it is computed as a 1x1 convolution, because torch uses oneDNN for
+    convolutions and MKL for matrix products. On an AMD processor with AVX-512, oneDNN took 0.6 times as long for K =
+    12544 and 0.8 times as long for small layers. Limited to AVX2 on the same processor, it took 0.9 to 1.2 times as
+    long.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """``[R, K]`` to ``[R, D]``."""
+        """Apply the layer: ``[R, K]`` to ``[R, D]``."""
         plain = (
             torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or torch.get_num_threads() == 1
         )
@@ -35,7 +36,14 @@ class FullyConnected(nn.Linear):
 
 
 class TwoFCTrunk(nn.Module):
-    """Fully connected layers with ReLU on the flattened region: ``[R, C, P, P]`` to ``[R, dim]``."""
+    """Fully connected layers with ReLU on the flattened region: ``[R, C, P, P]`` to ``[R, dim]``.
+
+    Args:
+        in_channels: number of channels of the regions.
+        pooled_size: P, side of the regions.
+        dim: units of each layer.
+        num_layers: number of layers.
+    """
 
     def __init__(self, in_channels: int, pooled_size: int, dim: int = 1024, num_layers: int = 2) -> None:
         super().__init__()
@@ -48,7 +56,7 @@ class TwoFCTrunk(nn.Module):
         self.out_channels = dim
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to ``[R, dim]``."""
+        """Apply the layers: ``[R, C, P, P]`` to ``[R, dim]``."""
         x = pooled.flatten(1)
         for layer in self.layers:
             x = F.relu(layer(x), inplace=True)
@@ -56,10 +64,16 @@ class TwoFCTrunk(nn.Module):
 
 
 class ConvTrunk(nn.Module):
-    """``num_convs`` 3x3 convolutions with ReLU: ``[R, C, P, P]`` to ``[R, dim, P, P]``.
+    """3x3 convolutions with ReLU: ``[R, C, P, P]`` to ``[R, dim, P, P]``.
 
-    norm: after each convolution, None is none; norm_eps: what it adds to the variance. Of batch norm, empty regions
-    (all zero, as a pooler leaves what is not valid) are no part.
+    Batch norm ignores empty regions, which are zero because the pooler leaves padding at zero.
+
+    Args:
+        in_channels: number of channels of the regions.
+        dim: number of channels of each convolution.
+        num_convs: number of convolutions.
+        norm: norm after each convolution; None is none.
+        norm_eps: added to the variance in the norm.
     """
 
     def __init__(
@@ -82,7 +96,7 @@ class ConvTrunk(nn.Module):
         self.out_channels = sizes[-1]
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to ``[R, dim, P, P]``."""
+        """Apply the layers: ``[R, C, P, P]`` to ``[R, dim, P, P]``."""
         used = pooled.detach().flatten(1).any(1) if self.has_batch_norm and self.training else None
         for conv in self.convs:
             pooled = F.relu(conv(pooled) if used is None else _of_used(conv, pooled, used), inplace=True)
@@ -90,7 +104,7 @@ class ConvTrunk(nn.Module):
 
 
 def _of_used(layer: nn.Module, pooled: Tensor, used: Tensor) -> Tensor:
-    """A convolution and its batch norm, which sees the regions ``used`` ``[R]`` alone."""
+    """Apply a convolution and its batch norm, which only sees the regions ``used`` ``[R]``."""
     conv, norm = layer.children()
     assert isinstance(norm, nn.BatchNorm2d)
     return batch_norm_of(norm, conv(pooled), used)
@@ -99,7 +113,15 @@ def _of_used(layer: nn.Module, pooled: Tensor, used: Tensor) -> Tensor:
 class ConvFCTrunk(nn.Module):
     """3x3 convolutions, then fully connected layers: ``[R, C, P, P]`` to ``[R, dim]`` (4conv1fc; Wu and He, 2018).
 
-    norm: after each convolution, None is none; norm_eps: what it adds to the variance.
+    Args:
+        in_channels: number of channels of the regions.
+        pooled_size: P, side of the regions.
+        conv_dim: number of channels of each convolution.
+        num_convs: number of convolutions.
+        dim: units of each fully connected layer.
+        num_layers: number of fully connected layers.
+        norm: norm after each convolution; None is none.
+        norm_eps: added to the variance in the norm.
     """
 
     def __init__(
@@ -119,16 +141,26 @@ class ConvFCTrunk(nn.Module):
         self.out_channels = dim
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to ``[R, dim]``."""
+        """Apply the layers: ``[R, C, P, P]`` to ``[R, dim]``."""
         out: Tensor = self.fc(self.convs(pooled))
         return out
 
 
 class Res5Trunk(nn.Module):
-    """res5 as a head on regions of C4: ``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``.
+    """The stage res5 of a ResNet as a head on regions of C4.
 
-    stride: 1 for 7x7 regions (the paper's Table 2c), 2 for 14x14 regions (every released C4 model). Of batch norm that
-    learns, empty regions (all zero, as a pooler leaves what is not valid) are no part. Raises UserError for sync_bn.
+    Trainable batch norm ignores empty regions, which are zero because the pooler leaves padding at zero.
+
+    Args:
+        arch: see `ResNet`.
+        norm: see `ResNet`.
+        weights: see `ResNet`.
+        stride: 1 for 7x7 regions (the paper's Table 2c), 2 for 14x14 regions (every released C4 model).
+        norm_eps: added to the variance in the norm.
+        stride_in_1x1: see `ResNet`.
+
+    Raises:
+        UserError: ``sync_bn``, which is not supported.
     """
 
     def __init__(
@@ -155,7 +187,7 @@ class Res5Trunk(nn.Module):
         self.out_channels = 512 if arch in ("resnet18", "resnet34") else 2048
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``."""
+        """Apply the stage: ``[R, C, P, P]`` to ``[R, out_channels, P / stride, P / stride]``."""
         if not (self.has_batch_norm and self.training):
             out: Tensor = self.res5(pooled)
             return out
@@ -166,7 +198,7 @@ class Res5Trunk(nn.Module):
 
 
 def _block_of_used(block: nn.Module, x: Tensor, used: Tensor) -> Tensor:
-    """A block of a residual network whose batch norms see the regions ``used`` ``[R]`` alone."""
+    """Apply a residual block whose batch norms only see the regions ``used`` ``[R]``."""
     main, shortcut = paths(block)
     out = x
     for place, (conv, norm) in enumerate(main):
@@ -177,7 +209,7 @@ def _block_of_used(block: nn.Module, x: Tensor, used: Tensor) -> Tensor:
 
 
 def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Random weights for a convolution that a ReLU follows (He et al., 2015), and no bias."""
+    """Initialise a convolution that a ReLU follows at random (He et al., 2015), without bias."""
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
