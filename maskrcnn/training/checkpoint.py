@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without executing code."""
+"""Checkpoints: written atomically, and read without executing code."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from maskrcnn.models import hub
 from maskrcnn.training.renamed import with_present_names
 from maskrcnn.weights.files import read_torch, unreadable
 
-# The zip archive that torch writes ends with a comment; ours says what everything before it hashes to.
+# torch writes a zip archive, which ends with a comment. We store the hash of everything before it there.
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 64
-_KEY = "checksum"  # in the content: a file that has it and lacks the comment is damaged
+_KEY = "checksum"  # in the content: a file with this key but without the comment is damaged
 
 
 def save(path: Path, content: dict[str, Any], former: Path | None = None) -> None:
-    """Write a checkpoint with a checksum. A crash leaves the file of before or none, never half of one.
+    """Write a checkpoint with a checksum. After a crash, the file is the old one or missing, but never incomplete.
 
-    ``torch.load(path, weights_only=True)`` reads it, too.
+    ``torch.load(path, weights_only=True)`` can read it, too.
 
     Args:
         path: the file.
         content: tensors and plain values.
-        former: where the file that is at ``path`` is moved to; None overwrites it.
+        former: where to move the file that is at ``path``; None overwrites it.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: the file cannot be written.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb+") as file:
             _write(content, file)
-            file.seek(-2, os.SEEK_END)  # the length of the archive's comment, which torch leaves empty
+            file.seek(-2, os.SEEK_END)  # the length field of the archive's comment, which torch leaves empty
             file.write(_COMMENT.to_bytes(2, "little"))
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -58,19 +58,19 @@ def save(path: Path, content: dict[str, Any], former: Path | None = None) -> Non
 def _write(content: dict[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save({**content, _KEY: "sha256"}, file)
-    except RuntimeError as error:  # how torch's archive writer reports a full disk
+    except RuntimeError as error:  # torch's archive writer reports a full disk like this
         raise OSError(str(error)) from error
 
 
 def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
-    """The content of a checkpoint or of another program's state dict, on the CPU. No code in it is executed.
+    """Load a checkpoint, or another program's state dict, to the CPU. No code in the file is executed.
 
     Args:
-        path: the file, of torch or of safetensors, or its address on the Hub (``hf://user/repo/file``).
-        mmap: leave the tensors in a file of torch until they are used.
+        path: a torch or safetensors file, or its address on the Hub (``hf://user/repo/file``).
+        mmap: map the tensors of a torch file into memory instead of reading them.
 
     Raises:
-        UserError: if there is no file, it cannot be read, or its checksum is wrong.
+        UserError: the file does not exist or cannot be read, or its checksum is wrong.
     """
     path = hub.local_path(path)
     if not path.is_file():
@@ -94,9 +94,14 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def to_safetensors(path: str | Path, out: Path) -> None:
-    """Write the weights of a training checkpoint, the averaged ones if it has any, with its config and step.
+    """Convert a training checkpoint to safetensors.
 
-    The file is accepted wherever the checkpoint is, except to resume the run.
+    The file has the weights (the averaged ones if there are any), the config and the step. It can be used in place of
+    the checkpoint, except to resume the run.
+
+    Args:
+        path: the checkpoint.
+        out: the file to write.
     """
     content = load_model(path)
     weights = content["model"] if content.get("ema") is None else content["ema"]
@@ -106,7 +111,19 @@ def to_safetensors(path: str | Path, out: Path) -> None:
 def load_model(
     path: str | Path, keys: Collection[str] = ("model", "step", "config"), mmap: bool = False
 ) -> dict[str, Any]:
-    """A training checkpoint with at least ``keys``; its config names classes as they are called today."""
+    """Load a training checkpoint.
+
+    Args:
+        path: see `load`.
+        keys: keys that it must have.
+        mmap: see `load`.
+
+    Returns:
+        The content, with a config that uses the present names of classes.
+
+    Raises:
+        UserError: the file cannot be read, or is not a training checkpoint.
+    """
     content = load(path, mmap)
     absent = [key for key in keys if key not in content]
     if absent:
@@ -117,7 +134,7 @@ def load_model(
 
 
 def _is_whole(path: Path) -> bool | None:
-    """Whether the content is what the checksum says; None without a checksum."""
+    """Whether the content matches the checksum; None without a checksum."""
     with path.open("rb") as file:
         length = file.seek(0, os.SEEK_END) - _COMMENT
         if length < 0:
@@ -135,7 +152,7 @@ def _is_whole(path: Path) -> bool | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself survive a power cut."""
+    """Flush the folder, so that the renaming survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

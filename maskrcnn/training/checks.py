@@ -1,4 +1,4 @@
-"""Mistakes that are found before anything is trained."""
+"""Checks of settings and data before training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maskrcnn.models.detector import MaskRCNN
 
 
 def num_classes(model: MaskRCNN) -> int:
-    """K of the heads; 1 for a proposal network, which knows objects alone."""
+    """Number of classes of the heads; 1 for a proposal network, which detects objects of any class."""
     head = model.box_head or model.mask_head
     return 1 if head is None else head.num_classes
 
@@ -19,7 +19,7 @@ def num_classes(model: MaskRCNN) -> int:
 def check_together(
     evaluation: Evaluation, device: torch.device, compile: bool, cuda_graphs: bool, accumulate: int
 ) -> None:
-    """Raise UserError for settings that are right by themselves, but not with each other."""
+    """Raise UserError for settings that contradict each other. Arguments as in `Trainer`."""
     if evaluation.patience and not evaluation.every:
         raise UserError(
             f"evaluation.patience={evaluation.patience} counts evaluations, but with evaluation.every=0 there "
@@ -39,7 +39,7 @@ def check_together(
 
 
 def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset | None) -> None:
-    """Raise UserError where the model could not learn from the annotations, or could not be scored on them."""
+    """Raise UserError if the model cannot be trained on the annotations, or cannot be scored on them."""
     if val_set is not None:
         check_same_categories(train_set, val_set)
     found = len(train_set.categories)

@@ -11,15 +11,15 @@ from maskrcnn.training.distributed import local_rank
 
 
 def open_device(name: str | torch.device, threads: int | None = None) -> torch.device:
-    """The device called ``name``, made the current one.
+    """Select a device and make it the current one.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``auto`` is a GPU (under torchrun, each process's own), or the
-            CPU where there is none.
-        threads: of the CPU; None leaves torch's number.
+            CPU if there is none.
+        threads: number of CPU threads; None keeps torch's number.
 
     Raises:
-        UserError: if the device cannot be used, or for more threads than eight times the cores.
+        UserError: the device cannot be used, or there are more threads than eight times the cores.
     """
     if threads is not None:
         cores = os.cpu_count() or 1

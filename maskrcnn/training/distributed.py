@@ -1,6 +1,6 @@
 """Several processes as one run: started by torchrun, NCCL between GPUs, Gloo between CPUs.
 
-Without torchrun everything here is the identity, so that no caller asks how many processes there are.
+Without torchrun all functions are the identity, so callers need not check for the number of processes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ from maskrcnn.errors import UserError
 Value = TypeVar("Value")
 # Rank 0 may score a large validation set while the others wait.
 TIMEOUT = datetime.timedelta(minutes=30)
-# How often this process has joined the others: all join equally often, as each of them trains and evaluates.
+# How often this process has joined the others. The number is the same in all processes.
 _joinings = itertools.count()
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run: ``rank`` of this one among ``size``."""
+    """The processes of a run.
+
+    Args:
+        rank: number of this process.
+        size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -45,13 +50,13 @@ class World:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes of tensors of one shape; without waiting for the device."""
+        """Sum tensors of equal shape over all processes, without synchronising with the device."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: Value) -> list[Value]:
-        """Every process's value, by rank, in the main process; elsewhere an empty list."""
+        """Return every process's value by rank in the main process, and an empty list elsewhere."""
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.is_main else None
@@ -59,7 +64,7 @@ class World:
         return values or []
 
     def share(self, make: Callable[[], Value]) -> Value:
-        """Call ``make`` in the main process alone; every process returns its value, or raises its UserError."""
+        """Call ``make`` in the main process only. Every process returns its value, or raises its UserError."""
         if self.size == 1:
             return make()
         box: list[Any] = [None, None]
@@ -75,37 +80,40 @@ class World:
         return value
 
     def main_first(self, make: Callable[[], Value]) -> Value:
-        """``make`` in the main process first (which may write files that it reads), then in all others."""
+        """Call ``make`` in the main process first, then in all others.
+
+        The first call may write files that the others read.
+        """
         made: list[Value] = []
         self.share(lambda: made.append(make()))
         return made[0] if made else make()
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The model with its gradients averaged over the processes after every backward pass."""
+        """The model, with its gradients averaged over the processes after every backward pass."""
         if self.size == 1:
             return model
-        # Running statistics stay each process's own until `share_buffers`: a broadcast in every step gains nothing.
+        # Each process keeps its running statistics until `share_buffers`. Broadcasting them in every step is useless.
         new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.13
         shared: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
-        # The strides of a channels-last 1x1 convolution are ambiguous; torch copies such a gradient and warns of it.
+        # The strides of a channels-last 1x1 convolution are ambiguous; torch copies such a gradient with a warning.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        # DDP reorders its buckets after step 1, which changes the order of sums of three or more numbers: a resumed
-        # run would begin with other bits. `find_unused_parameters=True` disables that (torch warns that it costs time).
+        # DDP reorders its buckets after step 1, which changes the order of sums of three or more numbers. A resumed
+        # run would then differ in rounding. `find_unused_parameters=True` disables this (torch warns about its cost).
         if self.size > 2 and torch.are_deterministic_algorithms_enabled():
             shared["find_unused_parameters"] = True
         return DistributedDataParallel(model, gradient_as_bucket_view=True, **shared)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Copy the main process's running statistics to all, so that all evaluate the same model."""
+        """Copy the main process's running statistics to all processes, so that all evaluate the same model."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
     def share_weights(self, model: nn.Module) -> None:
-        """Copy the main process's parameters and buffers to all, whatever each one's random numbers were."""
+        """Copy the main process's parameters and buffers to all processes."""
         if self.size > 1:
             for value in model.state_dict().values():
-                shared = value.contiguous()  # Gloo refuses channels-last
+                shared = value.contiguous()  # Gloo does not support channels-last
                 dist.broadcast(shared, 0)
                 value.copy_(shared)
 
@@ -117,13 +125,13 @@ def local_rank() -> int | None:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that torchrun describes, joined until the block ends; a world of one without torchrun.
+    """A context in which the processes that torchrun describes are joined; without torchrun, a world of one process.
 
-    Within it, all processes but the main one print nothing. Where the processes are joined already, they stay joined.
-    A lost process ends the others by torch's own error; ``torchrun --max-restarts`` starts all of them again.
+    All processes except the main one print nothing. Processes that are already joined stay joined. If a process is
+    lost, the others end with torch's own error, and ``torchrun --max-restarts`` restarts all of them.
 
     Raises:
-        UserError: where the others cannot be reached.
+        UserError: the other processes cannot be reached.
     """
     if dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size())
@@ -134,7 +142,7 @@ def joined(device: torch.device) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
-        # torchrun's store still holds the addresses from before a restart, and those of an earlier `joined`.
+        # torchrun's store still has the addresses from before a restart, and those of an earlier `joined`.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = PrefixStore(f"attempt {attempt}, joining {next(_joinings)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
@@ -152,7 +160,12 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Gradients stay in this process but for the last backward pass of a step."""
+    """A context that synchronises gradients only in the last backward pass of a step.
+
+    Args:
+        model: from `World.parallel`.
+        last: whether the pass is the last one.
+    """
     if last or not isinstance(model, DistributedDataParallel):
         return nullcontext()
     context: AbstractContextManager[None] = model.no_sync()

@@ -12,13 +12,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Ema(Generic[Model]):
-    """``average = decay * average + (1 - decay) * weights`` after every step.
+    """Moving average ``average = decay * average + (1 - decay) * weights`` after every step.
 
-    torch's `AveragedModel` reads its counter on the host in every step, and its first update replaces the average.
+    torch's `AveragedModel` is not used: it reads its counter on the host in every step, and its first update replaces
+    the average.
 
     Args:
-        model: its weights are copied. Buffers (running statistics) are copied in every step, not averaged.
-        decay: the average's share that stays.
+        model: its weights are copied. Buffers (running statistics) are copied in every step and not averaged.
+        decay: weight of the old average.
 
     Attributes:
         model: the averaged copy, in evaluation mode.

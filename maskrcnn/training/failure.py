@@ -1,4 +1,4 @@
-"""Stores a step that went wrong, and runs it again."""
+"""Stores a failed training step, and repeats it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,17 @@ RECORDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 def save_failed_step(
     path: Path, learner: Learner, config: dict[str, Any], report: Report, parts: Sequence[TrainBatch]
 ) -> str:
-    """Write the weights that the step began with, its whole batch and its losses.
+    """Write the weights before the step, its complete batch and its losses.
+
+    Args:
+        path: the file.
+        learner: model and optimizer.
+        config: the run's config.
+        report: the losses of the step.
+        parts: the batches of all parts.
 
     Returns:
-        A message: how to run the step again, or why the file could not be written.
+        A message: how to repeat the step, or why the file could not be written.
     """
     content = {
         "model": learner.model.state_dict(),
@@ -55,7 +62,13 @@ def save_failed_step(
 
 
 def describe(report: Report, parts: Sequence[TrainBatch], limit: float) -> str:
-    """Step, losses and images."""
+    """Describe a failed step: its number, losses and images.
+
+    Args:
+        report: the losses of the step.
+        parts: the batches of all parts.
+        limit: largest allowed total loss.
+    """
     losses = ", ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
     finite = abs(sum(report.losses.values())) < float("inf")
     what = f"has run away (beyond schedule.max_loss={limit:g})" if finite else "is not finite"
@@ -70,14 +83,20 @@ def describe(report: Report, parts: Sequence[TrainBatch], limit: float) -> str:
 
 
 def load_failed_step(path: str | Path) -> dict[str, Any]:
-    """What `save_failed_step` wrote. Raises UserError for another kind of file."""
+    """Load the file of `save_failed_step`. Raises UserError for another kind of file."""
     with torch.serialization.safe_globals(RECORDS):
         return checkpoint.load_model(path, ("model", "config", "step", "losses", "batch"))
 
 
 class Replayed(NamedTuple):
-    """losses: by name. module: the first whose output was not finite. gradients: where all outputs were finite, the
-    parameters whose gradient was not, in the order in which the backward pass came to them."""
+    """Results of `replay`.
+
+    Attributes:
+        losses: losses by name.
+        module: the first module whose output was not finite, or None.
+        gradients: if all outputs were finite, the parameters with non-finite gradients, in the order of the backward
+            pass.
+    """
 
     losses: dict[str, float]
     module: str | None
@@ -87,7 +106,14 @@ class Replayed(NamedTuple):
 def replay(
     model: MaskRCNN, parts: Sequence[TrainBatch], device: torch.device, precision: Precision
 ) -> Replayed:
-    """Compute the losses of a batch again, and their gradients if nothing went wrong before."""
+    """Compute the losses of a batch, and the gradients if all outputs are finite.
+
+    Args:
+        model: with the weights before the step.
+        parts: the batches of all parts.
+        device: the model's device.
+        precision: precision of the arithmetic.
+    """
     model.train()
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
@@ -108,7 +134,7 @@ def replay(
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that returned something not finite, in order."""
+    """A context that lists the modules whose output is not finite, in order."""
     seen: list[str] = []
 
     def look(name: str, output: Any) -> None:
@@ -129,7 +155,7 @@ def _watched(model: nn.Module) -> Iterator[list[str]]:
 
 @contextmanager
 def _watched_gradients(model: nn.Module) -> Iterator[list[str]]:
-    """The names of the parameters that received a gradient that is not finite, in order."""
+    """A context that lists the parameters whose gradient is not finite, in order."""
     seen: list[str] = []
 
     def look(name: str, parameter: Tensor) -> None:

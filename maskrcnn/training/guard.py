@@ -1,7 +1,7 @@
-"""Stops a run whose loss is not finite or too large, without waiting for the device.
+"""Stops a run whose loss is not finite or too large, without synchronising with the device.
 
-The device records the first bad step, and no update is made from then on. The host reads the record one step later,
-when the weights are still those that the bad step began with.
+The device records the first bad step and makes no further update. The host reads the record one step later, when the
+weights are still those before the bad step.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ from torch import Tensor
 
 from maskrcnn.data.loader import TrainBatch
 
-# Loss scaling halves its scale after every overflow. So many in a row have taken it from 65,536 to nothing.
+# Loss scaling halves its scale after every overflow. This many in a row reduce it from 65,536 to almost zero.
 OVERFLOWS = 32
 
 
 class Report(NamedTuple):
-    """What the host knows about a step: losses by name, gradient norm, and whether a process was asked to stop."""
+    """What the host knows about a step.
+
+    Attributes:
+        step: number of the step, counted from 1.
+        losses: losses by name.
+        gradient_norm: norm of the gradients before clipping.
+        stop: whether a process was asked to stop.
+    """
 
     step: int
     losses: dict[str, float]
@@ -28,7 +35,7 @@ class Report(NamedTuple):
 
 
 class LossError(Exception):
-    """A step went wrong: ``report`` and the ``parts`` of its batch in this process."""
+    """A bad step. ``report`` has its losses, and ``parts`` its batches in this process."""
 
     def __init__(self, report: Report, parts: Sequence[TrainBatch]) -> None:
         super().__init__(f"step {report.step}")
@@ -38,7 +45,7 @@ class LossError(Exception):
 class _Pending(NamedTuple):
     step: int
     names: list[str]
-    values: Tensor  # [losses..., gradient norm, stop, broken] on the host, once ``done`` has happened
+    values: Tensor  # [losses..., gradient norm, stop, broken] on the host, valid after ``done``
     done: torch.cuda.Event | None
     parts: Sequence[TrainBatch]
 
@@ -47,18 +54,18 @@ class LossGuard:
     """Checks the losses and gradients of every step.
 
     Args:
-        device: where the losses are.
+        device: device of the losses.
         limit: a larger total loss is bad.
     """
 
     def __init__(self, device: torch.device, limit: float) -> None:
         self.limit = limit
         self.broken = torch.zeros((), device=device)  # 1 from the first bad step on
-        self._overflows = torch.zeros((), device=device)  # in a row
+        self._overflows = torch.zeros((), device=device)  # consecutive overflows
         self._pending: _Pending | None = None
 
     def note(self, losses: Tensor, gradient_norm: Tensor | None = None) -> Tensor:
-        """Record on the device whether a step is sound.
+        """Record on the device whether a step is good.
 
         Args:
             losses: ``[L]``, the terms of the step.
@@ -74,7 +81,7 @@ class LossGuard:
         return self.broken
 
     def note_overflow(self, gradient_norm: Tensor) -> None:
-        """Record an overflow: under loss scaling, a gradient that is not finite is sound unless too many follow."""
+        """Record an overflow. With loss scaling, single overflows are normal."""
         self._overflows = torch.where(gradient_norm.isfinite(), 0.0, self._overflows + 1)
         self.broken = torch.maximum(self.broken, (self._overflows >= OVERFLOWS).float())
 
@@ -87,21 +94,21 @@ class LossGuard:
         stop: Tensor,
         parts: Sequence[TrainBatch],
     ) -> Report | None:
-        """Start to copy a step's values to the host.
+        """Start copying a step's values to the host.
 
         Args:
             step: number of the step, counted from 1.
-            names: of the loss terms.
+            names: names of the loss terms.
             losses: ``[L]``.
             gradient_norm: a scalar.
-            stop: how many processes were asked to stop.
+            stop: number of processes that were asked to stop.
             parts: the batch, for the report of a bad step.
 
         Returns:
-            The report of the step before; None for the first one.
+            The report of the previous step; None for the first one.
 
         Raises:
-            LossError: if the step before was bad.
+            LossError: the previous step was bad.
         """
         last = torch.stack(
             [gradient_norm.to(losses.dtype), stop.to(losses.dtype), self.broken.to(losses.dtype)]
@@ -118,10 +125,10 @@ class LossGuard:
         """Wait for the last step's values, before anything is saved.
 
         Returns:
-            The step's report; None if it was returned before.
+            The step's report; None if it was already returned.
 
         Raises:
-            LossError: if the step was bad.
+            LossError: the step was bad.
         """
         before, self._pending = self._pending, None
         return None if before is None else _read(before)
@@ -129,7 +136,7 @@ class LossGuard:
 
 def _read(pending: _Pending) -> Report:
     if pending.done is not None:
-        pending.done.synchronize()  # long past: a whole step was enqueued since
+        pending.done.synchronize()  # returns at once, because a complete step was enqueued since
     *losses, norm, stop, broken = pending.values.tolist()
     named = dict(zip(pending.names, losses, strict=True))
     report = Report(pending.step, named, norm, stop > 0)

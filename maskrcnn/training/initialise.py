@@ -1,4 +1,4 @@
-"""Where a run's weights start: a checkpoint, a state dict, or another framework's published file."""
+"""Initialises a model from a checkpoint, a state dict, or another framework's published file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from maskrcnn.weights.files import state_of
 
 
 class Start(NamedTuple):
-    """What `initialise` did.
+    """Result of `initialise`.
 
-    skipped: (name, reason) of every entry that was not taken over. words: the rest, line by line.
+    Attributes:
+        skipped: (name, reason) of every entry that was not loaded.
+        words: lines that describe what was loaded.
     """
 
     skipped: list[tuple[str, str]]
@@ -28,18 +30,18 @@ class Start(NamedTuple):
 
 
 def initialise(model: nn.Module, source: str | Path, reset_heads: bool = False) -> Start:
-    """Load the weights in a file into ``model``.
+    """Load the weights in a file into a model.
 
-    The first convolution of a model with other than three input channels gets the mean of the file's RGB filters.
+    If the model does not have three input channels, its first convolution gets the mean of the file's RGB filters.
 
     Args:
-        model: is changed in place.
+        model: changed in place.
         source: a checkpoint, or a state dict of this project, of torchvision's detectors or of Detectron2 (``.pth``,
-            ``.pkl`` or ``.safetensors``), or the address of one on the Hub (``hf://user/repo/file``).
-        reset_heads: keep the random values of layers that the file lacks or holds in another shape.
+            ``.pkl`` or ``.safetensors``), or the address of a file on the Hub (``hf://user/repo/file``).
+        reset_heads: keep the random values of layers that are missing in the file or have another shape there.
 
     Raises:
-        UserError: where an entry does not fit and ``reset_heads`` is false, or none fits, or the backbone differs.
+        UserError: an entry does not fit and ``reset_heads`` is False, no entry fits, or the backbone differs.
     """
     state = _read(source)
     state, words = translated(state, model) if isinstance(model, MaskRCNN) else (dict(state), [])
@@ -73,25 +75,32 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool = False) 
 
 
 def norms_of(source: str | Path) -> tuple[str, int]:
-    """The backbone's kind of norm and its number of frozen stages that the weights in a file were trained with.
+    """Return the backbone's norm and the number of frozen stages that a file's weights were trained with.
 
-    A checkpoint's config says so. In other files, running statistics that count their batches were trained, and those
+    A checkpoint's config has them. In other files, running statistics with a count of batches were trained, and those
     without a count were frozen.
     """
     path = hub.local_path(source)
     if path.suffix == ".pkl":
         return "frozen_bn", 2
     content = checkpoint.load(path)
-    if (content.get("config") or {}).get("model") is not None:  # none for a model of own parts
+    if (content.get("config") or {}).get("model") is not None:  # missing for a model from custom parts
         model = content["config"]["model"]
-        backbone = model["backbone"] if isinstance(model["backbone"], dict) else model  # of `mask_rcnn(...)`
+        backbone = (
+            model["backbone"] if isinstance(model["backbone"], dict) else model
+        )  # the arguments of `mask_rcnn(...)`
         return str(backbone["norm"]), int(backbone.get("frozen_stages") or 0)
     learned = any(name.endswith("num_batches_tracked") for name in state_of(content))
     return ("bn", 0) if learned else ("frozen_bn", 2)
 
 
 def kept(own: Mapping[str, Tensor], dropped: set[str]) -> list[str]:
-    """A line for each part of the model: how many of its entries were taken over."""
+    """List for each part of the model how many of its entries were loaded, one line each.
+
+    Args:
+        own: the model's state dict.
+        dropped: names of entries that were not loaded.
+    """
     parts: dict[str, list[bool]] = {}
     for name in own:
         parts.setdefault(".".join(name.split(".")[:2]), []).append(name not in dropped)
@@ -107,12 +116,12 @@ def _read(source: str | Path) -> Mapping[str, Tensor]:
     if path.suffix == ".pkl":
         return read_weights(path)
     content = checkpoint.load(path)
-    # Of a run with averaged weights those are what was evaluated.
+    # A run with averaged weights evaluates those.
     return state_of(content.get("ema") or content)
 
 
 def _inflate(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Give the first convolution of RGB in ``state`` the model's number of input channels, and say so."""
+    """Adapt the first RGB convolution in ``state`` to the model's input channels. Returns lines to print."""
     first = next(
         (name for name, value in own.items() if name.startswith("backbone.") and value.dim() == 4), None
     )

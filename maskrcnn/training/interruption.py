@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT ask a run to stop between two steps; a second SIGINT (Ctrl-C) stops it at once.
+"""SIGTERM and SIGINT ask a run to stop between two steps. A second SIGINT (Ctrl-C) stops it immediately.
 
-A second SIGTERM changes nothing: batch systems send several.
+A second SIGTERM has no effect, because batch systems send several.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-    """``requested`` turns true when one of the signals arrives.
+    """Sets ``requested`` to True when one of the signals arrives.
 
     Args:
-        answer: printed at once by the main process, because a step may take long.
+        answer: printed immediately by the main process, because a step may take long.
         then: called after that.
     """
 
@@ -29,8 +29,10 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within it the signals set ``requested``. Outside of the main thread nothing is changed: no handler can be
-        set there."""
+        """A context in which the signals set ``requested``.
+
+        Outside the main thread it does nothing, because Python allows signal handlers in the main thread only.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -43,8 +45,8 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.requested and os.environ.get("RANK", "0") == "0":
-            with suppress(OSError):  # nobody may be listening any more; the run is saved all the same
-                # not print, which may be what is interrupted
+            with suppress(OSError):  # the terminal may be gone, but the run must still be saved
+                # Do not use print, because print itself may have been interrupted.
                 os.write(2, f"\n{self._answer}; Ctrl-C again stops at once\n".encode())
         self.requested = True
         if number == signal.SIGINT:

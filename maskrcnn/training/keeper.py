@@ -1,4 +1,4 @@
-"""What a run writes about its state: its checkpoints, and the step that ended it."""
+"""Writes checkpoints, and the file of a failed step."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Keeper:
     """Writes a run's state into its directory.
 
     Args:
-        files: the directory.
+        files: the run directory.
         learner: model, optimizer and averages.
         guard: checks the losses before anything is saved.
         world: the processes of the run.
-        facts: what a checkpoint holds besides the state: the config and the summary of the data.
+        facts: further content of a checkpoint: the config and the summary of the data.
     """
 
     def __init__(
@@ -36,9 +36,17 @@ class Keeper:
         self._facts = facts
 
     def save(self, step: int, best: float | None) -> Report | None:
-        """Write last.pt; called in all processes, which wait for it. Returns what is known of the step.
+        """Write last.pt. All processes must call this, and wait for it.
 
-        Raises LossError where the step's loss turns out not to be finite, and writes nothing then.
+        Args:
+            step: number of finished steps.
+            best: score of best.pt, or None.
+
+        Returns:
+            The report of the step, if it was not returned before.
+
+        Raises:
+            LossError: the step's loss is not finite. Nothing is written.
         """
         settled = self._guard.settle()
         states = self._world.gather(random_state())
@@ -46,12 +54,12 @@ class Keeper:
         return settled
 
     def save_best(self, step: int, best: float) -> None:
-        """Write best.pt, in the main process."""
+        """Write best.pt in the main process."""
         if self._world.is_main:
             self._files.save_best(self.content(step, best, [random_state()]))
 
     def failure(self, error: LossError) -> str:
-        """A message that says what went wrong, and a file that shows it again; called in all processes."""
+        """Write the failed step to a file and return an error message. All processes must call this."""
         batches = self._world.gather(list(error.parts))
         parts = [part for process in batches for part in process]
         return self._world.share(lambda: self._describe(error, parts))
@@ -62,7 +70,13 @@ class Keeper:
         return f"{describe(error.report, parts, self._learner.schedule.max_loss)}\n{saved}"
 
     def content(self, step: int, best: float | None, random_states: list[dict[str, Any]]) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """The content of a checkpoint.
+
+        Args:
+            step: number of finished steps.
+            best: score of best.pt, or None.
+            random_states: `random_state` of every process, by rank.
+        """
         return {
             **self._learner.state(),
             "step": step,

@@ -1,4 +1,4 @@
-"""What changes from step to step: model, optimizer, loss scale, averaged weights. Saved and restored as one."""
+"""The state that changes from step to step: model, optimizer, loss scale and averaged weights."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from maskrcnn.training.schedule import Schedule
 
 
 class Learner:
-    """The state of a training run besides its step.
+    """The state of a training run, without its step.
 
     Args:
-        model: is trained in place.
+        model: trained in place.
         schedule: learning rate and optimizer.
-        device: where the model is.
-        precision: of the arithmetic; weights stay float32 (float64 for ``fp64``). ``fp16`` scales its loss.
+        device: the model's device.
+        precision: precision of the arithmetic; weights stay float32 (float64 for ``fp64``). ``fp16`` scales the loss.
         fast_gradients: on a CPU, see `use_matrix_products`.
     """
 
@@ -48,33 +48,33 @@ class Learner:
         self._graphs = False
 
     def compile(self, cuda_graphs: bool = False) -> None:
-        """Compile the model's static parts.
+        """Compile the static parts of the model.
 
         Args:
-            cuda_graphs: on a GPU, also capture them, forward and backward, for every shape. A pass then launches a few
-                graphs in place of hundreds of kernels.
+            cuda_graphs: on a GPU, also capture CUDA graphs of forward and backward, one per shape. A pass then
+                launches a few graphs instead of hundreds of kernels.
 
         Raises:
-            UserError: if nothing can be compiled on this machine.
+            UserError: torch.compile does not work on this machine.
         """
         _compile_static_parts(self.model, "reduce-overhead" if cuda_graphs else None)
         self._graphs = cuda_graphs
 
     def begin_pass(self) -> None:
-        """Allow captured graphs to overwrite the results of the pass before."""
+        """Allow captured graphs to overwrite the results of the previous pass."""
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()
 
     def evaluating(self) -> AbstractContextManager[Any]:
-        """A context without capturing, because the number of detections differs between images."""
+        """A context without CUDA graphs, because the number of detections differs between images."""
         return torch.compiler.set_stance("force_eager") if self._graphs else nullcontext()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context in which forward passes compute in the run's precision."""
+        """A context in which forward passes use the run's precision."""
         return autocast(self.precision, self.device)
 
     def state(self) -> dict[str, Any]:
-        """Everything that an exact resume needs, besides step and random state."""
+        """Everything that an exact resume needs, except step and random state."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -83,22 +83,22 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Load a `state`; it may come from a learner of another precision."""
+        """Load a `state`, also one of a learner with another precision."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # none without loss scaling
+        if state["scaler"]:  # empty without loss scaling
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.model.load_state_dict(state["ema"])
 
     @property
     def evaluated_model(self) -> MaskRCNN:
-        """The averaged weights where there are any, else the model."""
+        """The averaged weights if there are any, else the model."""
         return self.model if self.ema is None else self.ema.model
 
 
 def _compile_static_parts(model: MaskRCNN, mode: str | None) -> None:
-    """Compile what does not branch on data: backbone, pyramid, and the networks of the heads."""
+    """Compile the parts that do not branch on data: backbone, pyramid, and the networks of the heads."""
     _check_compiler(next(model.parameters()).device)
     parts: list[Any] = [model.backbone, model.pyramid]
     parts += [None if model.rpn is None else model.rpn.head]
@@ -113,8 +113,8 @@ def _compile_static_parts(model: MaskRCNN, mode: str | None) -> None:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compile something small: the first step would find what is missing (a compiler, headers, Triton) too late."""
-    from torch._dynamo.exc import TorchDynamoException  # takes seconds
+    """Compile a small function, to find a missing compiler, header or Triton before the first step."""
+    from torch._dynamo.exc import TorchDynamoException  # lazily, because this import takes seconds
 
     x = torch.ones(8, device=device)
     try:
@@ -129,7 +129,7 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every random generator of this process, as plain values and tensors."""
+    """The state of all random generators of this process, as plain values and tensors."""
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (what other people's augmentations may use)
     version, numbers, gauss = random.getstate()
     return {
@@ -154,10 +154,10 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def be_deterministic(enabled: bool) -> None:
-    """Make torch repeat the same bits. Call it before the device is first used."""
+    """Make torch's results bit-identical between repeats. Call it before the device is first used."""
     torch.use_deterministic_algorithms(enabled)
     if enabled:
-        # Filling fresh memory is a debugging aid that costs time; nothing here reads what it did not write.
+        # Filling new memory is a debugging aid that costs time; this code never reads uninitialised memory.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,4 +1,4 @@
-"""Progress of a run in the terminal; curves and pictures in TensorBoard."""
+"""Reports the progress of a run in the terminal, and curves and pictures in TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,22 +30,21 @@ LARGEST_DRAWN = 9e19  # TensorBoard's outermost bins end short of 1e20
 
 
 class RunLog:
-    """Progress of steps ``start .. steps``, and TensorBoard events in ``run_dir``.
+    """Progress from step ``start`` to ``steps``, and TensorBoard events in ``run_dir``.
 
-    A terminal shows a progress bar. Anything else (a file, a notebook, CI) gets a plain line every ``every`` steps.
-    Rates and the time left are of training alone: from waiting for a step's data to its end, without evaluations and
-    checkpoints.
+    A terminal shows a progress bar. Other outputs (a file, a notebook, CI) get a line every ``every`` steps. Rates and
+    the remaining time exclude evaluations and checkpoints.
 
     Args:
         run_dir: an existing folder.
-        start: steps done before.
-        steps: of the whole run.
-        batch_size: images of a step.
+        start: number of finished steps.
+        steps: number of steps of the complete run.
+        batch_size: images per step.
         every: steps between two lines.
         histograms: steps between histograms of weights and gradients; 0 writes none.
-        profile: steps to trace into trace.json.
-        wandb: a project of Weights & Biases that receives the same.
-        active: false in all processes of a run but one.
+        profile: number of steps to trace into trace.json.
+        wandb: project of Weights & Biases to report to as well.
+        active: False in all processes except one.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class RunLog:
         self.every, self.histograms = every, histograms
         self.writers = open_writers(run_dir, start, wandb) if active else []
         self.profiler = open_profiler(run_dir, profile, steps - start) if active else None
-        # Seconds since the last line: waiting for data, and in steps with the wait.
+        # Seconds since the last line: waiting for data, and in steps including the waiting.
         self._waited = self._worked = 0.0
         self._began, self._last = time.perf_counter(), start
         columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
@@ -91,25 +90,33 @@ class RunLog:
         if self.profiler is not None:
             self.profiler.stop()
         for writer in self.writers:
-            # On a full disk a writer fails again; what went wrong first is the news.
+            # On a full disk a writer fails again; report the first error.
             with suppress(OSError) if error is not None else nullcontext():
                 writer.close()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent within it counts as waiting for data; a step begins with it."""
+        """A context whose time counts as waiting for data. A step begins with it."""
         self._began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - self._began
 
     def due(self, step: int) -> bool:
-        """Whether the step that just ended is to be reported (reading the losses waits for the device)."""
+        """Whether to report the step that just ended. Reading its losses synchronises with the device."""
         return self.active and (step % self.every == 0 or step == self.steps)
 
     def step(
         self, step: int, losses: Mapping[str, Tensor], gradient_norm: Tensor, lr: float, model: nn.Module
     ) -> None:
-        """``step`` steps are done; the values are read where `due`."""
+        """Report a finished step. Values are read only if `due`.
+
+        Args:
+            step: number of finished steps.
+            losses: scalar losses by name.
+            gradient_norm: a scalar.
+            lr: learning rate.
+            model: for histograms of its weights and gradients.
+        """
         values = torch.stack(list(losses.values())).tolist() if self.due(step) else []
         self._worked += time.perf_counter() - self._began
         self.progress.update(self.task, completed=step)
@@ -145,12 +152,12 @@ class RunLog:
         self._waited, self._worked, self._last = 0.0, 0.0, step
 
     def metrics(self, step: int, metrics: Mapping[str, Mapping[str, float | None]]) -> None:
-        """Average precisions."""
+        """Report average precisions, ``{"segm": {"AP": 30.3}}`` after ``step`` steps."""
         named = {f"{kind}/{name}": v for kind, values in metrics.items() for name, v in values.items()}
         self._scalars({name: value for name, value in named.items() if value is not None}, step)
 
     def picture(self, step: int, name: str, picture: npt.NDArray[np.uint8]) -> None:
-        """A picture ``[H, W, 3]``."""
+        """Report a picture ``[H, W, 3]``, RGB."""
         for writer in self.writers:
             writer.add_image(name, picture, step, dataformats="HWC")
 
@@ -160,9 +167,9 @@ class RunLog:
                 writer.add_scalar(name, value, step)
 
     def _histograms(self, step: int, model: nn.Module) -> None:
-        """Of the weights of each part of the model that learn, and of their gradients.
+        """Write histograms of the trained weights of each part of the model, and of their gradients.
 
-        Values that are not finite, or as good as that, have no bin; where there are no others nothing is drawn, and the
+        Values that are not finite or extremely large have no bin. If there are no other values, nothing is drawn; the
         guard ends the run.
         """
         for name, part in model.named_children():
@@ -176,20 +183,20 @@ class RunLog:
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process has held, in MiB.
+    """The peak memory of this process in MiB.
 
-    On Linux from /proc: getrusage there counts what the parent held when it started this process, too.
+    On Linux it is read from /proc, because getrusage includes the parent's memory at the time of the fork.
     """
     if sys.platform == "linux":
         status = Path("/proc/self/status").read_text().splitlines()
         for line in status:
-            if line.startswith("VmHWM"):  # sandboxes may lack it
+            if line.startswith("VmHWM"):  # missing in some sandboxes
                 return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def memory() -> dict[str, float]:
-    """Memory in MiB: the most this process has held, and the most on its device where it uses one."""
+    """Peak memory of this process, and of its device if it uses one, in MiB."""
     found = {"peak_rss": peak_memory_mib()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found["device_peak"] = torch.cuda.max_memory_allocated() / 2**20

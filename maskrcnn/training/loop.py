@@ -32,18 +32,18 @@ def train(
 
     Args:
         learner: model and optimizer.
-        batches: this process's batches from step ``start`` on, ``accumulate`` for every step.
+        batches: this process's batches from step ``start`` on, ``accumulate`` per step.
         world: the processes of the run.
         guard: checks the losses.
-        log: receives them.
+        log: receives the losses.
         should_stop: whether this process was asked to stop.
-        after_step: called with the number of steps done and the report of the step before. It returns true to end,
-            and may leave the model in evaluation mode.
-        start: steps done before.
+        after_step: called with the number of finished steps and the report of the previous step. Returns True to end
+            training. It may leave the model in evaluation mode.
+        start: number of finished steps.
         accumulate: parts of each step.
 
     Raises:
-        LossError: one step after a loss that is not finite or too large.
+        LossError: a loss was not finite or too large. It is raised one step later.
     """
     schedule, optimizer = learner.schedule, learner.optimizer
     model = world.parallel(learner.model)
@@ -55,7 +55,7 @@ def train(
             group["lr"] = schedule.lr_at(step) * group["lr_scale"]
         optimizer.zero_grad(set_to_none=True)
 
-        # A sum over all images of the step divided by one number: the same however the images are spread.
+        # Divide the sum over all images of the step by one number, so that the split does not matter.
         counts = world.sum(count(learner, parts)).clamp(min=1) if accumulate > 1 else torch.empty(0)
         sums = []
         for index, part in enumerate(parts):
@@ -69,7 +69,7 @@ def train(
                 mean = (totals * (world.size / counts)).sum()  # DDP averages the gradients over processes
                 learner.scaler.scale(mean).backward()
             sums.append(totals.detach())
-        # The last collective of a step comes before the update, so that no process updates alone.
+        # The last collective of a step precedes the update, so that either all processes update or none.
         asked = torch.full((1,), float(should_stop()), device=learner.device, dtype=totals.dtype)
         met = world.sum(torch.cat([torch.stack(sums).sum(0), asked]))
         losses, stop = met[:-1] / counts, met[-1]
@@ -85,7 +85,9 @@ def _update(learner: Learner, guard: LossGuard, losses: Tensor) -> Tensor:
     """Update the weights, unless ``guard`` forbids it.
 
     Args:
-        losses: ``[L]``, of the step.
+        learner: model and optimizer.
+        guard: checks the losses.
+        losses: ``[L]``, the terms of the step.
 
     Returns:
         The norm of the gradients before clipping.
@@ -93,7 +95,7 @@ def _update(learner: Learner, guard: LossGuard, losses: Tensor) -> Tensor:
     optimizer, scaler, clip_norm = learner.optimizer, learner.scaler, learner.schedule.clip_norm
     gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
     if scaler.is_enabled():
-        # Its own search for overflow finds the NaN, and makes no update.
+        # The scaler's overflow check finds the NaN and skips the update.
         gradients[0].mul_(torch.where(guard.note(losses) > 0, torch.nan, 1.0))
     scaler.unscale_(optimizer)
     norm = get_total_norm(gradients, foreach=True)
@@ -112,24 +114,28 @@ def _update(learner: Learner, guard: LossGuard, losses: Tensor) -> Tensor:
 
 
 def stacked(terms: dict[str, Loss]) -> tuple[Tensor, Tensor]:
-    """Totals ``[L]`` and counts ``[L]`` of the loss terms."""
+    """Stack the totals ``[L]`` and the counts ``[L]`` of the loss terms."""
     totals = torch.stack([loss.total for loss in terms.values()])
     return totals, torch.stack([loss.count for loss in terms.values()]).to(totals.dtype)
 
 
 def on_device(part: TrainBatch, device: torch.device) -> tuple[object, ...]:
-    """The model's arguments, copied without waiting."""
+    """Copy the model's arguments to the device without synchronising."""
     records = (part.images, part.targets, part.proposals)
     return tuple(None if r is None else r.to(device, non_blocking=True) for r in records)
 
 
 @torch.no_grad()
 def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
-    """What the losses of ``parts`` will be divided by, ``[L]``.
+    """Compute the numbers ``[L]`` that the losses of ``parts`` are divided by.
 
     The first part's backward pass needs the number of regions that all parts sample, which is known only after their
-    forward passes. So accumulating costs one more forward pass. It draws the same random numbers as the passes after
-    it, so both drop the same rows and sample the same regions.
+    forward passes. Accumulation therefore costs one more forward pass. It draws the same random numbers as the later
+    passes, so both drop the same rows and sample the same regions.
+
+    Args:
+        learner: model and device.
+        parts: all batches of this process in a step.
     """
     with _unchanged(learner.model, learner.device), learner.autocast():
         found = [stacked(learner.model(*on_device(part, learner.device)))[1] for part in parts]
@@ -138,7 +144,7 @@ def count(learner: Learner, parts: Sequence[TrainBatch]) -> Tensor:
 
 @contextmanager
 def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """A context that restores buffers (running statistics, counters) and torch's random state at its end."""
+    """A context that restores buffers (running statistics, counters) and torch's random state when it ends."""
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield

@@ -1,4 +1,4 @@
-"""The optimizer of a `Schedule`: which weights decay, and which learn at a rate of their own."""
+"""Builds the optimizer of a `Schedule`, with weight decay and learning rate per group of parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from maskrcnn.training.schedule import Schedule
 
 
 def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD or AdamW over the parameters that learn. A group's ``lr_scale`` is its factor on the schedule's rate."""
+    """Build SGD or AdamW over the trained parameters.
+
+    The ``lr_scale`` of a group is a factor of the schedule's learning rate.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -26,7 +29,7 @@ def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimiz
     optimizer = torch.optim.SGD(settings, lr=schedule.scaled_lr, momentum=schedule.momentum, fused=True)
     if schedule.momentum:
         for parameter in (p for parameters in groups.values() for p in parameters):
-            # torch would leave them uninitialised if the first update is skipped (loss scaling does that).
+            # torch would leave them uninitialised if loss scaling skips the first update.
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
@@ -35,10 +38,10 @@ _STAGES = ("stem", "res2", "res3", "res4", "res5")
 
 
 def _depth(name: str) -> int:
-    """A parameter's stage in the backbone, the stem's 0; pyramid and heads come after the last."""
+    """The stage of a parameter in the backbone, 0 for the stem. Pyramid and heads come after the last stage."""
     parts = name.split(".")
     if parts[0] != "backbone":
         return len(_STAGES)
-    if parts[1] == "stages" and parts[2].isdigit():  # torchvision's; the first is the stem
+    if parts[1] == "stages" and parts[2].isdigit():  # torchvision's, where the first one is the stem
         return min(int(parts[2]), len(_STAGES) - 1)
     return next((depth for depth, stage in enumerate(_STAGES) if stage in parts), len(_STAGES))

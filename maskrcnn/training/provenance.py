@@ -1,4 +1,4 @@
-"""What a run was made with: commit, versions and machine, noted whenever it starts or resumes."""
+"""Records commit, versions and machine whenever a run starts or resumes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE = "sessions.jsonl"
 
 
 def here() -> dict[str, Any]:
-    """Of this process."""
+    """Commit, versions and machine of this process."""
     return {
         "commit": commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
@@ -26,20 +26,25 @@ def here() -> dict[str, Any]:
 
 
 def note_session(run_dir: Path, step: int, settings: dict[str, Any]) -> None:
-    """Add a line to the run's list: from ``step`` on it is made by this process, with these of its settings."""
+    """Add a line to the run's list of sessions.
+
+    Args:
+        run_dir: the run directory.
+        step: number of finished steps at the start of the session.
+        settings: settings of this session that may change between sessions.
+    """
     with (run_dir / _FILE).open("a") as file:
         file.write(json.dumps({"step": step, "settings": settings, **here()}) + "\n")
 
 
 def sessions(run_dir: Path) -> list[dict[str, Any]]:
-    """The run's list, from its first session to the last."""
+    """The run's sessions, from the first to the last."""
     path = run_dir / _FILE
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def commit() -> str:
-    """The commit that runs, with ``+`` where files other than results differ from it; ``unknown`` outside of a
-    repository."""
+    """The current commit, with ``+`` if files other than results differ from it; ``unknown`` outside a repository."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -48,7 +53,7 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        files = ("--", ":(top)", ":(top,exclude)results")  # reports are written by the runs themselves
+        files = ("--", ":(top)", ":(top,exclude)results")  # runs write their reports there
         changed = "+" if git("status", "--porcelain", "--untracked-files=no", *files) else ""
         return git("rev-parse", "--short=12", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
@@ -56,12 +61,12 @@ def commit() -> str:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """Its name, or where the system does not tell, its kind."""
+    """Name of the processor, or its kind if the system does not report a name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -69,6 +74,6 @@ def processor() -> str:
 
 
 def machine() -> str:
-    """Processor, cores that may be used, and the GPU if there is one."""
+    """Processor, number of usable cores, and the GPU if there is one."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{processor()}, {cores()} cores{gpu}"

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its run: plain values that rebuild the model, and that a resumed run must repeat."""
+"""The config that a checkpoint stores: plain values that rebuild the model, and that a resumed run must repeat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 
-# These do not change what a run computes, so a resumed run may have others.
+# These do not change the result of a run, so a resumed run may change them.
 _FREE = (
     "run_dir",
     "device",
@@ -34,7 +34,7 @@ _FREE = (
     "cuda_graphs",
     "fast_gradients",
 )
-# A resumed run may change these, too; each change is logged.
+# A resumed run may also change these; each change is logged.
 CHANGEABLE = (
     "schedule.steps",
     "schedule.lr",
@@ -43,7 +43,7 @@ CHANGEABLE = (
     "schedule.max_loss",
     "precision",
 )
-# Where files lie. `check_same_data` compares their content instead.
+# Paths. `check_same_data` compares the content of the files instead.
 _PLACES = (
     "data.root",
     *(f"data.{split}{what}" for split in ("", "train_", "val_") for what in ("annotations", "images")),
@@ -56,10 +56,12 @@ _NO_PLACES = ("ground_truth", "imagenet")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Args:
-    stored: goes into every checkpoint; nested dictionaries, lists and plain values. ``_target_`` names the class or
-        function that a group of arguments is for. ``${key}`` refers to another value.
-    resolved: the same without references, for config.yaml.
+    """The settings of a run as plain values.
+
+    Args:
+        stored: stored in every checkpoint: nested dictionaries, lists and plain values. ``_target_`` names the class
+            or function that a group of arguments belongs to. ``${key}`` refers to another value.
+        resolved: the same with references resolved, for config.yaml.
     """
 
     stored: dict[str, Any]
@@ -67,9 +69,10 @@ class Recipe:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as dictionaries, lists and plain values; dataclasses and partial functions become ``_target_`` groups.
+    """Convert a value to dictionaries, lists and plain values.
 
-    What has no plain form becomes its ``repr``, by which a resumed run can still be compared.
+    Dataclasses and partial functions become ``_target_`` groups. Values without a plain form become their ``repr``, so
+    that a resumed run can still be compared.
     """
     if isinstance(value, str | int | float | bool | None):
         return value
@@ -97,7 +100,7 @@ def _name(target: Any) -> str:
 
 
 def check_same_run(now: dict[str, Any], stored: dict[str, Any], run_dir: Path) -> list[str]:
-    """The settings that a resumed run changes, one line each.
+    """List the settings that a resumed run changes, one line each.
 
     Args:
         now: `Recipe.stored` of this process.
@@ -105,7 +108,7 @@ def check_same_run(now: dict[str, Any], stored: dict[str, Any], run_dir: Path) -
         run_dir: for the message.
 
     Raises:
-        UserError: for settings that make it another run.
+        UserError: a changed setting makes it another run.
     """
     before, after = flat(stored), flat(now)
     changed = [
@@ -113,7 +116,7 @@ def check_same_run(now: dict[str, Any], stored: dict[str, Any], run_dir: Path) -
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
         and not _within(key, _FREE)
-        # What a run that was resumed by an older version says of a pretrained backbone.
+        # The value for a pretrained backbone in runs that an older version resumed.
         and not (key.startswith("model.") and key.endswith(".weights") and before.get(key) is None)
     ]
     named = [key for key in changed if key in CHANGEABLE or _moved(key, before.get(key), after.get(key))]
@@ -131,12 +134,12 @@ def _within(key: str, groups: Sequence[str]) -> bool:
 
 
 def _moved(key: str, before: Any, now: Any) -> bool:
-    """Whether a setting names another place for what may be the same content."""
+    """Whether a setting is a path that may lead to the same content."""
     return key in _PLACES and not {before, now} & set(_NO_PLACES)
 
 
 def data_summary(dataset: Dataset) -> dict[str, Any]:
-    """What distinguishes a data set from others wherever it lies: counts, and a digest of ids, sizes and objects."""
+    """Identify a data set independently of its path: counts, and a digest of ids, sizes and objects."""
     rows = np.column_stack([dataset.image_ids, dataset.sizes, dataset.num_objects])
     by_id = np.ascontiguousarray(rows[np.argsort(dataset.image_ids)], "<i8")
     digest = hashlib.sha256(by_id.tobytes()).hexdigest()[:16]
@@ -146,9 +149,18 @@ def data_summary(dataset: Dataset) -> dict[str, Any]:
 def check_same_data(
     data: dict[str, dict[str, Any]], stored: dict[str, dict[str, Any]], run_dir: Path
 ) -> None:
-    """Raise UserError where a run would be resumed on other data; both are ``{split: data_summary}``."""
+    """Check that a run is resumed on the same data.
+
+    Args:
+        data: ``{split: data_summary}`` of this process.
+        stored: that of the checkpoint.
+        run_dir: for the message.
+
+    Raises:
+        UserError: the data differ.
+    """
     for split, now in data.items():
-        # A validation set may be given later.
+        # A validation set may be added when resuming.
         if (before := stored.get(split, now)) != now:
             raise UserError(
                 f"run_dir={run_dir} holds a run with other {split} data: {_described(before)} before, "
@@ -158,24 +170,24 @@ def check_same_data(
 
 
 def _described(summary: dict[str, Any]) -> str:
-    objects = summary["objects"]  # negative where they are not counted beforehand
+    objects = summary["objects"]  # negative if they are not counted in advance
     return f"{summary['images']} images" + (f" with {objects} objects" if objects >= 0 else "")
 
 
 def check_resumable(
     stored: Mapping[str, Any], now: dict[str, Any], data: dict[str, dict[str, Any]], steps: int, run_dir: Path
 ) -> None:
-    """Compare a checkpoint with the run that would resume it; print what changes.
+    """Compare a checkpoint with the run that resumes it, and print what changes.
 
     Args:
         stored: the checkpoint.
         now: `Recipe.stored` of this process.
         data: ``{split: data_summary}``.
-        steps: of the whole run.
+        steps: number of steps of the complete run.
         run_dir: for the messages.
 
     Raises:
-        UserError: if it is another run, or has done more steps already.
+        UserError: it is another run, or has already done more steps.
     """
     if steps < stored["step"]:
         raise UserError(
@@ -191,7 +203,7 @@ def check_resumable(
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested groups by their dotted key."""
+    """Flatten nested groups to ``{dotted key: value}``. ``prefix`` is put before every key."""
     if not isinstance(node, dict):
         return {prefix: node}
     return {

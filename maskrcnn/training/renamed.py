@@ -1,4 +1,4 @@
-"""Modules and keys that configs of version 0.1.0 name otherwise, so that its checkpoints still load."""
+"""New names of the modules and keys of version 0.1.0, so that its checkpoints still load."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _CLASSES = {
     f"maskrcnn.models.{old}": f"maskrcnn.models.heads.trunks.{old.rpartition('.')[2]}"
     for old in ("heads.box.TwoFCTrunk", "heads.mask.ConvTrunk", "backbones.resnet.Res5Trunk")
 }
-# Keys by group, with the key that replaced each and its value. Both packages give the same metrics.
+# Renamed keys by group, each with its new key and value. Both packages give the same metrics.
 _KEYS = {"evaluation": {"fast": ("backend", None)}}
 
 
 def with_present_names(node: Any, group: str = "") -> Any:
-    """A stored config as plain values, with every ``_target_`` and key by its present name.
+    """Rename every ``_target_`` and key of a stored config to its present name.
 
     Args:
         node: nested dictionaries and lists of a stored config.
-        group: the key that ``node`` is the value of.
+        group: the key whose value ``node`` is.
     """
     if isinstance(node, list):
         return [with_present_names(item) for item in node]

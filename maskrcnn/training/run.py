@@ -1,4 +1,4 @@
-"""One run of the trainer, from its first step in this process to its last: what happens between the steps."""
+"""One run of the trainer in this process: checkpoints and evaluations between the steps."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from maskrcnn.training.settings import Checkpoints
 
 @dataclass
 class Run:
-    """The parts of a run, and how far it is.
+    """The parts of a run, and its progress.
 
     Args:
-        files: its directory, locked.
-        world: its processes.
-        interruption: whether it was asked to stop.
+        files: the run directory, locked.
+        world: the processes of the run.
+        interruption: whether the run was asked to stop.
         learner: model, optimizer and averages.
         loader: training batches.
-        evaluator: scores ``learner.evaluated_model``; None where nothing is validated.
+        evaluator: scores ``learner.evaluated_model``; None without a validation set.
         guard: stops the run at a loss that is not finite.
         keeper: writes checkpoints.
         log: terminal and TensorBoard.
         checkpoints: when to save.
         accumulate: parts of a step in each process.
-        pictures: validation images to draw.
-        step: steps done.
-        best: score of best.pt; None where there is none.
-        best_step: the step of best.pt.
+        pictures: number of validation images to draw.
+        step: number of finished steps.
+        best: score of best.pt, or None.
+        best_step: step of best.pt.
     """
 
     files: RunDir
@@ -64,7 +64,7 @@ class Run:
     best_step: int = 0
 
     def go(self) -> Metrics:
-        """Train from ``step`` on and evaluate; returns the metrics of the last evaluation."""
+        """Train from ``step`` on and evaluate. Returns the metrics of the last evaluation."""
         steps = self.learner.schedule.steps
         with self.log, self._failures_reported():
             done = self.world.share(lambda: self.files.evaluated() == self.step)
@@ -95,25 +95,26 @@ class Run:
 
     @contextmanager
     def _failures_reported(self) -> Iterator[None]:
-        """Turns a bad loss and a batch that cannot be loaded into an error that says what to do next."""
+        """Turn a bad loss, or a batch that cannot be loaded, into an error that states the remedy."""
         try:
             try:
                 yield
             except BatchError as error:
-                # Between two steps the state is whole, so a single process can save it. Several cannot meet any more.
+                # Between two steps the state is consistent, so a single process can save it. Several processes cannot,
+                # because the failed one takes no part in collectives.
                 stored = self.files.stored()
                 if self.world.size == 1 and self.step and (stored is None or stored[1]["step"] < self.step):
                     self.keeper.save(self.step, self.best)
                 message = f"{error}; {self.files.kept()}"
-                # The signal that asked the run to stop may itself have ended the worker.
+                # The signal that asked the run to stop may also have ended the worker.
                 raise (Interrupted if self.interruption.requested else UserError)(message) from error
         except LossError as error:
             raise UserError(self.keeper.failure(error)) from error
 
     def _after_step(self, step: int, report: Report | None) -> bool:
-        """Save, and evaluate, where it is time to; returns whether training ends here.
+        """Save and evaluate if due. Returns whether training ends.
 
-        The checkpoint is written first, so that a run that is stopped while it evaluates loses nothing.
+        The checkpoint is written first, so that nothing is lost if the run is stopped during evaluation.
         """
         self.step = step
         alone = self.world.size == 1 and self.interruption.requested
@@ -132,9 +133,9 @@ class Run:
         return step == self.learner.schedule.steps or bool(every and step and step % every == 0)
 
     def _evaluate(self, step: int) -> bool:
-        """Score the validation set and keep the best weights; returns whether training ends here.
+        """Evaluate on the validation set and keep the best weights. Returns whether training ends.
 
-        metrics.json and best.pt are written first. Tables and pictures come after them, and their failure is a warning.
+        metrics.json and best.pt are written first. If tables or pictures fail after that, a warning is printed.
         """
         evaluator = self.evaluator
         if evaluator is None:
@@ -159,14 +160,14 @@ class Run:
         return self._out_of_patience(step)
 
     def _detect(self, evaluator: Evaluator) -> Found | None:
-        """This process's results; None where it was asked to stop, so that all processes can stop together."""
+        """The results of this process; None if it was asked to stop, so that all processes can stop together."""
         try:
             return evaluator.detect(lambda: self.interruption.requested)
         except Interrupted:
             return None
 
     def _out_of_patience(self, step: int) -> bool:
-        """Whether too many evaluations were no better than the best one."""
+        """Whether the last ``patience`` evaluations did not improve on the best one."""
         if self.evaluator is None:
             return False
         patience, every = self.evaluator.settings.patience, self.evaluator.settings.every
@@ -177,7 +178,7 @@ class Run:
 
 
 def _score(metrics: Metrics, best_by: str | None) -> float | None:
-    """What best.pt is chosen by: ``best_by``, else AP of the masks, or of what there is."""
+    """The score that decides best.pt: ``best_by``, else mask AP, else the AP that exists."""
     if best_by is None:
         return next(iter([*metrics.values()][-1].values()))
     kind, _, name = best_by.partition("/")

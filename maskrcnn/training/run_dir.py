@@ -1,4 +1,4 @@
-"""A run's directory: one run at a time in it, and its checkpoints last.pt, best.pt and those before the last."""
+"""A run directory: one run at a time, with its checkpoints last.pt, best.pt and older ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunDir:
 
     Args:
         path: an existing folder.
-        keep: how many checkpoints before the last one stay, as ``step_<step>.pt``.
+        keep: number of older checkpoints to keep as ``step_<step>.pt``.
     """
 
     def __init__(self, path: Path, keep: int = 1) -> None:
@@ -30,10 +30,10 @@ class RunDir:
         self._step_of_last: int | None = None
 
     def lock(self) -> None:
-        """Keep other processes out until `unlock`, or until this process ends.
+        """Lock the directory until `unlock`, or until this process ends.
 
         Raises:
-            UserError: if another process is in.
+            UserError: another process has locked it.
         """
         try:
             self._lock.acquire(timeout=0)
@@ -46,11 +46,11 @@ class RunDir:
         (self.path / "owner").write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
     def unlock(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         self._lock.release()
 
     def owner(self) -> str | None:
-        """The other process that is in (``process 7 on host``); None where the directory is free."""
+        """The other process that has locked the directory (``process 7 on host``), or None."""
         if not (self.path / "lock").exists():
             return None
         try:
@@ -64,10 +64,10 @@ class RunDir:
         return (path.read_text().strip() if path.exists() else "") or "another process"
 
     def newest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that can be read, or None where there is none. A damaged one is reported and skipped.
+        """Load the newest readable checkpoint, or return None if there is none. Damaged ones are reported and skipped.
 
         Raises:
-            UserError: where all checkpoints are damaged, or best.pt alone is left, which a new run would overwrite.
+            UserError: all checkpoints are damaged, or only best.pt is left, which a new run would overwrite.
         """
         damage = []
         for path in self._checkpoints():
@@ -94,7 +94,7 @@ class RunDir:
         return None
 
     def save_last(self, content: dict[str, Any]) -> None:
-        """Write last.pt; the one before becomes ``step_<step>.pt`` if it is whole and older."""
+        """Write last.pt. The previous one becomes ``step_<step>.pt`` if it is intact and older."""
         last, step, before = self.path / "last.pt", int(content["step"]), self._step_of_last
         former = None
         if before not in (None, step) and self.keep > 0 and last.exists():
@@ -109,20 +109,20 @@ class RunDir:
         self._write(self.path / "best.pt", content)
 
     def note_evaluated(self, step: int) -> None:
-        """Note that the model of ``step`` is scored and everything that follows from it is written."""
+        """Record that the model of ``step`` was scored and all resulting files were written."""
         partial = self.path / "evaluated_step.partial"
         partial.write_text(f"{step}\n")
         partial.replace(self.path / "evaluated_step")
 
     def evaluated(self) -> int | None:
-        """The step of the last `note_evaluated`; None where there was none, or metrics.json is missing."""
+        """The step of the last `note_evaluated`; None if there was none, or if metrics.json is missing."""
         path = self.path / "evaluated_step"
         there = path.exists() and (self.path / "metrics.json").exists()
         text = path.read_text().strip() if there else ""
         return int(text) if text.isdigit() else None
 
     def stored(self) -> tuple[str, dict[str, Any]] | None:
-        """Name and content of the checkpoint that `newest` would read; its tensors stay in the file."""
+        """Name and content of the checkpoint that `newest` would load, with tensors left in the file."""
         for path in self._checkpoints():
             try:
                 return path.name, checkpoint.load_model(path, RESUMABLE, mmap=True)
@@ -131,7 +131,7 @@ class RunDir:
         return None
 
     def kept(self) -> str:
-        """A sentence that says where the run can be resumed from."""
+        """A sentence about the step from which the run can be resumed."""
         stored = self.stored()
         if stored is not None:
             return f"{stored[0]} holds step {stored[1]['step']}; the same command resumes from there"
@@ -140,7 +140,7 @@ class RunDir:
         return "there is no checkpoint yet; the same command starts again"
 
     def best(self) -> tuple[float | None, int]:
-        """Score and step of best.pt; (None, 0) where there is none, or it is damaged, which is reported."""
+        """Score and step of best.pt; (None, 0) if it is missing or damaged, which is reported."""
         path = self.path / "best.pt"
         if not path.exists():
             return None, 0
@@ -171,7 +171,7 @@ class RunDir:
 
 
 def stored_config(run_dir: str | Path | None) -> dict[str, Any] | None:
-    """The config of the run that ``run_dir`` holds; None for a new run."""
+    """The config of the run in ``run_dir``; None for a new run."""
     if run_dir is None or not Path(run_dir).is_dir():
         return None
     stored = RunDir(Path(run_dir)).stored()

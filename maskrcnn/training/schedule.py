@@ -1,4 +1,4 @@
-"""How long, how fast and with which optimizer a run trains: the learning rate as a function of the step."""
+"""Number of steps, optimizer and learning rate of a run."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from maskrcnn.errors import Amount, Count, Fraction, Positive, PositiveAmount, U
 
 @dataclass
 class Schedule:
-    """How long, how fast and with which optimizer a run trains.
+    """Number of steps, optimizer and learning rate of a run.
 
     Args:
-        steps: optimizer steps.
-        batch_size: images in a step, over all processes and accumulated parts.
+        steps: number of optimizer steps.
+        batch_size: images per step, over all processes and accumulated parts.
         optimizer: ``sgd`` or ``adamw``.
-        lr: the rate for a batch of ``lr_batch_size`` images. A run uses ``lr * batch_size / lr_batch_size`` (Goyal et
-            al., 2017), and prints it.
+        lr: learning rate for a batch of ``lr_batch_size`` images. A run uses ``lr * batch_size / lr_batch_size``
+            (Goyal et al., 2017) and prints it.
         lr_batch_size: see ``lr``.
-        momentum: of SGD.
-        weight_decay: of all weights that learn.
-        norm_weight_decay: decay norm layers and biases, too, as the released code does.
-        warmup_steps: the rate rises linearly over these steps.
-        warmup_factor: the first step's share of the rate.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of all trained weights.
+        norm_weight_decay: also decay norm layers and biases, as the released code does.
+        warmup_steps: steps over which the learning rate rises linearly.
+        warmup_factor: the first step's learning rate relative to the full one.
         decay: ``cosine`` to zero, or ``multistep``: divided by 10 at ``milestones``.
         milestones: fractions of ``steps``.
-        clip_norm: largest gradient norm; None is no clipping.
-        max_loss: a total loss beyond it ends the run.
-        layer_decay: the rate of a backbone stage over that of the stage above it.
-        ema: decay of the weights' moving average, which is then what is evaluated; None is no average.
+        clip_norm: largest gradient norm; None does not clip.
+        max_loss: a larger total loss ends the run.
+        layer_decay: learning rate of a backbone stage relative to the stage above it.
+        ema: decay of the moving average of the weights, which is then evaluated; None uses no average.
     """
 
     steps: Count = 1000
@@ -61,12 +61,12 @@ class Schedule:
 
     @property
     def scaled_lr(self) -> float:
-        """The rate at full height for this batch size."""
+        """The full learning rate for this batch size."""
         return self.lr * self.batch_size / self.lr_batch_size
 
     @property
     def doubt(self) -> str | None:
-        """A sentence about what looks like a mistake."""
+        """A warning about a probable mistake, or None."""
         if 3 * self.warmup_steps <= self.steps:
             return None
         return (
@@ -75,7 +75,15 @@ class Schedule:
         )
 
     def part_size(self, processes: int, accumulate: int) -> int:
-        """Images that a process computes at once. Raises UserError where the batch cannot be shared evenly."""
+        """Number of images that a process computes at once.
+
+        Args:
+            processes: number of processes.
+            accumulate: parts of each step.
+
+        Raises:
+            UserError: the batch cannot be split evenly.
+        """
         parts = processes * accumulate
         if self.batch_size % parts:
             next_size = -(-self.batch_size // parts) * parts
@@ -86,7 +94,7 @@ class Schedule:
         return self.batch_size // parts
 
     def lr_at(self, step: int) -> float:
-        """The rate of step 0, 1, ... ``steps - 1``."""
+        """The learning rate of step 0, 1, ... ``steps - 1``."""
         rate = self.scaled_lr * _decay(self.decay, self.milestones, step / max(self.steps, 1))
         if step >= self.warmup_steps:
             return rate

@@ -1,4 +1,4 @@
-"""Settings of a training run that belong to no single part: how often it saves and reports."""
+"""Settings of a training run: when it saves and what it reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Checkpoints:
 
     Args:
         every: steps between two checkpoints (last.pt). A run that is killed loses at most this many steps.
-        keep: how many checkpoints before the last one are kept, as step_<step>.pt.
+        keep: number of older checkpoints to keep as step_<step>.pt.
     """
 
     every: Positive = 500
@@ -26,10 +26,10 @@ class Log:
 
     Args:
         every: steps between two lines of the log and two points of TensorBoard's curves.
-        images: validation images that are drawn at every evaluation.
+        images: number of validation images to draw at every evaluation.
         histograms: steps between histograms of weights and gradients; 0 writes none.
-        profile: steps to trace into trace.json, after the first ten; 0 traces none.
-        wandb: a project of Weights & Biases that receives the same; None uses TensorBoard alone.
+        profile: number of steps to trace into trace.json, after the first ten; 0 traces none.
+        wandb: project of Weights & Biases to report to as well; None uses TensorBoard only.
     """
 
     every: Positive = 20

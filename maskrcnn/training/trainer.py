@@ -1,4 +1,4 @@
-"""`maskrcnn.Trainer`: a model and two data sets to a run directory with its checkpoints and metrics."""
+"""`maskrcnn.Trainer`: trains a model and writes checkpoints and metrics to a run directory."""
 
 from __future__ import annotations
 
@@ -42,45 +42,44 @@ from maskrcnn.training.settings import Checkpoints, Log
 
 
 class Trainer:
-    """Trains a model, evaluates it, and keeps everything in one run directory.
+    """Trains and evaluates a model, and keeps all files in one run directory.
 
-    Run the same script again to resume: the run continues from its last checkpoint. It works in one process, in a
-    notebook and under torchrun, where ``batch_size`` is shared between the processes.
+    To resume a run, run the same script again: training continues from the last checkpoint. It works in one process,
+    in a notebook and under torchrun, where the processes share the images of a batch.
 
     Args:
-        model: is trained in place.
-        train_set: images to learn from: a `Dataset`, or any map-style data set that returns torchvision's
-            ``(image, target)``, see `maskrcnn.data.adapter.Samples`.
-        val_set: images to evaluate on; None evaluates nothing, and leaves last.pt without a best.pt.
-        run_dir: folder of the run; None makes runs/<date-time>.
-        steps: optimizer steps; None takes the schedule's.
-        batch_size: images in a step, over all processes; None takes the schedule's.
+        model: trained in place.
+        train_set: a `Dataset`, or any map-style data set that returns torchvision's ``(image, target)``; see
+            `maskrcnn.data.adapter.Samples`.
+        val_set: images to evaluate on. None evaluates nothing and writes no best.pt.
+        run_dir: folder of the run; None is runs/<date-time>.
+        steps: number of optimizer steps; None is the schedule's.
+        batch_size: images per step, over all processes; None is the schedule's.
         schedule: learning rate, optimizer and number of steps.
         checkpoints: when to save.
         evaluation: when and how to evaluate.
         log: what to report.
-        train_transform: how training images are resized and augmented; None resizes as in testing and flips half of
-            them.
-        augmentations: of training images, see `Transform`: ``"light"``, ``"strong"`` or a list; in place of those of
-            ``train_transform``.
-        test_transform: how images are resized in testing; None takes the model's own ``preprocessing``, or a shorter
-            side of 800 pixels and a longer one of at most 1333.
+        train_transform: how training images are resized and augmented. None resizes as in testing and flips half of
+            the images horizontally.
+        augmentations: ``"light"``, ``"strong"`` or a list, see `Transform`. They replace those of ``train_transform``.
+        test_transform: how images are resized in testing. None is the model's ``preprocessing``, or a shorter side of
+            800 pixels and a longer side of at most 1333.
         train_loader: called with data set, transform and batch size; None is `TrainLoader`.
-        test_loader: the same for `EvalLoader`.
-        num_workers: processes that load data, where no loader is given.
-        metric: ``coco`` or ``voc``; None takes the data set's own.
+        test_loader: called with data set, transform and batch size; None is `EvalLoader`.
+        num_workers: number of data-loading processes of the default loaders.
+        metric: ``coco`` or ``voc``; None is the data set's own.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: of the arithmetic; weights stay float32 (float64 for ``fp64``).
-        accumulate: compute each process's share of a batch in this many parts, one after the other, to save memory.
-        compile: compile backbone, pyramid and heads.
-        cuda_graphs: with ``compile`` on a GPU, also capture them.
+        precision: precision of the arithmetic; weights stay float32 (float64 for ``fp64``).
+        accumulate: compute the images of a process in this many parts, one after the other, to save memory.
+        compile: compile the backbone, the pyramid and the heads.
+        cuda_graphs: with ``compile`` on a GPU, also capture CUDA graphs.
         fast_gradients: on a CPU without AVX-512, compute the gradients of convolutions by matrix products.
-        seed: of the order of the images and of their augmentation.
+        seed: seed of the order of the images and of their augmentation.
         classes: names of the labels 1, 2, ... of a torchvision-style data set.
-        recipe: what checkpoints say about the run; None derives it from the arguments.
+        recipe: the config that checkpoints store; None derives it from the arguments.
 
     Raises:
-        UserError: for settings that contradict each other, and for data that the model cannot learn from.
+        UserError: settings contradict each other, or the model cannot be trained on the data.
     """
 
     def __init__(
@@ -135,11 +134,15 @@ class Trainer:
         self.recipe = recipe or self._recipe()
 
     def fit(self) -> Metrics:
-        """Train to the last step, or resume and do so; returns the metrics of the last evaluation.
+        """Train to the last step, or resume and train to the last step.
+
+        Returns:
+            The metrics of the last evaluation.
 
         Raises:
-            Interrupted: after SIGTERM or Ctrl-C, once a checkpoint of the last step is written.
-            UserError: for a run directory in use or of another run, a loss that is not finite, and faults in the data.
+            Interrupted: SIGTERM or Ctrl-C arrived; a checkpoint of the last step is written.
+            UserError: the run directory is in use or belongs to another run, a loss is not finite, or the data are
+                invalid.
         """
         interruption = Interruption("stopping after this step, with a checkpoint")
         with joined(self.device) as world, interruption.watched():
@@ -157,10 +160,10 @@ class Trainer:
             return metrics
 
     def evaluate(self) -> Metrics:
-        """Score the model as it is on ``val_set``; metrics.json and predictions.json go into the run directory.
+        """Evaluate the current model on ``val_set``. Writes metrics.json and predictions.json to the run directory.
 
         Raises:
-            UserError: without a ``val_set``.
+            UserError: there is no ``val_set``.
         """
         if self.val_set is None:
             raise UserError("there is nothing to evaluate: the trainer was made without a val_set")
@@ -174,7 +177,7 @@ class Trainer:
             return metrics
 
     def _run(self, files: RunDir, world: World, interruption: Interruption) -> Run:
-        """The run as it begins in this process: new, or with the state of its last checkpoint."""
+        """The run in this process: new, or with the state of its last checkpoint."""
         data = {"train": data_summary(self.train_set)}
         if self.val_set is not None:
             data["val"] = data_summary(self.val_set)
@@ -185,7 +188,7 @@ class Trainer:
         model = self._placed_model()
         world.share_weights(model)
         learner = Learner(model, self.schedule, self.device, self.precision, self.fast_gradients)
-        # The weights are the same in all processes, but stochastic depth must drop other rows in each.
+        # All processes have the same weights, but stochastic depth must drop different rows in each.
         if world.rank:
             torch.manual_seed(self.seed + world.rank)
         step, best = (0, (None, 0)) if stored is None else _restore(learner, stored, files, world)
@@ -260,7 +263,7 @@ class Trainer:
         )
 
     def _announce(self, files: RunDir, world: World, step: int) -> None:
-        """Write config.yaml, note what the run is made with, and print how it trains."""
+        """Write config.yaml, record the versions and the machine, and print the schedule."""
         schedule, size = self.schedule, world.size
         if world.is_main:
             text = yaml.safe_dump(self.recipe.resolved, sort_keys=False, allow_unicode=True)
@@ -314,7 +317,7 @@ class Trainer:
 def _restore(
     learner: Learner, stored: dict[str, Any], files: RunDir, world: World
 ) -> tuple[int, tuple[float | None, int]]:
-    """Take up a checkpoint: its step, and score and step of best.pt."""
+    """Load a checkpoint. Returns its step, and score and step of best.pt."""
     learner.restore(stored)
     if world.rank < len(stored["random_states"]):
         set_random_state(stored["random_states"][world.rank])

@@ -1,4 +1,4 @@
-"""Where a run's metrics go besides the terminal: TensorBoard, Weights & Biases, a trace of the profiler."""
+"""Writers of a run's metrics: TensorBoard, Weights & Biases, and a trace of the profiler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS_BEFORE_TRACE = 10
 
 
 class Writer(Protocol):
-    """What a run reports to; TensorBoard's SummaryWriter is one."""
+    """The interface of a writer. TensorBoard's SummaryWriter implements it."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
     def add_image(self, tag: str, img_tensor: Any, global_step: int, *, dataformats: str) -> None: ...
@@ -26,9 +26,16 @@ class Writer(Protocol):
 
 
 class Wandb:
-    """Reports to a project of Weights & Biases; the same run directory is the same run there.
+    """Reports to a project of Weights & Biases. A resumed run directory continues the same run there.
 
-    The settings that it shows are those of ``run_dir``/config.yaml. Raises UserError where wandb cannot start.
+    Its settings are those of ``run_dir``/config.yaml.
+
+    Args:
+        run_dir: the run directory.
+        project: name of the project.
+
+    Raises:
+        UserError: wandb cannot start.
     """
 
     def __init__(self, run_dir: Path, project: str) -> None:
@@ -50,7 +57,7 @@ class Wandb:
                 resume="allow",
                 config=yaml.safe_load(settings.read_text()) if settings.exists() else None,
             )
-        except Exception as error:  # its own, and those of the network libraries below it
+        except Exception as error:  # wandb's exceptions, and those of its network libraries
             raise UserError(
                 f"log.wandb={project}: wandb cannot start ({type(error).__name__}: {error}); log in (wandb login), "
                 "write to files alone (WANDB_MODE=offline), or leave log.wandb=null"
@@ -70,14 +77,27 @@ class Wandb:
 
 
 def open_writers(run_dir: Path, start: int, project: str | None) -> list[Writer]:
-    """TensorBoard in ``run_dir``, without what a run that died wrote after step ``start``; wandb if asked for."""
-    others = [] if project is None else [Wandb(run_dir, project)]  # first: it may refuse
+    """Open TensorBoard, and Weights & Biases if a project is given.
+
+    Args:
+        run_dir: the run directory.
+        start: number of finished steps. TensorBoard drops events of later steps, which a killed run wrote.
+        project: name of a project of Weights & Biases, or None.
+    """
+    others = [] if project is None else [Wandb(run_dir, project)]  # first, because it may raise an error
     return [SummaryWriter(str(run_dir), purge_step=start + 1 if start else 0), *others]
 
 
 def open_profiler(run_dir: Path, steps: int, left: int) -> profile | None:
-    """Traces ``steps`` of the ``left`` steps into ``run_dir``/trace.json (open it in ui.perfetto.dev): those after the
-    first `STEPS_BEFORE_TRACE`, or the last ones of a shorter run. None where there is none to trace.
+    """Open a profiler that writes ``run_dir``/trace.json (open it in ui.perfetto.dev).
+
+    Args:
+        run_dir: the run directory.
+        steps: number of steps to trace: those after the first `STEPS_BEFORE_TRACE`, or the last ones of a shorter run.
+        left: number of steps that this process trains.
+
+    Returns:
+        The profiler, or None if there is no step to trace.
     """
     traced = min(steps, left)
     if traced <= 0:
