@@ -1,4 +1,4 @@
-"""Data sets of other makes: whatever returns torchvision's ``(image, target)`` becomes a `Dataset`."""
+"""Converts data sets that return torchvision's ``(image, target)`` to a `Dataset`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from maskrcnn.data.images import Pixels
 from maskrcnn.data.masks import MaskBitmap, crop_to_object, encode
 from maskrcnn.errors import UserError
 
-_UNKNOWN = -1  # number of objects of an image that has not been read
-_OVERHANG = 0.5  # pixels by which a rounded box may leave the image
+_UNKNOWN = -1  # number of objects of an image that was not read yet
+_OVERHANG = 0.5  # pixels by which a rounded box may extend beyond the image
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @runtime_checkable
 class Samples(Protocol):
-    """A map-style data set: ``samples[index]`` is ``(image, target)``, as torchvision's detectors take them.
+    """A map-style data set whose items are ``(image, target)``, as torchvision's detectors take them.
 
-    image: a tensor ``[3, H, W]`` (uint8, or floating point in 0..1), a PIL image, or an array ``[H, W, 3]`` uint8.
-    target: a dictionary with
+    ``image`` is a tensor ``[3, H, W]`` (uint8, or floating point in 0..1), a PIL image, or an array ``[H, W, 3]``
+    uint8. ``target`` is a dictionary with
 
     * ``boxes`` ``[G, 4]``: x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2;
     * ``labels`` ``[G]``: integers 1 .. num_classes;
-    * ``masks`` ``[G, H, W]``: one for each box, 0 or 1 (needed by a model with a mask head);
-    * ``iscrowd`` ``[G]``: regions to be ignored (optional);
-    * ``image_id``: a whole number (optional; the index without it);
-    * ``area`` ``[G]``: the sizes that COCO's APs, APm and APl go by (optional; the masks' or boxes' without it).
+    * ``masks`` ``[G, H, W]``: one per box, 0 or 1 (needed by a model with a mask head);
+    * ``iscrowd`` ``[G]``: regions to ignore (optional);
+    * ``image_id``: an integer (optional; the default is the index);
+    * ``area`` ``[G]``: sizes for COCO's APs, APm and APl (optional; the default is the area of the mask or box).
     """
 
     def __len__(self) -> int: ...
@@ -42,26 +42,33 @@ class Samples(Protocol):
 
 
 def adapt(samples: Dataset | Samples, num_classes: int, classes: Sequence[str] | None = None) -> Dataset:
-    """``samples`` as a `Dataset`; one that is a `Dataset` already stays as it is.
+    """Convert ``samples`` to a `Dataset`. A `Dataset` is returned unchanged.
 
     Args:
         samples: see `Samples`.
-        num_classes: of the model, without background.
-        classes: their names, for labels 1, 2, ...; None calls them ``class 1``, ``class 2``, ...
+        num_classes: number of the model's classes, without background.
+        classes: names of labels 1, 2, ...; None names them ``class 1``, ``class 2``, ...
 
     Raises:
-        UserError: for an empty data set, and for a fault in its first sample.
+        UserError: the data set is empty, or its first sample is invalid.
     """
     return samples if isinstance(samples, Dataset) else TorchvisionDataset(samples, num_classes, classes)
 
 
 class TorchvisionDataset(Dataset):
-    """`Samples` as a `Dataset`. Each is checked when it is read; the first one is read at once.
+    """`Samples` as a `Dataset`. Every sample is checked when it is read; the first one is read immediately.
 
-    Images keep the order of the samples. Their sizes are not known before they are read, so images of like aspect are
-    batched together only where ``samples.get_height_and_width(index)`` exists (torchvision's own convention).
+    Images keep the order of the samples. Their sizes are unknown before they are read. Images of similar aspect are
+    therefore batched together only if ``samples.get_height_and_width(index)`` exists, which is torchvision's
+    convention.
 
-    Args: as of `adapt`.
+    Args:
+        samples: see `Samples`.
+        num_classes: number of the model's classes, without background.
+        classes: names of labels 1, 2, ...; None names them ``class 1``, ``class 2``, ...
+
+    Raises:
+        UserError: the data set is empty, or its first sample is invalid.
     """
 
     def __init__(self, samples: Samples, num_classes: int, classes: Sequence[str] | None = None) -> None:
@@ -86,28 +93,28 @@ class TorchvisionDataset(Dataset):
         sizes = [(1, 1) if size_of is None else size_of(index) for index in range(len(samples))]
         self.sizes = np.array(sizes, np.int64)
         self._truth: dict[str, Any] | None = None
-        self.has_masks = False  # until the first sample is seen
+        self.has_masks = False  # until the first sample is read
         self.has_masks = self._read(0)[2]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def image_id(self, index: int) -> int:
-        """The id of an image; the first call reads all samples."""
+        """The id of an image. The first call reads all samples."""
         image_id: int = self.ground_truth()["images"][index]["id"]
         return image_id
 
     def labels(self, index: int) -> npt.NDArray[np.int64]:
-        """The labels of a sample's objects, without crowds. The sample is read."""
+        """The labels of a sample's objects, without crowds. This reads the sample."""
         example = self.read(index)
         return example.labels[~example.crowd]
 
     def read(self, index: int) -> Example:
-        """The image and its objects. Raises UserError that names the index for whatever is wrong with them."""
+        """Read an image and its objects. Raises UserError with the index if the sample is invalid."""
         return self._read(index)[0]
 
     def _read(self, index: int) -> tuple[Example, npt.NDArray[np.float64], bool]:
-        """A sample, the areas of its objects ``[G]``, and whether it comes with masks."""
+        """A sample, the areas of its objects ``[G]``, and whether it has masks."""
         sample = self.samples[index]
         if not isinstance(sample, tuple | list) or len(sample) != 2 or not isinstance(sample[1], dict):
             found = f"{type(sample).__name__}"
@@ -179,7 +186,7 @@ def _pixels(image: Any, index: int) -> Pixels:
             found = f"{image.dtype} {list(image.shape)}"
             raise _fault(index, f"an image array is uint8 [H, W, 3], found {found}")
         return np.ascontiguousarray(image)
-    if hasattr(image, "convert"):  # PIL's
+    if hasattr(image, "convert"):  # a PIL image
         return np.array(image.convert("RGB"))
     raise _fault(
         index,
@@ -192,7 +199,7 @@ def _pixels_of_tensor(image: torch.Tensor, index: int) -> Pixels:
         raise _fault(index, f"an image tensor is [3, H, W], found {list(image.shape)}")
     if image.is_floating_point():
         low, high = (float(value) for value in image.aminmax())
-        if not (low >= 0 and high <= 1):  # NaN included
+        if not (low >= 0 and high <= 1):  # also catches NaN
             raise _fault(
                 index,
                 f"a floating point image has values in 0..1, found {low:g} to {high:g}; leave the normalisation to "
@@ -308,7 +315,7 @@ def _image_id(target: dict[str, Any], index: int) -> int:
 
 
 def _areas(target: dict[str, Any], example: Example, index: int) -> npt.NDArray[np.float64]:
-    """Square pixels of each object: as given, else of its mask, else of its box."""
+    """Area of each object in square pixels: as given, else of its mask, else of its box."""
     given = _numbers(target, "area", len(example.boxes), index)
     if given is not None:
         return given

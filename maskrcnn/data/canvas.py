@@ -1,4 +1,4 @@
-"""How the images of a batch are padded to one size."""
+"""Pads the images of a batch to one size."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ Buckets = int | Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Canvas:
-    """Few distinct sizes let compiled code and captured graphs be used again, at the price of padding.
+    """Sizes of a batch after padding. Few sizes let compiled code and CUDA graphs be reused, at the cost of padding.
 
-    size_divisor: H and W are multiples of it. least: (H, W) at least; with a fixed crop, the crop, so that
-    there is one size. buckets: sizes [H, W] of which the smallest that holds the batch is taken (a batch that none
-    holds gets a size of its own), or a number that H and W are multiples of; None for every multiple of size_divisor.
+    Args:
+        size_divisor: H and W are multiples of this.
+        least: smallest (H, W). With a fixed crop, this is the crop, so that there is one size.
+        buckets: allowed canvas sizes [H, W]; the smallest that fits is used, and a larger batch keeps its own size. Or
+            a number of which H and W are multiples. None allows every multiple of ``size_divisor``.
 
-    Raises UserError for buckets that are no multiples of size_divisor.
+    Raises:
+        UserError: ``buckets`` are not multiples of ``size_divisor``.
     """
 
     size_divisor: int = 32
@@ -43,7 +46,7 @@ class Canvas:
             )
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) of the canvas for a batch whose images are at most this high and this wide."""
+        """(H, W) of the canvas for a batch with this maximum height and width in pixels."""
         height, width = max(height, self.least[0]), max(width, self.least[1])
         step = self.buckets if isinstance(self.buckets, int) else self.size_divisor
         own = -(-height // step) * step, -(-width // step) * step
@@ -54,7 +57,12 @@ class Canvas:
 
 
 def batch_images(pictures: Sequence[Picture], canvas: Canvas) -> Images:
-    """Pictures, all uint8 or all float32, at the top left of one canvas, padded with zeros to the right and below."""
+    """Draw images, all uint8 or all float32, at the top left of one canvas, padded with zeros.
+
+    Args:
+        pictures: the images.
+        canvas: how the size is chosen.
+    """
     sizes = np.array([picture.size for picture in pictures])
     height, width = canvas.size(*sizes.max(axis=0).tolist())
     out: Drawn = np.empty((len(pictures), height, width, pictures[0].image.shape[2]), pictures[0].dtype)
@@ -63,5 +71,5 @@ def batch_images(pictures: Sequence[Picture], canvas: Canvas) -> Images:
         picture.draw(out[n, :h, :w])
         out[n, h:] = 0
         out[n, :h, w:] = 0
-    # A permuted view: channels-last in memory, which is what decoding gives and convolutions like best.
+    # A permuted view: channels-last in memory, as decoding returns it and as convolutions are fastest.
     return Images(torch.from_numpy(out).permute(0, 3, 1, 2), torch.from_numpy(sizes).float())

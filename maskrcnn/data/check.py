@@ -1,4 +1,4 @@
-"""Reads a data set whole: counts, classes, sizes, and everything that is wrong with it."""
+"""Reads a complete data set: counts, classes, sizes, and all defects."""
 
 from __future__ import annotations
 
@@ -27,16 +27,23 @@ SIZES = {
     "small": (0, 32),
     "medium": (32, 96),
     "large": (96, float("inf")),
-}  # COCO's, side of the area's square
+}  # COCO's limits, as square roots of areas
 
 
 @dataclass
 class Findings:
-    """What reading a data set showed.
+    """Counts and defects of a data set.
 
-    num_images, num_annotations (crowd included), num_crowd, num_masks, num_images_with_masks,
-    num_empty_images; classes: annotations by class name. sides: square root of each object's area in
-    pixels.
+    Attributes:
+        num_images: number of images.
+        num_annotations: number of annotations, including crowds.
+        num_crowd: number of crowds.
+        num_masks: number of masks.
+        num_images_with_masks: number of images with masks.
+        num_empty_images: number of images without annotations.
+        classes: number of annotations by class name.
+        sides: square root of each object's area in pixels.
+        defects: everything that is wrong.
     """
 
     num_images: int = 0
@@ -64,8 +71,15 @@ class Findings:
 
 
 def check_coco(data: dict[str, Any], images: Path, keep_doubtful: bool = True) -> tuple[Findings, Selection]:
-    """Reads what a COCO-format json holds, its images and its masks; the selection is what is sound in
-    them.
+    """Check a COCO-format json, its images and its masks.
+
+    Args:
+        data: content of the json.
+        images: folder of the images.
+        keep_doubtful: keep objects that training keeps with a warning.
+
+    Returns:
+        The findings, and the valid entries.
     """
     if not images.is_dir():
         raise UserError(f"there is no images folder {images}")
@@ -90,7 +104,10 @@ def check_coco(data: dict[str, Any], images: Path, keep_doubtful: bool = True) -
 def _with_mask(
     entry: dict[str, Any], image: dict[str, Any], names: dict[int, str], findings: Findings
 ) -> dict[str, Any]:
-    """Counts an annotation; returned without its mask where that is empty, and its area where that is another's."""
+    """Count an annotation.
+
+    Returns it without its mask if that is empty, and without its area if that belongs to another mask.
+    """
     where = f"annotation {entry['id']} of image {image['id']}"
     segmentation = entry.get("segmentation")
     mask = None if segmentation is None else decode(segmentation, image["height"], image["width"])
@@ -106,12 +123,15 @@ def _with_mask(
 
 
 def _far(area: float | None, pixels: int) -> bool:
-    """By more than a factor of two and sixteen pixels: tools count the pixels of an outline differently."""
+    """Whether an area differs by more than a factor of two and sixteen pixels.
+
+    Tools count the pixels of an outline differently.
+    """
     return area is not None and not pixels / 2 - 16 <= area <= 2 * pixels + 16
 
 
 def check_voc(root: Path) -> Findings:
-    """Reads the images of a VOC folder's ImageSets/Segmentation (Main without one): trainval, or train and val."""
+    """Check the images in a VOC folder's ImageSets/Segmentation (or Main): trainval, or train and val."""
     sets = root / "ImageSets"
     chosen = "Segmentation" if (sets / "Segmentation").is_dir() else "Main"
     splits = [name for name in ("train", "val", "trainval") if (sets / chosen / f"{name}.txt").is_file()]
@@ -125,7 +145,7 @@ def check_voc(root: Path) -> Findings:
 
 
 def check_sbd(root: Path) -> Findings:
-    """Reads the images of SBD's train.txt and val.txt, those that there are."""
+    """Check the images in SBD's train.txt and val.txt, if they exist."""
     root = sbd.find_root(root)
     splits = [name for name in ("train", "val") if (root / f"{name}.txt").is_file()]
     names = {name for split in splits or ["train"] for name in sbd.split_names(root, split)}
@@ -141,7 +161,7 @@ def check_sbd(root: Path) -> Findings:
 
 @contextmanager
 def _defects_of(findings: Findings, name: str) -> Iterator[None]:
-    """Counts an image; what stops its reading is a defect of it."""
+    """Count an image. An error while reading it becomes a defect."""
     findings.num_images += 1
     try:
         yield

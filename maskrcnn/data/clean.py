@@ -1,4 +1,4 @@
-"""A COCO-format json cleaned: what is sound in it is kept, nothing is guessed."""
+"""Cleans a COCO-format json: keeps valid entries, and guesses nothing."""
 
 from __future__ import annotations
 
@@ -19,18 +19,29 @@ Content = dict[str, Any]
 
 
 class Cleaned(NamedTuple):
-    """content: of the json. defects: what was converted, left out and kept on the way."""
+    """Result of `cleaned`.
+
+    Attributes:
+        content: content of the json.
+        defects: what was converted, left out and kept.
+    """
 
     content: Content
     defects: list[Defect]
 
 
 def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cleaned:
-    """The content without what is defective, with ids and image sizes where they lacked.
+    """Remove defective entries, and fill in missing ids and image sizes.
 
-    An entry is kept or left out; no annotation is given to another image or class. crowds_are_objects: write iscrowd=0.
+    An entry is kept or left out. No annotation moves to another image or class.
 
-    Raises UserError where no image, none of the annotations or no category would be left.
+    Args:
+        data: content of the json.
+        images: folder of the images.
+        crowds_are_objects: write iscrowd=0 for all objects.
+
+    Raises:
+        UserError: no image, no annotation or no category would be left.
     """
     if not images.is_dir():
         raise UserError(f"there is no images folder {images}")
@@ -43,7 +54,7 @@ def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cl
     data = {**data, "annotations": annotations}
     data["images"] = _with_sizes(data, FileFinder(images), defects)
     findings, sound = check_coco(data, images, keep_doubtful=False)
-    # Once more: what was cut may not belong to its mask any longer.
+    # Check again, because a box that was cut may no longer match its mask.
     content = (again := select(sound.content(data), None, keep_doubtful=False)).content(data)
     findings.defects += again.defects
     for key in ("images", "annotations"):
@@ -57,7 +68,17 @@ def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cl
 
 
 def with_classes_of(content: Content, other: list[Any], name: str, defects: list[Defect]) -> Content:
-    """``content`` with the categories of another file, by their names. Raises UserError where names differ."""
+    """Replace the categories by those of another file with the same names.
+
+    Args:
+        content: content of the json.
+        other: categories of the other file.
+        name: the other file's name, for messages.
+        defects: receives what was changed.
+
+    Raises:
+        UserError: the names differ.
+    """
     ids = {str(c["name"]): c["id"] for c in other}
     unknown = [c["name"] for c in content["categories"] if c["name"] not in ids]
     if unknown or len(ids) < len(other):
@@ -71,11 +92,11 @@ def with_classes_of(content: Content, other: list[Any], name: str, defects: list
 
 
 def _with_whole_ids(data: Content, what: str, key: str, defects: list[Defect]) -> Content:
-    """Numbers in place of ids that are texts or beyond 64 bits, in the entries and in the annotations."""
+    """Replace ids that are strings or exceed 64 bits by numbers, in the entries and in the annotations."""
     ids = [_same(entry.get("id")) for entry in data[what] if isinstance(entry, dict)]
     if not any(isinstance(value, str) for value in ids):
         return data
-    # Classes by their ids' order, so that two files with the same classes get the same numbers.
+    # Number classes in the order of their ids, so that two files with the same classes get the same numbers.
     distinct = list(dict.fromkeys(value for value in ids if value is not None))
     order = sorted(distinct, key=str) if what == "categories" else distinct
     numbers = {value: place for place, value in enumerate(order, 1)}
@@ -97,7 +118,7 @@ def _with_whole_ids(data: Content, what: str, key: str, defects: list[Defect]) -
 
 
 def _same(value: Any) -> int | str | None:
-    """Equal for ids that mean the same: a number, or the text of what is none; None for what is no id."""
+    """A key that is equal for equivalent ids: a number, or a string that is not a number. None for invalid ids."""
     if (found := whole(value)) is not None:
         return found
     return (
@@ -106,7 +127,7 @@ def _same(value: Any) -> int | str | None:
 
 
 def _renumbered(annotations: list[Any], defects: list[Defect]) -> list[Any]:
-    """Annotations renumbered from 1 if an id is missing, 0 (scoring takes it for "none"), too large or duplicated."""
+    """Renumber annotations from 1 if an id is missing, 0 ("none" in scoring), too large or duplicated."""
     first: dict[Any, Any] = {}
     kept = []
     for entry in annotations:
@@ -130,7 +151,7 @@ def _as_object(entry: Any, defects: list[Defect]) -> Any:
 
 
 def _with_sizes(data: Content, finder: FileFinder, defects: list[Defect]) -> list[Any]:
-    """Image entries with the height and width of their files, where those lack or are exchanged."""
+    """Image entries with the height and width of their files, if those are missing or swapped."""
     reach: dict[Any, list[float]] = {}
     for entry in data["annotations"]:
         box = entry.get("bbox") if isinstance(entry, dict) else None
@@ -148,7 +169,10 @@ def _with_sizes(data: Content, finder: FileFinder, defects: list[Defect]) -> lis
 
 
 def _with_size(entry: Content, finder: FileFinder, reach: list[float], defects: list[Defect]) -> Content:
-    """reach: (y, x) of the farthest corner of a box. A size that does not hold all boxes is not taken."""
+    """An image entry with the size of its file.
+
+    ``reach``: (y, x) of the farthest corner of a box, which the size must contain.
+    """
     name = entry.get("file_name")
     paths = finder.find(name) if isinstance(name, str) and name else []
     if len(paths) != 1:  # `select` reports the file
@@ -159,7 +183,7 @@ def _with_size(entry: Content, finder: FileFinder, reach: list[float], defects: 
         with Image.open(finder.folder / paths[0]) as file:
             if not lacks and (file.width == file.height or [file.width, file.height] != stated):
                 return entry
-        if not lacks and _reads(finder.folder / paths[0], stated):  # turned by its EXIF orientation
+        if not lacks and _reads(finder.folder / paths[0], stated):  # rotated by its EXIF orientation
             return entry
         height, width = read_image(finder.folder / paths[0]).shape[:2]
     except (OSError, ValueError, UserError, Image.DecompressionBombError):  # `check_coco` reports the file

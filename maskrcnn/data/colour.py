@@ -14,8 +14,14 @@ from maskrcnn.errors import UserError
 
 @dataclass(frozen=True)
 class ColourJitter:
-    """Brightness, contrast and saturation times a factor from ``[1 - x, 1 + x]``; hue turned by up to
-    ``hue`` (0.5 is half the circle); grey with a probability. The arithmetic is torchvision's.
+    """Random changes of colour, with torchvision's arithmetic.
+
+    Args:
+        brightness: the factor is drawn from ``[1 - brightness, 1 + brightness]``.
+        contrast: the factor is drawn from ``[1 - contrast, 1 + contrast]``.
+        saturation: the factor is drawn from ``[1 - saturation, 1 + saturation]``.
+        hue: the hue is rotated by up to this share of the circle, at most 0.5.
+        grey: probability of a grey image.
     """
 
     brightness: float = 0.0
@@ -30,7 +36,7 @@ class ColourJitter:
                 raise UserError(f"colour.{name} must be in 0..{most}, not {getattr(self, name)}")
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
-        """The image ``[H, W, 3]`` uint8 with other colours."""
+        """Change the colours of an image ``[H, W, 3]`` uint8."""
         brightness, contrast, saturation = rng.uniform(-1, 1, 3) * (
             self.brightness,
             self.contrast,

@@ -1,4 +1,4 @@
-"""What every data set gives the loader, whatever the files it was read from."""
+"""The interface between data sets and loaders."""
 
 from __future__ import annotations
 
@@ -23,11 +23,19 @@ OnCorruptImage = Literal["stop", "skip"]
 
 
 class ImageRecord(NamedTuple):
-    """What is known of one image before it is opened; G objects.
+    """Annotations of an image with G objects, before the image is opened.
 
-    boxes: ``[G, 4]`` float32 x1, y1, x2, y2 in the image's pixels. labels: ``[G]`` int64. crowd: ``[G]``
-    bool. annotation_ids: ``[G]`` int64. segmentations: G of COCO's polygons or RLEs, None without one.
-    keypoints: ``[G, J, 3]`` float32 (x, y continuous, visibility 0, 1 or 2), or None.
+    Attributes:
+        image_id: id of the image.
+        file_name: path relative to the image folder.
+        height: height in pixels.
+        width: width in pixels.
+        boxes: ``[G, 4]`` float32 x1, y1, x2, y2 in pixels of the image.
+        labels: ``[G]`` int64.
+        crowd: ``[G]`` bool.
+        annotation_ids: ``[G]`` int64.
+        segmentations: G of COCO's polygons or RLEs; None for an object without a mask.
+        keypoints: ``[G, J, 3]`` float32 (x, y continuous, visibility 0, 1 or 2), or None.
     """
 
     image_id: int
@@ -44,12 +52,18 @@ class ImageRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its objects, in the image's own pixels.
+    """An image with G objects, in pixels of the original image.
 
-    image: ``[H, W, 3]`` uint8 RGB. boxes, labels, crowd, keypoints: as in ``ImageRecord``.
-    masks: one per object, None for an object without a mask.
-    proposals: ``[P, 5]`` float32, box and score (and label, ``[P, 6]``), where they are given beforehand.
-    mirror_keypoints: for each of the J keypoints the one that it becomes in a mirror.
+    Attributes:
+        image: ``[H, W, 3]`` uint8 RGB.
+        image_id: id of the image.
+        boxes: ``[G, 4]`` float32 x1, y1, x2, y2.
+        labels: ``[G]`` int64.
+        crowd: ``[G]`` bool.
+        masks: one per object; None for an object without a mask.
+        keypoints: ``[G, J, 3]`` float32 (x, y continuous, visibility 0, 1 or 2), or None.
+        proposals: ``[P, 5]`` float32, box and score (``[P, 6]`` with the label), or None.
+        mirror_keypoints: for each of the J keypoints, the index of its counterpart in a mirror image.
     """
 
     image: Pixels
@@ -64,18 +78,26 @@ class Example:
 
 
 class Proposer(Protocol):
-    """Regions given beforehand: ``[P, 5]`` float32, box and score, or ``[P, 6]`` with the label, of an image."""
+    """Given regions of an image: ``[P, 5]`` float32, box and score, or ``[P, 6]`` with the label."""
 
     def of(self, image_id: int) -> Floats: ...
 
 
 class Dataset(ABC):
-    """Images with objects; the annotations lie in one shared buffer, images are opened when read.
+    """Images with objects. Annotations are kept in one shared buffer, and images are opened when they are read.
 
-    categories: dictionaries with ``id`` and ``name`` (and ``keypoints`` where there are some), by rising
-    id: the place in this list is the label, ``0 .. K - 1``. report: a line for every kind of defect that
-    was passed over, with counts. metric: what it is scored by, "coco" or "voc". num_keypoints: J, the most of
-    any category. mirror_keypoints: see ``Example``, from the categories' names of keypoints.
+    Args:
+        records: annotations of each image.
+        categories: dictionaries with ``id`` and ``name`` (and ``keypoints``), by ascending id. The index in this list
+            is the label, ``0 .. K - 1``.
+        images: folder of the images.
+        on_corrupt_image: what the loaders do with an image that cannot be decoded: ``stop`` or ``skip``.
+        report: a line for each kind of defect that was left out, with counts.
+
+    Attributes:
+        metric: the metric that the data set is scored by, ``coco`` or ``voc``.
+        num_keypoints: J, the largest number of keypoints of a category.
+        mirror_keypoints: see `Example`, derived from the names of the keypoints.
     """
 
     metric = "coco"
@@ -121,24 +143,25 @@ class Dataset(ABC):
         return int(self.image_ids[index])
 
     def image_info(self, index: int) -> tuple[str, int, int]:
-        """(file name, height, width)."""
+        """(file name, height, width) of an image."""
         record = self._records[index]
         return record.file_name, record.height, record.width
 
     def record(self, index: int) -> ImageRecord:
-        """The annotations of one image, undecoded."""
+        """The annotations of an image, without decoding its masks."""
         return self._records[index]
 
     def labels(self, index: int) -> npt.NDArray[np.int64]:
-        """The labels of an image's objects, without crowds; the image is not opened."""
+        """The labels of an image's objects, without crowds. The image is not opened."""
         record = self._records[index]
         return record.labels[~record.crowd]
 
     def read(self, index: int) -> Example:
-        """The image and its objects.
+        """Read an image and its objects.
 
-        Raises CorruptImageError (a UserError) for an image that cannot be decoded, UserError for one of
-        another size than its annotations say and for a mask that cannot be read.
+        Raises:
+            CorruptImageError: the image cannot be decoded.
+            UserError: the image has another size than its annotations state, or a mask cannot be read.
         """
         record = self._records[index]
         try:
@@ -167,7 +190,7 @@ class Dataset(ABC):
         drawn = [g for g, segmentation in enumerate(record.segmentations) if segmentation is not None]
         try:
             found = decode_all([record.segmentations[g] for g in drawn], record.height, record.width)
-        except UserError:  # say whose it is
+        except UserError:  # find the object, for the message
             found = [self._mask(record, g) for g in drawn]
         masks: list[MaskBitmap | None] = [None] * len(record.labels)
         for g, mask in zip(drawn, found, strict=True):
@@ -185,7 +208,7 @@ class Dataset(ABC):
 
 
 def check_same_categories(train: Dataset, val: Dataset) -> None:
-    """Raises UserError unless both splits have the same classes, so that labels mean the same in both."""
+    """Raise UserError unless both splits have the same classes, so that labels mean the same in both."""
     first, second = ({c["id"]: c["name"] for c in data.categories} for data in (train, val))
     if first != second:
         differing = sorted(set(first.items()) ^ set(second.items()))

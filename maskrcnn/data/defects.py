@@ -1,4 +1,4 @@
-"""What can be wrong in a data set, and what each kind of defect leads to."""
+"""Kinds of defects in a data set, and their effects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIX = "tools/check_data.py --fix writes a cleaned json"
 
 
 class Effect(Enum):
-    """What a defect leads to."""
+    """The effect of a defect."""
 
     STOPS = "training refuses the file; --fix leaves the entry out"
     DROPPED = "the entry is left out"
@@ -24,7 +24,7 @@ class Effect(Enum):
 
 
 class Kind(Enum):
-    """The kinds of defects: words (``{}`` stands for what was found), effect and remedy."""
+    """Kinds of defects: description (``{}`` stands for the value that was found), effect and remedy."""
 
     NO_ID = "no whole number from 0 to 2^63 - 1 as id", Effect.STOPS, f"give it a number as id ({FIX})"
     NO_CATEGORY = "no category", Effect.STOPS, "list the classes as {id, name}"
@@ -225,7 +225,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Defect:
-    """Something wrong in a data set. where: the entry, by id. found: what stands there, where its kind says so."""
+    """A defect in a data set.
+
+    Args:
+        kind: its kind.
+        where: the entry, by id.
+        found: the value that was found, if the description of the kind has a ``{}``.
+    """
 
     kind: Kind
     where: str
@@ -233,7 +239,7 @@ class Defect:
 
     @property
     def words(self) -> str:
-        """The same for the same thing."""
+        """The description, the same for the same defect."""
         return self.kind.words.replace("{}", self.found)
 
     @property
@@ -247,7 +253,7 @@ class Defect:
 
     @property
     def harmless(self) -> bool:
-        """Whether nothing is lost by it and nothing has to be mended."""
+        """Whether it loses nothing and needs no repair."""
         return self.effect in (Effect.NOTED, Effect.CONVERTED)
 
     @property
@@ -259,7 +265,7 @@ class Defect:
 
 
 def grouped(defects: Iterable[Defect]) -> list[list[Defect]]:
-    """Defects of the same words together, in the order of the first of each."""
+    """Group defects with the same description, in the order of the first of each."""
     kinds: dict[tuple[Kind, str], list[Defect]] = {}
     for defect in defects:
         kinds.setdefault((defect.kind, defect.words), []).append(defect)
@@ -267,7 +273,13 @@ def grouped(defects: Iterable[Defect]) -> list[list[Defect]]:
 
 
 def summarise(path: Path, defects: Iterable[Defect], shown: int = 3) -> list[str]:
-    """One line for every kind of defect: how many, and where the first few are."""
+    """Summarise each kind of defect in one line: the number, and the first few places.
+
+    Args:
+        path: the file, for the message.
+        defects: all defects.
+        shown: number of places to name.
+    """
     return [
         f"{path}: {len(found)} x {found[0].words} ({', '.join(d.where for d in found[:shown])}"
         f"{', ...' if len(found) > shown else ''}); {found[0].remedy}"
@@ -276,6 +288,6 @@ def summarise(path: Path, defects: Iterable[Defect], shown: int = 3) -> list[str
 
 
 def refuse_fatal(path: Path, defects: Iterable[Defect]) -> None:
-    """Raise UserError with a line for every kind of defect that is fatal."""
+    """Raise UserError with a line for each kind of fatal defect."""
     if fatal := summarise(path, (defect for defect in defects if defect.fatal)):
         raise UserError("\n".join(fatal))

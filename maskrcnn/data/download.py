@@ -1,4 +1,7 @@
-"""Downloads and unpacks published data sets: resumed, checked, and never outside of the target folder."""
+"""Downloads and unpacks published data sets.
+
+Downloads are resumed and checked, and nothing is written outside the target.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,19 @@ from typing import IO, Any
 
 from maskrcnn.errors import UserError
 
-Progress = Callable[[str, int, int | None], None]  # what, bytes so far, bytes in all where known
+Progress = Callable[[str, int, int | None], None]  # name, bytes so far, total bytes if known
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch and unpack. url: where from. md5: as published. folder: inside of the target."""
+    """A file to download and unpack.
+
+    Args:
+        url: its address.
+        md5: its published checksum.
+        folder: where to unpack it, relative to the target.
+    """
 
     url: str
     md5: str
@@ -57,10 +66,16 @@ SETS: dict[str, tuple[Archive, ...]] = {
 
 
 def prepare(archives: tuple[Archive, ...], target: Path, progress: Progress, keep: bool = False) -> None:
-    """Fetches and unpacks every archive into ``target``; what an earlier call finished is not done again.
+    """Download and unpack archives. Archives that an earlier call finished are skipped.
 
-    keep: leave the archives after unpacking. Raises UserError for what cannot be fetched, is not what was
-    published, or would write outside of the target.
+    Args:
+        archives: the files.
+        target: the folder to unpack into.
+        progress: called with name, bytes so far, and total bytes if known.
+        keep: keep the archives after unpacking.
+
+    Raises:
+        UserError: a download fails, a checksum is wrong, or an archive would write outside the target.
     """
     done = target / ".prepared"
     try:
@@ -82,7 +97,7 @@ def prepare(archives: tuple[Archive, ...], target: Path, progress: Progress, kee
 
 
 def fetch(url: str, path: Path, progress: Progress) -> None:
-    """Downloads ``url`` to ``path``, going on where an earlier attempt stopped."""
+    """Download ``url`` to ``path``, resuming an earlier attempt. ``progress`` is called as in `prepare`."""
     begun = path.stat().st_size if path.is_file() else 0
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
@@ -92,7 +107,7 @@ def fetch(url: str, path: Path, progress: Progress) -> None:
         ) from error
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            if answer.status != 206:  # the server sends everything again
+            if answer.status != 206:  # the server starts from the beginning
                 begun = 0
             total = (
                 begun + int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
@@ -102,12 +117,12 @@ def fetch(url: str, path: Path, progress: Progress) -> None:
                     begun += file.write(chunk)
                     progress(f"fetching {url.rsplit('/', 1)[-1]}", begun, total)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send: the file is whole, or its checksum will tell
+        if error.code == 416:  # nothing is left to send: the file is complete, or its checksum is wrong
             return
         raise UserError(
             f"{url} answers {error.code} {error.reason}; fetch it by hand, or use mirror=URL"
         ) from error
-    except (OSError, http.client.HTTPException) as error:  # URLError too
+    except (OSError, http.client.HTTPException) as error:  # also URLError
         raise UserError(f"{url} cannot be fetched ({error}); run the same command again to resume") from error
     if total is not None and begun < total:
         raise UserError(
@@ -116,7 +131,7 @@ def fetch(url: str, path: Path, progress: Progress) -> None:
 
 
 def check_md5(path: Path, archive: Archive) -> None:
-    """Removes and refuses a file that is not what was published."""
+    """Delete a file whose checksum is wrong, and raise UserError."""
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != archive.md5:
@@ -128,8 +143,13 @@ def check_md5(path: Path, archive: Archive) -> None:
 
 
 def unpack(path: Path, folder: Path, name: str, progress: Progress) -> None:
-    """Unpacks a zip or tar archive; refuses it before writing anything when a member would leave the
-    folder.
+    """Unpack a zip or tar archive. An archive with a member outside the folder is refused before anything is written.
+
+    Args:
+        path: the archive.
+        folder: where to unpack it.
+        name: its name, for messages.
+        progress: called as in `prepare`.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -164,7 +184,7 @@ def _tar_members(archive: tarfile.TarFile, name: str) -> Iterator[Member]:
 
 
 def safe_path(member: str, name: str) -> PurePosixPath:
-    """A member's path; raises UserError when it is absolute or climbs out of the folder."""
+    """Return a member's path. Raises UserError if it is absolute or leaves the folder."""
     path = PurePosixPath(member.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in member or not path.parts:
         raise UserError(
@@ -178,7 +198,7 @@ def _write(name: str, members: list[Member], folder: Path, progress: Progress) -
     root = folder.resolve()
     for path, size, opened in members:
         goal = root / path
-        # A link that already lies in the target could lead elsewhere.
+        # An existing link in the target could lead elsewhere.
         if not goal.parent.resolve().is_relative_to(root):
             raise UserError(f"{goal.parent} leads out of {root}; remove the link")
         goal.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Image files to arrays, with words for what cannot be read."""
+"""Reads image files as arrays, with clear errors for unreadable files."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from maskrcnn.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
 _ORIENTATION = 0x0112  # the EXIF tag
-_DARK = 2**14  # a 16-bit image without a larger value
+_DARK = 2**14  # a 16-bit image is dark if all values are smaller
 
-# Data loading runs in many processes; OpenCV's own threads on top of them only fight for the cores.
+# Data loading uses many processes, so OpenCV's own threads would only compete for the cores.
 cv2.setNumThreads(0)
 
 
 class CorruptImageError(UserError):
-    """An image file that cannot be decoded; a data set may be told to skip these."""
+    """An image file cannot be decoded. A data set may skip such images."""
 
 
 def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -> Pixels:
-    """The image as ``[H, W, 3]`` uint8 RGB.
+    """Read an image as ``[H, W, 3]`` uint8 RGB.
 
-    Grey, palette, CMYK and 16-bit images are converted (16 bits keep the upper eight), an alpha channel is
-    dropped, and the EXIF orientation is obeyed, as image viewers do. expected_size: (height, width) the
-    annotations were made for; an image that has this size only without its EXIF rotation is left unrotated.
+    Grey, palette, CMYK and 16-bit images are converted (of 16 bits, the upper eight are kept), an alpha channel is
+    dropped, and the EXIF orientation is applied, as image viewers do.
 
-    Raises UserError for a missing file or another size, CorruptImageError for what is no readable image.
+    Args:
+        path: the file.
+        expected_size: (height, width) that the annotations are for. An image that has this size only without its EXIF
+            rotation is not rotated. None accepts any size.
+
+    Raises:
+        UserError: the file is missing, or has another size.
+        CorruptImageError: the file cannot be decoded.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -57,9 +63,13 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
 
 
 def few_bits(path: str | Path, pixels: Pixels) -> int | None:
-    """The largest value of a 16-bit image of which few bits are used; None for any other image.
+    """Return the largest value of a 16-bit image that only uses few bits; None for any other image.
 
-    Of 16 bits the upper eight are read, so that 10 or 12 bits in 16 come out all but black. pixels: as it was read.
+    Of 16 bits the upper eight are read, so an image with 10 or 12 bits in 16 is almost black.
+
+    Args:
+        path: the file.
+        pixels: the image as it was read.
     """
     if pixels.max(initial=0) >= _DARK >> 8:
         return None
@@ -72,7 +82,7 @@ def few_bits(path: str | Path, pixels: Pixels) -> int | None:
 def _decode(path: str | Path, data: npt.NDArray[np.uint8], flags: int) -> Pixels:
     try:
         image = cv2.imdecode(data, flags)
-    except cv2.error:  # an empty file, or a header that promises an image too large to hold
+    except cv2.error:  # an empty file, or a header with a size beyond the memory
         image = None
     if image is None:
         raise CorruptImageError(
@@ -83,7 +93,7 @@ def _decode(path: str | Path, data: npt.NDArray[np.uint8], flags: int) -> Pixels
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of an image file as `read_image` returns it, mostly without decoding it."""
+    """(height, width) of an image file as `read_image` returns it, usually without decoding it."""
     try:
         with Image.open(path) as file:
             turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -93,6 +103,6 @@ def image_size(path: Path) -> tuple[int, int]:
         ValueError,
         SyntaxError,
         Image.DecompressionBombError,
-    ):  # OpenCV may know it, or names the fault
+    ):  # let OpenCV read it, or name the fault
         height, width = read_image(path).shape[:2]
         return height, width

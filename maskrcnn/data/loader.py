@@ -1,4 +1,4 @@
-"""Batches for training and for testing, read ahead by worker processes."""
+"""Loads batches for training and testing in worker processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from maskrcnn.structures import Images, Proposals, Targets
 
 
 class TrainBatch(NamedTuple):
-    """images and targets of a step, and the data set's ids of its images."""
+    """A batch of training images.
+
+    Attributes:
+        images: the images.
+        targets: their ground truth.
+        image_ids: their ids in the data set.
+        proposals: given regions, or None.
+    """
 
     images: Images
     targets: Targets
@@ -34,7 +41,14 @@ class TrainBatch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """images to be tested, their ids, and (height, width) of each as it lies on disk."""
+    """A batch of images to evaluate.
+
+    Attributes:
+        images: the images.
+        image_ids: their ids in the data set.
+        original_sizes: (height, width) of each image file.
+        proposals: given regions, or None.
+    """
 
     images: Images
     image_ids: list[int]
@@ -43,7 +57,13 @@ class EvalBatch(NamedTuple):
 
 
 def batch_targets(samples: Sequence[Sample], keys: Sequence[int], with_masks: bool) -> Targets:
-    """Ground truth of a batch, padded to G objects: 16, 32, 64, ..., the first that holds them all."""
+    """Collate ground truth, padded to G objects: the smallest of 16, 32, 64, ... that fits all images.
+
+    Args:
+        samples: the images of the batch.
+        keys: sampling key of each image, see `Targets`.
+        with_masks: whether the data set has masks.
+    """
     num = 16
     while num < max(len(sample.labels) for sample in samples):
         num *= 2
@@ -61,7 +81,7 @@ def batch_targets(samples: Sequence[Sample], keys: Sequence[int], with_masks: bo
 
 
 def _keypoints(samples: Sequence[Sample], num: int) -> Tensor | None:
-    """``[N, num, J, 3]``, or None where the data set has no keypoints."""
+    """``[N, num, J, 3]``, or None for a data set without keypoints."""
     given = [sample.keypoints for sample in samples if sample.keypoints is not None]
     if not given:
         return None
@@ -72,15 +92,24 @@ def _keypoints(samples: Sequence[Sample], num: int) -> Tensor | None:
 
 
 class TrainLoader:
-    """Training batches as a pure function of (seed, step), whatever the number of workers.
+    """Loads training batches. They are a function of (seed, step) and do not depend on the number of workers.
 
-    dataset, transform: what to read and what to do with it. batch_size: images of a batch; each step has
-    ``accumulate`` batches in each of ``world_size`` processes, ``rank`` being this one. seed: of order and
-    augmentation. num_workers: processes that read ahead, 0 reads in this one. size_divisor: the canvas's
-    sides are multiples of it. buckets: few sizes of canvas, see ``Canvas``. max_objects: of an image with
-    more objects, a random choice of this many is learned from. group_by_aspect: batch wide with wide and
-    high with high images. pin_memory: into
-    page-locked memory (by default where CUDA is).
+    Args:
+        dataset: the images.
+        transform: applied to each image.
+        batch_size: images per batch. A step has ``accumulate`` batches in each of ``world_size`` processes.
+        seed: seed of order and augmentation.
+        num_workers: number of data-loading processes; 0 loads in this process.
+        size_divisor: the sides of the canvas are multiples of this.
+        buckets: allowed sizes of the canvas, see `Canvas`.
+        max_objects: train on a random choice of this many objects of an image; None is all.
+        group_by_aspect: batch wide images with wide ones, and tall images with tall ones.
+        rank: number of this process.
+        world_size: number of processes.
+        accumulate: batches per step in each process.
+        pin_memory: copy batches to page-locked memory; None does so if CUDA is available.
+        repeat_threshold: repeat images with classes that a smaller share of the images has, see `RepeatFactors`; None
+            repeats none.
     """
 
     def __init__(
@@ -116,9 +145,10 @@ class TrainLoader:
         return self.order.steps_per_epoch
 
     def batches(self, start_step: int = 0) -> Generator[TrainBatch]:
-        """The batches from ``start_step`` on, without end; nothing before it is read.
+        """Yield batches from ``start_step`` on, without end. Earlier batches are not read.
 
-        Raises BatchError.
+        Raises:
+            BatchError: a batch cannot be loaded.
         """
         order, seed = self.order, hash_key(self.order.seed, start_step, self.order.rank)
         yield from read_ahead(
@@ -126,16 +156,30 @@ class TrainLoader:
         )
 
     def sample(self, index: int, epoch: int) -> Sample:
-        """Image ``index`` as training sees it in ``epoch``, which counts from 0."""
+        """Image ``index`` as training sees it in ``epoch``, counted from 0."""
         return self._fetch.one(self.order.ticket(epoch, index))
 
 
 class EvalLoader:
-    """Every image of a data set once, in its order, ``batch_size`` at a time; of several processes each
-    takes its part of the batches, which are the same for any number of processes. num_images: only the first.
+    """Loads every image of a data set once, in order.
 
-    Arguments as for ``TrainLoader``. Images that cannot be decoded are left out, with a warning, when the
-    data set says so. Iterating raises BatchError.
+    Each process loads a part of the batches. The batches do not depend on the number of processes. Images that cannot
+    be decoded are an error, or left out with a warning, as the data set's ``on_corrupt_image`` says.
+
+    Args:
+        dataset: the images.
+        transform: applied to each image.
+        batch_size: images per batch.
+        num_workers: number of data-loading processes; 0 loads in this process.
+        size_divisor: the sides of the canvas are multiples of this.
+        rank: number of this process.
+        world_size: number of processes.
+        pin_memory: copy batches to page-locked memory; None does so if CUDA is available.
+        num_images: load only the first images; None is all.
+        buckets: allowed sizes of the canvas, see `Canvas`.
+
+    Raises:
+        BatchError: while iterating, if a batch cannot be loaded.
     """
 
     def __init__(
@@ -174,7 +218,11 @@ class EvalLoader:
                 yield batch
 
     def images(self) -> Iterator[tuple[int, Pixels]]:
-        """The images of this process with their ids, not transformed, one at a time. Raises BatchError."""
+        """Yield the images of this process with their ids, one by one and without the transform.
+
+        Raises:
+            BatchError: an image cannot be loaded.
+        """
         tickets = iter([[ticket] for tickets in self._tickets for ticket in tickets])
         fetch = _ImageFetch(self._fetch.dataset)
         for found in read_ahead(fetch, tickets, self._num_workers, False, self._seed):
@@ -210,7 +258,7 @@ class _TrainFetch(NamedTuple):
         return sample.choose(np.sort(rng.choice(len(sample.labels), self.max_objects, replace=False)))
 
     def _readable(self, index: int) -> Example:
-        """The image, or with ``on_corrupt_image="skip"`` the next one that can be decoded."""
+        """Read an image, or with ``on_corrupt_image="skip"`` the next one that can be decoded."""
         for offset in range(len(self.dataset)):
             try:
                 return self.dataset.read((index + offset) % len(self.dataset))
@@ -249,7 +297,7 @@ class _ImageFetch(NamedTuple):
 
 
 def _evaluated(dataset: Dataset, ticket: Ticket) -> Iterator[Example]:
-    """The image of a ticket; none if it cannot be decoded and the data set says to pass over such images."""
+    """Yield the image of a ticket, or nothing if it cannot be decoded and the data set skips such images."""
     try:
         yield dataset.read(ticket.place)
     except CorruptImageError as error:

@@ -1,8 +1,8 @@
-"""Instance masks: bitmaps, what the mask head learns from them, and the way back to COCO's RLE.
+"""Instance masks as bitmaps, their batches, and their conversion to COCO's RLE.
 
-A mask is kept as the bitmap of its own bounding box in the original image and is never resized or flipped.
-Whoever needs its value at a point of the network's input maps the point into the bitmap instead, which is
-exact after any resize, flip or crop and costs nothing for objects that are not asked about.
+A mask is a bitmap of its bounding box in the original image and is never resized or flipped. To read its value at a
+point of the network's input, map the point into the bitmap. This is exact after any resize, flip or crop, and costs
+nothing for objects whose mask is not read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ Bits = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MaskBitmap:
-    """One mask: ``bits`` ``[h, w]`` uint8 (0 or 1) is the image's rectangle whose top left pixel is ``(x0,
-    y0)``.
+    """One mask, cropped to its bounding box. Outside it, the mask is 0.
 
-    Outside the rectangle the mask is 0. Pixel ``(y, x)`` of the image is ``bits[y - y0, x - x0]``.
+    Attributes:
+        x0: column of the image in which the bitmap begins.
+        y0: row of the image in which the bitmap begins.
+        bits: ``[h, w]`` uint8, 0 or 1. Pixel ``(y, x)`` of the image is ``bits[y - y0, x - x0]``.
     """
 
     x0: int
@@ -35,7 +37,7 @@ class MaskBitmap:
     bits: Bits
 
     def full(self, height: int, width: int) -> Bits:
-        """The mask over the whole image, ``[height, width]`` uint8."""
+        """The mask over the complete image, ``[height, width]`` uint8."""
         out = np.zeros((height, width), np.uint8)
         h, w = self.bits.shape
         out[self.y0 : self.y0 + h, self.x0 : self.x0 + w] = self.bits
@@ -43,9 +45,12 @@ class MaskBitmap:
 
 
 def crop_to_object(mask: npt.NDArray[Any], x0: int = 0, y0: int = 0) -> MaskBitmap | None:
-    """The bitmap of a mask ``[H, W]`` (anything non-zero is object); None when there is no object in it.
+    """Crop a mask to its object; None for an empty mask.
 
-    ``x0, y0`` is where the array's top left pixel lies in the image.
+    Args:
+        mask: ``[H, W]``, non-zero inside the object.
+        x0: column of the image in which the array begins.
+        y0: row of the image in which the array begins.
     """
     mask = mask != 0
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -57,17 +62,18 @@ def crop_to_object(mask: npt.NDArray[Any], x0: int = 0, y0: int = 0) -> MaskBitm
 
 
 def encode(mask: npt.NDArray[Any]) -> dict[str, Any]:
-    """COCO's compressed RLE, ``{"size": [H, W], "counts": str}``, of a mask ``[H, W]`` (anything non-zero
-    is object).
+    """Encode a mask ``[H, W]`` as COCO's compressed RLE, ``{"size": [H, W], "counts": str}``.
+
+    Pixels of the object are non-zero.
     """
     rle = coco_mask.encode(np.asfortranarray(mask != 0).astype(np.uint8, order="F"))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def outlines(mask: MaskBitmap) -> list[list[float]]:
-    """The mask as COCO's polygons ``[x1, y1, x2, y2, ...]``, one for each connected part, without its holes.
+    """The mask as COCO's polygons ``[x1, y1, x2, y2, ...]``, one for each connected part, without holes.
 
-    They run through the centres of the outermost pixels. A part less than two pixels wide is its bounding rectangle.
+    They connect the centres of the outermost pixels. A part less than two pixels wide is its bounding rectangle.
     """
     found, _ = cv2.findContours(
         mask.bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(mask.x0, mask.y0)
@@ -90,13 +96,14 @@ def pack(
     to_bitmap: Sequence[npt.NDArray[np.float32]],
     num_objects: int,
 ) -> MaskBitmaps:
-    """The masks of a batch, end to end.
+    """Pack the masks of a batch end to end.
 
-    masks: for each image its objects' bitmaps, None where an object has no mask.
-    to_bitmap: for each image ``[objects, 4]``, see ``MaskBitmaps``.
-    num_objects: G, to which each image is padded.
+    Args:
+        masks: bitmaps of each image's objects; None for an object without a mask.
+        to_bitmap: ``[objects, 4]`` of each image, see `MaskBitmaps`.
+        num_objects: G, to which each image is padded.
     """
-    import torch  # here, so that reading and scoring annotations does not wait for it
+    import torch  # lazily, so that reading and scoring annotations does not import it
 
     from maskrcnn.structures import MaskBitmaps
 
@@ -113,6 +120,6 @@ def pack(
                 offset[n, g], size[n, g] = end, mask.bits.shape
                 chunks.append(mask.bits.reshape(-1))
                 end += mask.bits.size
-    # One bit at least, so that gathering from a batch without masks needs no special case.
+    # At least one bit, so that gathering from a batch without masks needs no special case.
     bits = np.concatenate([*chunks, np.zeros(1, np.uint8)])
     return MaskBitmaps(*(torch.from_numpy(array) for array in (bits, offset, size, maps)))

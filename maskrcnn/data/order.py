@@ -1,4 +1,4 @@
-"""Which image comes when: a pure function of seed and step, so that a run can be taken up again anywhere."""
+"""The order of the training images: a function of seed and step, so that a run can resume at any step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ _MASK = (1 << 64) - 1
 
 
 class Ticket(NamedTuple):
-    """One image of one epoch by its place in the data set, and the key of everything random about it
-    (non-negative, below 2^63).
+    """An image of an epoch.
+
+    Attributes:
+        place: its index in the data set.
+        key: key of all its random numbers, non-negative and below 2^63.
     """
 
     place: int
@@ -25,7 +28,7 @@ class Ticket(NamedTuple):
 
 
 def hash_key(seed: int, epoch: int, index: int) -> int:
-    """A well-mixed number in ``0 .. 2^63 - 1`` from three (splitmix64, Steele et al. 2014)."""
+    """Hash three numbers to ``0 .. 2^63 - 1`` (splitmix64, Steele et al. 2014)."""
     state = 0
     for value in (seed, epoch, index):
         state = (state + value + 0x9E3779B97F4A7C15) & _MASK
@@ -37,14 +40,20 @@ def hash_key(seed: int, epoch: int, index: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class TrainOrder:
-    """Batches without end, epoch after epoch; each epoch is a new permutation of the images.
+    """Batches without end. Each epoch is a new permutation of the images.
 
-    portrait: ``[len]`` bool, images that are higher than wide; a step holds one kind as far as possible,
-    so that little of its canvas is padding. batch_size: images of one part of a step; a step has
-    ``accumulate`` parts in each of ``world_size`` processes, and its images do not depend on how many parts
-    there are. The images that do not fill a last step sit an epoch out, others each time; a set smaller than
-    a step is repeated to fill it. repeats: ``[len]`` at least 1, how often an epoch has each image on average; a
-    fraction is rounded at random in each epoch. None has each image once.
+    Images that do not fill the last step of an epoch are left out, different ones in each epoch. A data set smaller
+    than a step is repeated to fill it. The images of a step do not depend on the number of processes and parts.
+
+    Args:
+        portrait: ``[len]`` bool, taller than wide. As far as possible, a step has one kind, which reduces padding.
+        batch_size: images of one part of a step. A step has ``accumulate`` parts in each of ``world_size`` processes.
+        seed: seed of the permutations.
+        rank: number of this process.
+        world_size: number of processes.
+        accumulate: parts of a step in each process.
+        repeats: ``[len]``, at least 1: mean number of repeats of each image per epoch. Fractions are rounded at
+            random. None is 1 for each image.
     """
 
     portrait: npt.NDArray[np.bool_]
@@ -76,11 +85,16 @@ class TrainOrder:
         return [self.ticket(epoch, int(number)) for number in chosen]
 
     def ticket(self, epoch: int, number: int) -> Ticket:
-        """An image in an epoch. number: its place in the data set; ``len`` more for each earlier time in the epoch."""
+        """An image in an epoch.
+
+        Args:
+            epoch: counted from 0.
+            number: its index in the data set, plus ``len`` for each earlier repeat in the epoch.
+        """
         return Ticket(number % len(self.portrait), hash_key(self.seed, epoch, number))
 
     def from_step(self, step: int) -> Iterator[list[Ticket]]:
-        """The parts from ``step`` on, one after the other."""
+        """Yield the parts from ``step`` on."""
         while True:
             for part in range(self.accumulate):
                 yield self.batch(step, part)
@@ -96,7 +110,7 @@ def _epoch_steps(order: TrainOrder, epoch: int) -> npt.NDArray[np.int64]:
     images = rng.permutation(count)
     if order.repeats is not None:
         images = rng.permutation(repeated(images, order.repeats, rng.random()))
-    images = np.resize(images, order.steps_per_epoch * size)  # shorter by the remainder, or repeated
+    images = np.resize(images, order.steps_per_epoch * size)  # drop the remainder, or repeat
     portrait = order.portrait[images % count]
     groups = [images[portrait], images[~portrait]]
     whole = [group[: len(group) // size * size] for group in groups]
@@ -108,18 +122,18 @@ def _epoch_steps(order: TrainOrder, epoch: int) -> npt.NDArray[np.int64]:
 def repeated(
     images: npt.NDArray[np.int64], repeats: npt.NDArray[np.float64], offset: float
 ) -> npt.NDArray[np.int64]:
-    """Each of ``images`` as often as ``repeats`` says, fractions rounded up with their own probability.
+    """Repeat images. Fractions are rounded up at random, with their own probability.
 
-    Systematic rounding: the running sum of the repeats is rounded down after ``offset`` is added, so that the number
-    of all images is the sum of the repeats, rounded down or up, in every epoch.
+    Systematic rounding: the running sum of the repeats plus ``offset`` is rounded down. In every epoch, the total
+    number of images is then the sum of the repeats, rounded down or up.
 
     Args:
         images: ``[len]``, a random permutation.
-        repeats: ``[len]`` for image 0, 1, ...
+        repeats: ``[len]``, for image 0, 1, ...
         offset: uniform in 0..1.
 
     Returns:
-        ``image + len * n`` for the n-th time that an image occurs, n from 0.
+        ``image + len * n`` for the n-th repeat of an image, n from 0.
     """
     ends = np.floor(np.cumsum(repeats[images]) + offset).astype(np.int64)
     times = np.diff(ends, prepend=0)

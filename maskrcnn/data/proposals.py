@@ -1,4 +1,4 @@
-"""Proposals given beforehand: from a file (Fast R-CNN, ablations with fixed proposals), or the ground truth."""
+"""Given proposals: from a file (Fast R-CNN, ablations with fixed proposals), or the ground truth."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ from maskrcnn.structures import Proposals
 
 
 class ProposalFile:
-    """Boxes by image, from a file of `ProposalWriter` (``.npz``) or COCO results (json): ``image_id``, ``bbox`` (x, y,
-    width, height), ``score``.
+    """Boxes by image, from a file.
 
-    most: boxes kept per image, the best ones. Raises UserError for a file that is neither.
+    Args:
+        path: a file of `ProposalWriter` (``.npz``), or COCO results (json) with ``image_id``, ``bbox`` (x, y, width,
+            height) and ``score``.
+        most: number of boxes to keep per image, those with the highest scores.
+
+    Raises:
+        UserError: the file is neither.
     """
 
     def __init__(self, path: str | Path, most: int) -> None:
@@ -32,16 +37,22 @@ class ProposalFile:
         self._span = dict(zip(stored.image_ids.tolist(), pairwise(offsets), strict=True))
 
     def of(self, image_id: int) -> Floats:
-        """``[P, 5]`` float32: x1, y1, x2, y2 in the image's pixels and the score, by falling score."""
+        """``[P, 5]`` float32: x1, y1, x2, y2 in pixels of the image and the score, by descending score."""
         begin, end = self._span.get(image_id, (0, 0))
         best = slice(begin, min(end, begin + self.most))
         return np.concatenate([self._boxes[best], self._scores[best, None]], axis=1)
 
 
 class _Stored(NamedTuple):
-    """P boxes of I images. image_ids: ``[I]`` int64. offsets: ``[I + 1]`` int64; the boxes of image i are those from
-    ``offsets[i]`` to ``offsets[i + 1]``, by falling score. boxes: ``[P, 4]`` float32 x1, y1, x2, y2 in the image's
-    pixels. scores: ``[P]`` float32."""
+    """P boxes of I images.
+
+    Attributes:
+        image_ids: ``[I]`` int64.
+        offsets: ``[I + 1]`` int64. Image i has the boxes from ``offsets[i]`` to ``offsets[i + 1]``, by descending
+            score.
+        boxes: ``[P, 4]`` float32 x1, y1, x2, y2 in pixels of the image.
+        scores: ``[P]`` float32.
+    """
 
     image_ids: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
@@ -50,7 +61,7 @@ class _Stored(NamedTuple):
 
 
 class ProposalWriter:
-    """Collects boxes image by image for one ``.npz`` file, 20 bytes each: the arrays of `_Stored` by their names."""
+    """Collects boxes image by image for one ``.npz`` file with the arrays of `_Stored`, 20 bytes per box."""
 
     def __init__(self) -> None:
         self._ids: list[int] = []
@@ -58,14 +69,20 @@ class ProposalWriter:
         self._scores: list[Floats] = []
 
     def add(self, image_id: int, boxes: Floats, scores: Floats) -> None:
-        """One image's boxes ``[P, 4]`` x1, y1, x2, y2 in its pixels, and their scores ``[P]``."""
+        """Add the boxes of an image.
+
+        Args:
+            image_id: id of the image.
+            boxes: ``[P, 4]`` x1, y1, x2, y2 in pixels of the image.
+            scores: ``[P]``.
+        """
         order = np.argsort(-scores, kind="stable")
         self._ids.append(image_id)
         self._boxes.append(boxes[order].astype(np.float32))
         self._scores.append(scores[order].astype(np.float32))
 
     def write(self, path: Path) -> int:
-        """Write the file; how many boxes are in it."""
+        """Write the file. Returns the number of boxes."""
         counts = [len(scores) for scores in self._scores]
         stored = _Stored(
             np.array(self._ids, np.int64),
@@ -111,14 +128,17 @@ def _read_json(path: Path) -> _Stored:
 
 
 class GroundTruthBoxes:
-    """The objects' own boxes and labels as proposals: a comparison of masks without proposals or classes in it."""
+    """The ground-truth boxes and labels as proposals, to compare masks without the effect of proposals and classes."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self._place = {dataset.image_id(index): index for index in range(len(dataset))}
 
     def of(self, image_id: int) -> Floats:
-        """``[P, 6]`` float32: x1, y1, x2, y2 in the image's pixels, a score of 0 (a logit), the label; no crowds."""
+        """Boxes, scores and labels ``[P, 6]`` float32, without crowds.
+
+        Boxes are x1, y1, x2, y2 in pixels of the image. The score is 0 (a logit).
+        """
         record = self.dataset.record(self._place[image_id])
         rows = np.concatenate(
             [record.boxes, np.zeros((len(record.labels), 1)), record.labels[:, None]], axis=1
@@ -127,7 +147,7 @@ class GroundTruthBoxes:
 
 
 class NoProposals:
-    """Nothing besides the ground truth, which training joins to the proposals anyway."""
+    """No proposals. Training adds the ground truth."""
 
     def of(self, image_id: int) -> Floats:
         """``[0, 5]`` float32."""
@@ -135,9 +155,10 @@ class NoProposals:
 
 
 def batch_proposals(proposals: Sequence[Floats | None]) -> Proposals | None:
-    """``[P_i, 5]`` of each image, or ``[P_i, 6]`` with labels, padded to a common number (a multiple of 64).
+    """Pad the proposals of each image to a common number, a multiple of 64; None if there are none.
 
-    None where images have none.
+    Args:
+        proposals: ``[P_i, 5]`` of each image, or ``[P_i, 6]`` with labels.
     """
     given = [rows for rows in proposals if rows is not None]
     if not given:

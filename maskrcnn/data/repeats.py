@@ -1,4 +1,4 @@
-"""Repeat-factor sampling: images with rare classes come more often (Gupta et al. 2019, LVIS)."""
+"""Repeat-factor sampling: repeats images with rare classes (Gupta et al. 2019, LVIS)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy.typing as npt
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 
-_NAMED = 5  # classes that are named with their shares
+_NAMED = 5  # number of classes to name with their shares
 
 
 @dataclass(frozen=True)
 class RepeatFactors:
-    """How often an epoch has each image, on average.
+    """Mean number of repeats of each image per epoch.
 
-    With f(c) the share of the images that have an object of class c, the class has the factor
-    ``max(1, sqrt(threshold / f(c)))``, and an image the largest factor of its classes. Crowds do not count.
+    Let f(c) be the share of images with an object of class c. The class has the factor ``max(1, sqrt(threshold /
+    f(c)))``, and an image has the largest factor of its classes. Crowds do not count.
 
     Args:
-        of_images: ``[len]``.
+        of_images: ``[len]``, factor of each image.
         present: ``[len, K]`` bool, the classes of each image.
-        names: of the K classes.
+        names: names of the K classes.
     """
 
     of_images: npt.NDArray[np.float64]
@@ -32,7 +32,7 @@ class RepeatFactors:
 
     @classmethod
     def of(cls, dataset: Dataset, threshold: float) -> RepeatFactors:
-        """The factors of a data set. Raises UserError for a threshold that is no share of the images."""
+        """Compute the factors of a data set. Raises UserError for a threshold outside 0..1."""
         if not 0 < threshold <= 1:
             raise UserError(
                 f"repeat_threshold={threshold}: expected a share of the images, above 0 and up to 1; classes in fewer "
@@ -41,15 +41,13 @@ class RepeatFactors:
         present = np.zeros((len(dataset), len(dataset.categories)), np.bool_)
         for index in range(len(dataset)):
             present[index, dataset.labels(index)] = True
-        frequency = np.maximum(
-            present.mean(axis=0), 1 / len(dataset)
-        )  # a class without an image repeats none
+        frequency = np.maximum(present.mean(axis=0), 1 / len(dataset))  # a class without images has no effect
         of_classes = np.maximum(1, np.sqrt(threshold / frequency))
         of_images = np.where(present, of_classes, 1).max(axis=1, initial=1)
         return cls(of_images, present, [str(category["name"]) for category in dataset.categories])
 
     def line(self) -> str:
-        """The classes' shares of the images before and after, in one line: those that change the most first."""
+        """One line with the share of each class before and after, for the classes that change most."""
         before = self.present.mean(axis=0)
         after = self.of_images @ self.present / self.of_images.sum()
         most = np.argsort(-after / np.maximum(before, 1e-12), kind="stable")[:_NAMED]

@@ -1,7 +1,7 @@
-"""COCO's segmentations, polygons and both kinds of RLE, to bitmaps: all objects of an image at once.
+"""Decodes COCO's segmentations (polygons and both kinds of RLE) to bitmaps, for all objects of an image together.
 
-pycocotools rasterises polygons, so that the pixels are those everybody scores with; what it returns is compressed RLE,
-which is read here for all objects together, touching only the columns that hold an object.
+pycocotools rasterises polygons, so that the pixels are those that everybody scores with. It returns compressed RLE,
+which is decoded here for all objects together, touching only the columns with an object.
 """
 
 from __future__ import annotations
@@ -22,22 +22,32 @@ Runs = npt.NDArray[np.int64]
 
 
 def decode(segmentation: Any, height: int, width: int) -> MaskBitmap | None:
-    """The mask of a COCO ``segmentation``: polygons, compressed RLE or uncompressed RLE.
+    """Decode a COCO ``segmentation``: polygons, compressed RLE or uncompressed RLE.
 
-    The bitmap equals pycocotools' ``annToMask`` bit for bit; None when the mask is empty. Raises UserError
-    when the segmentation is none of the three, or does not fit an image of this size.
+    The bitmap equals pycocotools' ``annToMask`` bit for bit.
+
+    Args:
+        segmentation: as in COCO's json.
+        height: of the image in pixels.
+        width: of the image in pixels.
+
+    Returns:
+        The mask, or None if it is empty.
+
+    Raises:
+        UserError: the segmentation is of no known kind, or does not fit the image's size.
     """
     return decode_all([segmentation], height, width)[0]
 
 
 def decode_all(segmentations: Sequence[Any], height: int, width: int) -> list[MaskBitmap | None]:
-    """The masks of several segmentations of one image; None for an empty one. Raises UserError as ``decode`` does."""
+    """Decode several segmentations of one image. Arguments, results and errors as in `decode`."""
     counts = [_counts(segmentation, height, width) for segmentation in segmentations]
     places = [place for place, value in enumerate(counts) if isinstance(value, bytes)]
     for place, parsed in zip(places, parse_rle_strings([counts[place] for place in places]), strict=True):
         counts[place] = parsed
     for runs, segmentation in zip(counts, segmentations, strict=True):
-        if isinstance(segmentation, list):  # rasterised above
+        if isinstance(segmentation, list):  # already rasterised
             continue
         if runs.size and (int(runs.sum()) != height * width or runs.min() < 0):
             raise UserError(
@@ -48,9 +58,15 @@ def decode_all(segmentations: Sequence[Any], height: int, width: int) -> list[Ma
 
 
 def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """COCO's compressed RLE, ``{"size": [H, W], "counts": bytes}``, of any of its three kinds of segmentations.
+    """Convert any kind of segmentation to COCO's compressed RLE, ``{"size": [H, W], "counts": bytes}``.
 
-    Raises UserError for what is none of the three or not of an image of this size; a string is not looked into.
+    Args:
+        segmentation: as in COCO's json. The content of an RLE string is not checked.
+        height: of the image in pixels.
+        width: of the image in pixels.
+
+    Raises:
+        UserError: the segmentation is of no known kind, or does not fit the image's size.
     """
     counts = _counts(segmentation, height, width)
     if not isinstance(counts, bytes):
@@ -69,10 +85,10 @@ def _empty(height: int, width: int) -> bytes:
 def embedded(
     rles: Sequence[dict[str, Any]], top: int, left: int, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Masks of a window of an image as masks of the whole image. Neither is drawn.
+    """Convert masks of a window of an image to masks of the image, without decoding them.
 
     Args:
-        rles: compressed COCO RLEs of one window.
+        rles: compressed COCO RLEs of the window.
         top: row of the image in which the window begins.
         left: column of the image in which the window begins.
         size: (height, width) of the image.
@@ -89,12 +105,12 @@ def _embedded(runs: Runs, rows: int, top: int, left: int, size: tuple[int, int])
     height, width = size
     starts, ends, _ = _ones([runs])
     first = starts // rows
-    columns = (ends - 1) // rows - first + 1  # that a run of ones covers
+    columns = (ends - 1) // rows - first + 1  # number of columns of a run of ones
     column = np.repeat(first - np.cumsum(columns) + columns, columns) + np.arange(columns.sum())
     begin = np.maximum(np.repeat(starts, columns) - column * rows, 0)
     end = np.minimum(np.repeat(ends, columns) - column * rows, rows)
     places, times = np.unique((column + left) * height + top + np.stack([begin, end]), return_counts=True)
-    # Where one run ends and the next begins, in windows as high as the image, nothing changes.
+    # If the window is as high as the image, adjacent runs of ones merge.
     changes = np.unique(np.append(places[times == 1], height * width))
     counts = np.diff(changes, prepend=0)
     uncompressed = {"size": [height, width], "counts": counts.tolist()}
@@ -103,10 +119,16 @@ def _embedded(runs: Runs, rows: int, top: int, left: int, size: tuple[int, int])
 
 
 def polygon_bounds(polygon: Any, height: int, width: int) -> tuple[float, float, float, float]:
-    """(x1, y1, x2, y2) of one polygon ``[x1, y1, x2, y2, ...]`` of an image of this size.
+    """Bounds (x1, y1, x2, y2) of a polygon ``[x1, y1, x2, y2, ...]``.
 
-    Raises ValueError for what cannot be rasterised: pycocotools would read four numbers as a box, ignore an odd one,
-    and crash the process on far-away corners.
+    Args:
+        polygon: flat list of coordinates in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
+
+    Raises:
+        ValueError: the polygon cannot be rasterised. pycocotools would read four numbers as a box, ignore an odd
+            number, and crash the process on far-away corners.
     """
     if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
         raise ValueError("a polygon that is not a list of numbers")
@@ -114,7 +136,7 @@ def polygon_bounds(polygon: Any, height: int, width: int) -> tuple[float, float,
         raise ValueError("a polygon of fewer than six numbers, or of an odd number of them")
     try:
         finite = math.isfinite(sum(polygon))
-    except OverflowError:  # whole numbers beyond floats
+    except OverflowError:  # integers beyond the range of floats
         finite = True
     if not finite:
         raise ValueError("a polygon with a number that is not finite")
@@ -170,7 +192,7 @@ _DAMAGED = "its RLE string is damaged (it holds characters that COCO's encoding 
 
 
 def check_rle_strings(strings: Sequence[bytes]) -> None:
-    """Raises UserError where one holds characters that COCO's encoding never writes, or ends within a number."""
+    """Raise UserError if a string has characters that COCO's encoding never writes, or ends within a number."""
     characters = np.frombuffer(b"".join(strings), np.uint8)
     ends = np.cumsum([len(string) for string in strings if string], dtype=np.int64) - 1
     if characters.size and (
@@ -180,11 +202,11 @@ def check_rle_strings(strings: Sequence[bytes]) -> None:
 
 
 def parse_rle_strings(strings: Sequence[bytes]) -> list[Runs]:
-    """COCO's compressed RLE strings as lengths of the runs of 0 and 1 in turn, column by column.
+    """Parse COCO's compressed RLE strings to run lengths of 0 and 1 in turn, column by column.
 
-    Each number is written in groups of five bits, lowest first, six-bit characters from '0' on, bit 5
-    meaning "more follows" and bit 4 of the last group being the sign; from the fourth number on, it is the
-    difference to the number two before it.
+    Each number is written in groups of five bits, lowest first, as characters of six bits from '0' on. Bit 5 means
+    "more follows", and bit 4 of the last group is the sign. From the fourth number on, it is the difference to the
+    number two before it.
     """
     digits = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
     if digits.size == 0:
@@ -209,9 +231,9 @@ def parse_rle_strings(strings: Sequence[bytes]) -> list[Runs]:
 
 
 def _bitmaps(runs: Sequence[Runs], height: int) -> list[MaskBitmap | None]:
-    """The bitmaps of column-major run lengths; None for a mask without a pixel.
+    """Bitmaps of column-major run lengths; None for an empty mask.
 
-    The columns of all objects, cut to their own rows, are written end to end into one array.
+    The columns of all objects, cropped to their own rows, are written end to end into one array.
     """
     bitmaps: list[MaskBitmap | None] = [None] * len(runs)
     starts, ends, owner = _ones(runs)
@@ -220,7 +242,7 @@ def _bitmaps(runs: Sequence[Runs], height: int) -> list[MaskBitmap | None]:
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     number = np.diff(first, append=len(owner))
     (x, y), (x_last, y_last) = np.divmod(starts, height), np.divmod(ends - 1, height)
-    # A run over two columns is at the lowest and at the highest row.
+    # A run over several columns reaches the lowest and the highest row.
     top = np.minimum.reduceat(np.where(x == x_last, y, 0), first)
     bottom = np.maximum.reduceat(np.where(x == x_last, y_last + 1, height), first)
     left = x[first]
@@ -242,7 +264,7 @@ def _bitmaps(runs: Sequence[Runs], height: int) -> list[MaskBitmap | None]:
 
 
 def _ones(runs: Sequence[Runs]) -> tuple[Runs, Runs, Runs]:
-    """Every run of 1: its first pixel, the first after it, and whose it is, ``[runs of 1]`` each."""
+    """Every run of ones: its first pixel, the pixel after its last, and its mask, ``[runs of 1]`` each."""
     lengths = np.array([len(of_one) for of_one in runs], np.int64)
     flat = np.concatenate([*runs, np.zeros(0, np.int64)])
     begin = np.cumsum(lengths) - lengths

@@ -1,4 +1,4 @@
-"""Records in one flat buffer, so that loader workers share them instead of copying them."""
+"""Stores records in one flat buffer, so that data-loading workers share them instead of copying them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 class RecordStore(Generic[T]):
-    """A read-only list whose items live pickled in one buffer.
+    """A read-only list whose items are pickled in one buffer.
 
-    A list of a million small Python objects grows by a copy per worker: reading an object writes its
-    reference count, which un-shares its page after a fork. One buffer has no such counts, and as a tensor
-    it is passed to workers started in other ways as shared memory.
+    A list of a million small Python objects grows by a copy per worker: reading an object writes its reference count,
+    which un-shares its memory page after a fork. The buffer has no such counts. As a tensor, it is passed to spawned
+    workers in shared memory.
     """
 
     def __init__(self, records: Iterable[T]) -> None:
-        import torch  # here, so that checking and scoring annotations does not wait for it
+        import torch  # lazily, so that checking and scoring annotations does not import it
 
         buffer, ends = bytearray(), [0]
         for record in records:

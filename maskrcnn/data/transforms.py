@@ -1,7 +1,7 @@
-"""From an image with its objects to what the network sees, in training and in testing.
+"""Transforms an image and its objects to the network's input, in training and in testing.
 
-All geometry is one axis-aligned affine map from the network's input back to the original image, so masks
-need not be touched: they stay bitmaps of the original image, and the map says where to read them.
+The geometry is an axis-aligned affine map from the network's input back to the original image. Masks are not changed:
+they stay bitmaps of the original image, and the map says where to read them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,19 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """An image as the network sees it, with its objects (G of them) in its pixels.
+    """An image with G objects, in pixels of the network's input.
 
-    picture: the image, ``[H, W, 3]`` when drawn. boxes: ``[G, 4]`` float32. labels: ``[G]`` int64. crowd: ``[G]`` bool.
-    masks: G bitmaps of the *original* image, or None. to_bitmap: ``[G, 4]`` float32, see ``MaskBitmaps``.
-    keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None. original_size: (height, width) before resizing: of
-    the file's image, unless augmentations changed it.
+    Attributes:
+        image_id: id in the data set.
+        picture: the image, drawn later as ``[H, W, 3]``.
+        boxes: ``[G, 4]`` float32.
+        labels: ``[G]`` int64.
+        crowd: ``[G]`` bool.
+        masks: G bitmaps of the *original* image; None for an object without a mask.
+        to_bitmap: ``[G, 4]`` float32, see `MaskBitmaps`.
+        keypoints: ``[G, J, 3]`` float32 (x, y, visibility), or None.
+        original_size: (height, width) before resizing: of the image file, unless augmentations changed it.
+        proposals: ``[P, 5]`` float32 boxes and scores, or None.
     """
 
     image_id: int
@@ -51,11 +58,14 @@ class Sample:
 
     @property
     def pixels(self) -> Drawn:
-        """``[H, W, 3]`` RGB, uint8, or normalised float32 by ``resampling=float``; drawn each time it is asked for."""
+        """The image ``[H, W, 3]`` RGB: uint8, or normalised float32 with ``resampling=float``.
+
+        It is drawn at every access.
+        """
         return self.picture.pixels()
 
     def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
-        """The sample with these of its objects only."""
+        """Select objects by index ``[G']``."""
         return replace(
             self,
             boxes=self.boxes[kept],
@@ -69,10 +79,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the network's input lies in the original image.
+    """Position of the network's input in the original image.
 
-    size: (height, width) of the input. scale, shift: (x, y) each, ``original = input * scale + shift``; a
-    mirrored axis has a negative scale.
+    Attributes:
+        size: (height, width) of the input.
+        scale: (x, y) of ``original = input * scale + shift``. A mirrored axis has a negative scale.
+        shift: (x, y), see ``scale``.
     """
 
     size: tuple[int, int]
@@ -80,13 +92,13 @@ class Placement:
     shift: tuple[float, float]
 
     def boxes(self, boxes: Floats) -> Floats:
-        """Boxes ``[G, 4]`` of the original image in pixels of the input, cut at its edges."""
+        """Transform boxes ``[G, 4]`` of the original image to the input, clipped at its edges."""
         corners = (boxes.reshape(-1, 2, 2).astype(np.float64) - self.shift) / self.scale
         ordered = np.sort(corners, axis=1).reshape(-1, 4)
         return ordered.clip(0, [*self.size[::-1]] * 2).astype(np.float32)
 
     def points(self, points: Floats) -> Floats:
-        """Points with a visibility ``[..., 3]`` in pixels of the input; those outside of it are all zeros."""
+        """Transform points with visibility ``[..., 3]`` to the input. Points outside become zeros."""
         moved = (points[..., :2].astype(np.float64) - self.shift) / self.scale
         seen = ((moved >= 0) & (moved <= self.size[::-1])).all(axis=-1) & (points[..., 2] > 0)
         return np.where(seen[..., None], np.concatenate([moved, points[..., 2:]], axis=-1), 0).astype(
@@ -94,20 +106,18 @@ class Placement:
         )
 
     def proposals(self, rows: Floats) -> Floats:
-        """Boxes with scores ``[P, 5]`` in pixels of the input, without those that are not in it."""
+        """Transform boxes with scores ``[P, 5]`` to the input. Boxes outside are dropped."""
         moved = np.concatenate([self.boxes(rows[:, :4]), rows[:, 4:]], axis=1)
         seen = (moved[:, 2:4] - moved[:, :2] >= 1).all(axis=1)
         return np.ascontiguousarray(moved[seen])
 
     def window(self) -> tuple[float, float, float, float]:
-        """The part of the original image that is seen, ``x1, y1, x2, y2``."""
+        """The visible part of the original image, ``x1, y1, x2, y2``."""
         (sx, sy), (tx, ty), (h, w) = self.scale, self.shift, self.size
         return min(tx, tx + sx * w), min(ty, ty + sy * h), max(tx, tx + sx * w), max(ty, ty + sy * h)
 
     def to_bitmap(self, masks: Sequence[MaskBitmap | None]) -> Floats:
-        """For each mask ``(scale_x, scale_y, shift_x, shift_y)`` from the input into its bitmap, ``[G,
-        4]``.
-        """
+        """``(scale_x, scale_y, shift_x, shift_y)`` from the input into the bitmap of each mask, ``[G, 4]``."""
         out = np.tile(np.array([*self.scale, *self.shift]), (len(masks), 1))
         out[:, 2:] -= np.array([(m.x0, m.y0) if m else (0, 0) for m in masks]).reshape(-1, 2)
         return out.astype(np.float32)
@@ -115,29 +125,29 @@ class Placement:
 
 @dataclass(frozen=True)
 class Transform:
-    """Augments, resizes, crops, flips and recolours one image.
+    """Augments, resizes, crops and flips an image, and changes its colours.
 
     Args:
-        short_side: the shorter side's length in pixels; a list draws one of them each time (multi-scale training); None
-            keeps the size.
-        max_size: the longer side is at most this (the image shrinks further); None for no limit.
-        scale_jitter: (low, high), large-scale jitter (Ghiasi et al. 2021): the image is fitted into the crop times a
-            factor drawn from this range; replaces short_side.
-        crop: (height, width) of a random window cut after resizing; smaller images are left whole.
-        horizontal_flip: probability.
-        vertical_flip: probability.
-        colour: see ``ColourJitter``; applied after ``augmentations``.
-        flip_keypoints: for each keypoint the one it becomes in a mirror (left and right exchanged); None takes it from
-            the names of the data set's keypoints.
-        resampling: see ``Preprocessing``; ``float`` needs pixel_mean and pixel_std.
-        pixel_mean: a number for each channel, of 0..255.
-        pixel_std: the same.
+        short_side: length of the shorter side in pixels. From a list, one is drawn for each image (multi-scale
+            training). None keeps the size.
+        max_size: upper limit of the longer side in pixels, which shrinks the image further; None is no limit.
+        scale_jitter: (low, high). Large-scale jitter (Ghiasi et al. 2021): the image is resized to fit the crop times
+            a factor from this range. It replaces ``short_side``.
+        crop: (height, width) of a random window, cut after resizing. Smaller images are not cropped.
+        horizontal_flip: probability of a horizontal flip.
+        vertical_flip: probability of a vertical flip.
+        colour: see `ColourJitter`; applied after ``augmentations``.
+        flip_keypoints: for each keypoint, the index of its counterpart in a mirror image (left and right swapped).
+            None derives it from the names of the data set's keypoints.
+        resampling: see `Preprocessing`; ``float`` needs ``pixel_mean`` and ``pixel_std``.
+        pixel_mean: mean of each channel in 0..255.
+        pixel_std: standard deviation of each channel in 0..255.
         augmentations: random changes of the image before it is resized: the name of a preset (``light``, ``strong``),
             or a list of augmentations, names of presets, and transforms of torchvision's v2 and of albumentations; see
-            ``maskrcnn.data.augmentations``.
+            `maskrcnn.data.augmentations`.
 
     Raises:
-        UserError: for settings that contradict each other.
+        UserError: settings contradict each other.
     """
 
     short_side: int | Sequence[int] | None = None
@@ -155,7 +165,7 @@ class Transform:
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Transform:
-        """The transform for testing a model that wants this."""
+        """The transform for testing a model with this preprocessing."""
         shared = {
             f.name: getattr(preprocessing, f.name) for f in fields(Preprocessing) if f.name != "size_divisor"
         }
@@ -173,16 +183,19 @@ class Transform:
             value = getattr(self, name)
             if value is not None and (len(value) != length or min(value) <= 0):
                 raise UserError(f"{name} must be {length} positive numbers, not {list(value)}")
-        _ = self._augmentations  # refuses what is none
+        _ = self._augmentations  # raises an error for invalid entries
 
     @cached_property
     def _augmentations(self) -> tuple[Augmentation, ...]:
         return as_list(self.augmentations)
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others = NO_OTHERS) -> Sample:
-        """The example as the network sees it; objects that a crop leaves nothing of are left out.
+        """Transform an image to the network's input. Objects that a crop removes are dropped.
 
-        others: the training set, for augmentations that mix images.
+        Args:
+            example: the image with its objects.
+            rng: source of random numbers.
+            others: the training set, for augmentations that mix images.
         """
         example = self.augmented(example, rng, others)
         original: tuple[int, int] = example.image.shape[:2]
@@ -190,7 +203,7 @@ class Transform:
         top, left, height, width = self._window(size, rng)
         mirror = rng.random() < self.horizontal_flip, rng.random() < self.vertical_flip
         place = _placement(original, size, (top, left, height, width), mirror)
-        # Colours and mirror come before resizing, which multiplies the pixels to be touched.
+        # Change colours and flip before resizing, because the resized image has more pixels.
         pixels = example.image if self.colour is None else self.colour(example.image, rng)
         top, left = (
             (size[0] - top - height if mirror[1] else top),
@@ -211,12 +224,12 @@ class Transform:
         return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
 
     def augmented(self, example: Example, rng: np.random.Generator, others: Others = NO_OTHERS) -> Example:
-        """The example after ``augmentations``, before it is resized. Draws nothing from ``rng`` itself."""
+        """Apply ``augmentations`` only, without resizing. ``rng`` is not advanced."""
         ordered = replace(others, read=lambda index: self._ordered(others.read(index)))
         return apply(self._augmentations, self._ordered(example), rng, ordered)
 
     def _ordered(self, example: Example) -> Example:
-        """The example with ``flip_keypoints`` as the order of its keypoints in a mirror."""
+        """The example with ``flip_keypoints`` as the order of its keypoints in a mirror image."""
         if self.flip_keypoints is None or example.keypoints is None:
             return example
         return replace(example, mirror_keypoints=self.flip_keypoints)
@@ -228,7 +241,7 @@ class Transform:
         return Normalise(tuple(self.pixel_mean), tuple(self.pixel_std))
 
     def resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-        """(height, width) of an image after resizing, before a crop."""
+        """(height, width) of an image of ``size`` after resizing, before a crop."""
         scale = 1.0
         if self.scale_jitter is not None and self.crop is not None:
             low, high = self.scale_jitter
@@ -242,7 +255,7 @@ class Transform:
         return max(nearest(size[0] * scale), 1), max(nearest(size[1] * scale), 1)
 
     def _window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of the part of the resized image that is kept."""
+        """(top, left, height, width) of the crop in the resized image."""
         if self.crop is None:
             return 0, 0, *size
         height, width = min(self.crop[0], size[0]), min(self.crop[1], size[1])
@@ -250,7 +263,10 @@ class Transform:
         return top, left, height, width
 
     def _keypoints(self, example: Example, place: Placement, mirrored: bool) -> Floats | None:
-        """Keypoints in pixels of the input, unlabelled outside of it. mirrored: once, not turned by half a circle."""
+        """Keypoints in pixels of the input, unlabelled outside.
+
+        ``mirrored`` is False after two flips, which are a rotation.
+        """
         points = mirrored_keypoints(example) if mirrored else example.keypoints
         return None if points is None else place.points(points)
 
@@ -261,7 +277,7 @@ def _placement(
     window: tuple[int, int, int, int],
     mirror: tuple[bool, bool],
 ) -> Placement:
-    """The map back from a resized (to ``size``), cut (to ``window``) and mirrored (x, y) image."""
+    """The map from a resized (to ``size``), cropped (to ``window``) and flipped (x, y) image back to the original."""
     top, left, height, width = window
     scale, shift = [], []
     for axis, (begin, length) in enumerate(((left, width), (top, height))):
@@ -281,7 +297,7 @@ def _mirror(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:
 
 
 def _without_unseen(sample: Sample, original_boxes: Floats, place: Placement) -> Sample:
-    """The sample with boxes drawn in to what a crop left visible, without objects of which no pixel is."""
+    """The sample with boxes reduced to the part that a crop left visible, and without invisible objects."""
     boxes = sample.boxes.copy()
     for g, mask in enumerate(sample.masks):
         if mask is not None and not sample.crowd[g]:
@@ -290,11 +306,10 @@ def _without_unseen(sample: Sample, original_boxes: Floats, place: Placement) ->
 
 
 def _visible_box(box: Floats, mask: MaskBitmap, window: tuple[float, float, float, float]) -> Floats:
-    """The box ``[4]`` of the part of an object inside the window, in original pixels; of no size if nothing
-    is.
+    """The box ``[4]`` of an object's part inside the window, in original pixels; of zero size if nothing is visible.
 
-    A box may differ a little from its mask's bounds on purpose (sub-pixel polygons, VOC's void border):
-    each side moves by as much as cutting moves the mask's bound, so an uncut side stays where it is.
+    A box may deliberately differ a little from its mask's bounds (sub-pixel polygons, VOC's void border). Each side
+    moves by as much as cropping moves the mask's bound, so a side that is not cropped stays where it is.
     """
     h, w = mask.bits.shape
     whole = np.array([mask.x0, mask.y0, mask.x0 + w, mask.y0 + h], np.float64)

@@ -1,4 +1,4 @@
-"""The processes that load data: how they are started, how they end, and how their death is reported."""
+"""The data-loading processes: how they start and end, and how their death is reported."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 from maskrcnn.data.order import Ticket
 from maskrcnn.errors import UserError
 
-# A run that was asked to stop still needs its workers' batches; by then it has saved and ended.
+# A run that was asked to stop still needs batches from its workers. It has saved and ended before this time is over.
 SECONDS_AFTER_SIGTERM = 30
 
 
 class Fetch(Protocol):
-    """Makes a batch, in a worker."""
+    """Loads a batch in a worker."""
 
     def __call__(self, tickets: list[Ticket], /) -> Any: ...
 
@@ -28,17 +28,17 @@ class BatchError(UserError):
 
 
 class FetchError(Exception):
-    """The code of a data set or a transform failed; the message or the cause holds its traceback."""
+    """The code of a data set or a transform raised an error. The message or the cause has its traceback."""
 
 
 class _Failure(NamedTuple):
-    """A UserError on its way out of a worker; torch would bury its message in the worker's traceback."""
+    """The message of a UserError in a worker. torch would hide it in the worker's traceback."""
 
     message: str
 
 
 class _Batches(torch.utils.data.Dataset[Any]):
-    """Lets torch's DataLoader ask for whole batches by their tickets."""
+    """Lets torch's DataLoader load batches by their tickets."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
@@ -48,7 +48,9 @@ class _Batches(torch.utils.data.Dataset[Any]):
             return self._fetch(tickets)
         except UserError as error:
             return _Failure(str(error))
-        except Exception as error:  # of a type of its own: a RuntimeError would look like a dead worker's
+        except (
+            Exception
+        ) as error:  # raise a separate type, because torch reports a dead worker by RuntimeError
             raise FetchError(f"{type(error).__name__}: {error}") from error
 
 
@@ -57,16 +59,16 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and batch systems signal every process of a run; the workers end when the run does."""
+    """Ignore signals. Ctrl-C and batch systems signal every process of a run, but workers end when the run does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_AFTER_SIGTERM))
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's batches, without the SIGCHLD handler that torch sets.
+    """The loader's batches, without torch's SIGCHLD handler.
 
-    That handler raises in whatever frame runs, even within an update of the weights. Without it, a worker's death is
-    noticed where the next batch is waited for.
+    That handler raises in any frame, even within an update of the weights. Without it, a dead worker is reported only
+    while waiting for a batch.
     """
     if threading.current_thread() is not threading.main_thread():
         return iter(loader)
@@ -83,18 +85,18 @@ def read_ahead(
     pin_memory: bool | None,
     seed: int,
 ) -> Iterator[Any]:
-    """What ``fetch`` makes of the tickets, in order.
+    """Yield the results of ``fetch`` for each list of tickets, in order.
 
     Args:
-        fetch: makes a batch.
-        tickets: of the batches.
-        num_workers: processes that load ahead of time; 0 loads in this one.
-        pin_memory: copy batches into page-locked memory; None does so where CUDA is.
-        seed: of what a transform may draw in a worker besides its own numbers.
+        fetch: loads a batch.
+        tickets: the images of each batch.
+        num_workers: number of data-loading processes; 0 loads in this process.
+        pin_memory: copy batches to page-locked memory; None does so if CUDA is available.
+        seed: seed of torch's random numbers in the workers.
 
     Raises:
-        BatchError: if ``fetch`` raises a UserError, or a worker dies.
-        FetchError: if ``fetch`` raises anything else.
+        BatchError: ``fetch`` raises a UserError, or a worker dies.
+        FetchError: ``fetch`` raises another exception.
     """
     pin = torch.cuda.is_available() if pin_memory is None else pin_memory
     loader: DataLoader[Any] = DataLoader(
@@ -105,14 +107,14 @@ def read_ahead(
         pin_memory=pin,
         collate_fn=_as_it_is,
         worker_init_fn=_outlive_signals,
-        # Without one torch takes the workers' seed from the numbers that the model draws from.
+        # Without a generator, torch draws the workers' seed from the random numbers of the model.
         generator=torch.Generator().manual_seed(seed),
     )
     batches = _started(loader)
     while True:
         try:
             batch = next(batches, None)
-        # A worker that dies within a batch also leaves a closed connection, which may be noticed first.
+        # If a worker dies within a batch, the error may be that of its closed connection.
         except (RuntimeError, ConnectionError, EOFError) as error:
             reason = str(error) or "its connection is closed"
             raise BatchError(

@@ -1,4 +1,4 @@
-"""Transforms of other libraries as augmentations: torchvision's v2 and albumentations'."""
+"""Transforms of torchvision's v2 and of albumentations as augmentations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from maskrcnn.data.images import Pixels
 from maskrcnn.data.masks import crop_to_object
 from maskrcnn.errors import UserError
 
-# Three points around the centre; a mirror reverses the sense in which they are passed.
+# Three points around the centre. A flip reverses their orientation.
 _PROBE = np.array([[0.5, 0.5], [0.6, 0.5], [0.5, 0.6]])
-_STILL = 1e-3  # pixels; points come back as float32
+_STILL = 1e-3  # pixels; points are returned as float32
 Doubles = npt.NDArray[np.float64]
 
 
@@ -27,17 +27,18 @@ Doubles = npt.NDArray[np.float64]
 class FromTorchvision:
     """A transform of `torchvision.transforms.v2` as an augmentation.
 
-    Image, boxes, masks and keypoints are given to it as one sample. Boxes of objects with a mask are the tight ones of
-    the new masks wherever the geometry changes. Keypoints are as exact as torchvision's own arithmetic: half a pixel.
+    The transform receives image, boxes, masks and keypoints as one sample. If it changes the geometry, the boxes of
+    objects with masks are computed from the new masks. torchvision moves keypoints with an error of up to half a
+    pixel.
 
     Args:
-        transform: takes and returns ``(image, target)``; the image stays uint8.
+        transform: takes and returns ``(image, target)``. The image must stay uint8.
     """
 
     transform: Any
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, transformed. torch's own random state is left as it was."""
+        """Apply the transform. torch's random state is not changed."""
         _refuse_proposals(example, self.transform)
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(int(rng.integers(2**63)))
@@ -62,14 +63,14 @@ class FromTorchvision:
 
 
 def _as_tensors(example: Example) -> tuple[tv_tensors.Image, dict[str, Any]]:
-    """The image and a target whose labels are the numbers of the objects, so that it is seen which ones are dropped."""
+    """The image and a target whose labels are the indices of the objects, which show what the transform drops."""
     size = example.image.shape[:2]
     image = tv_tensors.Image(torch.from_numpy(example.image.copy()).permute(2, 0, 1))
     target = {
         "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(example.boxes), format="XYXY", canvas_size=size),
         "masks": tv_tensors.Mask(torch.from_numpy(_full_masks(example))),
         "labels": torch.arange(len(example.boxes)),
-        # torchvision mirrors keypoints as indices of pixels.
+        # torchvision flips keypoints as if they were indices of pixels.
         "keypoints": tv_tensors.KeyPoints(torch.from_numpy(_points(example) - 0.5), canvas_size=size),
     }
     return image, target
@@ -79,17 +80,17 @@ def _as_tensors(example: Example) -> tuple[tv_tensors.Image, dict[str, Any]]:
 class FromAlbumentations:
     """A transform of albumentations (``pip install 'maskrcnn[albumentations]'``) as an augmentation.
 
-    Image, boxes, masks and keypoints are given to it as one sample; the transform itself needs no ``BboxParams``. Boxes
-    of objects with a mask are the tight ones of the new masks wherever the geometry changes.
+    The transform receives image, boxes, masks and keypoints as one sample and needs no ``BboxParams``. If it changes
+    the geometry, the boxes of objects with masks are computed from the new masks.
 
     Args:
-        transform: one of albumentations', or a composition.
+        transform: an albumentations transform or composition.
     """
 
     transform: Any
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, transformed."""
+        """Apply the transform."""
         import albumentations
 
         _refuse_proposals(example, self.transform)
@@ -145,7 +146,7 @@ def _full_masks(example: Example) -> npt.NDArray[np.uint8]:
 
 
 def _points(example: Example) -> Doubles:
-    """The keypoints of all objects and the three points that show a mirror, ``[G * J + 3, 2]``."""
+    """The keypoints of all objects and three points that show a flip, ``[G * J + 3, 2]``."""
     probe = _PROBE * example.image.shape[1::-1]
     if example.keypoints is None:
         return probe
@@ -160,15 +161,15 @@ def _rebuilt(
     masks: npt.NDArray[np.uint8],
     points: Doubles,
 ) -> Example:
-    """An example of what a transform returns.
+    """Build an example from the results of a transform.
 
     Args:
-        example: before it.
-        image: after it, ``[H, W, 3]``.
-        kept: numbers of the objects that it kept, ``[K]``.
-        boxes: of these, ``[K, 4]``.
-        masks: of these, ``[K, H, W]``.
-        points: as of `_points`, ``[G * J + 3, 2]``.
+        example: before the transform.
+        image: ``[H, W, 3]`` after it.
+        kept: ``[K]``, indices of the remaining objects.
+        boxes: ``[K, 4]`` of these objects.
+        masks: ``[K, H, W]`` of these objects.
+        points: ``[G * J + 3, 2]``, see `_points`.
     """
     still = image.shape == example.image.shape and np.abs(points - _points(example)).max() < _STILL
     if still and np.array_equal(masks, _full_masks(example)[kept]):
@@ -202,7 +203,7 @@ def _rebuilt(
 def _moved_keypoints(
     example: Example, places: Doubles, size: tuple[int, int], mirrors: bool
 ) -> npt.NDArray[np.float32] | None:
-    """Keypoints ``[G, J, 3]`` at ``places`` ``[G * J, 2]``; left and right are exchanged by a mirror."""
+    """Keypoints ``[G, J, 3]`` at ``places`` ``[G * J, 2]``. A flip swaps left and right."""
     if example.keypoints is None:
         return None
     placed = labelled(places.reshape(*example.keypoints.shape[:2], 2), example.keypoints[..., 2:], size)

@@ -16,7 +16,7 @@ from maskrcnn.errors import UserError
 
 
 def check_probability(**values: float) -> None:
-    """Raise UserError for a value outside of 0..1."""
+    """Raise UserError for a value outside 0..1."""
     for name, value in values.items():
         if not 0 <= value <= 1:
             raise UserError(f"{name} is a probability, 0..1, not {value}")
@@ -24,14 +24,14 @@ def check_probability(**values: float) -> None:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors the image.
+    """Flips the image.
 
-    `Transform.horizontal_flip` mirrors what the network sees. This one can stand before `CopyPaste` in a list, so that
-    each image is mirrored on its own.
+    `Transform.horizontal_flip` flips the network's input. Put this one before `CopyPaste` in a list to flip both
+    images independently.
 
     Args:
-        horizontal: probability of exchanging left and right.
-        vertical: probability of exchanging top and bottom.
+        horizontal: probability of a horizontal flip.
+        vertical: probability of a vertical flip.
     """
 
     horizontal: float = 0.5
@@ -41,7 +41,7 @@ class Flip:
         check_probability(horizontal=self.horizontal, vertical=self.vertical)
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, mirrored or not."""
+        """Flip the example at random."""
         flips = rng.random(2) < (self.horizontal, self.vertical)
         image, (height, width) = example.image, example.image.shape[:2]
         for axis, flipped in ((1, flips[0]), (0, flips[1])):
@@ -52,10 +52,10 @@ class Flip:
 
 @dataclass(frozen=True)
 class QuarterTurns:
-    """Turns the image by 0, 90, 180 or 270 degrees, each as likely as the others. Every pixel stays as it is.
+    """Rotates the image by 0, 90, 180 or 270 degrees with equal probability, without interpolation.
 
     Args:
-        probability: of turning at all; 1 leaves a quarter of the images as they are.
+        probability: probability of drawing a rotation. With 1, a quarter of the images still gets 0 degrees.
     """
 
     probability: float = 1.0
@@ -64,7 +64,7 @@ class QuarterTurns:
         check_probability(probability=self.probability)
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, turned."""
+        """Rotate the example at random."""
         turns = int(rng.integers(4)) if rng.random() < self.probability else 0
         for _ in range(turns):
             height = example.image.shape[0]
@@ -75,17 +75,17 @@ class QuarterTurns:
 
 @dataclass(frozen=True)
 class Affine:
-    """Rotates and shears the image about its centre; it keeps its size, and what leaves it is cut off.
+    """Rotates and shears the image about its centre. The image keeps its size, and parts outside are cut off.
 
-    Masks are warped with the image, and boxes are the tight ones of the warped masks. An object without a mask gets
-    the hull of its box's turned corners, which is larger than the object: keep the angles small for data with boxes
-    alone.
+    Masks are warped with the image, and boxes are computed from the warped masks. An object without a mask gets the
+    bounding box of its rotated corners, which is larger than the object. For data with boxes only, keep the angles
+    small.
 
     Args:
         degrees: the angle is drawn from ``[-degrees, degrees]``.
-        shear: the angle by which vertical lines lean, drawn from ``[-shear, shear]`` degrees.
-        probability: of changing an image.
-        fill: colour (red, green, blue) where there is no image.
+        shear: the angle by which vertical lines lean is drawn from ``[-shear, shear]`` degrees.
+        probability: probability of changing an image.
+        fill: colour (red, green, blue) of the area outside the image.
     """
 
     degrees: float = 10.0
@@ -101,7 +101,7 @@ class Affine:
             )
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, rotated and sheared."""
+        """Rotate and shear the example at random."""
         angle, shear = np.radians(rng.uniform(-1, 1, 2) * (self.degrees, self.shear))
         if rng.random() >= self.probability:
             return example
@@ -115,15 +115,16 @@ class Affine:
 
 @dataclass(frozen=True)
 class ScaleJitter:
-    """Enlarges or shrinks what is in the image, which keeps its size (Ghiasi et al. 2021, large-scale jitter).
+    """Scales the content of the image, which keeps its size (large-scale jitter, Ghiasi et al. 2021).
 
-    An enlarged image is cut at a random place, a shrunk one is laid at a random place of an empty image.
+    An enlarged image is cropped at a random position. A reduced image is placed at a random position on an empty
+    image.
 
     Args:
-        low: the least factor.
-        high: the largest factor.
-        probability: of changing an image.
-        fill: colour (red, green, blue) where there is no image.
+        low: smallest factor.
+        high: largest factor.
+        probability: probability of changing an image.
+        fill: colour (red, green, blue) of the area outside the image.
     """
 
     low: float = 0.5
@@ -137,7 +138,7 @@ class ScaleJitter:
             raise UserError(f"expected 0 < low <= high, not low={self.low} and high={self.high}")
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, scaled."""
+        """Scale the example at random."""
         factor = rng.uniform(self.low, self.high)
         if rng.random() >= self.probability:
             return example
@@ -146,14 +147,14 @@ class ScaleJitter:
 
 @dataclass(frozen=True)
 class Crop:
-    """Cuts out a window with an object in it: a random one, whole if it fits, else its centre.
+    """Crops a random window with a random object in it.
 
-    Objects at the window's edges stay, with what is left of their masks and boxes. `Transform.crop` cuts windows of
-    one size, with or without objects.
+    Of an object larger than the window, the window contains the centre. Objects at the edges are kept, with the
+    remaining parts of their masks and boxes. `Transform.crop` crops windows of a fixed size, with or without objects.
 
     Args:
-        smallest: the window's height and width are drawn from this share of the image's up to the whole.
-        probability: of cutting an image.
+        smallest: smallest height and width of the window, relative to the image's.
+        probability: probability of cropping an image.
     """
 
     smallest: float = 0.5
@@ -165,7 +166,7 @@ class Crop:
             raise UserError(f"smallest is a share of the image, above 0 and up to 1, not {self.smallest}")
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, cut."""
+        """Crop the example at random."""
         if rng.random() >= self.probability:
             return example
         sides = example.image.shape[:2]
@@ -179,7 +180,7 @@ class Crop:
 
 
 def _start(length: int, side: int, ends: Floats | None, rng: np.random.Generator) -> int:
-    """Where a window of ``length`` begins along a side so that it holds ``ends``, or their middle if it is shorter."""
+    """Start of a window of ``length`` along a side that contains ``ends``, or their middle if the window is shorter."""
     if ends is None:
         return int(rng.integers(side - length + 1))
     low, high = (float(end) for end in ends)
@@ -193,7 +194,14 @@ def _start(length: int, side: int, ends: Floats | None, rng: np.random.Generator
 
 
 def warped(image: Pixels, matrix: Doubles, size: Size, fill: Sequence[int]) -> Pixels:
-    """The image under a map of continuous coordinates, linear between pixel centres."""
+    """Warp the image by linear interpolation between pixel centres.
+
+    Args:
+        image: ``[H, W, 3]`` uint8.
+        matrix: ``[2, 3]``, from continuous coordinates of the old image to those of the new one.
+        size: (height, width) of the new image.
+        fill: colour of the area outside the image.
+    """
     indices = matrix.copy()
     indices[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
     return _pixels(cv2.warpAffine(image, indices, size[::-1], flags=cv2.INTER_LINEAR, borderValue=list(fill)))
@@ -202,7 +210,15 @@ def warped(image: Pixels, matrix: Doubles, size: Size, fill: Sequence[int]) -> P
 def placed(
     example: Example, size: Size, factor: float, rng: np.random.Generator, fill: Sequence[int] = FILL
 ) -> Example:
-    """The example scaled and laid at a random place of an image of ``size`` (height, width), or cut to it."""
+    """Scale the example, and place it at a random position of an image of another size, or crop it to that size.
+
+    Args:
+        example: the image with its objects.
+        size: (height, width) of the new image.
+        factor: scale.
+        rng: source of random numbers.
+        fill: colour of the area outside the image.
+    """
     height, width = example.image.shape[:2]
     h, w = max(round(height * factor), 1), max(round(width * factor), 1)
     top, left = (_offset(room - side, rng) for room, side in zip(size, (h, w), strict=True))
@@ -216,7 +232,7 @@ def placed(
 
 
 def _offset(slack: int, rng: np.random.Generator) -> int:
-    """Anywhere between 0 and ``slack``, which is negative for an image larger than its canvas."""
+    """A random offset between 0 and ``slack``, which is negative for an image larger than its canvas."""
     return int(rng.integers(min(slack, 0), max(slack, 0) + 1))
 
 

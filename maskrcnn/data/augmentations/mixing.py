@@ -15,21 +15,21 @@ from maskrcnn.data.dataset import Example
 from maskrcnn.data.masks import MaskBitmap
 from maskrcnn.errors import UserError
 
-_WITHIN = 0.5  # share of its pixels from which on an object belongs to what is pasted
+_WITHIN = 0.5  # smallest share of an object's pixels on a pasted object for which it is pasted too
 
 
 @dataclass(frozen=True)
 class CopyPaste:
-    """Pastes objects of another training image onto this one (Ghiasi et al. 2021, "Simple Copy-Paste").
+    """Pastes objects of another training image onto the image (Ghiasi et al. 2021, "Simple Copy-Paste").
 
-    The other image is drawn at random, passes the augmentations that stand earlier in the list, and is scaled to fit
-    this one. A random number of its objects is pasted where they lie in it, without blending. Objects that lie on a
-    pasted one (a window on a house) come along, since their pixels do. Objects below lose the pixels that are hidden,
-    their boxes shrink with their masks, and those without a visible pixel are dropped. Crowds are not pasted.
+    The other image is drawn at random, passes the augmentations earlier in the list, and is scaled to fit this one. A
+    random number of its objects is pasted at their positions, without blending. Objects that lie on a pasted one (a
+    window on a house) are pasted too, because their pixels are. Objects below lose their hidden pixels, their boxes
+    shrink with their masks, and invisible objects are dropped. Crowds are not pasted.
 
     Args:
-        probability: of pasting onto an image.
-        most: paste at most this many objects and what lies on them; None is up to all.
+        probability: probability of changing an image.
+        most: largest number of objects to draw; None is all.
 
     Raises:
         UserError: when called for a data set without masks.
@@ -44,7 +44,7 @@ class CopyPaste:
             raise UserError(f"most must be at least 1, or null for no limit, not {self.most}")
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example with objects of another one."""
+        """Paste objects of another example at random."""
         if others.count and not others.has_masks:
             raise UserError("CopyPaste needs masks, and the training set has none; take it out of the list")
         if rng.random() >= self.probability:
@@ -61,7 +61,7 @@ class CopyPaste:
 
 
 def _with_contents(example: Example, drawn: list[int], objects: list[int]) -> list[int]:
-    """``drawn`` and those of ``objects`` of which half or more lies on them, in the order of the data set."""
+    """``drawn``, and those of ``objects`` that lie at least half on them, in the order of the data set."""
     covered = _union([example.masks[g] for g in drawn], example.image.shape[:2])
     return [g for g in objects if g in drawn or _share(example.masks[g], covered) >= _WITHIN]
 
@@ -76,14 +76,14 @@ def _share(mask: MaskBitmap | None, covered: npt.NDArray[np.bool_]) -> float:
 
 
 def _pasted(example: Example, objects: Example) -> Example:
-    """``example`` below all ``objects`` of another example of the same size, with the proposals of both."""
+    """Paste all ``objects`` of another example of the same size onto ``example``, with the proposals of both."""
     hidden = _union(objects.masks, example.image.shape[:2])
     image = np.where(hidden[..., None], objects.image, example.image)
     return joined(replace(without(example, hidden), image=image), objects)
 
 
 def _union(masks: Sequence[MaskBitmap | None], size: Size) -> npt.NDArray[np.bool_]:
-    """``[H, W]``: where one of the masks is."""
+    """The union of the masks, ``[H, W]``."""
     out = np.zeros(size, np.bool_)
     for mask in masks:
         if mask is not None:
@@ -94,13 +94,13 @@ def _union(masks: Sequence[MaskBitmap | None], size: Size) -> npt.NDArray[np.boo
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Puts the image and three others into the quarters of one image of the same size (Bochkovskiy et al. 2020).
+    """Combines the image and three others in one image of the same size (Bochkovskiy et al. 2020).
 
-    Each is scaled to cover its quarter and cut to it at a random place. The point where they meet is drawn from the
-    middle half of the image.
+    Each image is scaled to cover its quarter and cropped at a random position. The common corner of the quarters is
+    drawn from the middle half of the image.
 
     Args:
-        probability: of changing an image.
+        probability: probability of changing an image.
     """
 
     probability: float = 0.5
@@ -109,7 +109,7 @@ class Mosaic:
         check_probability(probability=self.probability)
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example with three others."""
+        """Combine the example with three others at random."""
         if rng.random() >= self.probability:
             return example
         height, width = example.image.shape[:2]

@@ -1,4 +1,4 @@
-"""The objects of an image under a change of its geometry, and how images with objects are combined."""
+"""Transforms the objects of an image with its geometry, and combines the objects of several images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from maskrcnn.errors import UserError
 
 Doubles = npt.NDArray[np.float64]
 Size = tuple[int, int]
-FILL = (124, 116, 104)  # where there is no image: ImageNet's mean colour
+FILL = (124, 116, 104)  # colour outside the image: ImageNet's mean
 OCCLUDED = 1  # COCO's visibility of a keypoint that is labelled but not visible
 
 
 def chosen(example: Example, kept: Sequence[int] | npt.NDArray[np.int64]) -> Example:
-    """The example with these of its objects alone."""
+    """Select objects by index."""
     kept = np.asarray(kept, np.int64)
     return replace(
         example,
@@ -34,13 +34,13 @@ def chosen(example: Example, kept: Sequence[int] | npt.NDArray[np.int64]) -> Exa
 
 
 def moved(example: Example, image: Pixels, matrix: Doubles) -> Example:
-    """The example with another image, its objects moved to where they are in it.
+    """Replace the image, and transform the objects to it.
 
-    A mask is read at the centre of each new pixel. The box of an object with a mask is the tight one of the new mask
-    after a rotation or shear; after other maps it is the given box moved, and cut with the mask at the image's edges.
-    The box of an object without a mask is the hull of its moved corners, which is larger than the object after a
-    rotation. Objects of which nothing is left are dropped (without a mask: less than a pixel). A mirror exchanges left
-    and right keypoints; keypoints outside of the image become unlabelled.
+    Masks are sampled at the centre of each new pixel. After a rotation or shear, the box of an object with a mask is
+    computed from the new mask. After other maps, the given box is moved, and cropped with the mask at the edges of the
+    image. The box of an object without a mask is the bounding box of its moved corners, which is larger than the
+    object after a rotation. Objects that vanish are dropped (without a mask: below one pixel). A flip swaps left and
+    right keypoints. Keypoints outside the image become unlabelled.
 
     Args:
         example: an image with objects.
@@ -69,25 +69,34 @@ def moved(example: Example, image: Pixels, matrix: Doubles) -> Example:
 
 
 def warped_mask(mask: MaskBitmap, matrix: Doubles, size: Size) -> MaskBitmap | None:
-    """The mask at the centre of every pixel of an image of ``size`` (height, width); None where none is left."""
+    """Sample a mask at the centre of every pixel of a new image.
+
+    Args:
+        mask: in the old image.
+        matrix: as in `moved`.
+        size: (height, width) of the new image.
+
+    Returns:
+        The mask, or None if it is empty.
+    """
     x1, y1, x2, y2 = _inside(_hulls(bounds(mask)[None], matrix)[0], size)
     left, top, right, bottom = int(np.floor(x1)), int(np.floor(y1)), int(np.ceil(x2)), int(np.ceil(y2))
     if right <= left or bottom <= top:
         return None
-    indices = matrix.copy()  # between indices of pixels: their centres lie half a pixel further
+    indices = matrix.copy()  # between indices of pixels, whose centres are at index + 0.5
     indices[:, 2] += matrix[:, :2] @ [mask.x0 + 0.5, mask.y0 + 0.5] - [left + 0.5, top + 0.5]
     bits = cv2.warpAffine(mask.bits, indices, (right - left, bottom - top), flags=cv2.INTER_NEAREST)
     return crop_to_object(bits, left, top)
 
 
 def bounds(mask: MaskBitmap) -> Doubles:
-    """x1, y1, x2, y2 of a mask."""
+    """Bounds x1, y1, x2, y2 of a mask."""
     height, width = mask.bits.shape
     return np.array([mask.x0, mask.y0, mask.x0 + width, mask.y0 + height], np.float64)
 
 
 def mirrored_keypoints(example: Example) -> Floats | None:
-    """The keypoints with left and right exchanged. Raises UserError for an order that is none of these keypoints."""
+    """The keypoints with left and right swapped. Raises UserError for an invalid order."""
     points, order = example.keypoints, example.mirror_keypoints
     if points is None or order is None:
         return points
@@ -100,10 +109,14 @@ def mirrored_keypoints(example: Example) -> Floats | None:
 
 
 def without(example: Example, hidden: npt.NDArray[np.bool_]) -> Example:
-    """The example whose objects lose the pixels that are ``hidden`` ``[H, W]``.
+    """Remove hidden pixels from the objects.
 
-    Objects that lose their whole mask are dropped, and the others' boxes shrink with their masks. Keypoints there are
-    no longer visible. Objects without a mask keep their boxes.
+    Objects that lose their complete mask are dropped, and the boxes of the others shrink with their masks. Hidden
+    keypoints become occluded. Objects without a mask keep their boxes.
+
+    Args:
+        example: an image with objects.
+        hidden: ``[H, W]`` bool.
     """
     boxes, masks = example.boxes.copy(), list(example.masks)
     kept = []
@@ -121,10 +134,10 @@ def without(example: Example, hidden: npt.NDArray[np.bool_]) -> Example:
 
 
 def joined(first: Example, second: Example) -> Example:
-    """``first`` with the objects of ``second``, which has an image of the same size, in addition."""
+    """Add the objects of ``second`` to ``first``. Both images have the same size."""
 
     def both(one: Floats | None, other: Floats | None) -> Floats | None:
-        """Without the rows of a part that has none; keypoints of objects without any are all zeros."""
+        """Concatenate. If one of them has no rows, use the other; missing keypoints are zeros."""
         given = [part for part in (one, other) if part is not None]
         return np.concatenate(given) if given else None
 
@@ -144,7 +157,7 @@ def joined(first: Example, second: Example) -> Example:
 
 
 def _points(example: Example, examples: Sequence[Example]) -> Floats | None:
-    """The keypoints of ``example``; zeros where it alone of ``examples`` has none."""
+    """The keypoints of ``example``, or zeros if only it has none among ``examples``."""
     shapes = [other.keypoints.shape[1:] for other in examples if other.keypoints is not None]
     if example.keypoints is not None or not shapes:
         return example.keypoints
@@ -152,7 +165,7 @@ def _points(example: Example, examples: Sequence[Example]) -> Floats | None:
 
 
 def _hulls(boxes: npt.NDArray[np.floating], matrix: Doubles) -> Doubles:
-    """The bounds of the moved corners of boxes ``[G, 4]``, which may lie outside of the image."""
+    """Bounds of the moved corners of boxes ``[G, 4]``, possibly outside the image."""
     x1, y1, x2, y2 = boxes.astype(np.float64).T
     corners = np.stack([np.stack([x1, x2, x2, x1]), np.stack([y1, y1, y2, y2])])  # [2, 4, G]
     places = np.einsum("ij,jkg->gki", matrix[:, :2], corners) + matrix[:, 2]
@@ -166,7 +179,7 @@ def _inside(box: Doubles, size: Size) -> Doubles:
 def _box(box: Doubles, mask: MaskBitmap, new: MaskBitmap, matrix: Doubles, size: Size) -> Doubles:
     """The box of an object with a mask.
 
-    A box may differ a little from its mask's bounds on purpose (sub-pixel polygons, VOC's void border). Where the map
+    A box may deliberately differ a little from its mask's bounds (sub-pixel polygons, VOC's void border). If the map
     keeps the axes, each side moves by as much as the image's edge cuts off the mask.
     """
     keeps_axes = (np.count_nonzero(np.abs(matrix[:, :2]) > 1e-12, axis=1) == 1).all()
@@ -188,7 +201,13 @@ def _keypoints(example: Example, matrix: Doubles, size: Size) -> Floats | None:
 
 
 def labelled(places: npt.NDArray[np.floating], visibility: Floats, size: Size) -> Floats:
-    """Keypoints at ``places`` ``[G, J, 2]``, all zeros outside of an image of ``size`` (height, width)."""
+    """Keypoints with a visibility; zeros outside the image.
+
+    Args:
+        places: ``[G, J, 2]``, x and y.
+        visibility: of each keypoint.
+        size: (height, width) of the image.
+    """
     seen = ((places >= 0) & (places <= size[::-1])).all(axis=-1, keepdims=True) & (visibility > 0)
     return np.where(seen, np.concatenate([places, visibility], axis=-1), 0).astype(np.float32)
 
@@ -204,7 +223,7 @@ def _occluded(points: Floats | None, hidden: npt.NDArray[np.bool_]) -> Floats | 
 
 
 def _proposals(rows: Floats | None, matrix: Doubles, size: Size) -> Floats | None:
-    """Boxes with scores ``[P, 5]``, without those that are not in the image."""
+    """Boxes with scores ``[P, 5]``, without those outside the image."""
     if rows is None:
         return None
     boxes = _inside(_hulls(rows[:, :4], matrix), size)

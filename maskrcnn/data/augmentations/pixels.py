@@ -1,4 +1,4 @@
-"""Augmentations of pixels alone: colour, blur and noise."""
+"""Augmentations that only change pixels: colour, blur and noise."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from maskrcnn.errors import UserError
 
 @dataclass(frozen=True)
 class Colour:
-    """Changes colours, see `ColourJitter`.
+    """Changes colours at random, see `ColourJitter`.
 
     Args:
         brightness: the factor is drawn from ``[1 - brightness, 1 + brightness]``.
-        contrast: the same for the contrast.
-        saturation: the same for the saturation.
-        hue: the hue turns by up to this share of the circle, at most 0.5.
+        contrast: the factor is drawn from ``[1 - contrast, 1 + contrast]``.
+        saturation: the factor is drawn from ``[1 - saturation, 1 + saturation]``.
+        hue: the hue is rotated by up to this share of the circle, at most 0.5.
         grey: probability of a grey image.
-        probability: of changing an image at all.
+        probability: probability of changing an image.
     """
 
     brightness: float = 0.2
@@ -43,7 +43,7 @@ class Colour:
         return ColourJitter(self.brightness, self.contrast, self.saturation, self.hue, self.grey)
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example in other colours."""
+        """Change the colours of the example at random."""
         if rng.random() >= self.probability:
             return example
         return replace(example, image=self._jitter()(example.image, rng))
@@ -51,11 +51,11 @@ class Colour:
 
 @dataclass(frozen=True)
 class Blur:
-    """Blurs the image by a Gaussian.
+    """Blurs the image with a Gaussian.
 
     Args:
-        sigma: its standard deviation in pixels of the image is drawn from this range (low, high).
-        probability: of blurring an image.
+        sigma: range (low, high) of its standard deviation in pixels of the image.
+        probability: probability of changing an image.
     """
 
     sigma: Sequence[float] = (0.3, 1.5)
@@ -67,7 +67,7 @@ class Blur:
             raise UserError(f"sigma must be two numbers, 0 < low <= high, not {list(self.sigma)}")
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example, blurred or not."""
+        """Blur the example at random."""
         low, high = self.sigma
         sigma = rng.uniform(low, high)
         if rng.random() >= self.probability:
@@ -77,11 +77,11 @@ class Blur:
 
 @dataclass(frozen=True)
 class Noise:
-    """Adds Gaussian noise, independent for each pixel and channel.
+    """Adds Gaussian noise, independently for each pixel and channel.
 
     Args:
-        sigma: its standard deviation, of 0..255, is drawn from 0 up to this.
-        probability: of changing an image.
+        sigma: upper limit of its standard deviation, of 0..255.
+        probability: probability of changing an image.
     """
 
     sigma: float = 10.0
@@ -93,7 +93,7 @@ class Noise:
             raise UserError(f"sigma must be at least 0, not {self.sigma}")
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """The example with noise, or as it is."""
+        """Add noise to the example at random."""
         sigma = rng.uniform(0, self.sigma)
         if rng.random() >= self.probability:
             return example

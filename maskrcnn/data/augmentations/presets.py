@@ -1,4 +1,4 @@
-"""Named lists of augmentations, and what a list may hold."""
+"""Named lists of augmentations, and the conversion of lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskrcnn.data.augmentations.pixels import Blur, Colour, Noise
 from maskrcnn.data.augmentations.protocol import Augmentation
 from maskrcnn.errors import UserError
 
-# Without flips, which `Transform` has, and without copy-paste, which needs masks.
+# The presets have no flips, because `Transform` has them, and no copy-paste, because it needs masks.
 PRESETS: dict[str, tuple[Augmentation, ...]] = {
     "light": (
         ScaleJitter(0.8, 1.25, probability=0.5),
@@ -30,14 +30,14 @@ PRESETS: dict[str, tuple[Augmentation, ...]] = {
 
 
 def as_list(given: str | Sequence[Any] | None) -> tuple[Augmentation, ...]:
-    """The augmentations that a list stands for.
+    """Convert a setting to a list of augmentations.
 
     Args:
         given: the name of a preset (``light``, ``strong``), or a list of augmentations, names of presets, and
-            transforms of `torchvision.transforms.v2` and albumentations; None for nothing.
+            transforms of `torchvision.transforms.v2` and albumentations; None is an empty list.
 
     Raises:
-        UserError: for anything else.
+        UserError: anything else.
     """
     items = [given] if isinstance(given, str) else given or []
     return tuple(augmentation for item in items for augmentation in _augmentations(item))

@@ -1,4 +1,4 @@
-"""What an augmentation is, and how a list of them is applied."""
+"""The interface of augmentations, and how a list of them is applied."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Augmentation(Protocol):
     """A random change of a training image and its objects, before it is resized for the network.
 
     Args:
-        example: the image ``[H, W, 3]`` uint8 and its objects in the image's pixels. It is not changed in place.
-        rng: where everything random is drawn from. It depends on the run's seed, the epoch, the image and the
-            augmentation's place in the list, so that a run resumes exactly, whatever the number of workers.
+        example: the image ``[H, W, 3]`` uint8 and its objects in pixels of the image. It must not be changed in place.
+        rng: source of all random numbers. It depends on the run's seed, the epoch, the image and the augmentation's
+            position in the list, so that a run resumes exactly with any number of workers.
         others: other training images, for augmentations that mix several.
     """
 
@@ -31,10 +31,10 @@ class Others:
     """The training images, for augmentations that mix several.
 
     Args:
-        read: index to example.
-        count: number of images; 0 where there is no data set to draw from.
+        read: reads an example by index.
+        count: number of images; 0 without a data set.
         has_masks: whether objects of the data set have masks.
-        before: augmentations that a drawn image passes first.
+        before: augmentations that are applied to a drawn image.
     """
 
     read: Callable[[int], Example]
@@ -48,10 +48,10 @@ class Others:
         return cls(dataset.read, len(dataset), dataset.has_masks)
 
     def draw(self, rng: np.random.Generator) -> Example:
-        """A random image, after the augmentations that stand earlier in the list, with random values of its own.
+        """Return a random image, after the augmentations that are earlier in the list, with its own random values.
 
         Raises:
-            UserError: where there is no data set to draw from.
+            UserError: there is no data set to draw from.
         """
         if not self.count:
             raise UserError(
@@ -71,10 +71,15 @@ NO_OTHERS = Others(_read_nothing, 0, False)
 def apply(
     augmentations: Sequence[Augmentation], example: Example, rng: np.random.Generator, others: Others
 ) -> Example:
-    """``example`` after ``augmentations``, in their order.
+    """Apply augmentations in order.
 
-    Each draws from a generator of its own, so that none depends on how many numbers another draws. ``rng`` itself is
-    left where it is.
+    Each draws from its own generator, so none depends on how many numbers another draws. ``rng`` is not advanced.
+
+    Args:
+        augmentations: the list.
+        example: the image with its objects.
+        rng: decides the seeds of the generators.
+        others: other training images.
     """
     for place, (augmentation, own) in enumerate(
         zip(augmentations, rng.spawn(len(augmentations)), strict=True)
@@ -85,7 +90,7 @@ def apply(
 
 
 def _check(example: Example, augmentation: Augmentation) -> None:
-    """Raise UserError where an augmentation returns what cannot be trained on."""
+    """Raise UserError if an augmentation returns something that cannot be trained on."""
     image, count = example.image, len(example.boxes)
     if image.dtype != np.uint8 or image.ndim != 3:
         found = f"an image of {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3]"

@@ -1,4 +1,4 @@
-"""COCO jsons as they are exported: Roboflow, COCO's own layout, CVAT, Label Studio, or a json next to its images."""
+"""COCO json from various programs: Roboflow, COCO's own layout, CVAT, Label Studio, or a json next to its images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from maskrcnn.errors import UserError
 
 @dataclass(frozen=True)
 class Coco:
-    """COCO jsons, one for each part. The part is in the name of the file or its folder: train, val, valid, test."""
+    """COCO json, one file per split.
+
+    The name of the file or its folder contains the split: train, val, valid, test.
+    """
 
     title = "COCO jsons"
     layout = (
@@ -60,7 +63,7 @@ def _is_coco(content: Any) -> bool:
 
 
 def _named(folder: Folder) -> list[Path]:
-    """The files that Roboflow and COCO name in their own way, without reading them."""
+    """The files with Roboflow's or COCO's own names, without reading them."""
     return [
         path
         for path in folder.ending(".json")
@@ -69,7 +72,7 @@ def _named(folder: Folder) -> list[Path]:
 
 
 def _images(folder: Folder, path: Path, part: str, content: Content) -> Path:
-    """The folder of a json's images: the first likely one that holds one of the first images; else the root."""
+    """The image folder of a json: the first likely folder with one of the first images, else the root."""
     names = [str(image.get("file_name")) for image in content["images"][:3] if isinstance(image, dict)]
     homes = [home for home in (path.parent, path.parent.parent) if home.is_relative_to(folder.root)]
     inside = (path.stem.removeprefix(COCO[0]), part, f"images/{part}", "images", ".")
@@ -78,7 +81,7 @@ def _images(folder: Folder, path: Path, part: str, content: Content) -> Path:
 
 
 def _root_class(contents: list[Content]) -> str | None:
-    """The class that Roboflow makes of the project's name: the supercategory of all others, without an object."""
+    """The class that Roboflow creates from the project's name: the supercategory of all others, without objects."""
     used: set[str] = set()
     supers: dict[str, set[str]] = {}
     for content in contents:

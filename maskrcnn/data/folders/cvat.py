@@ -18,7 +18,7 @@ from maskrcnn.errors import UserError
 
 @dataclass(frozen=True)
 class Cvat:
-    """CVAT's xml. Shapes of one label and one group are one object; an ellipse is the pixels in it."""
+    """CVAT's xml. Shapes with the same label and group form one object. An ellipse becomes the pixels inside it."""
 
     title = "CVAT for images (xml)"
     layout = "annotations.xml with <image>, and images/"
@@ -56,14 +56,14 @@ def _add_objects(entries: Entries, image: Image, element: ElementTree.Element, p
             group = shape.get("group_id", "0")
             key = shape.get("label", ""), ("alone", place) if group == "0" else group
             objects.setdefault(key, []).append(outline)
-        elif shape.tag != "tag":  # of the image
+        elif shape.tag != "tag":  # a tag belongs to the image
             entries.leave_out(image, f"a <{shape.tag}>, which has no area")
     for (label, _), pieces in objects.items():
         entries.add(image, label, *pieces)
 
 
 def _outline(shape: ElementTree.Element, size: outlines.Size) -> Outline | None:
-    """None for what has no area: points, polylines, skeletons, tags."""
+    """The outline of a shape; None for shapes without area: points, polylines, skeletons, tags."""
 
     def numbers(*names: str) -> list[float]:
         return [float(shape.get(name)) for name in names]  # type: ignore[arg-type]
@@ -82,6 +82,6 @@ def _outline(shape: ElementTree.Element, size: outlines.Size) -> Outline | None:
         runs = [int(run) for run in shape.get("rle", "").split(",")]
         bits = np.repeat(np.arange(len(runs)) % 2, runs).reshape(
             height, width
-        )  # of 0 and 1 in turn, row by row
+        )  # run lengths of 0 and 1 in turn, row by row
         return outlines.pixels(bits, size, left, top)
     return None

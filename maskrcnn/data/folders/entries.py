@@ -1,4 +1,4 @@
-"""Collects what a reader finds as COCO entries."""
+"""Collects the images and objects of a format as COCO entries."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from maskrcnn.data.folders.protocol import Part, Unlabelled
 from maskrcnn.data.images import image_size
 from maskrcnn.errors import UserError
 
-_SHOWN = 3  # files that a message names
+_SHOWN = 3  # number of files that a message names
 _MOST_PIXELS = 2**30  # of an image: OpenCV's limit
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that was entered: its part, its COCO id, and its (height, width)."""
+    """An image that was added.
+
+    Args:
+        part: its split.
+        number: its COCO id.
+        size: (height, width) in pixels.
+    """
 
     part: str
     number: int
@@ -30,7 +36,7 @@ class Image:
 
 @dataclass
 class _Drawn:
-    """The annotations of a part before the classes of all parts are known."""
+    """The annotations of a split, before the classes of all splits are known."""
 
     images: list[dict[str, Any]] = field(default_factory=list)
     objects: list[tuple[int, str, Outline]] = field(default_factory=list)
@@ -39,19 +45,20 @@ class _Drawn:
 
 
 class Entries:
-    """The images and objects of a folder, part by part.
+    """The images and objects of a folder, by split.
 
     Args:
-        folder: file names are written relative to its root.
-        classes: in the order of their category ids; None takes the names of all objects in alphabetical order.
-        unlabelled_means: as of `Part`.
+        folder: file names are relative to its root.
+        classes: class names in the order of their category ids; None takes the names of all objects in alphabetical
+            order.
+        unlabelled_means: see `Part`.
     """
 
     def __init__(
         self, folder: Folder, classes: Sequence[str] | None = None, unlabelled_means: Unlabelled = "left_out"
     ) -> None:
         self.folder, self.classes, self.unlabelled_means = folder, classes, unlabelled_means
-        self.missing: list[str] = []  # images that annotations name and that do not lie in the folder
+        self.missing: list[str] = []  # images that annotations name but the folder does not contain
         self.remarks: list[str] = []  # lines for the report of each part
         self._parts: dict[str, _Drawn] = {}
         self._files: set[Path] = set()
@@ -59,13 +66,13 @@ class Entries:
     def image(
         self, file: Path, size: Size | None = None, part: str | None = None, labelled: bool = True
     ) -> Image:
-        """Enter an image file.
+        """Add an image file.
 
         Args:
             file: its path.
             size: (height, width) that its annotations are for; None reads it from the file.
-            part: None takes that of the folders it lies in.
-            labelled: whether the annotations say anything about it, if only that it shows no object.
+            part: its split; None derives it from the folders in its path.
+            labelled: whether there are annotations about it, even if they say that it shows no object.
         """
         part = self.folder.part(file) if part is None else part
         drawn = self._parts.setdefault(part, _Drawn())
@@ -83,7 +90,17 @@ class Entries:
         return Image(part, number, (height, width))
 
     def named(self, name: str, near: Path, size: Size | None = None, part: str | None = None) -> Image | None:
-        """Enter the image that an annotation file names, see `Folder.find`; None where it is missing."""
+        """Add the image that an annotation file names, see `Folder.find`.
+
+        Args:
+            name: name or path in the annotation file.
+            near: folder that the path is relative to.
+            size: (height, width) that its annotations are for; None reads it from the file.
+            part: its split; None derives it from the folders in its path.
+
+        Returns:
+            The image, or None if the file is missing.
+        """
         file = self.folder.find(name, near)
         if file is None:
             self.missing.append(name)
@@ -91,21 +108,32 @@ class Entries:
         return self.image(file, size, part)
 
     def unlabelled(self, files: Sequence[Path]) -> None:
-        """Enter the images that no annotation mentions."""
+        """Add the images that no annotation mentions."""
         for file in files:
             if file not in self._files:
                 self.image(file, labelled=False)
 
     def add(self, image: Image, name: str, *outlines: Outline) -> None:
-        """Enter an object of the class ``name`` that has one or several pieces."""
+        """Add an object.
+
+        Args:
+            image: its image.
+            name: name of its class.
+            outlines: its outline, or several for an object in pieces.
+        """
         self._parts[image.part].objects.append((image.number, name, union(outlines, image.size)))
 
     def leave_out(self, image: Image, what: str) -> None:
-        """Count something that is not read, for example ``a line, which has no area``."""
+        """Count something that is not read.
+
+        Args:
+            image: its image.
+            what: description for the message, for example ``a line, which has no area``.
+        """
         self._parts[image.part].left_out[what] += 1
 
     def parts(self) -> dict[str, Part]:
-        """What was entered. Raises UserError where images are missing."""
+        """The splits that were added. Raises UserError if images are missing."""
         refuse_missing(self.missing, self.folder.root)
         found = sorted({name for drawn in self._parts.values() for _, name, _ in drawn.objects})
         numbers = {name: number for number, name in enumerate(self.classes or found, 1)}
@@ -130,7 +158,7 @@ class Entries:
 
 
 def refuse_missing(names: Sequence[str], root: Path) -> None:
-    """Raise UserError for images that annotations name and that are not there."""
+    """Raise UserError for missing images that annotations name."""
     if names:
         raise UserError(
             f"{root} is incomplete: {len(names)} images that the annotations name are missing ({listed(names)}); "
@@ -139,5 +167,5 @@ def refuse_missing(names: Sequence[str], root: Path) -> None:
 
 
 def listed(names: Sequence[Any]) -> str:
-    """The first few names, and dots where there are more."""
+    """The first few names, with dots if there are more."""
     return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""A folder of data as the readers of formats see it: its files, its small jsons, and where an image lies."""
+"""A data folder as the formats read it: its files, its small json files, and the paths of its images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskrcnn.data.formats.file_names import longest_match, matching_key
 from maskrcnn.errors import UserError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-# Names of folders and files that stand for a part of a data set; COCO's end with the year.
+# Names of folders and files that stand for a split; COCO's end with the year.
 PARTS = {
     "train": "train",
     "training": "train",
@@ -24,19 +24,19 @@ PARTS = {
     "validation": "val",
     "test": "test",
 }
-WHOLE = "all"  # the name of the only part where a folder has no parts
-# Files that Roboflow and COCO name in their own way; the largest take long to read.
+WHOLE = "all"  # the name of the only split of a folder without splits
+# Names of Roboflow's and COCO's files. The largest take long to read.
 ROBOFLOW = "_annotations.coco.json"
 COCO = ("instances_", "person_keypoints_", "captions_", "stuff_", "panoptic_", "image_info_")
-_SAMPLED = 5  # jsons and xml files of each folder that are looked at to find the format
+_SAMPLED = 5  # number of json and xml files per folder that are read to detect the format
 
 
 class Folder:
-    """The files below ``root``.
+    """The files below a folder.
 
     Args:
-        root: an existing folder. Hidden files and folders are left out; links are followed.
-        classes: the user's ``data.classes``: names for formats that have none.
+        root: an existing folder. Hidden files and folders are ignored; links are followed.
+        classes: the user's ``data.classes``: names for formats without class names.
     """
 
     def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
@@ -54,7 +54,7 @@ class Folder:
 
     @cached_property
     def json_samples(self) -> list[tuple[Path, Any]]:
-        """The first few jsons of each folder, with their content; without those that have COCO's names."""
+        """The first few json files of each folder with their content, without those that have COCO's names."""
         return [
             (path, load_json(path))
             for path in self._first(".json")
@@ -63,11 +63,11 @@ class Folder:
 
     @cached_property
     def xml_samples(self) -> list[tuple[Path, ElementTree.Element]]:
-        """The first few xml files of each folder, with their roots."""
+        """The first few xml files of each folder with their root elements."""
         return [(path, xml_root(path)) for path in self._first(".xml")]
 
     def json(self, path: Path) -> Any:
-        """The content of a json file. Raises UserError where it is damaged."""
+        """The content of a json file. Raises UserError if it is damaged."""
         return next((content for known, content in self.json_samples if known == path), None) or load_json(
             path
         )
@@ -79,9 +79,17 @@ class Folder:
         return [path for paths in of_folder.values() for path in paths[:_SAMPLED]]
 
     def find(self, name: str, near: Path) -> Path | None:
-        """The image that an annotation names: as a path from the folder ``near``, else by its last parts.
+        """Find the image that an annotation names.
 
-        None where there is no such file. Raises UserError where several files fit.
+        Args:
+            name: a path relative to ``near``. If there is no such file, the last parts of the path are compared.
+            near: the folder of the annotation.
+
+        Returns:
+            The path, or None if there is no such file.
+
+        Raises:
+            UserError: several files match.
         """
         direct = near / name.replace("\\", "/")
         if direct.is_file():
@@ -103,13 +111,13 @@ class Folder:
         return by_name
 
     def part(self, path: Path) -> str:
-        """The part that a file belongs to: the first folder on the way to it that is called as one; else `WHOLE`."""
+        """The split of a file: the first folder in its path that is named like one, else `WHOLE`."""
         names = path.relative_to(self.root).parts[:-1]
         return next((part for name in names if (part := part_called(name)) is not None), WHOLE)
 
 
 def part_called(name: str) -> str | None:
-    """The part for a folder's or a file's name: ``val`` for val, valid, val2017, instances_val; None for others."""
+    """The split for a folder or file name: ``val`` for val, valid, val2017, instances_val; None for others."""
     words = re.split(r"[^a-z]+", re.sub(r"20\d\d$", "", name.casefold()))
     found = {PARTS[word] for word in words if word in PARTS}
     return found.pop() if len(found) == 1 else None
@@ -119,7 +127,7 @@ def _files(root: Path) -> Iterator[Path]:
     seen = set()
     for place, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:  # a link that leads back
+        if real in seen:  # a cyclic link
             folders.clear()
             continue
         seen.add(real)
@@ -128,7 +136,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def xml_root(path: Path) -> ElementTree.Element:
-    """The root of an xml file. Raises UserError where it is damaged."""
+    """The root element of an xml file. Raises UserError if it is damaged."""
     try:
         return ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
@@ -136,8 +144,8 @@ def xml_root(path: Path) -> ElementTree.Element:
 
 
 def text_of(path: Path) -> str:
-    """The content of a text file in UTF-8. Raises UserError for other encodings."""
+    """The content of a UTF-8 text file. Raises UserError for other encodings."""
     try:
-        return path.read_text("utf-8-sig")  # some editors begin it with a mark
+        return path.read_text("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from error

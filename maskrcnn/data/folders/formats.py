@@ -1,4 +1,4 @@
-"""This project's data formats by name, as configs/data/folder.yaml lists them."""
+"""The built-in data formats by name, as configs/data/folder.yaml lists them."""
 
 from __future__ import annotations
 

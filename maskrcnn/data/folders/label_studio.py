@@ -1,4 +1,4 @@
-"""Label Studio's JSON: a list of tasks, each an image with the results of its annotators."""
+"""Label Studio's JSON: a list of tasks, each with an image and the results of its annotators."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from maskrcnn.errors import UserError
 
 @dataclass(frozen=True)
 class LabelStudio:
-    """Label Studio's JSON. An ellipse is the pixels in it; each brush stroke of a result is one object.
+    """Label Studio's JSON. An ellipse becomes the pixels inside it. Each brush result is one object.
 
     Args:
-        annotation: the one that is read where a task has several, in the order of the file. None refuses such tasks.
+        annotation: which annotation of a task to read if there are several, in the order of the file. None refuses
+            such tasks.
     """
 
     annotation: Literal["first", "last"] | None = None
@@ -56,7 +57,7 @@ class LabelStudio:
         return entries.parts()
 
     def _results(self, task: dict[str, Any], where: str) -> list[Any] | None:
-        """The results of a task's annotation; None where nobody has annotated it."""
+        """The results of a task's annotation; None if nobody has annotated it."""
         given = task.get("annotations", task.get("completions")) or []
         done = [annotation["result"] for annotation in given if not annotation.get("was_cancelled")]
         if len(done) > 1 and self.annotation is None:
@@ -68,7 +69,7 @@ class LabelStudio:
 
 
 def _is_export(content: Any) -> bool:
-    """Whether it is JSON, or JSON-MIN."""
+    """Whether the content is JSON or JSON-MIN."""
     return (
         isinstance(content, list)
         and bool(content)
@@ -81,7 +82,7 @@ def _is_export(content: Any) -> bool:
 
 
 def _reference(data: dict[str, Any], where: str) -> str:
-    """What a task says of its image: the only text that names one."""
+    """The only text of a task that names an image."""
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
     named = [value for value in texts.values() if unquote(value).lower().endswith(IMAGES)]
     if "image" in texts or len(named) == 1:
@@ -92,7 +93,7 @@ def _reference(data: dict[str, Any], where: str) -> str:
 
 
 def _file_of(data: dict[str, Any], folder: Folder, path: Path, where: str) -> Path | None:
-    """The image of a task: by its name in Label Studio, which puts eight digits before that of an uploaded file."""
+    """The image of a task. Label Studio puts eight digits before the name of an uploaded file."""
     address = urlparse(_reference(data, where))
     name = unquote(parse_qs(address.query).get("d", [address.path])[0])
     last = Path(name.replace("\\", "/")).name
@@ -128,7 +129,7 @@ def _add_objects(entries: Entries, file: Path, results: list[Any], where: str) -
 
 
 def _outline(value: dict[str, Any], size: outlines.Size) -> Outline | None:
-    """Coordinates are percent of the image. None for what has no area: points, texts, choices."""
+    """The outline of a result in percent of the image; None for results without area: points, texts, choices."""
     height, width = size
     if "rle" in value:
         numbers = unpacked(bytes(value["rle"]))
@@ -147,11 +148,12 @@ def _outline(value: dict[str, Any], size: outlines.Size) -> Outline | None:
 
 
 def unpacked(data: bytes) -> npt.NDArray[np.uint8]:
-    """The values of Label Studio's run lengths (the format of @thi.ng/rle-pack), for values of eight bits.
+    """Decode Label Studio's run lengths (the format of @thi.ng/rle-pack) to values of eight bits.
 
-    The bits are a head and runs. The head has the number of values (32 bits), the bits of a value less one (5), and
-    four lengths less one (4 each). A run has a bit, two bits that choose one of the four lengths, and as many bits as
-    that with its number of values less one. Then comes its one value where the bit is 1, else all of its values.
+    The data are a header and runs. The header has the number of values (32 bits), the number of bits of a value minus
+    one (5), and four lengths minus one (4 each). A run starts with a flag bit and two bits that choose one of the four
+    lengths. That many bits contain its number of values minus one. If the flag is 1, one repeated value follows, else
+    all values.
     """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     place = 0

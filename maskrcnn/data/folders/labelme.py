@@ -1,4 +1,4 @@
-"""LabelMe: a json for each image, with its shapes."""
+"""LabelMe: a json with shapes for each image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from maskrcnn.errors import UserError
 
 @dataclass(frozen=True)
 class LabelMe:
-    """LabelMe's files. Shapes of one label and one ``group_id`` are one object; a circle is the pixels in it."""
+    """LabelMe's files.
+
+    Shapes with the same label and ``group_id`` form one object. A circle becomes the pixels inside it.
+    """
 
     title = "LabelMe"
     layout = "a json with 'shapes' for each image"
@@ -68,7 +71,7 @@ def _add_objects(entries: Entries, image: Image, shapes: list[Any], path: Path) 
 
 
 def _outline(shape: dict[str, Any], size: outlines.Size) -> Outline | None:
-    """None for what has no area: points and lines."""
+    """The outline of a shape; None for shapes without area: points and lines."""
     points, kind = shape["points"], shape.get("shape_type") or "polygon"
     if kind == "polygon":
         return outlines.polygon(points)

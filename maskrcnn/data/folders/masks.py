@@ -1,4 +1,4 @@
-"""Masks as images: one for each image, whose values are its objects, or one for each object."""
+"""Masks as images: one per image, whose values are its objects, or one per object."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from maskrcnn.data.folders.folder import Folder
 from maskrcnn.data.folders.protocol import Part
 from maskrcnn.errors import UserError
 
-_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # without loss
+_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # lossless formats
 
 Pixels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Masks:
-    """A folder ``masks`` next to the images, or to their folder ``images``.
+    """A folder ``masks`` next to the images, or next to their folder ``images``.
 
-    ``masks/NAME.png`` or ``masks/NAME_mask.png`` has the objects of the image NAME: each value but 0 is one. Where an
-    image has several files, ``masks/NAME/*.png`` or ``masks/NAME_*.png``, each file of the folder is one object. All
-    objects have one class, that of ``data.classes``, or ``object``.
+    ``masks/NAME.png`` or ``masks/NAME_mask.png`` has the objects of the image NAME: each value except 0 is an object.
+    If an image has several files, ``masks/NAME/*.png`` or ``masks/NAME_*.png``, each file is an object. All objects
+    have one class: that of ``data.classes``, or ``object``.
 
     Args:
-        values: what a file of the first kind means: ``objects``, or ``regions``: each connected region (of eight
-            neighbours) of values other than 0 is an object. None refuses files with a single value, which can be both.
+        values: meaning of a file with several objects. ``objects``: each value except 0 is an object. ``regions``:
+            each connected region (eight neighbours) of non-zero values is an object. None refuses files with a single
+            value, which can mean both.
     """
 
     values: Literal["objects", "regions"] | None = None
@@ -73,7 +74,7 @@ class Masks:
 
 
 def _mask_folder(path: Path, folder: Folder) -> Path | None:
-    """The folder ``masks`` that a file lies in."""
+    """The folder ``masks`` in a file's path."""
     inside = [place for place in path.parents if place.is_relative_to(folder.root) and place != folder.root]
     return next((place for place in inside if place.name.casefold() in ("masks", "mask")), None)
 
@@ -107,7 +108,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def _owner(mask: str, images: dict[str, Path]) -> Path | None:
-    """The image that a mask's name begins with; the longest such name."""
+    """The image whose name is the longest prefix of the mask's name."""
     if mask in images:
         return images[mask]
     if len(images) == 1:
@@ -117,14 +118,14 @@ def _owner(mask: str, images: dict[str, Path]) -> Path | None:
 
 
 def _values(path: Path) -> Pixels:
-    """``[H, W]``, whole numbers; a palette's indices."""
+    """The values ``[H, W]`` as integers; the indices of a palette."""
     try:
         with Images.open(path) as file:
             values = np.array(file)
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"the mask {path} is damaged ({error}); write or download it again") from error
     if values.ndim == 3 and (values[..., :1] == values[..., :3]).all():
-        values = values[..., 0]  # grey, saved with three channels
+        values = values[..., 0]  # a grey image with three channels
     if values.ndim != 2 or not (values == values.astype(np.int64)).all():
         raise UserError(
             f"the mask {path} is no image of whole numbers ({values.dtype} {list(values.shape)}): save it with "
@@ -134,7 +135,7 @@ def _values(path: Path) -> Pixels:
 
 
 def _count(values: Pixels) -> int:
-    """The number of values other than 0."""
+    """Number of values other than 0."""
     return len(np.unique(values[values != 0]))
 
 

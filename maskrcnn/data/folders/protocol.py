@@ -1,4 +1,4 @@
-"""What a data format must have, so that ``data=folder`` reads it."""
+"""The interface of data formats for ``data=folder``."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from maskrcnn.data.folders.folder import Folder
 
 Unlabelled = Literal["background", "left_out"]
-Content = dict[str, Any]  # of a COCO json: the lists images, annotations and categories
+Content = dict[str, Any]  # content of a COCO json: the lists images, annotations and categories
 
 
 @dataclass
 class Part:
-    """A part of a data set in COCO's format.
+    """A split of a data set in COCO's format.
 
     Args:
         images: the folder that the file names are relative to.
-        content: of a COCO json. It is checked as one that was read from a file.
-        rectangles: ids of annotations that were drawn as rectangles and have them as polygons: boxes, or masks.
-        unlabelled: ids of images about which the annotations say nothing.
-        unlabelled_means: what the format says of them: they show no object, or nobody has annotated them yet.
-        report: lines about how the annotations were read, and counts of what was left out.
+        content: content of a COCO json. It is checked like one that was read from a file.
+        rectangles: ids of annotations that were drawn as rectangles. Their segmentation is a polygon.
+        unlabelled: ids of images without annotations.
+        unlabelled_means: what the format means by such images: background, or not annotated yet (left out).
+        report: lines about what was left out, with counts.
     """
 
     images: Path
@@ -35,18 +35,24 @@ class Part:
 
 @runtime_checkable
 class Format(Protocol):
-    """A format of annotations. Built-in ones and those of users are listed in the same place, ``data.formats``."""
+    """A format of annotations. Built-in and custom formats are listed in ``data.formats``.
 
-    title: str  # as it is printed: "LabelMe"
-    layout: str  # the files that make it, for the message about a folder that is of no format
+    Attributes:
+        title: the name in messages, for example ``LabelMe``.
+        layout: the files of the format, for the message about a folder of unknown format.
+    """
+
+    title: str
+    layout: str
 
     def recognises(self, folder: Folder, /) -> bool:
-        """Whether this format's files lie in the folder."""
+        """Whether the folder contains files of this format."""
         ...
 
     def read(self, folder: Folder, /) -> dict[str, Part]:
-        """The parts ``train``, ``val`` and ``test`` that there are, or ``all`` alone where the folder has no parts.
+        """Read the splits ``train``, ``val`` and ``test``, or only ``all`` if the folder has no splits.
 
-        Raises UserError for files that are missing or damaged.
+        Raises:
+            UserError: files are missing or damaged.
         """
         ...

@@ -1,4 +1,4 @@
-"""What is decided about a part whatever its format: rectangles, images without annotations, classes, the division."""
+"""Rules for all formats: rectangles, images without annotations, classes, training and validation split."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ Rectangles = Literal["boxes", "masks"]
 
 
 def with_rectangles(part: Part, choice: Rectangles | None, where: str) -> Part:
-    """The part with each rectangle as a box or as a mask.
+    """Convert each rectangle to a box or a mask.
 
-    Raises UserError where ``choice`` is None and only some of the objects are rectangles.
+    Args:
+        part: the split.
+        choice: what a rectangle means; None reads boxes if all objects are rectangles.
+        where: the split in messages.
+
+    Raises:
+        UserError: ``choice`` is None and only some of the objects are rectangles.
     """
     count, others = len(part.rectangles), len(part.content["annotations"]) - len(part.rectangles)
     if not count or choice == "masks":
@@ -43,9 +49,15 @@ def _as_box(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_unlabelled(part: Part, choice: Unlabelled | None, where: str) -> Part:
-    """The part with its images without annotations as background, or without them.
+    """Keep images without annotations as background, or drop them.
 
-    Raises UserError where ``choice`` is None and most images have no annotations.
+    Args:
+        part: the split.
+        choice: what to do; None follows the format.
+        where: the split in messages.
+
+    Raises:
+        UserError: ``choice`` is None and most images have no annotations.
     """
     count, images = len(part.unlabelled), part.content["images"]
     if not count:
@@ -67,7 +79,13 @@ def with_unlabelled(part: Part, choice: Unlabelled | None, where: str) -> Part:
 
 
 def check_classes(part: Part, classes: Sequence[str] | None, title: str) -> None:
-    """Raise UserError where the user names classes and the format's files have other names."""
+    """Raise UserError if the user's class names contradict those in the files.
+
+    Args:
+        part: the split.
+        classes: the user's class names, or None.
+        title: name of the format.
+    """
     found = [str(category.get("name")) for category in part.content["categories"]]
     if classes is not None and found != list(classes):
         raise UserError(
@@ -77,10 +95,14 @@ def check_classes(part: Part, classes: Sequence[str] | None, title: str) -> None
 
 
 def divided(part: Part, share: float) -> tuple[Part, Part]:
-    """The part to train on and the one to validate on.
+    """Split into training and validation images.
 
-    A hash of each file's name decides, so that an image stays on its side when others are added. Roboflow's augmented
-    versions of an image (``NAME.rf.HASH.jpg``) stay together. Either side gets an image at least.
+    A hash of the file name decides, so that an image stays in its split when others are added. Roboflow's augmented
+    versions of an image (``NAME.rf.HASH.jpg``) stay together. Each split gets at least one image.
+
+    Args:
+        part: all images.
+        share: share of the validation images.
     """
     places = {image["id"]: _place(image["file_name"]) for image in part.content["images"]}
     if len(set(places.values())) < 2:
@@ -99,7 +121,7 @@ def divided(part: Part, share: float) -> tuple[Part, Part]:
 
 
 def _place(file_name: str) -> float:
-    """A number from 0 to 1 that depends on the file's name alone."""
+    """A number from 0 to 1 that only depends on the file name."""
     name = Path(file_name).stem.partition(".rf.")[0]
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 

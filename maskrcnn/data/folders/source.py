@@ -1,4 +1,4 @@
-"""``data=folder``: finds out the format of a folder, reads it as COCO and hands it to the COCO reader."""
+"""``data=folder``: detects the format of a folder and reads it as COCO."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class FolderSource:
 
     Args:
         root: the folder.
-        formats: by name; None takes all of this project's, `maskrcnn.data.folders.formats.FORMATS`.
-        format: the name of one of them; None takes the one whose files lie in the folder.
-        classes: names of the classes where the files have none: YOLO without data.yaml, masks as images.
-        rectangles: what a rectangle is: an object's box, or its mask as well. None reads boxes where all objects are
+        formats: formats by name; None is all built-in ones, `maskrcnn.data.folders.formats.FORMATS`.
+        format: name of the format; None detects it.
+        classes: class names for files without names: YOLO without data.yaml, masks as images.
+        rectangles: what a rectangle is: only an object's box, or also its mask. None reads boxes if all objects are
             rectangles, and refuses a mixture.
-        unlabelled: images without annotations: ``background`` to learn from, or ``left_out``. None follows the format,
-            and refuses a part most of whose images have none.
-        train_split: the part to train on.
-        val_split: the part to validate on.
-        val_share: the share of the training images to validate on where the folder has no part ``val``; 0 is none.
-        on_corrupt_image: as of `CocoDataset`.
+        unlabelled: images without annotations: ``background`` to train on, or ``left_out``. None follows the format,
+            and refuses a split in which most images have none.
+        train_split: the split to train on.
+        val_split: the split to validate on.
+        val_share: share of the training images to validate on if there is no split ``val``; 0 is none.
+        on_corrupt_image: see `CocoDataset`.
     """
 
     root: str | None
@@ -49,17 +49,17 @@ class FolderSource:
     on_corrupt_image: OnCorruptImage = "stop"
 
     def train(self) -> CocoDataset:
-        """The part to train on."""
+        """The split to train on."""
         return self._dataset(self.train_split)
 
     def val(self) -> CocoDataset | None:
-        """The part to validate on; None where the folder has none and ``val_share`` is 0."""
+        """The split to validate on; None if the folder has none and ``val_share`` is 0."""
         if self.val_split == _VAL and self.val_share == 0 and _VAL not in self.parts():
             return None
         return self._dataset(self.val_split)
 
     def parts(self) -> dict[str, Part]:
-        """All parts as they are trained on, in COCO's format."""
+        """All splits in COCO's format, after all rules."""
         folder = self._folder()
         chosen = _chosen(folder, self.formats or FORMATS, self.format)
         found = _read(chosen, folder)
@@ -132,7 +132,7 @@ def _chosen(folder: Folder, formats: Mapping[str, Format], name: str | None) -> 
 
 
 def _read(chosen: Format, folder: Folder) -> dict[str, Part]:
-    """The parts of a folder. Raises UserError also for values that the reader did not expect."""
+    """The splits of a folder. Unexpected values also raise UserError."""
     try:
         return chosen.read(folder)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
@@ -149,7 +149,7 @@ def _seen(folder: Folder) -> str:
 
 
 def _whole(parts: dict[str, Part], root: Path) -> Part:
-    """The only part of a folder that is not divided. Raises UserError where there are others next to it."""
+    """The only split of a folder without splits. Raises UserError if there are others."""
     if len(parts) > 1:
         outside = parts[WHOLE].content["images"]
         raise UserError(
@@ -160,5 +160,5 @@ def _whole(parts: dict[str, Part], root: Path) -> Part:
 
 
 def _bare(name: str, part: Part) -> bool:
-    """Whether a part is a test set that is published without annotations."""
+    """Whether a split is a test set that is published without annotations."""
     return name == "test" and len(part.unlabelled) == len(part.content["images"])

@@ -18,11 +18,11 @@ from maskrcnn.errors import UserError
 
 @dataclass(frozen=True)
 class Via:
-    """VIA's json. A circle or an ellipse is the pixels in it.
+    """VIA's json. A circle or an ellipse becomes the pixels inside it.
 
     Args:
-        attribute: the region attribute that holds the class. None takes the only one that there is; where there is
-            none, ``data.classes`` has the name of the only class.
+        attribute: the region attribute with the class. None uses the only attribute; without any attribute,
+            ``data.classes`` has the name of the only class.
     """
 
     attribute: str | None = None
@@ -91,7 +91,7 @@ def _add_object(
 
 
 def _name(region: dict[str, Any], attribute: str) -> str:
-    """The class: a text, or of checkboxes the one that is ticked."""
+    """The class: a text, or the ticked checkbox."""
     value = (region.get("region_attributes") or {}).get(attribute, "")
     ticked = [key for key, on in value.items() if on] if isinstance(value, dict) else [str(value).strip()]
     if len(ticked) > 1:

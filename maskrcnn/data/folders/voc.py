@@ -1,4 +1,4 @@
-"""Pascal VOC: its own folders, with masks, and xml files next to their images as Roboflow and LabelImg write them."""
+"""Pascal VOC: its own folders with masks, and xml files next to their images as Roboflow and LabelImg write them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Voc:
     """Pascal VOC. Corners are 1-based and inclusive, as in ``data=voc``, which also has VOC's metric.
 
     Args:
-        image_sets: the folder in ImageSets that lists the images: ``Segmentation`` (those with masks) or ``Main``. None
-            takes Segmentation where it is.
+        image_sets: folder in ImageSets that lists the images: ``Segmentation`` (those with masks) or ``Main``. None
+            uses Segmentation if it exists.
     """
 
     image_sets: ImageSets | None = None
@@ -40,14 +40,14 @@ class Voc:
         return self._published(roots[0]) if roots else _xml_files(folder)
 
     def _published(self, root: Path) -> dict[str, Part]:
-        """The folder VOC2007, or one of its layout."""
+        """The splits of the folder VOC2007, or of one with its layout."""
         lists = root / "ImageSets"
         images = self.image_sets or ("Segmentation" if any(lists.glob("Segmentation/*.txt")) else "Main")
         found = {
             path.stem: part_called(path.stem) or WHOLE for path in sorted((lists / images).glob("*.txt"))
         }
         parts = {part: split for split, part in found.items() if split == part}
-        if not parts:  # trainval, or the one list of an annotation program
+        if not parts:  # trainval, or the only list of an annotation program
             whole = [split for split in found if "_" not in split]
             if len(whole) != 1:
                 raise UserError(
@@ -62,7 +62,7 @@ class Voc:
 
 
 def _xml_files(folder: Folder) -> dict[str, Part]:
-    """Every xml and its image: next to it, or by the name that it states."""
+    """The splits of all xml files. The image of an xml file is next to it, or has the name in it."""
     files = {path: xml_root(path) for path in folder.ending(".xml")}
     for path, root in files.items():
         if root.tag != "annotation":

@@ -1,4 +1,4 @@
-"""Writes a folder of any format as COCO: a json and a folder of images for each part."""
+"""Converts a folder of any format to COCO: a json and a folder of images for each split."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from maskrcnn.errors import UserError
 
 
 def write_coco(parts: dict[str, Part], root: Path, out: Path, link: bool = False) -> Iterator[str]:
-    """Write ``out/annotations/instances_PART.json`` and the images ``out/PART/`` of each part.
+    """Write ``out/annotations/instances_PART.json`` and the images ``out/PART/`` of each split.
 
-    Every annotation gets a box and an area; what the reader leaves out is not written. An image keeps its name; where a
-    part has several of one name, their folders become part of it.
+    Every annotation gets a box and an area; what the reader leaves out is not written. An image keeps its name. If
+    several images of a split have the same name, their folders become part of the name.
 
     Args:
-        parts: of `FolderSource.parts`.
-        root: where they were read from.
-        out: a folder that is empty, or is made.
+        parts: from `FolderSource.parts`.
+        root: the folder that they were read from.
+        out: an empty or new folder.
         link: make symbolic links to the images instead of copies.
 
     Yields:
@@ -56,7 +56,7 @@ def write_coco(parts: dict[str, Part], root: Path, out: Path, link: bool = False
 def _placed(
     images: list[dict[str, Any]], source: Path, target: Path, link: bool
 ) -> Iterator[tuple[dict[str, Any], str]]:
-    """Each image with its new name, once its file lies in ``target``."""
+    """Yield each image with its new name after writing its file to ``target``."""
     target.mkdir(parents=True)
     counts = Counter(Path(image["file_name"]).name for image in images)
     for image in images:

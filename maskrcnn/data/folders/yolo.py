@@ -16,8 +16,8 @@ from maskrcnn.data.folders.outlines import Outline
 from maskrcnn.data.folders.protocol import Part
 from maskrcnn.errors import UserError
 
-_NAMES = ("classes.txt", "obj.names")  # files with the names of the classes, one a line
-_MARGIN = 1e-3  # by which rounded coordinates may leave the image
+_NAMES = ("classes.txt", "obj.names")  # files with the class names, one per line
+_MARGIN = 1e-3  # by which rounded coordinates may extend beyond the image, relative to its size
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Yolo:
 
 
 def _settings(folder: Folder) -> dict[Path, dict[str, Any]]:
-    """The files like data.yaml, with their content."""
+    """The files like data.yaml with their content."""
     found = {}
     for path in folder.ending(".yaml", ".yml"):
         try:
@@ -82,7 +82,7 @@ def _only(settings: dict[Path, dict[str, Any]], root: Path) -> tuple[Path | None
 
 
 def _names(value: Any) -> list[str]:
-    """Names as a list, or by their numbers from 0 on."""
+    """Names as a list, or by their numbers from 0."""
     if isinstance(value, dict):
         if sorted(value) != list(range(len(value))):
             raise UserError(f"data.yaml numbers its names {listed(sorted(value))}; expected 0, 1, 2, ...")
@@ -104,7 +104,7 @@ def _labels(folder: Folder) -> list[Path]:
 
 
 def _is_label(path: Path) -> bool:
-    """Whether a text file has numbers alone, at least five a line."""
+    """Whether a text file only has numbers, at least five per line."""
     lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     try:
         return all(len([float(word) for word in line]) >= 5 for line in lines)
@@ -113,7 +113,7 @@ def _is_label(path: Path) -> bool:
 
 
 def _images(folder: Folder, place: Path | None, settings: dict[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Each image and its part, of data.yaml, or by the folders they lie in."""
+    """Yield each image with its split, from data.yaml or from the folders in its path."""
     if place is None:
         yield from ((folder.part(path), path) for path in folder.images)
         return
@@ -121,7 +121,7 @@ def _images(folder: Folder, place: Path | None, settings: dict[str, Any]) -> Ite
         given = settings.get(key) or []
         for value in [given] if isinstance(given, str) else given:
             where = _located(str(value), place, settings.get("path"))
-            if where is None and part != "test":  # exports name it whether they have one or not
+            if where is None and part != "test":  # exports name a test split even if they have none
                 raise UserError(
                     f"{place} says {key}: {value}, but there is no such folder or list of files; add it, or remove the "
                     "line"
@@ -130,7 +130,7 @@ def _images(folder: Folder, place: Path | None, settings: dict[str, Any]) -> Ite
 
 
 def _located(value: str, place: Path, base: Any) -> Path | None:
-    """A path of data.yaml: below its ``path``, or by as many of its last parts as lie next to data.yaml."""
+    """A path of data.yaml: relative to its ``path``, or its longest tail that exists next to data.yaml."""
     parts = Path(value.replace("\\", "/")).parts
     tails = [Path(*parts[k:]) for k in range(len(parts))]
     places = [place.parent / str(base or "") / value, *(place.parent / tail for tail in tails)]
@@ -150,7 +150,10 @@ def _files_of(where: Path) -> Iterable[Path]:
 
 
 def _label_of(image: Path) -> Path:
-    """The label of an image: in ``labels`` in place of the last ``images`` of its path, else next to it."""
+    """The label file of an image.
+
+    ``labels`` replaces the last ``images`` in the path, else the file is next to the image.
+    """
     parts = list(image.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"

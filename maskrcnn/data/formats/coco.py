@@ -1,4 +1,4 @@
-"""COCO-format data: the official layout, or any json and a folder of images."""
+"""COCO-format data: the official layout, or any json with a folder of images."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ from maskrcnn.errors import UserError
 
 
 class CocoDataset(Dataset):
-    """A COCO-format annotation file and the folder its images lie in.
+    """A COCO-format annotation file and its image folder.
 
-    annotations: path of the json. images: folder that the json's file names are relative to.
-    on_corrupt_image: what the loaders do about an image that cannot be decoded, "stop" or "skip".
-    only_with_keypoints: leave out images without a labelled keypoint. image_ids: read these images alone.
-    content: of the json, where no file holds it; ``annotations`` then only names it in messages.
+    Classes come from the file. Images without objects are kept. Boxes without area, boxes outside their image and
+    unreadable polygons are left out and counted in ``report``.
 
-    Classes come from the file. Images without objects are kept; boxes of no size, boxes outside of their
-    image and unreadable polygons are passed over and counted in ``report``. Raises UserError, naming file,
-    id and remedy, for what would make training wrong: a missing or broken file, an annotation of an image
-    or category that is not listed.
+    Args:
+        annotations: path of the json.
+        images: folder that the json's file names are relative to.
+        on_corrupt_image: what the loaders do with an image that cannot be decoded: ``stop`` or ``skip``.
+        only_with_keypoints: leave out images without a labelled keypoint.
+        image_ids: read only these images; None is all.
+        content: content of the json if there is no file. ``annotations`` then only names it in messages.
+
+    Raises:
+        UserError: with file, id and remedy, if training would be wrong: a missing or broken file, an annotation of an
+            image or category that is not listed.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class CocoDataset(Dataset):
     ) -> None:
         self.annotations = Path(annotations)
         self.chosen = None if image_ids is None else frozenset(image_ids)
-        # As bytes, so that workers share it.
+        # Stored as bytes, so that workers share it.
         self._content = None if content is None else pickle.dumps(content)
         folder = Path(images)
         data = load_annotations(self.annotations) if content is None else content
@@ -62,7 +67,7 @@ class CocoDataset(Dataset):
         super().__init__(records, sound.categories, folder, on_corrupt_image, report)
 
     def ground_truth(self) -> dict[str, Any]:
-        """The annotation file's content as it is trained on, for scoring: what was passed over is not there."""
+        """The content of the annotation file for scoring, without what was left out."""
         data = load_annotations(self.annotations) if self._content is None else pickle.loads(self._content)
         content = select(data, None).content(data)
         if self.chosen is None:
@@ -73,20 +78,25 @@ class CocoDataset(Dataset):
 
 
 def _few_bits(images: Iterable[dict[str, Any]], folder: Path) -> Iterator[Defect]:
-    """The defect of 16-bit files that come out black, where one of the first three images has it."""
+    """The defect of 16-bit files that are almost black, if one of the first three images is."""
     for image in islice(images, 3):
         path = folder / image["file_name"]
-        with suppress(UserError):  # what cannot be read is reported when its turn comes
+        with suppress(UserError):  # unreadable images are reported when they are read
             if (largest := few_bits(path, read_image(path))) is not None:
                 yield Defect(Kind.FEW_BITS, f"image {image['id']} ({path}, at most {largest})")
 
 
 @dataclass(frozen=True)
 class CocoLayout:
-    """COCO 2017 as published: ``root/{train2017,val2017}`` and
+    """COCO 2017 as published.
+
+    Images are in ``root/{train2017,val2017}``, annotations in
     ``root/annotations/{instances,person_keypoints}_{train,val}2017.json``.
 
-    annotations: which of the files. With the keypoints, training is on the images that show some.
+    Args:
+        root: the folder.
+        on_corrupt_image: see `CocoDataset`.
+        annotations: which of the files. With keypoints, training uses only images with labelled keypoints.
     """
 
     root: str | None
@@ -117,8 +127,14 @@ class CocoLayout:
 
 @dataclass(frozen=True)
 class CustomCoco:
-    """Any COCO-format json with its folder of images, one pair for each split; a split not used may be left
-    out.
+    """A COCO-format json and a folder of images for each split. A split that is not used may be None.
+
+    Args:
+        train_annotations: path of the json to train on.
+        train_images: its image folder.
+        val_annotations: path of the json to validate on.
+        val_images: its image folder.
+        on_corrupt_image: see `CocoDataset`.
     """
 
     train_annotations: str | None
@@ -131,7 +147,7 @@ class CustomCoco:
         return self._split("train", self.train_annotations, self.train_images)
 
     def val(self) -> CocoDataset | None:
-        """None where neither the annotations nor the images are given."""
+        """The validation split; None if neither annotations nor images are given."""
         if self.val_annotations is None and self.val_images is None:
             return None
         return self._split("val", self.val_annotations, self.val_images)
@@ -148,10 +164,17 @@ class CustomCoco:
 
 @dataclass(frozen=True)
 class CocoFolds:
-    """One json cut into ``folds`` parts by image: part ``fold`` is validated on, the others are trained on.
+    """One json, divided into ``folds`` parts by image: part ``fold`` is validated on, the others are trained on.
 
-    For few images without a split of their own, and for cross-validation. Which images make a part depends on their ids
-    alone.
+    Use it for few images without their own validation split, and for cross-validation. The division only depends on
+    the ids of the images.
+
+    Args:
+        annotations: path of the json.
+        images: its image folder.
+        folds: number of parts.
+        fold: the part to validate on, 0 .. folds - 1.
+        on_corrupt_image: see `CocoDataset`.
     """
 
     annotations: str | None

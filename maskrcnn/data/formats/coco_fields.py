@@ -1,6 +1,6 @@
-"""The fields of COCO's json: what each may hold, and what is read from a value that is written otherwise.
+"""The fields of COCO's json: which values are valid, and how others are converted.
 
-Each function takes a value as json has it. It returns the value in the type that the rest of the project uses, or
+Each function takes a value from the json. It returns the value in the type that the rest of the project uses, or
 raises `Refused` with the kind of the defect. ``note`` collects what was converted or left out.
 """
 
@@ -22,23 +22,23 @@ Bounds = tuple[float, float, float, float]  # x1, y1, x2, y2
 _WHOLE = re.compile(
     r"\s*([+-]?[0-9]{1,19})(?:\.0*)?\s*"
 )  # "12.0" as tables write it where a row has no number
-# Numbers in groups of five bits: up to six characters that say "more follows", and one that does not.
+# Numbers in groups of five bits: up to six characters with the flag "more follows", and one without it.
 _RLE = re.compile("(?:[P-o]{0,6}[0-O])*")
-_LIMIT = 2**63  # of ids: numpy's integers have no more bits
+_LIMIT = 2**63  # upper limit of ids in numpy's integers
 _LONGEST_SIDE, _MOST_PIXELS = 2**20, 2**30  # of an image: OpenCV's limits
 _NUMBERS = {int, float}
 _SIDES = ["x", "y", "width", "height"], ["x", "y", "w", "h"]
 
 
 class Refused(Exception):
-    """A value that has no meaning in its field."""
+    """A value that is invalid in its field."""
 
     def __init__(self, kind: Kind, found: str = "") -> None:
         self.kind, self.found = kind, found
 
 
 def whole(value: Any) -> int | None:
-    """A whole number from 0 to 2^63 - 1: 12, 12.0, "12" or "12.0". None for anything else."""
+    """An integer from 0 to 2^63 - 1: 12, 12.0 or "12". None for anything else."""
     if type(value) is int:
         number = value
     elif isinstance(value, float) and value.is_integer():
@@ -62,7 +62,7 @@ def number(value: Any) -> float | None:
 
 
 def identity(entry: Mapping[str, Any], key: str, note: Note) -> int | None:
-    """An id, converted."""
+    """The id in an entry, converted. None if it is invalid."""
     value = entry.get(key)
     if type(value) is int and 0 <= value < _LIMIT:
         return value
@@ -83,7 +83,10 @@ def size(entry: Mapping[str, Any], note: Note) -> tuple[int, int]:
 
 
 def unpacked(value: Any, key: str, note: Note) -> Any:
-    """A list or an object that is written as a text, as tables leave it; anything else as it is."""
+    """Parse a list or an object that is written as a string, as spreadsheets do.
+
+    Other values are returned unchanged.
+    """
     if not isinstance(value, str) or value[:1] not in ("[", "{"):
         return value
     try:
@@ -95,7 +98,17 @@ def unpacked(value: Any, key: str, note: Note) -> Any:
 
 
 def box(value: Any, height: int, width: int, note: Note) -> list[float]:
-    """x, y, width, height of a box that lies in the image, at least in part."""
+    """Convert a box.
+
+    Args:
+        value: the value in the json.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        note: collects what was converted.
+
+    Returns:
+        x, y, width, height of a box that lies at least partly in the image.
+    """
     if isinstance(value, dict) and list(value) in _SIDES:
         value = list(value.values())
         note(Kind.OTHERWISE, "bbox")
@@ -114,7 +127,7 @@ def box(value: Any, height: int, width: int, note: Note) -> list[float]:
         raise Refused(Kind.BOX_SIZE)
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
         raise Refused(Kind.BOX_OUTSIDE)
-    # By more than a pixel, which is how far drawing programs are off.
+    # Tolerate one pixel, because drawing programs are inexact.
     if min(x, y) < -1 or x + w > width + 1 or y + h > height + 1:
         note(Kind.BOX_BEYOND)
         x1, y1 = max(x, 0), max(y, 0)
@@ -124,7 +137,7 @@ def box(value: Any, height: int, width: int, note: Note) -> list[float]:
 
 
 def is_turned(attributes: Any) -> bool:
-    """Whether an object's ``attributes`` hold a rotation, as CVAT writes it of a box: in degrees."""
+    """Whether an object's ``attributes`` have a rotation in degrees, as CVAT writes it for boxes."""
     angle = number(attributes.get("rotation")) if isinstance(attributes, dict) else None
     return angle is not None and angle % 180 != 0
 
@@ -142,7 +155,16 @@ def crowd(value: Any, note: Note) -> int:
 
 
 def area(value: Any, box: Sequence[float], note: Note) -> float | None:
-    """A positive area that does not exceed the box by much; None where it has to be measured."""
+    """Convert an area.
+
+    Args:
+        value: the value in the json.
+        box: x, y, width, height of the object.
+        note: collects what was converted.
+
+    Returns:
+        A positive area that does not exceed the box by much; None if it must be measured.
+    """
     found = number(value)
     if found is not None and 0 < found <= 1.5 * box[2] * box[3] + 16:
         if isinstance(value, str):
@@ -154,7 +176,17 @@ def area(value: Any, box: Sequence[float], note: Note) -> float | None:
 
 
 def segmentation(value: Any, height: int, width: int, note: Note) -> tuple[Any, Bounds | None]:
-    """What can be read of a segmentation, polygons or RLE, and its bounds; (None, None) when nothing can."""
+    """Convert a segmentation, polygons or RLE.
+
+    Args:
+        value: the value in the json.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        note: collects what was converted.
+
+    Returns:
+        The readable part of it and its bounds; (None, None) if nothing can be read.
+    """
     if isinstance(value, list):
         return _polygons(value, height, width, note)
     if isinstance(value, dict):
@@ -171,11 +203,11 @@ def _polygons(value: list[Any], height: int, width: int, note: Note) -> tuple[An
         return _rle(value[0], height, width, note)
     polygons = value
     if value and all(isinstance(point, dict) for point in value):
-        polygons = _flattened([value], note)  # corners as {x, y}
+        polygons = _flattened([value], note)  # corners are {x, y}
     elif value and not (isinstance(value[0], list) and value[0] and type(value[0][0]) in _NUMBERS):
         polygons = _flattened(value, note)
     elif value and all(isinstance(point, list) and len(point) == 2 for point in value) and len(value) > 2:
-        polygons = _flattened([value], note)  # corners as [x, y]
+        polygons = _flattened([value], note)  # corners are [x, y]
     for polygon in polygons:
         try:
             bounds.append(polygon_bounds(polygon, height, width))
@@ -193,7 +225,7 @@ def _polygons(value: list[Any], height: int, width: int, note: Note) -> tuple[An
 
 
 def _flattened(value: list[Any], note: Note) -> list[Any]:
-    """Polygons out of other nestings: one flat list, corners as [x, y], a list more around them, numbers as texts."""
+    """Convert other nestings to polygons: one flat list, corners as [x, y], an extra list, numbers as strings."""
     if all(not isinstance(item, list | dict) for item in value):
         found = [_numbers(value)]
     else:
@@ -210,12 +242,12 @@ def _flattened(value: list[Any], note: Note) -> list[Any]:
 
 
 def _point(value: Any) -> Any:
-    """A corner {x, y} as [x, y]; anything else as it is."""
+    """A corner {x, y} as [x, y]. Other values are returned unchanged."""
     return [value["x"], value["y"]] if isinstance(value, dict) and {"x", "y"} <= set(value) else value
 
 
 def _numbers(value: Any) -> Any:
-    """A list of numbers that may be written as texts; anything else as it is."""
+    """Convert a list of numbers that may be strings. Other values are returned unchanged."""
     if not isinstance(value, list) or set(map(type, value)) <= _NUMBERS:
         return value
     spelled = [number(v) if isinstance(v, str) else None for v in value]
@@ -223,12 +255,12 @@ def _numbers(value: Any) -> Any:
 
 
 def _rle(value: dict[str, Any], height: int, width: int, note: Note) -> tuple[Any, Bounds | None]:
-    """A checked RLE; the sum of compressed runs alone is left to `decode_all`."""
+    """Check an RLE, except the sum of compressed runs, which `decode_all` checks."""
     stated = value.get("size")
     if not isinstance(stated, list) or stated != [height, width]:
         raise Refused(Kind.RLE_SIZE, f"{stated}, the image {[height, width]}")
     counts = value.get("counts")
-    if isinstance(counts, str) and counts[:2] == "b'" and counts[-1] == "'":  # Python's text of bytes
+    if isinstance(counts, str) and counts[:2] == "b'" and counts[-1] == "'":  # Python's notation of bytes
         counts = counts[2:-1].replace("\\\\", "\\")
         value = {**value, "counts": counts}
         note(Kind.RLE_BYTES)
@@ -259,7 +291,17 @@ def _rle(value: dict[str, Any], height: int, width: int, note: Note) -> tuple[An
 
 
 def keypoints(value: Any, listed: int, category_id: int, note: Note) -> list[float] | None:
-    """COCO's flat list of x, y, visibility for ``listed`` keypoints; None without, or where it cannot be read."""
+    """Convert keypoints.
+
+    Args:
+        value: the value in the json.
+        listed: number of keypoints of the category.
+        category_id: the category, for the message.
+        note: collects what was converted.
+
+    Returns:
+        COCO's flat list of x, y, visibility; None if there is none or it cannot be read.
+    """
     if value is None or value == []:
         return None
     if not isinstance(value, list) or not set(map(type, value)) <= _NUMBERS or len(value) % 3:
@@ -277,7 +319,7 @@ def keypoints(value: Any, listed: int, category_id: int, note: Note) -> list[flo
 
 
 def skeleton(value: Any, listed: int) -> bool:
-    """Whether ``value`` is a list of pairs of keypoint numbers, from 1 on."""
+    """Whether ``value`` is a list of pairs of keypoint numbers from 1 to ``listed``."""
     return isinstance(value, list) and all(
         isinstance(pair, list) and len(pair) == 2 and all(type(k) is int and 1 <= k <= listed for k in pair)
         for pair in value
@@ -296,5 +338,5 @@ def overlap(box: Sequence[float], bounds: Bounds) -> float:
 def _finite(values: list[Any]) -> bool:
     try:
         return math.isfinite(math.fsum(values))
-    except (OverflowError, ValueError):  # whole numbers beyond floats; infinities of both signs
+    except (OverflowError, ValueError):  # integers beyond the range of floats; infinities of both signs
         return False

@@ -1,4 +1,4 @@
-"""A COCO-format json checked and turned into records: every defect gets a place, words and a remedy."""
+"""Checks a COCO-format json and converts it to records. Every defect has a place, a description and a remedy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from maskrcnn.data.formats.coco_whole import check_whole
 from maskrcnn.data.formats.file_names import FileFinder, folder_with
 from maskrcnn.errors import UserError
 
-# IoU of an object's box with the bounds of its mask below which they do not belong together.
+# Box and mask do not match if the IoU of the box with the bounds of the mask is below this.
 _APART = 0.2
 
 
 @collector_paused()
 def load_json(path: Path) -> Any:
-    """The content of a json file. Raises UserError for a missing or broken one."""
+    """The content of a json file. Raises UserError if it is missing or broken."""
     try:
         with open(path, "rb") as file:
             return json.load(file)
@@ -29,12 +29,12 @@ def load_json(path: Path) -> Any:
         raise UserError(f"there is no file {path}") from error
     except OSError as error:
         raise UserError(f"the file {path} cannot be opened: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: not json, or not text at all
+    except (ValueError, RecursionError) as error:  # ValueError: not json, or not text
         raise UserError(f"{path} is not valid json ({error}); {_likely(path, error)}") from error
 
 
 def _likely(path: Path, error: Exception) -> str:
-    """What may be the matter with a file that is no json, and what to do."""
+    """The probable problem of a file that is not json, and the remedy."""
     with open(path, "rb") as file:
         packed = file.read(2) in (b"\x1f\x8b", b"PK")
     if packed:
@@ -49,9 +49,9 @@ def _likely(path: Path, error: Exception) -> str:
 
 
 def load_annotations(path: Path) -> dict[str, Any]:
-    """The top-level dictionary of a COCO-format file; raises UserError for any other file.
+    """Load the top-level dictionary of a COCO-format file. Raises UserError for other files.
 
-    A file without the list of annotations, as COCO's test sets have it, holds images without objects.
+    A file without the list of annotations, such as COCO's test sets, has images without objects.
     """
     data = load_json(path)
     if not isinstance(data, dict):
@@ -71,7 +71,13 @@ def load_annotations(path: Path) -> dict[str, Any]:
 
 @collector_paused()
 def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True) -> Selection:
-    """Checks every entry; defective ones are left out and named. folder: where the images lie; None: not looked for."""
+    """Check every entry. Defective entries are left out and reported.
+
+    Args:
+        data: content of the json.
+        folder: folder of the images; None does not look for them.
+        keep_doubtful: keep objects that training keeps with a warning.
+    """
     found = Selection()
     categories = _Listed(_read_categories(data["categories"], found), _by_name(data["categories"], "name"))
     images = _Listed(_read_images(data["images"], folder, found), _by_name(data["images"], "file_name"))
@@ -83,13 +89,18 @@ def select(data: dict[str, Any], folder: Path | None, keep_doubtful: bool = True
 
 
 class _Listed(NamedTuple):
-    """What annotations may refer to, sound or not: the ids, and the id of each name (None where several have it)."""
+    """What annotations may refer to, valid or not.
+
+    Attributes:
+        ids: the ids.
+        names: the id of each name; None if several entries have the name.
+    """
 
     ids: set[int]
     names: dict[str, int | None]
 
     def id_of(self, entry: Entry, key: str, note: Callable[..., None]) -> int | None:
-        """The id that an annotation refers to, or the one of the name that stands in its place."""
+        """The id that an annotation refers to, or the id of the name in its place."""
         number = fields.identity(entry, key, note)
         name = entry.get(key)
         if number is None and isinstance(name, str) and (number := self.names.get(name)) is not None:
@@ -113,7 +124,7 @@ def _noting(defects: list[Defect], where: str) -> Callable[..., None]:
 def _identified(
     entries: list[Any], what: str, twice: Kind, defects: list[Defect]
 ) -> tuple[dict[int, Entry], set[int]]:
-    """Entries by id, and the ids that several different entries have; those are left out."""
+    """Entries by id, and the ids that several different entries have. Those entries are left out."""
     by_id: dict[int, Entry] = {}
     doubtful: set[int] = set()
     for place, entry in enumerate(entries):
@@ -135,7 +146,7 @@ def _identified(
 
 
 def _read_categories(entries: list[Any], found: Selection) -> set[int]:
-    """Fills ``found.categories``; the ids of all categories that are listed, sound or not."""
+    """Fill ``found.categories``. Returns the ids of all listed categories, valid or not."""
     categories, doubtful = _identified(entries, "categories", Kind.CATEGORY_TWICE, found.defects)
     names: set[str] = set()
     for number, entry in sorted(categories.items()):
@@ -158,7 +169,7 @@ def _read_categories(entries: list[Any], found: Selection) -> set[int]:
 
 
 def _read_images(entries: list[Any], folder: Path | None, found: Selection) -> set[int]:
-    """Fills ``found.images``; the ids of all images that are listed, sound or not."""
+    """Fill ``found.images``. Returns the ids of all listed images, valid or not."""
     images, doubtful = _identified(entries, "images", Kind.IMAGE_TWICE, found.defects)
     finder = None if folder is None else FileFinder(folder)
     missing: list[Defect] = []
@@ -188,7 +199,7 @@ def _read_images(entries: list[Any], folder: Path | None, found: Selection) -> s
 
 
 def _file_of(entry: Entry, finder: FileFinder, defects: list[Defect]) -> str:
-    # LVIS and COCO Annotator name the file by other keys.
+    # LVIS and COCO Annotator use other keys for the file name.
     names = [entry.get(key) for key in ("file_name", "coco_url", "path")]
     name = next((name for name in names if isinstance(name, str) and name), None)
     if name is None:
@@ -214,7 +225,7 @@ def _wrong_folder(images: dict[int, Entry], missing: int, folder: Path) -> Defec
 def _read_annotations(
     entries: list[Any], categories: _Listed, images: _Listed, left_out: set[Effect], found: Selection
 ) -> None:
-    """Fills ``found.objects``. Defective categories and images, which are listed too, are reported already."""
+    """Fill ``found.objects``. Defective categories and images, which are listed too, are already reported."""
     num_keypoints = {category["id"]: len(category.get("keypoints", ())) for category in found.categories}
     seen: set[int] = set()
     for place, entry in enumerate(entries):
@@ -241,7 +252,7 @@ def _read_annotations(
             note = _noting(defects, f"annotation {number} of image {image['id']}")
             try:
                 read = _annotation(entry, image, category_id, num_keypoints[category_id], note)
-                # The entry's own number, so that an unchanged entry is not copied.
+                # Use the entry's own integer, so that an unchanged entry is not copied.
                 read |= {"id": number, "image_id": image_id, "category_id": category_id}
                 if not any(defect.effect in left_out for defect in defects):
                     found.objects[image["id"]].append(_merged(entry, read))
@@ -253,7 +264,7 @@ def _read_annotations(
 def _annotation(
     entry: Entry, image: Entry, category_id: int, num_keypoints: int, note: Callable[..., None]
 ) -> Entry:
-    """The fields of an annotation as they are read, None for one that it lacks. Raises Refused for no object."""
+    """The converted fields of an annotation, None for missing ones. Raises `Refused` if it is not an object."""
     height, width = image["height"], image["width"]
     segmentation = fields.unpacked(entry.get("segmentation"), "segmentation", note)
     segmentation, bounds = fields.segmentation(segmentation, height, width, note)
@@ -268,7 +279,7 @@ def _annotation(
         stated = None
     if bounds is None and fields.is_turned(entry.get("attributes")):
         note(Kind.ROTATION)
-    if not stated and bounds is not None:  # some tools write the segmentation alone
+    if not stated and bounds is not None:  # some tools only write the segmentation
         stated = [bounds[0], bounds[1], bounds[2] - bounds[0], bounds[3] - bounds[1]]
     box = fields.box(stated, height, width, note)
     if bounds is not None and box is stated and fields.overlap(box, bounds) < _APART:
@@ -285,7 +296,7 @@ def _annotation(
 
 
 def _merged(entry: Entry, read: Entry) -> Entry:
-    """``entry`` with the fields of ``read``; itself where nothing changes, which saves memory."""
+    """``entry`` with the fields of ``read``. An unchanged entry is returned itself, which saves memory."""
     for key, value in read.items():
         if entry.get(key) is not value or (value is None and key in entry):
             return {key: value for key, value in {**entry, **read}.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What is sound in a COCO-format json, and the records of images that training reads from it."""
+"""The valid entries of a COCO-format json, and the image records that training reads from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Entry = dict[str, Any]
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pauses Python's garbage collector, which would visit all entries read so far again and again."""
+    """Pause Python's garbage collector, which would visit all entries again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -34,9 +34,15 @@ def collector_paused() -> Iterator[None]:
 
 @dataclass
 class Selection:
-    """The sound entries of a file: images by id, their annotations, categories by rising id; and every defect.
+    """The valid entries of a file, and its defects.
 
-    Entries hold what was read of them: whole numbers as ids, a box, an area, ``iscrowd`` 0 or 1, polygons or RLE.
+    Entries are converted: integers as ids, a box, an area, ``iscrowd`` 0 or 1, polygons or RLE.
+
+    Attributes:
+        images: image entries by id.
+        objects: annotations by image id.
+        categories: categories by ascending id.
+        defects: all defects.
     """
 
     images: dict[int, Entry] = field(default_factory=dict)
@@ -46,27 +52,30 @@ class Selection:
 
     @collector_paused()
     def records(self) -> list[ImageRecord]:
-        """One record per image, by rising image id."""
+        """One record per image, by ascending image id."""
         labels = {category["id"]: label for label, category in enumerate(self.categories)}
         num_keypoints = max((len(c.get("keypoints", ())) for c in self.categories), default=0)
         return [_record(self.images[i], self.objects[i], labels, num_keypoints) for i in sorted(self.images)]
 
     def content(self, data: dict[str, Any]) -> dict[str, Any]:
-        """The content of the file, ``data``, as it is trained on: what is defective left out, what lacks filled in."""
+        """The content of the file, ``data``, as it is trained on.
+
+        Defective entries are left out, and missing values filled in.
+        """
         images = [self.images[i] for i in sorted(self.images)]
         kept = [_with_area(entry, image) for image in images for entry in self.objects[image["id"]]]
         return {**data, "images": images, "annotations": kept, "categories": self.categories}
 
 
 def distinct_names(categories: Iterable[Entry]) -> dict[int, str]:
-    """Category names by id; of those that several have, with the id."""
+    """Category names by id. Names that several categories have get the id appended."""
     names = {int(c["id"]): str(c["name"]) for c in categories}
     shared = {name for name, count in Counter(names.values()).items() if count > 1}
     return {number: f"{name} ({number})" if name in shared else name for number, name in names.items()}
 
 
 def _with_area(entry: Entry, image: Entry) -> Entry:
-    """An annotation with its area, which sizes are told apart by: in pixels of the mask, else of the box."""
+    """An annotation with its area, in pixels of the mask or else of the box, which COCO's object sizes use."""
     if "area" in entry:
         return entry
     if "segmentation" not in entry:
@@ -94,7 +103,7 @@ def _record(image: Entry, objects: list[Entry], labels: dict[int, int], num_keyp
 
 
 def _keypoints(objects: list[Entry], num_keypoints: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """``[G, J, 3]``; zeros for an object without."""
+    """``[G, J, 3]``; zeros for an object without keypoints."""
     out = np.zeros((len(objects), num_keypoints, 3), np.float32)
     for g, entry in enumerate(objects):
         points = from_coco(entry.get("keypoints", ()))

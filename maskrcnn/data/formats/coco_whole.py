@@ -1,4 +1,4 @@
-"""Checks of a COCO-format json that need all objects of an image, or of the file."""
+"""Checks of a COCO-format json that need all objects of an image or of the file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from maskrcnn.data.defects import Defect, Kind
 from maskrcnn.data.formats.coco_selection import Entry, Selection
 from maskrcnn.data.segmentation import parse_rle_strings
 
-_MOST_CROWDS = 0.2  # of the objects; of COCO's own it is a hundredth
+_MOST_CROWDS = 0.2  # largest normal share of crowds; COCO has one percent
 
 
 def check_whole(found: Selection, keep_doubtful: bool) -> None:
-    """Adds the defects that only several objects together show; leaves out what they concern, where it is not kept."""
+    """Add the defects that only several objects together show.
+
+    Doubtful objects are left out unless ``keep_doubtful``.
+    """
     _check_runs(found)
     _check_doubles(found, keep_doubtful)
     _check_file(found)
 
 
 def _check_runs(found: Selection) -> None:
-    """Leaves out objects whose compressed run lengths are not those of their image."""
+    """Leave out objects whose compressed run lengths do not fit their image."""
     for image_id, objects in found.objects.items():
         places = [k for k, entry in enumerate(objects) if _is_compressed(entry.get("segmentation"))]
         if not places:
@@ -36,7 +39,7 @@ def _check_runs(found: Selection) -> None:
 
 
 def _check_doubles(found: Selection, keep: bool) -> None:
-    """Names objects of one image that differ in their ids alone; leaves them out unless ``keep``."""
+    """Report objects of one image that only differ in their ids. Leave them out unless ``keep``."""
     for image_id, objects in found.objects.items():
         boxes = Counter((entry["category_id"], *entry["bbox"]) for entry in objects)
         if len(boxes) == len(objects):
@@ -58,7 +61,7 @@ def _is_compressed(segmentation: Any) -> bool:
 
 
 def _check_file(found: Selection) -> None:
-    """What only all objects together show."""
+    """Checks of all objects together."""
     objects = [entry for of_image in found.objects.values() for entry in of_image]
     if not objects:
         return

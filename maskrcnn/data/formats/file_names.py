@@ -1,4 +1,4 @@
-"""Image files found as a person would find them."""
+"""Finds image files whose names differ from those in the annotations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
-_MOST_FILES = 200_000  # that are looked at below a folder
+_MOST_FILES = 200_000  # largest number of files to list below a folder
 
 
 class FileFinder:
-    """Finds the files that annotations name in ``folder``.
+    """Finds the files in ``folder`` that annotations name.
 
-    A name is tried as it is, with Windows' separators, and then by its last parts: in any subfolder, percent-decoded,
-    in another case or Unicode form, with another extension.
+    A name is tried unchanged, then with Windows' separators, then by its last parts: in any subfolder,
+    percent-decoded, in another case or Unicode form, with another extension.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,7 +24,7 @@ class FileFinder:
         self._by_stem: dict[str, list[str]] = {}
 
     def find(self, name: str) -> list[str]:
-        """The file's path below ``folder``; none, or several where it is not clear which."""
+        """Paths of the file relative to ``folder``: none, one, or several if it is ambiguous."""
         for known in (name, name.replace("\\", "/")):
             if known in self._present or _is_file(self.folder / known):
                 return [known]
@@ -40,7 +40,7 @@ class FileFinder:
 
 
 def folder_with(name: str, near: Path) -> Path | None:
-    """A folder next to or above ``near`` in which a file of this name lies; None where none is found."""
+    """A folder next to or above ``near`` that contains a file of this name, or None."""
     wanted = matching_key(name.replace("\\", "/"))[-1]
     for start in [near.parent, near.parent.parent]:
         for path in _below(start, 20_000):
@@ -50,7 +50,7 @@ def folder_with(name: str, near: Path) -> Path | None:
 
 
 def longest_match(paths: list[str], wanted: list[str]) -> list[str]:
-    """Those of ``paths`` whose last parts agree with most of ``wanted``'s."""
+    """Those of ``paths`` whose last parts agree with most of ``wanted``."""
 
     def agreement(path: str) -> int:
         parts = matching_key(path)
@@ -76,7 +76,7 @@ def _below(folder: Path, most: int = _MOST_FILES) -> list[str]:
 
 
 def matching_key(path: str) -> list[str]:
-    """The parts of a path, the same for names that a person takes for the same."""
+    """The parts of a path in a form that is equal for equivalent names."""
     return unicodedata.normalize("NFC", unquote(path)).casefold().split("/")
 
 
@@ -87,5 +87,5 @@ def _stem(name: str) -> str:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a null byte
+    except (OSError, ValueError):  # the name is too long, or has a null byte
         return False

@@ -24,15 +24,22 @@ _DAMAGED = (
     EOFError,
     zlib.error,
     MatReadError,
-)  # scipy's ways to say so
+)  # what scipy raises for damaged files
 
 
 class SbdDataset(VocClasses):
     """One split of SBD: the folder with img/, inst/ and lists of names such as train.txt and val.txt.
 
-    Boxes are the bounds of the masks (there are no others), none is ``difficult``. Every file of inst/ is read once
-    at the start, some milliseconds each. An object without a pixel is passed over and counted in ``report``. Raises
-    UserError, naming file and remedy.
+    Boxes are the bounds of the masks, and no object is ``difficult``. Every file of inst/ is read once at the start,
+    which takes some milliseconds each. An object without pixels is left out and counted in ``report``.
+
+    Args:
+        root: the folder.
+        split: name of the list.
+        on_corrupt_image: see `CocoDataset`.
+
+    Raises:
+        UserError: with file and remedy.
     """
 
     def __init__(self, root: str | Path, split: str, on_corrupt_image: OnCorruptImage = "stop") -> None:
@@ -55,7 +62,14 @@ class SbdDataset(VocClasses):
 
 @dataclass(frozen=True)
 class SbdSource:
-    """SBD. root: the folder with img/ and inst/, or what tools/prepare_data.py unpacked (benchmark_RELEASE in it)."""
+    """The splits of SBD.
+
+    Args:
+        root: the folder with img/ and inst/, or the unpacked archive (with benchmark_RELEASE).
+        train_split: list to train on.
+        val_split: list to validate on.
+        on_corrupt_image: see `CocoDataset`.
+    """
 
     root: str | None
     train_split: str = "train"
@@ -75,13 +89,13 @@ class SbdSource:
 
 
 def find_root(folder: Path) -> Path:
-    """The folder itself, or the one of the published archive in it."""
+    """The folder itself, or that of the published archive in it."""
     inside = (folder / part for part in ("benchmark_RELEASE/dataset", "dataset"))
     return next((path for path in inside if path.is_dir()), folder)
 
 
 def split_names(root: Path, split: str) -> list[str]:
-    """The image names of a split; raises UserError where the folder or the split is not SBD's."""
+    """The image names of a split. Raises UserError if the folder or the split is not SBD's."""
     for folder in ("img", "inst"):
         if not (root / folder).is_dir():
             raise UserError(
@@ -99,7 +113,7 @@ def split_names(root: Path, split: str) -> list[str]:
 
 
 def read_record(root: Path, name: str) -> tuple[ImageRecord, list[int]]:
-    """The annotations of one image, its masks as its objects' numbers, and the numbers that have no pixel."""
+    """The annotations of an image (with object numbers as masks), and the numbers without pixels."""
     if not (root / "img" / f"{name}.jpg").is_file():
         raise UserError(f"{root / 'img' / f'{name}.jpg'} is missing, but a split lists it")
     numbers, classes = read_instances(root / "inst" / f"{name}.mat")
@@ -129,9 +143,13 @@ def record_masks(root: Path, record: ImageRecord) -> list[MaskBitmap | None]:
 
 
 def read_instances(path: Path) -> tuple[npt.NDArray[np.uint16], list[int]]:
-    """The object numbers ``[H, W]`` of an inst/ file, 0 for nobody, and each object's class, 1..20.
+    """Read an inst/ file.
 
-    Raises UserError for a missing or damaged file, and for one whose parts contradict each other.
+    Returns:
+        The object numbers ``[H, W]``, 0 for background, and each object's class, 1..20.
+
+    Raises:
+        UserError: the file is missing, damaged or inconsistent.
     """
     if not path.is_file():
         raise UserError(f"the annotation {path} is missing, but a split lists its image")

@@ -1,6 +1,4 @@
-"""A generated data set: textured shapes with exact masks, written to disk in COCO format like any other
-data.
-"""
+"""A generated data set of textured shapes with exact masks, written to disk in COCO format."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ from maskrcnn.data.keypoints import to_coco
 from maskrcnn.data.masks import encode
 from maskrcnn.errors import UserError
 
-# Part of every folder's name: a change of the drawing must not be read from pictures of before it.
+# Part of every folder's name, so that a new version of the drawing does not read old pictures.
 DRAWING_VERSION = 1
 _SPLITS = ("train", "val")
-# What a category of the keypoint set says of them. The sigmas (of object keypoint similarity, in units of the square
+# Keypoints of a category. The sigmas (of object keypoint similarity, in units of the square
 # root of the object's area) are about those of the shoulders of COCO's person.
 _KEYPOINTS: dict[str, Any] = {
     "keypoints": ["centre", "left", "top", "right", "bottom"],
@@ -39,16 +37,23 @@ _KEYPOINTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """Generates its two splits under ``root`` when they are first asked for; a function of its arguments
-    alone.
+    """Generates two splits under ``root`` on first use. The images only depend on the arguments.
 
-    root: folder for the generated data; every set of arguments gets a folder of its own in it. num_train,
-    num_val: images. image_size: side of the square images in pixels. min_objects, max_objects: objects per
-    image, uniformly. min_radius, max_radius: circumradius in pixels, uniformly. num_classes: 1..6 of
-    circle, square, triangle, star, hexagon, cross, in this order; names: these of them instead. seed: of
-    everything random. keypoints:
-    every object has its centre and its leftmost, topmost, rightmost and lowest corner as COCO keypoints,
-    hidden ones (visibility 1) where another object lies before them.
+    Args:
+        root: folder for the generated data. Every set of arguments gets its own folder in it.
+        num_train: number of training images.
+        num_val: number of validation images.
+        image_size: side of the square images in pixels.
+        min_objects: smallest number of objects per image; the number is uniform.
+        max_objects: largest number of objects per image.
+        min_radius: smallest circumradius in pixels; the radius is uniform.
+        max_radius: largest circumradius in pixels.
+        num_classes: use the first 1..6 of circle, square, triangle, star, hexagon, cross.
+        seed: seed of everything random.
+        keypoints: every object has its centre and its leftmost, topmost, rightmost and lowest corner as COCO
+            keypoints. Those covered by another object have visibility 1.
+        names: use these shapes instead of the first ``num_classes``.
+        on_corrupt_image: see `CocoDataset`.
     """
 
     root: str | None
@@ -57,7 +62,7 @@ class Shapes:
     image_size: int = 192
     min_objects: int = 2
     max_objects: int = 6
-    min_radius: float = 8  # not 8.0: the folder's name depends on how it is written
+    min_radius: float = 8  # an integer, because the folder's name depends on the notation
     max_radius: float = 36
     num_classes: int = 4
     seed: int = 0
@@ -94,21 +99,21 @@ class Shapes:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What the pictures depend on."""
+        """The arguments that the pictures depend on."""
         drawn = {k: v for k, v in asdict(self).items() if k not in ("root", "on_corrupt_image")}
         for name in ("keypoints", "names"):
             if not drawn[name]:
-                del drawn[name]  # sets from before there were these keep their folders
+                del drawn[name]  # keep the folders of sets that are older than these arguments
         return {**drawn, "drawing_version": DRAWING_VERSION}
 
     @property
     def kinds(self) -> list[int]:
-        """Which shapes are drawn, by label: places in `NAMES`."""
+        """The shapes to draw, by label, as indices of `NAMES`."""
         return list(range(self.num_classes)) if self.names is None else [NAMES.index(n) for n in self.names]
 
     @property
     def folder(self) -> Path:
-        """Where this set of parameters lives."""
+        """The folder of this set of arguments."""
         digest = hashlib.sha256(json.dumps(self.parameters, sort_keys=True).encode()).hexdigest()
         return Path(str(self.root)) / f"{self.image_size}px_seed{self.seed}_{digest[:10]}"
 
@@ -119,9 +124,7 @@ class Shapes:
         return CocoDataset(folder / "annotations.json", folder / "images", self.on_corrupt_image)
 
     def _generate(self, split: str, folder: Path) -> None:
-        """Writes into a folder next to the goal and renames it, so that a half-written split is never taken
-        for one.
-        """
+        """Write to a temporary folder and rename it, so that an incomplete split is never used."""
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=folder.parent))
@@ -133,7 +136,7 @@ class Shapes:
             self._write(split, work)
             os.rename(work, folder)
         except OSError:
-            # Another process (a rank, or another run) was first: its files are the same.
+            # Another process (a rank, or another run) was first. Its files are the same.
             if not folder.is_dir():
                 raise
         finally:
@@ -168,16 +171,16 @@ class Shapes:
         (folder / "annotations.json").write_text(json.dumps(data))
 
     def pictures(self, split: str) -> Iterator[Picture]:
-        """The images of "train" or "val", drawn one after the other."""
+        """Draw the images of "train" or "val" one by one."""
         for index in range(self.num_train if split == "train" else self.num_val):
-            # A stream of its own for each image: the first hundred are the same however many follow.
+            # Each image has its own random stream, so the first images do not depend on their total number.
             rng = np.random.Generator(np.random.PCG64([self.seed, _SPLITS.index(split), index]))
             number = int(rng.integers(self.min_objects, self.max_objects + 1))
             yield draw(rng, self.image_size, number, (self.min_radius, self.max_radius), self.kinds)
 
 
 def _keypoints(picture: Picture, place: int) -> dict[str, Any]:
-    """COCO's keypoints of one object: 2 is seen, 1 hidden behind a later object."""
+    """COCO's keypoints of an object. Visibility is 2, or 1 behind a later object."""
     size = len(picture.pixels)
     before = np.zeros((size, size), bool)
     for mask in picture.masks[place + 1 :]:

@@ -1,4 +1,4 @@
-"""Draws the generated data set's pictures: textured shapes on textured ground, with exact masks."""
+"""Draws the pictures of the generated data set: textured shapes on a textured background, with exact masks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ NAMES = ("circle", "square", "triangle", "star", "hexagon", "cross")
 _CORNERS = {"square": 4, "triangle": 3, "star": 5, "hexagon": 6, "cross": 4}
 _NOTCH = {"star": 0.45, "cross": 0.35}
 _SUPERSAMPLES = 4
-_MIN_VISIBLE = 0.5  # of an object's area; objects are placed so that none is hidden further
+_MIN_VISIBLE = 0.5  # smallest visible share of an object's area
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object: which of `NAMES` it is (label), centre (x, y) and circumradius in pixels, rotation in radians."""
+    """One object.
+
+    Args:
+        label: index of its class.
+        x: centre in pixels.
+        y: centre in pixels.
+        radius: circumradius in pixels.
+        angle: rotation in radians.
+    """
 
     label: int
     x: float
@@ -34,22 +42,20 @@ class Shape:
 
 
 def coverage(shape: Shape, image_size: int) -> tuple[int, int, Floats]:
-    """How much of each pixel the shape covers: ``(x0, y0, [h, w] in 0..1)`` for the rectangle that holds
-    it.
-    """
+    """Share of each pixel that the shape covers: ``(x0, y0, [h, w] in 0..1)`` for its bounding rectangle."""
     x0, y0 = (max(math.floor(c - shape.radius), 0) for c in (shape.x, shape.y))
     x1, y1 = (min(math.ceil(c + shape.radius), image_size) for c in (shape.x, shape.y))
     steps = np.float32(1 / _SUPERSAMPLES)
     dx = (np.arange((x1 - x0) * _SUPERSAMPLES, dtype=np.float32) + 0.5) * steps + np.float32(x0 - shape.x)
     dy = (np.arange((y1 - y0) * _SUPERSAMPLES, dtype=np.float32) + 0.5) * steps + np.float32(y0 - shape.y)
     inside = _inside(shape, dx[None, :], dy[:, None])
-    # The area average over whole blocks of samples is exact: sixteenths.
+    # The area average over complete blocks of samples is exact (sixteenths).
     covered = cv2.resize(inside.astype(np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
     return x0, y0, np.asarray(covered, np.float32)
 
 
 def _inside(shape: Shape, dx: Floats, dy: Floats) -> npt.NDArray[np.bool_]:
-    """Whether points, relative to the centre, lie in the shape."""
+    """Whether points, relative to the centre, lie inside the shape."""
     name, radius = NAMES[shape.label], np.float32(shape.radius)
     if name == "circle":
         return np.asarray(dx * dx + dy * dy <= radius * radius)
@@ -64,9 +70,9 @@ def _inside(shape: Shape, dx: Floats, dy: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _fold(u: Floats, v: Floats, name: str) -> tuple[Floats, Floats]:
-    """Reflects points at the shape's axes into the wedge between one corner and the next notch.
+    """Reflect points at the shape's axes into the wedge between one corner and the next notch.
 
-    Its side is one straight line there. Each reflection halves the number of wedges that are left.
+    In this wedge, the outline is one straight line. Each reflection halves the number of wedges.
     """
     v = np.abs(v)
     wedges = _CORNERS[name]
@@ -88,10 +94,15 @@ def ground(rng: Generator, size: int) -> Floats:
 
 
 def fill(rng: Generator, height: int, width: int, behind: Floats) -> Floats:
-    """A textured surface ``[height, width, 3]`` for an object before the colour ``behind`` (``[3]``).
+    """A textured surface ``[height, width, 3]`` for an object.
 
-    Its mean colour differs from what is behind it by at least 45 of 255, but classes share all colours and
-    patterns.
+    Its mean colour differs from the background by at least 45 of 255. All classes use the same colours and patterns.
+
+    Args:
+        rng: source of random numbers.
+        height: in pixels.
+        width: in pixels.
+        behind: ``[3]``, colour of the background.
     """
     colour = rng.uniform(30, 225, 3).astype(np.float32)
     while np.linalg.norm(colour - behind) < 45:
@@ -100,7 +111,7 @@ def fill(rng: Generator, height: int, width: int, behind: Floats) -> Floats:
 
 
 def _pattern(rng: Generator, height: int, width: int, contrast: float) -> Floats:
-    """A grating or a checker of random direction and period, tinted, with grain: ``[height, width, 3]``."""
+    """A grating or checkerboard of random direction and period, tinted, with grain: ``[height, width, 3]``."""
     angle, period, phase = rng.uniform(0, np.pi), rng.uniform(4, 16), rng.uniform(0, 2 * np.pi)
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     turn = np.float32(2 * np.pi / period)
@@ -113,8 +124,11 @@ def _pattern(rng: Generator, height: int, width: int, contrast: float) -> Floats
 
 
 def landmarks(shape: Shape) -> npt.NDArray[np.float64]:
-    """The keypoints ``[5, 2]`` of a shape, x and y in pixels: its centre, and its corners (points, of a circle) that
-    lie furthest to the left, the top, the right and the bottom."""
+    """The keypoints ``[5, 2]`` of a shape, x and y in pixels.
+
+    They are its centre, and its leftmost, topmost, rightmost and lowest corner. A circle has points instead of
+    corners.
+    """
     name = NAMES[shape.label]
     count = _CORNERS.get(name, 4)
     turns = (
@@ -128,7 +142,14 @@ def landmarks(shape: Shape) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels ``[S, S, 3]`` uint8 RGB; for each object its label, its visible mask ``[S, S]`` bool, and the shape."""
+    """A generated picture.
+
+    Attributes:
+        pixels: ``[S, S, 3]`` uint8 RGB.
+        labels: label of each object.
+        masks: visible mask of each object, ``[S, S]`` bool.
+        shapes: shape of each object.
+    """
 
     pixels: npt.NDArray[np.uint8]
     labels: list[int]
@@ -139,12 +160,17 @@ class Picture:
 def draw(
     rng: Generator, image_size: int, num_objects: int, radii: tuple[float, float], kinds: Sequence[int]
 ) -> Picture:
-    """A picture of ``num_objects`` shapes (fewer if there is no room), later ones over earlier ones.
+    """Draw a picture. Later shapes cover earlier ones.
 
-    kinds: of `NAMES`, those that are drawn; an object's label is its place in them.
+    A pixel belongs to an object if the object covers at least half of it and no later object does. At least half of
+    each object's area stays visible, so every visible object has a label.
 
-    A pixel belongs to an object when the object covers at least half of it and no later object does.
-    Every object keeps at least half of its area visible: nothing to be found is left without a label.
+    Args:
+        rng: source of random numbers.
+        image_size: S, side of the picture in pixels.
+        num_objects: number of shapes; fewer are drawn if there is no room.
+        radii: smallest and largest circumradius in pixels.
+        kinds: indices of `NAMES` to draw. The label of an object is its index in this list.
     """
     canvas = ground(rng, image_size)
     labels: list[int] = []
@@ -178,8 +204,9 @@ def _place(
     masks: list[npt.NDArray[np.bool_]],
     areas: list[int],
 ) -> tuple[Shape, int, int, Floats] | None:
-    """A shape and its coverage at a random place where it hides no other too far; None when twenty tries find
-    none.
+    """A shape and its coverage at a random position where it hides no other too much.
+
+    None after twenty failed attempts.
     """
     for _ in range(20):
         x, y = rng.uniform(radius, image_size - radius, 2)

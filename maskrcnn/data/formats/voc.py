@@ -1,4 +1,4 @@
-"""PASCAL VOC 2007 and 2012 with instance masks, and folders of their layout with classes of their own (LabelImg's)."""
+"""PASCAL VOC 2007 and 2012 with instance masks, and folders in their layout with other classes (LabelImg's)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ ImageSets = Literal["Segmentation", "Main"]
 
 
 class VocClasses(Dataset):
-    """Images with objects whose masks lie in files of their own, scored by VOC's metric."""
+    """Images whose masks are in separate files, scored by VOC's metric."""
 
     metric = "voc"
 
     def ground_truth(self) -> dict[str, Any]:
-        """The split in COCO's format, for scoring; difficult objects are crowd (and say ``difficult``)."""
+        """The split in COCO's format for scoring. Difficult objects are crowd, and have the key ``difficult``."""
         images, annotations = [], []
         for index in range(len(self)):
             record = self.record(index)
@@ -50,17 +50,23 @@ class VocClasses(Dataset):
 
 
 class VocDataset(VocClasses):
-    """One split of a VOC folder (the one with JPEGImages, Annotations and ImageSets).
+    """One split of a VOC folder with JPEGImages, Annotations and ImageSets.
 
-    split: a name in ImageSets: train, val, trainval, test. image_sets: "Segmentation" for the images with
-    masks, "Main" for all images with boxes; an image without a file in SegmentationObject has boxes alone.
-    classes: names of the classes; None for VOC's twenty, or, where Annotations has others, all that it has.
-    ``difficult`` objects are neither learned nor counted (``crowd``). Images have any suffix that OpenCV reads. Names
-    that are no numbers are numbered in their order.
+    Boxes of the xml are 1-based and inclusive. They are converted to continuous coordinates: ``xmin - 1, ymin - 1,
+    xmax, ymax``. The mask of object k covers the pixels of value k in SegmentationObject; void (255) belongs to no
+    object. ``difficult`` objects are ignored in training and scoring (``crowd``). Images may have any suffix that
+    OpenCV reads. Names that are not numbers are numbered in order.
 
-    Boxes are the xml's, 1-based and inclusive, made continuous: ``xmin - 1, ymin - 1, xmax, ymax``. Object
-    k's mask is where SegmentationObject says k; void (255) belongs to nobody. Raises UserError, naming file
-    and remedy.
+    Args:
+        root: the folder.
+        split: a name in ImageSets: train, val, trainval, test.
+        image_sets: ``Segmentation`` for the images with masks, ``Main`` for all images with boxes. An image without a
+            file in SegmentationObject has only boxes.
+        on_corrupt_image: see `CocoDataset`.
+        classes: class names. None is VOC's twenty, or all classes in Annotations if there are others.
+
+    Raises:
+        UserError: with file and remedy.
     """
 
     def __init__(
@@ -84,7 +90,16 @@ class VocDataset(VocClasses):
 
 @dataclass(frozen=True)
 class VocSource:
-    """VOC 2007 or 2012. root: the folder VOC2007 or VOC2012, or VOCdevkit with one of them in it."""
+    """The splits of VOC 2007 or 2012.
+
+    Args:
+        root: the folder VOC2007 or VOC2012, or VOCdevkit with one of them.
+        train_split: split to train on.
+        val_split: split to validate on.
+        image_sets: see `VocDataset`.
+        on_corrupt_image: see `CocoDataset`.
+        classes: see `VocDataset`.
+    """
 
     root: str | None
     train_split: str = "train"
@@ -118,7 +133,15 @@ class VocSource:
 
 @dataclass(frozen=True)
 class VocAnnotation:
-    """An xml file: boxes ``[G, 4]`` float32 continuous, labels ``[G]`` int64, difficult ``[G]`` bool."""
+    """The content of an xml file.
+
+    Attributes:
+        height: of the image in pixels.
+        width: of the image in pixels.
+        boxes: ``[G, 4]`` float32, continuous.
+        labels: ``[G]`` int64.
+        difficult: ``[G]`` bool.
+    """
 
     height: int
     width: int
@@ -128,12 +151,18 @@ class VocAnnotation:
 
 
 def categories(classes: Sequence[str] = CLASSES) -> list[dict[str, Any]]:
-    """Classes in COCO's form, numbered from 1 on."""
+    """Classes in COCO's form, numbered from 1."""
     return [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
 
 
 def split_names(root: Path, image_sets: str, split: str) -> list[str]:
-    """The image names of a split; raises UserError where the folder or the split is not VOC's."""
+    """The image names of a split. Raises UserError if the folder or the split is not VOC's.
+
+    Args:
+        root: the folder.
+        image_sets: folder in ImageSets.
+        split: name of the list in it.
+    """
     for folder in ("JPEGImages", "Annotations", "ImageSets"):
         if not (root / folder).is_dir():
             raise UserError(
@@ -141,14 +170,14 @@ def split_names(root: Path, image_sets: str, split: str) -> list[str]:
                 "ImageSets and SegmentationObject, as in VOCdevkit/VOC2007"
             )
     if not (root / "ImageSets" / image_sets).is_dir() and (root / "ImageSets" / "Main").is_dir():
-        image_sets = "Main"  # a folder of boxes alone
+        image_sets = "Main"  # a folder without masks
     path = root / "ImageSets" / image_sets / f"{split}.txt"
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise UserError(f"there is no split {path}; there are: {', '.join(there) or 'none'}")
     known = {image.stem for image in (root / "JPEGImages").iterdir()}
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    # Files of single classes hold a second column, -1, 0 or 1; the first is the image, whose name may have spaces.
+    # Lists of single classes have a second column, -1, 0 or 1. The first is the image, whose name may have spaces.
     names = [line if line in known else re.sub(r"\s+-?[01]$", "", line) for line in lines]
     if not names:
         raise UserError(f"{path} lists no image")
@@ -156,7 +185,12 @@ def split_names(root: Path, image_sets: str, split: str) -> list[str]:
 
 
 class VocReader:
-    """Reads the xml files of a VOC folder. classes: as of ``VocDataset``."""
+    """Reads the xml files of a VOC folder.
+
+    Args:
+        root: the folder.
+        classes: see `VocDataset`.
+    """
 
     def __init__(self, root: Path, classes: Sequence[str] | None = None) -> None:
         self.root = root
@@ -164,7 +198,7 @@ class VocReader:
         self.classes = tuple(classes or self._classes())
 
     def _classes(self) -> Sequence[str]:
-        """VOC's own as soon as one of them is found: a misspelt class next to them is a mistake, and no new class."""
+        """VOC's own classes if any of them occurs: a misspelt class is then an error instead of a new class."""
         found: set[str] = set()
         for path in sorted((self.root / "Annotations").glob("*.xml")):
             root = _parsed(path)
@@ -174,7 +208,7 @@ class VocReader:
         return sorted(found) or CLASSES
 
     def record(self, name: str, image_id: int) -> ImageRecord:
-        """The annotations of one image; its masks are its objects' numbers until they are asked for."""
+        """The annotations of an image, with object numbers as masks."""
         if name not in self.images:
             raise UserError(f"{self.root / 'JPEGImages' / name}.jpg is missing, but a split lists it")
         image = self.root / "JPEGImages" / self.images[name]
@@ -194,7 +228,7 @@ class VocReader:
 
 
 def _parsed(path: Path) -> ElementTree.Element | None:
-    """The xml's root; None where it is broken, which is reported for the images that are read."""
+    """The root element of the xml; None if it is broken, which is reported when the image is read."""
     try:
         return ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError):
@@ -202,7 +236,7 @@ def _parsed(path: Path) -> ElementTree.Element | None:
 
 
 def image_numbers(names: Sequence[str]) -> list[int]:
-    """The numbers that stand for the images of a split: their own where all have one, else their places in order."""
+    """Numbers of the images of a split: those in their names if all have one, else their positions."""
     if all(name.replace("_", "").isdecimal() for name in names):
         return [image_number(name) for name in names]
     places = {name: place for place, name in enumerate(sorted(names), 1)}
@@ -219,7 +253,7 @@ def record_masks(root: Path, record: ImageRecord) -> list[MaskBitmap | None]:
 
 
 def image_number(name: str) -> int:
-    """The number that stands for an image name: 000005 is 5, 2007_000027 is 2007000027."""
+    """The number of an image name: 5 for 000005, 2007000027 for 2007_000027."""
     digits = name.replace("_", "")
     if not digits.isdecimal():
         raise UserError(f"the VOC image name {name!r} is no number, as in 000005 or 2007_000027")
@@ -227,9 +261,15 @@ def image_number(name: str) -> int:
 
 
 def parse_xml(path: Path, classes: Sequence[str], image: Path) -> VocAnnotation:
-    """Reads one annotation file; raises UserError for a missing, broken or incomplete one.
+    """Read an annotation file.
 
-    image: its file, whose size is taken where the xml says 0 x 0, as LabelImg's does at times.
+    Args:
+        path: the xml.
+        classes: class names.
+        image: the image file. Its size is used if the xml says 0 x 0, as LabelImg sometimes writes.
+
+    Raises:
+        UserError: the file is missing, broken or incomplete.
     """
     try:
         tree = ElementTree.parse(path)
@@ -283,14 +323,23 @@ def _number(parent: ElementTree.Element | None, name: str, path: Path) -> float:
 
 
 def read_instances(path: Path, size: tuple[int, int], num_objects: int) -> npt.NDArray[np.uint8]:
-    """The instance numbers ``[H, W]`` of a SegmentationObject image: 0 nobody, 255 void.
+    """Read a SegmentationObject image.
 
-    Raises UserError for a damaged image, another size than the xml's, or a number that no object has.
+    Args:
+        path: the image.
+        size: (height, width) that the xml states.
+        num_objects: number of objects in the xml.
+
+    Returns:
+        The instance numbers ``[H, W]``: 0 background, 255 void.
+
+    Raises:
+        UserError: the image is damaged, has another size, or has a number without object.
     """
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to say that a file is damaged
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
         raise UserError(f"the mask image {path} is damaged ({error}); unpack or download it again") from error
     if mode not in ("P", "L"):
         raise UserError(
