@@ -1,4 +1,4 @@
-"""Frozen norms of timm's networks folded into convolutions, against the same networks with their norms as they are."""
+"""Frozen norms folded into convolutions, against the same networks with their norms as they are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.models import convolution
-from maskrcnn.models.backbones.frozen_norms import fold_frozen_norms
+from maskrcnn.models.backbones.frozen_norms import Folded, fold_frozen_norms
 from maskrcnn.models.backbones.timm import TimmBackbone
+from maskrcnn.models.backbones.torchvision import TorchvisionBackbone
 
 timm = pytest.importorskip("timm", reason="the extra maskrcnn[timm] is not installed")
+norm_act = pytest.importorskip("timm.layers.norm_act")
+FrozenBatchNormAct2d = norm_act.FrozenBatchNormAct2d
 
 
 def frozen(name: str) -> Any:
@@ -46,7 +49,7 @@ def test_maps_and_gradients_are_those_of_the_norms(name: str, norms: int, folded
     net = frozen(name)
     assert sum("FrozenBatchNorm" in type(module).__name__ for module in net.modules()) == norms
     pixels, whole = torch.randn(2, 3, 64, 96, dtype=torch.float64), copy.deepcopy(net)
-    assert fold_frozen_norms(net) == folded
+    assert fold_frozen_norms(net, FrozenBatchNormAct2d) == folded
     assert net.state_dict().keys() == whole.state_dict().keys()
     for found, expected in zip(values(net, pixels), values(whole, pixels), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-9)
@@ -54,7 +57,7 @@ def test_maps_and_gradients_are_those_of_the_norms(name: str, norms: int, folded
 
 def test_loaded_values_and_copies_count() -> None:
     net, other = frozen("resnet18"), frozen("resnet18")
-    fold_frozen_norms(net)
+    assert fold_frozen_norms(net, FrozenBatchNormAct2d) == 20
     for buffer in other.buffers():
         buffer.mul_(1.25)
     pixels, kept = torch.randn(1, 3, 64, 64, dtype=torch.float64), copy.deepcopy(net)
@@ -76,14 +79,14 @@ def test_a_network_that_cannot_be_traced_keeps_its_norms() -> None:
 
     net, pixels = Depends(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
     before = net(pixels)[-1]
-    assert fold_frozen_norms(net) == 0
+    assert fold_frozen_norms(net, FrozenBatchNormAct2d) == 0
     assert torch.equal(net(pixels)[-1], before)
 
 
 def test_gradients_by_matrix_products_apply_the_norms_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
     net = frozen("resnet18").to(memory_format=torch.channels_last)
-    fold_frozen_norms(net)
+    fold_frozen_norms(net, FrozenBatchNormAct2d)
     pixels = torch.randn(2, 3, 64, 64, dtype=torch.float64).to(memory_format=torch.channels_last)
     expected = values(net, pixels)
     assert (
@@ -91,6 +94,21 @@ def test_gradients_by_matrix_products_apply_the_norms_as_well(monkeypatch: pytes
     )  # 3 x 3 of stride 1 or 2 and 1 x 1, from 128 and 64 channels
     for found, wanted in zip(values(net, pixels), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("arch", "folded"), [("mobilenet_v3_small", 34), ("vgg16_bn", 13)])
+def test_torchvisions_networks(arch: Any, folded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = TorchvisionBackbone(arch, norm="frozen_bn").double()
+    monkeypatch.setattr("maskrcnn.models.backbones.torchvision.fold_frozen_norms", lambda features: 0)
+    whole = TorchvisionBackbone(arch, norm="frozen_bn").double()
+    for key, buffer in net.named_buffers():
+        buffer.uniform_(*((0.5, 1.5) if key.endswith(("running_var", "weight")) else (-0.2, 0.2)))
+    whole.load_state_dict(net.state_dict())
+    assert sum(isinstance(module, Folded) for module in net.modules()) == folded
+    pixels = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    for stride, expected in whole(pixels).items():
+        torch.testing.assert_close(net(pixels)[stride], expected, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Frozen norms of a timm network, each folded into the convolution before it.
+"""Frozen norms of a network of timm or torchvision, each folded into the convolution before it.
 
 See `folded` for the benefit. A norm is folded only if tracing shows that it is the only reader of a convolution's
 output. Parameters and buffers keep their names and values.
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 _KINDS: dict[type[nn.Conv2d], type[nn.Conv2d]] = {}
 
@@ -59,19 +60,17 @@ class Folded:
         return activated
 
 
-def fold_frozen_norms(net: nn.Module) -> int:
-    """Fold each of timm's frozen norms that is the only reader of a convolution's output.
+def fold_frozen_norms(net: nn.Module, *kinds: type[nn.Module]) -> int:
+    """Fold each frozen norm that is the only reader of a convolution's output.
 
     Args:
-        net: a timm network, changed in place. A network that `torch.fx` cannot trace is not changed.
+        net: a network, changed in place. A network that `torch.fx` cannot trace is not changed.
+        kinds: classes of frozen norms other than torchvision's, with the same buffers.
 
     Returns:
         The number of folded norms.
     """
-    from timm.layers.norm_act import FrozenBatchNormAct2d
-    from torchvision.ops import FrozenBatchNorm2d
-
-    pairs = list(_pairs(net, (FrozenBatchNormAct2d, FrozenBatchNorm2d)))
+    pairs = list(_pairs(net, (FrozenBatchNorm2d, *kinds)))
     for conv, norm in pairs:
         conv.__class__ = with_norm(type(conv))
         conv.norm = (norm,)  # type: ignore[assignment]

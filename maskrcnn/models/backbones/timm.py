@@ -191,8 +191,11 @@ def _with_norm(net: nn.Module, norm: TimmNorm) -> nn.Module:
     if norm == "bn":
         return net
     from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+    from timm.layers.norm_act import FrozenBatchNormAct2d
 
-    changed: nn.Module = freeze_batch_norm_2d(net) if norm == "frozen_bn" else convert_sync_batchnorm(net)
-    if norm == "frozen_bn":
-        fold_frozen_norms(changed)
-    return changed
+    if norm == "sync_bn":
+        synchronized: nn.Module = convert_sync_batchnorm(net)
+        return synchronized
+    frozen: nn.Module = freeze_batch_norm_2d(net)
+    fold_frozen_norms(frozen, FrozenBatchNormAct2d)
+    return frozen

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.backbones.channels import inflate
+from maskrcnn.models.backbones.frozen_norms import fold_frozen_norms
 from maskrcnn.models.backbones.pretrained import load_pretrained
 from maskrcnn.models.backbones.resnet import Norm
 from maskrcnn.models.norms import replace_batch_norms
@@ -78,6 +79,7 @@ class TorchvisionBackbone(nn.Module):
         _set_norm(net, arch, norm, weights)
         features = net.get_submodule("features")
         inflate(next(m for m in features.modules() if isinstance(m, nn.Conv2d)), in_channels)
+        fold_frozen_norms(features)
         self.in_channels = in_channels
         self.strides = _STRIDES[: _STRIDES.index(last_stride) + 1]
         self.channels_last = arch.startswith("swin")
