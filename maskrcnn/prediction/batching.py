@@ -1,4 +1,4 @@
-"""Detections of images in memory, many at once."""
+"""Detects objects in batches of images in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,18 @@ def detect_batch(
     precision: Precision = "fp32",
     size_divisor: int = 32,
 ) -> list[ImageDetections]:
-    """What is found in each of ``samples``, which go through the network together; masks and boxes of their files."""
+    """Detect objects in a batch of images.
+
+    Args:
+        model: in evaluation mode.
+        samples: transformed images.
+        device: the model's device.
+        precision: precision of the arithmetic.
+        size_divisor: the sides of the canvas are multiples of this.
+
+    Returns:
+        For each image its detections, in pixels of the original image.
+    """
     model.eval()
     batch = batch_images([sample.picture for sample in samples], Canvas(size_divisor))
     with autocast(precision, device):
@@ -44,7 +55,20 @@ def detect_plain(
     precision: Precision = "fp32",
     size_divisor: int = 32,
 ) -> list[ImageDetections]:
-    """What is found in each of ``images`` ``[H, W, C]``; those of one padded shape go through the network together."""
+    """Detect objects in images of any size. Images of the same padded size form a batch.
+
+    Args:
+        model: in evaluation mode.
+        images: ``[H, W, C]`` uint8.
+        transform: how images are resized.
+        batch_size: largest number of images per batch.
+        device: the model's device.
+        precision: precision of the arithmetic.
+        size_divisor: the sides of the canvas are multiples of this.
+
+    Returns:
+        For each image its detections, in pixels of the original image.
+    """
     found: dict[int, ImageDetections] = {}
     samples = (prepared(image, transform) for image in images)
     for batch in by_padded_shape(samples, batch_size, size_divisor):
@@ -54,7 +78,7 @@ def detect_plain(
 
 
 def prepared(image: Pixels, transform: Transform) -> Sample:
-    """An image ``[H, W, 3]``, of which nothing is known, as the network sees it."""
+    """Transform an image ``[H, W, 3]`` without annotations."""
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     return transform(Example(image, 0, *nothing, masks=[]), np.random.default_rng(0))
 
@@ -62,7 +86,16 @@ def prepared(image: Pixels, transform: Transform) -> Sample:
 def by_padded_shape(
     samples: Iterable[Sample], batch_size: int, size_divisor: int
 ) -> Iterator[list[tuple[int, Sample]]]:
-    """Batches of at most ``batch_size`` samples, with their places, that fill one canvas without further padding."""
+    """Yield batches that fill one canvas without further padding.
+
+    Args:
+        samples: transformed images.
+        batch_size: largest number of images per batch.
+        size_divisor: the sides of the canvas are multiples of this.
+
+    Yields:
+        The images of a batch with their indices.
+    """
     waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
     for place, sample in enumerate(samples):
         height, width = (-(-side // size_divisor) for side in sample.picture.size)

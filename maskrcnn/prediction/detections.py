@@ -1,4 +1,4 @@
-"""What was found in one image, in its own pixels: what a person gets who asks for predictions."""
+"""Detections of one image, in pixels of that image."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """The D objects found in one image, by falling score, in pixels of that image.
+    """The D objects detected in one image, by descending score.
 
-    boxes: ``[D, 4]`` float32 x1, y1, x2, y2. labels: ``[D]`` int64, ``0 .. num_classes - 1``. scores: ``[D]`` float32.
-    masks: D compressed COCO RLEs of the whole image, or None without a mask head; `mask` decodes one.
-    size: (height, width) of the image. keypoints: ``[D, J, 3]`` float32 (x, y continuous, score), or None.
+    Attributes:
+        boxes: ``[D, 4]`` float32 x1, y1, x2, y2 in pixels of the image.
+        labels: ``[D]`` int64, ``0 .. num_classes - 1``.
+        scores: ``[D]`` float32.
+        masks: D compressed COCO RLEs of the complete image, or None without a mask head. `mask` decodes one.
+        size: (height, width) of the image.
+        keypoints: ``[D, J, 3]`` float32 (x, y continuous, score), or None.
     """
 
     boxes: Tensor
@@ -41,7 +45,10 @@ class ImageDetections:
         return len(self.scores)
 
     def mask(self, index: int) -> npt.NDArray[np.bool_]:
-        """The mask of detection ``index`` over the whole image, ``[H, W]``. Raises ValueError without a mask head."""
+        """The mask of detection ``index`` over the complete image, ``[H, W]``.
+
+        Raises ValueError without a mask head.
+        """
         if self.masks is None:
             raise ValueError("these detections have no masks: the model has no mask head")
         bitmap = decode(self.masks[index], *self.size)
@@ -50,11 +57,11 @@ class ImageDetections:
         return bitmap.full(*self.size).view(np.bool_)
 
     def above(self, threshold: float) -> ImageDetections:
-        """Those of a score of at least ``threshold``."""
+        """The detections with a score of at least ``threshold``."""
         return self.choose((self.scores >= threshold).nonzero().flatten().tolist())
 
     def choose(self, kept: Sequence[int]) -> ImageDetections:
-        """The detections with these indices, in this order."""
+        """Select detections by index, in this order."""
         rows = torch.tensor(kept, dtype=torch.int64)
         return replace(
             self,
@@ -66,7 +73,7 @@ class ImageDetections:
         )
 
     def moved(self, top: int, left: int, size: tuple[int, int]) -> ImageDetections:
-        """The detections of a window in pixels of the whole image.
+        """Convert the detections of a window to pixels of the complete image.
 
         Args:
             top: row of the image in which the window begins.
@@ -81,13 +88,13 @@ class ImageDetections:
         return replace(self, boxes=self.boxes + shift.repeat(2), masks=masks, size=size, keypoints=keypoints)
 
     def to_supervision(self, names: Sequence[str] | None = None) -> Any:
-        """The same as ``supervision.Detections``; masks stay run lengths of their boxes (``CompactMask``).
+        """Convert to ``supervision.Detections``. Masks stay run-length encoded (``CompactMask``).
 
         Args:
-            names: of the labels, for ``data["class_name"]``.
+            names: names of the labels, for ``data["class_name"]``.
 
         Raises:
-            UserError: where supervision is not installed.
+            UserError: supervision is not installed.
         """
         try:
             from supervision import CompactMask
@@ -99,7 +106,7 @@ class ImageDetections:
         mask = None
         if self.masks is not None:
             tight = np.array([coco_mask.toBbox(rle) for rle in self.masks]).reshape(-1, 4)
-            tight[:, 2:] += tight[:, :2] - 1  # its boxes include their last pixel
+            tight[:, 2:] += tight[:, :2] - 1  # CompactMask's boxes include their last pixel
             mask = CompactMask.from_coco_rle(self.masks, tight, self.size)
         labels = self.labels.numpy()
         data: dict[str, Any] = {}
@@ -108,7 +115,12 @@ class ImageDetections:
         return Theirs(self.boxes.numpy(), mask, self.scores.numpy(), labels, data=data)
 
     def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[Result]:
-        """COCO results; ``category_ids``: COCO id of each label. Boxes are ``[x, y, width, height]``."""
+        """Convert to COCO results. Boxes are ``[x, y, width, height]``.
+
+        Args:
+            image_id: id of the image.
+            category_ids: COCO id of each label.
+        """
         results: list[Result] = [
             {"image_id": image_id, "category_id": category_ids[label], "bbox": _xywh(box), "score": score}
             for box, score, label in zip(
@@ -126,9 +138,15 @@ class ImageDetections:
 def image_detections(
     detections: Detections, row: int, network_size: Tensor, size: tuple[int, int]
 ) -> ImageDetections:
-    """Those of image ``row`` of a batch, in the pixels of its file; masks go straight to RLE, without any image.
+    """Convert the detections of one image of a batch to pixels of the original image.
 
-    network_size: (height, width) of the network's input, ``[2]``. size: of the file's image.
+    Masks are encoded directly as RLE.
+
+    Args:
+        detections: of the batch.
+        row: index of the image in the batch.
+        network_size: ``[2]`` (height, width) of the image in the network's input.
+        size: (height, width) of the original image.
     """
     found = detections.valid[row]
     boxes = original_boxes(detections.boxes[row][found], network_size, size)
@@ -144,14 +162,20 @@ def image_detections(
 
 
 def original_boxes(boxes: Tensor, network_size: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes ``[D, 4]`` of the network's input to pixels of the original image of ``size`` (height, width)."""
+    """Convert boxes of the network's input to pixels of the original image.
+
+    Args:
+        boxes: ``[D, 4]``.
+        network_size: ``[2]`` (height, width) of the image in the network's input.
+        size: (height, width) of the original image.
+    """
     height, width = size
     limit = torch.tensor([width, height, width, height], dtype=torch.float32)
     return torch.minimum((boxes.float() * _scale(network_size, size).repeat(2)).clamp(min=0), limit)
 
 
 def _scale(network_size: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pixels of the file per pixel of the network's input, ``[2]`` (x, y)."""
+    """Pixels of the original image per pixel of the network's input, ``[2]`` (x, y)."""
     height, width = size
     return torch.tensor([width, height], dtype=torch.float32) / network_size.flip(0)
 

@@ -1,4 +1,4 @@
-"""Detections and ground truth drawn onto images."""
+"""Draws detections and ground truth onto images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Picture = npt.NDArray[np.uint8]
 Skeletons = dict[int, list[tuple[int, int]]]
 _Rectangle = tuple[int, int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_OPACITY = 0.45  # of a mask's colour
+_OPACITY = 0.45  # opacity of masks
 _SURE = (
     0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
 )
@@ -30,11 +30,19 @@ def draw_results(
     score_threshold: float = 0.5,
     skeletons: Mapping[int, Sequence[tuple[int, int]]] | None = None,
 ) -> Picture:
-    """``image`` ``[H, W, 3]`` RGB with COCO results or annotations of at least ``score_threshold`` drawn onto it.
+    """Draw COCO results or annotations onto an image.
 
-    names: category id to name. skeletons: category id to the pairs of keypoints that a line joins. Annotations, which
-    have no score, are always drawn; crowds are left out. Each has a colour of its own, the one of its number
-    ``colour`` where it has one.
+    Crowds are left out. Each object has its own colour: that of its number ``colour`` if it has one.
+
+    Args:
+        image: ``[H, W, 3]`` RGB.
+        results: COCO results or annotations.
+        names: category id to name.
+        score_threshold: smallest score to draw. Annotations have no score and are always drawn.
+        skeletons: category id to the pairs of keypoints that a line connects.
+
+    Returns:
+        A new image.
     """
     canvas = image.copy()
     chosen = [r for r in results if r.get("score", 1.0) >= score_threshold and not r.get("iscrowd")]
@@ -52,14 +60,14 @@ def draw_results(
             lines = (skeletons or {}).get(result["category_id"], ())
             _draw_keypoints(canvas, result["keypoints"], lines, colour)
     taken: list[_Rectangle] = []
-    # The surest first: it gets the best place.
+    # Draw captions by descending score, so that the best one gets the best position.
     for colour, result in reversed(list(zip(colours, chosen, strict=True))):
         _draw_caption(canvas, result["bbox"], colour, _caption(result, names), taken)
     return canvas
 
 
 def skeletons(categories: Sequence[dict[str, Any]]) -> Skeletons:
-    """The pairs of keypoints to be joined, from 0 on, of each category that lists them (COCO counts from 1)."""
+    """The pairs of keypoints to connect, counted from 0, of each category that lists them (COCO counts from 1)."""
     return {
         int(category["id"]): [(a - 1, b - 1) for a, b in category["skeleton"]]
         for category in categories
@@ -68,7 +76,13 @@ def skeletons(categories: Sequence[dict[str, Any]]) -> Skeletons:
 
 
 def draw_outlines(image: Picture, annotations: Iterable[dict[str, Any]], label: str) -> Picture:
-    """``image`` with the outlines of objects, or their boxes where there is no mask, in white, and a label on top."""
+    """Draw outlines of objects, or boxes of objects without masks, in white, and a caption at the top.
+
+    Args:
+        image: ``[H, W, 3]`` RGB.
+        annotations: COCO annotations.
+        label: the caption.
+    """
     canvas = image.copy()
     thick, white = _thickness(canvas), (255, 255, 255)
     for annotation in annotations:
@@ -83,14 +97,20 @@ def draw_outlines(image: Picture, annotations: Iterable[dict[str, Any]], label: 
 
 
 def side_by_side(left: Picture, right: Picture, gap: int = 4) -> Picture:
-    """Two pictures of one height, with a white gap between them."""
+    """Put two pictures of equal height next to each other, with a white gap of ``gap`` pixels."""
     return np.concatenate([left, np.full((left.shape[0], gap, 3), 255, np.uint8), right], axis=1)
 
 
 def sheet(pictures: Iterable[Picture], columns: int = 2, width: int = 640) -> Picture:
-    """Pictures of any size on a white sheet, ``columns`` to a row, each brought to ``width`` pixels.
+    """Arrange pictures of any size on a white sheet.
 
-    A picture more than twice as high as wide is brought to that height instead, so that the sheet's size is bounded.
+    A picture more than twice as tall as wide is resized to that height instead, so that the size of the sheet is
+    bounded.
+
+    Args:
+        pictures: ``[H, W, 3]`` each.
+        columns: pictures per row.
+        width: width in pixels to which each picture is resized.
     """
     scaled = [to_width(picture, _bounded(picture, width)) for picture in pictures]
     rows = [scaled[begin : begin + columns] for begin in range(0, len(scaled), columns)]
@@ -104,13 +124,13 @@ def sheet(pictures: Iterable[Picture], columns: int = 2, width: int = 640) -> Pi
 
 
 def _bounded(picture: Picture, width: int) -> int:
-    """The width of a picture that is to be at most ``width`` wide and twice as high."""
+    """The width of a picture after limiting it to ``width`` and its height to twice of that."""
     height, now = map(int, picture.shape[:2])
     return max(min(width, 2 * width * now // height), 1)
 
 
 def to_width(picture: Picture, width: int) -> Picture:
-    """A picture ``[H, W, 3]`` at ``width`` pixels, its proportions kept."""
+    """Resize a picture ``[H, W, 3]`` to ``width`` pixels, keeping its aspect ratio."""
     height = max(round(picture.shape[0] * width / picture.shape[1]), 1)
     how = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
@@ -122,19 +142,19 @@ def _caption(result: dict[str, Any], names: dict[int, str]) -> str:
 
 
 def _colour(index: int) -> tuple[int, int, int]:
-    """Colours of equal brightness, far apart for neighbouring indices (golden-ratio hue)."""
+    """Colours of equal brightness. Neighbouring indices have very different hues (golden ratio)."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.61803398875 % 1.0, 0.85, 1.0)
     return int(red * 255), int(green * 255), int(blue * 255)
 
 
 def _thickness(canvas: Picture) -> int:
-    """Of lines, in pixels: one on a screen-sized picture, more on a large one that will be shrunk to be seen."""
+    """Thickness of lines in pixels: one for a picture of the size of a screen, more for a larger one."""
     shortest: int = min(canvas.shape[:2])
     return max(1, round(shortest / 500))
 
 
 def _draw_mask(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) -> None:
-    """Blended by a table within the mask's own rectangle, so that a large image costs no copy of itself."""
+    """Blend the mask into the canvas within the mask's bounding box, without a copy of the image."""
     height, width = mask.bits.shape
     part = canvas[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width]
     inside = mask.bits.view(np.bool_)
@@ -157,7 +177,10 @@ def _draw_keypoints(
     lines: Sequence[tuple[int, int]],
     colour: tuple[int, int, int],
 ) -> None:
-    """The keypoints of enough visibility or score as dots, joined by ``lines``. numbers: COCO's flat list."""
+    """Draw the keypoints of sufficient visibility or score as dots, connected by ``lines``.
+
+    ``numbers`` is COCO's flat list.
+    """
     points = np.asarray(numbers, np.float64).reshape(-1, 3)
     shown = points[:, 2] > _SURE
     places = [(round(x), round(y)) for x, y in points[:, :2].tolist()]
@@ -178,12 +201,12 @@ def _draw_caption(
     caption: str,
     taken: list[_Rectangle],
 ) -> None:
-    """Letters on the box's colour: above the box, inside or below it, where no other caption is."""
+    """Draw a caption on the box's colour: above, inside or below the box, where no other caption is."""
     scale = max(0.4, min(canvas.shape[:2]) / 1100)
     thick = max(1, round(scale * 1.3))
     (width, height), base = cv2.getTextSize(caption, _FONT, scale, thick)
     if width > 4 * box[2]:
-        return  # a caption that hides a small object's neighbours says less than none
+        return  # no caption is better than one that hides the neighbours of a small object
     height += base
     left = max(0, min(round(box[0]), canvas.shape[1] - width))
     tops = [round(box[1]) - height, round(box[1]), round(box[1] + box[3]) - height, round(box[1] + box[3])]

@@ -1,4 +1,4 @@
-"""A page of pictures that a browser opens without a network: sorted and filtered in the page itself."""
+"""Writes a gallery of pictures as an html page, which sorts and filters them without a network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from dataclasses import dataclass
 class Card:
     """One picture of the gallery.
 
-    picture: its file, relative to the page. title: what stands below it. classes: of the objects in it. numbers: by
-    name, what the page can be sorted by.
+    Args:
+        picture: its file, relative to the page.
+        title: text below it.
+        classes: classes of its objects.
+        numbers: numbers by name, by which the page can sort.
     """
 
     picture: str
@@ -23,7 +26,13 @@ class Card:
 
 
 def to_page(title: str, cards: Sequence[Card], sort_by: str) -> str:
-    """The page as html, ``sort_by`` (one of the cards' numbers) first and falling. Nothing is fetched."""
+    """Build the html page. It loads nothing from the network.
+
+    Args:
+        title: of the page.
+        cards: the pictures.
+        sort_by: the number to sort by first, descending.
+    """
     names = list(dict.fromkeys(name for card in cards for name in card.numbers))
     classes = sorted({name for card in cards for name in card.classes})
     fields = {

@@ -1,4 +1,4 @@
-"""What `input=` of tools/predict.py can name: files, folders and globs of pictures, a video, a camera."""
+"""Opens the inputs of `maskrcnn predict`: files, folders and globs of pictures, a video, or a camera."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskrcnn.data.defects import Kind
 from maskrcnn.data.images import CorruptImageError, Pixels, few_bits, read_image
 from maskrcnn.errors import UserError
 
-# What OpenCV reads; a build of it may lack the library of some.
+# Formats that OpenCV reads. Some builds of it do not support all of them.
 IMAGE_SUFFIXES = {
     *(
         ".jpg",
@@ -37,11 +37,17 @@ IMAGE_SUFFIXES = {
     *(".pgm", ".ppm", ".pxm", ".pnm", ".pfm", ".sr", ".ras", ".hdr", ".pic", ".exr"),
 }
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
-_DEFAULT_RATE = 25.0  # frames a second, of a source that does not say
+_DEFAULT_RATE = 25.0  # frames per second, if the source does not state it
 
 
 class Frame(NamedTuple):
-    """A picture and where it is from. number: of a frame in its video, from 0 on, None for a file of its own."""
+    """A picture and its origin.
+
+    Attributes:
+        file_name: name of the file.
+        number: index of a frame in its video from 0, None for a picture file.
+        image: ``[H, W, 3]`` uint8 RGB.
+    """
 
     file_name: str
     number: int | None
@@ -50,17 +56,23 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Stills:
-    """Picture files, and the folder that all of them lie in or below."""
+    """Picture files.
+
+    Attributes:
+        paths: the files.
+        folder: the folder that contains all of them.
+        left_out: a sentence about the other files in the folder.
+    """
 
     paths: list[Path]
     folder: Path
-    left_out: str = ""  # what else lies in the folder, as a sentence
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Every picture that can be read; one of several that cannot is named and passed over."""
+        """Yield every readable picture. Unreadable ones are named and skipped, unless there is only one."""
         damaged, warned = 0, False
         for path in self.paths:
             try:
@@ -81,9 +93,18 @@ class Stills:
 
 
 class Video:
-    """The frames of a video file, or of a camera by its number. rate: frames a second; live: until it is stopped.
+    """The frames of a video file or a camera.
 
-    Raises UserError where it cannot be opened or holds no frame.
+    Args:
+        source: path of the file, or the number of the camera.
+        max_frames: stop after so many frames; None is all.
+
+    Attributes:
+        rate: frames per second.
+        live: whether it is a camera.
+
+    Raises:
+        UserError: the source cannot be opened, or has no frame.
     """
 
     def __init__(self, source: str, max_frames: int | None = None) -> None:
@@ -118,7 +139,13 @@ class Video:
 
 
 def open_input(pattern: str, max_frames: int | None = None, recursive: bool = False) -> Stills | Video:
-    """What ``input`` names: a camera's number, a video file, or pictures. recursive: those of subfolders too."""
+    """Open what ``input`` names: a camera's number, a video file, or pictures.
+
+    Args:
+        pattern: a number, a path, or a glob.
+        max_frames: of a video or camera; None is all.
+        recursive: include the pictures in subfolders.
+    """
     folder = Path(pattern)
     if not folder.is_dir():
         if pattern.isdecimal() or folder.suffix.lower() in VIDEO_SUFFIXES:
@@ -136,7 +163,7 @@ def open_input(pattern: str, max_frames: int | None = None, recursive: bool = Fa
 
 
 def _left_out(inside: list[Path], recursive: bool) -> str:
-    """A sentence that counts the entries of a folder that are no images."""
+    """A sentence with the number of files in a folder that are not pictures."""
     files = [path.name for path in inside if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES]
     folders = [] if recursive else [path.name for path in inside if path.is_dir()]
     parts = []
@@ -151,9 +178,9 @@ def _left_out(inside: list[Path], recursive: bool) -> str:
 
 
 def find_images(pattern: str) -> list[Path]:
-    """The image files that a file name or a glob stands for. Raises UserError where there are none.
+    """The image files of a file name or a glob. Raises UserError if there are none.
 
-    Of a glob, the leading folders that exist by these very names are taken literally.
+    The leading folders of a glob are taken literally if they exist under these exact names.
     """
     path = Path(pattern)
     if _exists(path):
@@ -173,5 +200,5 @@ def find_images(pattern: str) -> list[Path]:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # a name too long for the system
+    except (OSError, ValueError):  # the name is too long for the system
         return False

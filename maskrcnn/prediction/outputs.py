@@ -1,4 +1,4 @@
-"""What tools/predict.py leaves: drawn pictures or a drawn video, COCO json, PNG masks, all written as they come."""
+"""Writes the outputs of `maskrcnn predict` while it runs: drawn pictures or a drawn video, COCO json, PNG masks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from maskrcnn.prediction.inputs import Frame
 
 
 class JsonList:
-    """A json list in a file, written entry by entry: a long video's results need not fit into memory."""
+    """A json list in a file, written entry by entry, so that the results of a long video need no memory.
+
+    Args:
+        path: the file.
+        before: text before the list.
+        after: text after the list.
+    """
 
     def __init__(self, path: Path, before: str = "", after: str = "") -> None:
         self._file: IO[str] = path.open("w")
@@ -28,22 +34,26 @@ class JsonList:
         self._file.write(f"{before}[")
 
     def add(self, entry: dict[str, Any]) -> None:
-        """One more entry."""
+        """Write an entry."""
         self._file.write(("" if self._empty else ",") + "\n" + json.dumps(entry))
         self._empty = False
 
     def close(self, after: str = "") -> None:
-        """End the list; ``after`` follows it."""
+        """End the list and write ``after``."""
         self._file.write(f"]{after}")
         self._file.close()
 
 
 class Outputs:
-    """Writes into ``folder``; a context manager, so that what was found until an interruption is kept whole.
+    """Writes detections to a folder. As a context manager, it completes the files when the run is interrupted.
 
-    categories: ``id`` and ``name`` by label. score_threshold: of what is drawn and becomes a PNG mask; the json holds
-    everything. masks: write ``masks/<picture>/<number>_<class>.png``, one per detection, 255 where the object is.
-    video_rate: frames a second of the drawn video; None: pictures. polygons: masks of annotations.json are polygons.
+    Args:
+        folder: the folder.
+        categories: ``id`` and ``name`` by label.
+        score_threshold: smallest score to draw, and to write as a PNG mask. The json has all detections.
+        masks: write ``masks/<picture>/<number>_<class>.png``, one per detection, 255 inside the object.
+        video_rate: frames per second of the drawn video; None writes pictures.
+        polygons: write the masks of annotations.json as polygons.
     """
 
     def __init__(
@@ -81,7 +91,7 @@ class Outputs:
             self._video.release()
 
     def add(self, frame: Frame, found: ImageDetections) -> None:
-        """One picture with what was found in it."""
+        """Write a picture with its detections."""
         height, width = found.size
         number = len(self.images) + 1
         where = {} if frame.number is None else {"frame": frame.number}
@@ -105,7 +115,7 @@ class Outputs:
             self._write_masks(stem, found)
 
     def _place(self, name: str) -> Path:
-        """Where the drawn picture of ``name`` goes: ``a/b.jpg`` to ``a/b.png``, ``a/b.jpg.png`` if that is taken."""
+        """Path of the drawn picture of ``name``: ``a/b.png`` for ``a/b.jpg``, or ``a/b.jpg.png`` if that is taken."""
         path = (self.folder / name).with_suffix(".png")
         if path in self._written:
             path = self.folder / f"{name}.png"
@@ -139,7 +149,7 @@ class Outputs:
 
 
 def as_annotation(result: Result, number: int, polygons: bool = False) -> dict[str, Any]:
-    """A COCO result as annotation ``number`` of a data set: with id and area, its score kept.
+    """Convert a COCO result to an annotation with id and area. It keeps its score.
 
     Args:
         result: with its mask as RLE, if it has one.

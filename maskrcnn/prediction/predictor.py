@@ -1,4 +1,4 @@
-"""`maskrcnn.Predictor`: a model or a checkpoint, ready for pictures."""
+"""`maskrcnn.Predictor`: detects objects in images with a model or a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,33 +23,32 @@ from maskrcnn.prediction.detections import ImageDetections
 from maskrcnn.prediction.tiles import Tiles, detect_tiled
 from maskrcnn.prediction.tta import Augmentation, detect_augmented
 
-# Pictures that `stream` holds at once, in pixels: 200 MB of RGB, one of 8000 x 6000 or 64 of a megapixel.
+# Images that `stream` keeps in memory, in pixels: 200 MB of RGB, one of 8000 x 6000 or 64 of a megapixel.
 _READ_AHEAD = 1 << 26
 PAPER = Transform(short_side=800, max_size=1333)
 
 
 class Predictor:
-    """Finds objects in pictures, in batches of pictures of one padded shape.
+    """Detects objects in images. Images of the same padded size form a batch.
 
     Args:
-        model: a detector, or the path of a checkpoint of tools/train.py or `maskrcnn.Trainer`, which brings its own
-            transform, categories and precision.
-        transform: how pictures are resized. None takes the checkpoint's; for a model in memory, its ``preprocessing``
-            or the paper's sizes.
-        device: ``auto`` is a GPU where there is one.
-        batch_size: pictures that go through the network at once.
-        precision: of the network's arithmetic.
-        max_size: the longest side in pixels that the network sees, which bounds the memory; None is no limit.
+        model: a detector, or the path of a checkpoint of ``maskrcnn train`` or `maskrcnn.Trainer`. The checkpoint has
+            its own transform, categories and precision.
+        transform: how images are resized. None is the checkpoint's; for a model in memory, its ``preprocessing`` or
+            the paper's sizes.
+        device: ``auto`` is a GPU if there is one.
+        batch_size: largest number of images per batch.
+        precision: precision of the arithmetic.
+        max_size: largest side of the network's input in pixels, which limits the memory; None is no limit.
         augmentation: test-time augmentation.
-        tiles: cuts large images into overlapping windows, for example ``Tiles(640, overlap=0.2)``; None shows the
-            network whole images.
         categories: dictionaries with ``id`` and ``name``, by label.
-        size_divisor: the canvas's sides are multiples of it.
+        size_divisor: the sides of the canvas are multiples of this.
         overrides: changes of a checkpoint's config, for example ``model.box_head.score_threshold=0.3``.
-        trust_checkpoint: also call constructors that the checkpoint names outside of this project.
+        trust_checkpoint: also call constructors outside this project that the checkpoint names.
+        tiles: cut large images into overlapping windows, for example ``Tiles(640, overlap=0.2)``; None does not cut.
 
     Raises:
-        UserError: for a checkpoint that cannot be read, and settings that contradict each other.
+        UserError: the checkpoint cannot be read, or settings contradict each other.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Predictor:
 
     @property
     def category_ids(self) -> list[int]:
-        """COCO id of each label; without categories, labels counted from 1."""
+        """COCO id of each label. Without categories, labels are counted from 1."""
         if self.categories:
             return [int(category["id"]) for category in self.categories]
         head = self.model.box_head or self.model.mask_head
@@ -97,18 +96,21 @@ class Predictor:
 
     @property
     def mirror_keypoints(self) -> list[int] | None:
-        """For each keypoint the one that it becomes in a mirror, by the names in the categories."""
+        """For each keypoint, the index of its counterpart in a mirror image, by the names in the categories."""
         names = next((c["keypoints"] for c in self.categories if c.get("keypoints")), None)
         return None if names is None else mirror_order(names)
 
     def predict(self, images: Sequence[Pixels]) -> list[ImageDetections]:
-        """The objects in each picture, in its own pixels.
+        """Detect the objects in images.
 
         Args:
-            images: RGB pictures ``[H, W, 3]`` uint8.
+            images: RGB images ``[H, W, 3]`` uint8 of any sizes.
+
+        Returns:
+            For each image its detections, in pixels of the image.
 
         Raises:
-            UserError: for anything else.
+            UserError: an image has another type or shape.
         """
         for place, image in enumerate(images):
             _check(image, place)
@@ -129,7 +131,7 @@ class Predictor:
         return [found[place] for place in range(len(images))]
 
     def stream(self, images: Iterable[Pixels]) -> Iterator[tuple[Pixels, ImageDetections]]:
-        """Each picture with what is found in it, in order, for more pictures than fit into memory."""
+        """Yield each image with its detections, in order, for more images than fit into memory."""
         parts = groupby(_numbered(images, 4 * self.batch_size), key=lambda numbered: numbered[0])
         for _, members in parts:
             part = [image for _, image in members]
@@ -137,7 +139,10 @@ class Predictor:
 
 
 def _numbered(images: Iterable[Pixels], most: int) -> Iterator[tuple[int, Pixels]]:
-    """Every picture with the number of the part it is predicted in: at most ``most``, and so many pixels."""
+    """Yield every image with the number of its chunk.
+
+    A chunk has at most ``most`` images and a limited number of pixels.
+    """
     part = count = pixels = 0
     for image in images:
         size = int(np.prod(image.shape[:2]))

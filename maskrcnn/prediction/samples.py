@@ -1,4 +1,4 @@
-"""Training samples as annotations that can be drawn."""
+"""Converts training samples to annotations that can be drawn."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from maskrcnn.data.transforms import Sample
 
 
 def visible(sample: Sample) -> Pixels:
-    """What the network sees, ``[H, W, 3]`` uint8, before it is normalised."""
+    """The network's input ``[H, W, 3]`` uint8, before normalisation."""
     return np.asarray(replace(sample.picture, normalise=None).pixels(), np.uint8)
 
 
 def as_annotations(sample: Sample, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """The objects of a sample in COCO's format, in pixels of what the network sees.
+    """The objects of a sample in COCO's format, in pixels of the network's input.
 
     Args:
-        sample: of a training loader.
-        category_ids: by label.
+        sample: from a training loader.
+        category_ids: COCO id of each label.
     """
     entries = []
     for g, (x1, y1, x2, y2) in enumerate(sample.boxes.tolist()):

@@ -1,4 +1,4 @@
-"""Overlapping windows of a large image, and their detections as those of one image."""
+"""Cuts a large image into overlapping windows, and merges their detections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maskrcnn.prediction.detections import ImageDetections
 Doubles = npt.NDArray[np.float64]
 Rle = dict[str, Any]
 Detect = Callable[[Sequence[Pixels]], list[ImageDetections]]
-_BORDER = 0.01  # of a window's side: a box that ends this close to an inner border of its window is cut by it
+_BORDER = 0.01  # share of a window's side; a box that ends this close to an inner border is cut by it
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Tiles:
     """How a large image is cut into windows.
 
     Args:
-        size: side of a window in pixels of the image. Each window is then resized as a whole image is.
-        overlap: share of its side that a window has in common with the next, at least. An object up to
-            ``overlap * size`` pixels long is whole in some window.
-        match: from which overlap on two detections are of one object, see `merge`.
+        size: side of a window in pixels of the image. Each window is then resized like an image.
+        overlap: smallest overlap of neighbouring windows, relative to ``size``. An object of up to ``overlap * size``
+            pixels is complete in at least one window.
+        match: overlap from which two detections belong to one object, see `merge`.
 
     Raises:
-        UserError: for a size below 32, an overlap outside of [0, 0.9], or a match outside of (0, 1].
+        UserError: a size below 32, an overlap outside [0, 0.9], or a match outside (0, 1].
     """
 
     size: int = 640
@@ -49,7 +49,12 @@ class Tiles:
             raise UserError(f"match={self.match}: expected a share, above 0 and at most 1")
 
     def windows(self, height: int, width: int) -> list[Window]:
-        """The windows of an image, row by row. They have equal sizes, and the last ones end where the image does."""
+        """The windows of an image, row by row. They have equal sizes, and the last ones end at the image's borders.
+
+        Args:
+            height: of the image in pixels.
+            width: of the image in pixels.
+        """
         return [
             Window(top, left, min(self.size, height), min(self.size, width))
             for top in self._starts(height)
@@ -60,12 +65,12 @@ class Tiles:
         free = max(side - self.size, 0)
         steps = math.ceil(
             free / max(self.size * (1 - self.overlap), 1) - 1e-9
-        )  # a rounding error is no window
+        )  # a rounding error must not add a window
         return [round(free * step / max(steps, 1)) for step in range(steps + 1)]
 
 
 class Window(NamedTuple):
-    """A part of an image, in its pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: int
     left: int
@@ -79,7 +84,13 @@ class Window(NamedTuple):
         return np.array([self.left, self.top, *ends], np.float64)
 
     def cuts(self, boxes: Doubles, height: int, width: int) -> npt.NDArray[np.bool_]:
-        """Which boxes ``[D, 4]`` of an image end at a border of the window that is none of the image, ``[D]``."""
+        """Which boxes end at a border of the window inside the image, ``[D]`` bool.
+
+        Args:
+            boxes: ``[D, 4]`` in pixels of the image.
+            height: of the image in pixels.
+            width: of the image in pixels.
+        """
         near = np.maximum(np.array([self.width, self.height]) * _BORDER, 2.0)
         low, high = boxes[:, :2] - self.box[:2] <= near, self.box[2:] - boxes[:, 2:] <= near
         inner_low, inner_high = self.box[:2] > 0, self.box[2:] < (width, height)
@@ -87,11 +98,11 @@ class Window(NamedTuple):
 
 
 def detect_tiled(image: Pixels, detect: Detect, tiles: Tiles) -> ImageDetections:
-    """The objects of a large image, found in windows of it.
+    """Detect the objects of a large image in windows.
 
     Args:
         image: ``[H, W, C]``.
-        detect: finds the objects of several images. It gets views of ``image``, no copies.
+        detect: detects the objects of several images. It gets views of ``image``, no copies.
         tiles: the windows.
     """
     height, width = image.shape[:2]
@@ -111,28 +122,29 @@ def detect_tiled(image: Pixels, detect: Detect, tiles: Tiles) -> ImageDetections
 
 
 def merge(found: Sequence[ImageDetections], windows: Sequence[Window], match: float = 0.5) -> ImageDetections:
-    """The detections of several windows as those of one image.
+    """Merge the detections of several windows of an image.
 
-    A detection is *cut* if its box ends at a border of its window inside the image, else *whole*. Detections are taken
-    one by one, whole ones by falling score and then cut ones by falling area, and compared with those taken before that
-    have the same class and another window:
+    A detection is *cut* if its box ends at a border of its window inside the image, else *complete*. Detections are
+    processed one by one, complete ones by descending score and then cut ones by descending area. Each is compared with
+    the earlier ones of the same class from other windows:
 
-    1. A whole one is left out if its box has an IoU of ``match`` with another: the object was seen twice.
-    2. A cut one is left out if a share ``match`` of its mask lies in a whole one: it is a part of that object.
-    3. A cut one is joined with all others whose masks agree with its own in what both windows show, with an IoU of
-       ``match``: parts of an object that is larger than the windows' overlap. The joined object has the union of the
-       masks and the highest of the scores.
-    4. A cut one that agrees with no other is left out if a share ``match`` of its mask lies in another cut one.
+    1. A complete one is dropped if its box has an IoU of ``match`` with another. The object was detected twice.
+    2. A cut one is dropped if a share ``match`` of its mask lies in a complete one. It is a part of that object.
+    3. A cut one is merged with all others whose masks agree with its own in the area that both windows show, with an
+    IoU of
+       ``match``. They are parts of an object that is larger than the overlap. The merged object has the union of the
+       masks and the highest score.
+    4. A cut one that agrees with no other is dropped if a share ``match`` of its mask lies in another cut one.
 
-    Without masks, boxes take their place.
+    Without masks, the boxes are compared instead.
 
     Args:
-        found: of each window, in pixels of the whole image (`ImageDetections.moved`).
-        windows: where they were found.
+        found: detections of each window, in pixels of the complete image (`ImageDetections.moved`).
+        windows: the windows.
         match: see above.
 
     Returns:
-        By falling score.
+        Detections by descending score.
     """
     everything = _concatenated(found)
     kept: dict[int, list[_Object]] = {}
@@ -150,7 +162,7 @@ def merge(found: Sequence[ImageDetections], windows: Sequence[Window], match: fl
 
 
 class _Part(NamedTuple):
-    """A detection by its place in all of them, the window that it was seen in, and its mask, or its box as one."""
+    """A detection: its index, its window, and its mask (or its box as a mask)."""
 
     place: int
     window: Window
@@ -159,7 +171,14 @@ class _Part(NamedTuple):
 
 @dataclass(eq=False)
 class _Object:
-    """A detection, or several that are parts of one object. box: ``[4]``; cut: see `merge`."""
+    """A detection, or several that are parts of one object.
+
+    Attributes:
+        label: its class.
+        cut: see `merge`.
+        box: ``[4]`` in pixels.
+        parts: the detections.
+    """
 
     label: int
     cut: bool
@@ -167,7 +186,7 @@ class _Object:
     parts: list[_Part]
 
     def repeats(self, other: _Object, match: float) -> bool:
-        """Whether this detection shows ``other`` a second time, or a part of it and nothing more."""
+        """Whether this detection shows ``other`` a second time, or only a part of it."""
         (own,) = self.parts
         elsewhere = [part for part in other.parts if part.window != own.window]
         if not self.cut:
@@ -193,7 +212,7 @@ class _Object:
 def _candidates(
     everything: ImageDetections, found: Sequence[ImageDetections], windows: Sequence[Window]
 ) -> Iterator[_Object]:
-    """Every detection in the order in which they are compared."""
+    """Every detection in the order of comparison."""
     boxes, (height, width) = everything.boxes.double().numpy(), everything.size
     cut = np.concatenate(
         [w.cuts(of.boxes.double().numpy(), height, width) for w, of in zip(windows, found, strict=True)]
@@ -201,7 +220,9 @@ def _candidates(
     rles = everything.masks
     if rles is None:
         rles = [_rectangle(box, height, width) for box in boxes]
-    areas = np.array([float(coco_mask.area(rle)) for rle in rles])  # a list of 256 overflows in pycocotools
+    areas = np.array(
+        [float(coco_mask.area(rle)) for rle in rles]
+    )  # one by one, because a list of 256 overflows in pycocotools
     of_window = np.repeat(np.arange(len(found)), [len(of) for of in found])
     for place in np.lexsort([np.where(cut, -areas, -everything.scores.double().numpy()), cut]).tolist():
         part = _Part(place, windows[of_window[place]], rles[place])
@@ -209,7 +230,7 @@ def _candidates(
 
 
 def _chosen(everything: ImageDetections, objects: Sequence[_Object]) -> ImageDetections:
-    """The detections that are left, joined ones with their new boxes and masks, by falling score."""
+    """The remaining detections by descending score. Merged ones have new boxes and masks."""
     best = [max(item.parts, key=lambda part: float(everything.scores[part.place])) for item in objects]
     kept = everything.choose([part.place for part in best])
     boxes = torch.tensor(np.array([item.box for item in objects]).reshape(-1, 4), dtype=torch.float32)
@@ -233,7 +254,7 @@ def _concatenated(found: Sequence[ImageDetections]) -> ImageDetections:
 
 
 def _overlapping(box: Doubles, others: Sequence[_Object]) -> list[int]:
-    """Which of ``others`` have a box that overlaps ``box``."""
+    """Indices of ``others`` whose boxes overlap ``box``."""
     if not others:
         return []
     shared = _area(_common(box, np.stack([other.box for other in others])))
@@ -242,7 +263,7 @@ def _overlapping(box: Doubles, others: Sequence[_Object]) -> list[int]:
 
 
 def _agree(one: _Part, other: _Part, match: float) -> bool:
-    """Whether two masks are alike in what both windows show."""
+    """Whether two masks agree in the area that both windows show."""
     common = _common(one.window.box, other.window.box[None])
     if not _area(common)[0]:
         return False
@@ -252,7 +273,7 @@ def _agree(one: _Part, other: _Part, match: float) -> bool:
 
 
 def _common(box: Doubles, boxes: Doubles) -> Doubles:
-    """The part of each of ``boxes`` ``[D, 4]`` that lies in ``box`` ``[4]``; of no area where there is none."""
+    """The part of each of ``boxes`` ``[D, 4]`` inside ``box`` ``[4]``, without area if they do not overlap."""
     low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     return np.concatenate([low, np.maximum(low, high)], axis=1)
 
@@ -267,10 +288,10 @@ def _box_iou(one: Doubles, other: Doubles) -> float:
 
 
 def _covered(rle: Rle, other: Rle) -> float:
-    """The share of the first mask that lies in the other; of an empty mask all of it."""
+    """The share of the first mask that lies in the other; 1 for an empty mask."""
     if not coco_mask.area(rle):
         return 1.0
-    return float(coco_mask.iou([rle], [other], [1])[0, 0])  # COCO's measure for crowds
+    return float(coco_mask.iou([rle], [other], [1])[0, 0])  # COCO's IoU for crowds
 
 
 def _rectangle(box: Doubles, height: int, width: int) -> Rle:

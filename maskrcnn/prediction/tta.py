@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image seen several times, and what was found in each view brought together."""
+"""Test-time augmentation: detects in several views of an image and merges the results."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ from maskrcnn.structures import Detections, Images
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which views of an image are tested, and how what they hold is merged.
+    """The views of an image, and how their detections are merged.
 
-    scales: factors of the size that the transform gives. flip: every scale mirrored as well.
-    vote_iou: a merged box is the mean, weighted by score, of the boxes of its class that overlap it by this much
-    (Gidaris & Komodakis 2015). max_size: of a view's longer side in pixels, whatever its scale; None: no limit.
-    Raises UserError for no scale, or one that is not positive.
+    Args:
+        scales: factors of the size that the transform gives.
+        flip: also use the horizontal flip of every scale.
+        vote_iou: a merged box is the mean of the boxes of its class that overlap it by this IoU, weighted by score
+            (Gidaris & Komodakis 2015).
+        max_size: largest side of a view in pixels at any scale; None is no limit.
+
+    Raises:
+        UserError: there is no scale, or one is not positive.
     """
 
     scales: Sequence[float] = (1.0,)
@@ -45,8 +50,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _View:
-    """images: the batch of this view. to_view: ``[N, 1, 4]`` factors from pixels of the files to the view's.
-    width: ``[N, 1]`` of the images in the view. mirrored: left and right exchanged."""
+    """One view of a batch.
+
+    Attributes:
+        images: the batch of this view.
+        to_view: ``[N, 1, 4]`` factors from pixels of the files to pixels of the view.
+        width: ``[N, 1]`` width of the images in the view.
+        mirrored: flipped horizontally.
+    """
 
     images: Images
     to_view: Tensor
@@ -54,11 +65,11 @@ class _View:
     mirrored: bool
 
     def from_files(self, boxes: Tensor) -> Tensor:
-        """Boxes ``[N, D, 4]`` of the files in this view."""
+        """Convert boxes ``[N, D, 4]`` of the files to this view."""
         return self._mirror(boxes * self.to_view)
 
     def to_files(self, boxes: Tensor) -> Tensor:
-        """Boxes ``[N, D, 4]`` of this view in the files."""
+        """Convert boxes ``[N, D, 4]`` of this view to the files."""
         return self._mirror(boxes) / self.to_view
 
     def _mirror(self, boxes: Tensor) -> Tensor:
@@ -79,11 +90,26 @@ def detect_augmented(
     size_divisor: int = 32,
     mirror_keypoints: Sequence[int] | None = None,
 ) -> list[ImageDetections]:
-    """What all views of ``images`` ``[H, W, 3]`` together show, for each image.
+    """Detect objects in several views of each image.
 
-    Boxes are merged by suppression and voting; masks and keypoints of the merged boxes are predicted in every view and
-    averaged within the box, masks as probabilities, keypoints as heatmaps of logits. mirror_keypoints: for each
-    keypoint the one that it becomes in a mirror. Raises UserError for a model without RPN or box head.
+    Boxes are merged by suppression and voting. Masks and keypoints of the merged boxes are predicted in every view and
+    averaged within the box: masks as probabilities, keypoints as heatmaps of logits.
+
+    Args:
+        model: in evaluation mode, with RPN and box head.
+        images: ``[H, W, 3]`` uint8.
+        transform: how images are resized.
+        augmentation: the views.
+        device: the model's device.
+        precision: precision of the arithmetic.
+        size_divisor: the sides of the canvas are multiples of this.
+        mirror_keypoints: for each keypoint, the index of its counterpart in a mirror image.
+
+    Returns:
+        For each image its detections, in pixels of the image.
+
+    Raises:
+        UserError: the model has no RPN or no box head.
     """
     if model.box_head is None or model.rpn is None:
         raise UserError(
@@ -118,7 +144,7 @@ def detect_augmented(
 def _samples(
     images: Sequence[Pixels], transform: Transform, augmentation: Augmentation
 ) -> list[tuple[list[Sample], bool]]:
-    """The images as each view shows them, and whether it is mirrored."""
+    """The images of each view, and whether it is flipped."""
     plain = [prepared(image, transform) for image in images]
     views = []
     for scale in augmentation.scales:
@@ -149,7 +175,7 @@ def _view(samples: Sequence[Sample], mirrored: bool, size_divisor: int, device: 
 def _merge(
     found: Sequence[Detections], views: Sequence[_View], nms_iou: float, most: int, augmentation: Augmentation
 ) -> Detections:
-    """Detections ``[N, D]`` of all views as one set, in pixels of the files, at most ``most`` an image."""
+    """Merge the detections ``[N, D]`` of all views, in pixels of the files, at most ``most`` per image."""
     boxes = torch.cat([view.to_files(d.boxes.float()) for d, view in zip(found, views, strict=True)], 1)
     scores, labels, valid = (
         torch.cat([getattr(d, name) for d in found], 1) for name in ("scores", "labels", "valid")
@@ -176,8 +202,10 @@ def _within(
     merged: Detections,
     mirror_keypoints: Sequence[int] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Mask probabilities ``[N, D, M, M]`` and heatmaps ``[N, D, J, M, M]`` within the merged boxes, as this view sees
-    them; empty without the head."""
+    """Predict mask probabilities ``[N, D, M, M]`` and heatmaps ``[N, D, J, M, M]`` within merged boxes.
+
+    They are those of this view, and empty if the model has no such head.
+    """
     boxes = view.from_files(merged.boxes)
     masks = heatmaps = merged.scores.new_zeros(0)
     if model.mask_head is not None:
