@@ -1,4 +1,4 @@
-"""The object sizes that average precision is reported for: COCO's small, medium and large, or one's own."""
+"""Object sizes for average precision: COCO's small, medium and large, or custom ranges."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from collections.abc import Mapping, Sequence
 
 from maskrcnn.errors import UserError
 
-NO_LIMIT = 1e10  # square pixels; what COCO takes for "of any area"
+NO_LIMIT = 1e10  # square pixels; COCO's upper limit for objects of any size
 Ranges = Mapping[str, Sequence[float | None]]
 Areas = dict[str, tuple[float, float]]
 COCO_AREAS: Areas = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, NO_LIMIT)}
 
 
 def chosen_areas(given: Ranges | None, iou_type: str) -> Areas:
-    """Ranges of areas in square pixels by name, both ends included; their figures are called "AP" + name.
+    """Ranges of areas in square pixels by name, both ends included. Their metrics are named "AP" + name.
 
-    given: ``{name: [least, most]}``, where a most of None is no limit; None for COCO's s, m and l (of keypoints m and
-    l: COCO marks none on small persons). Raises UserError for what is no range, or a name that is taken.
+    Args:
+        given: ``{name: [least, most]}``, where None as ``most`` is no limit. None is COCO's s, m and l (m and l for
+            keypoints, because COCO has no keypoints on small persons).
+        iou_type: "bbox", "segm" or "keypoints".
+
+    Raises:
+        UserError: not a range, or a name that is already used.
     """
     if given is None:
         return {name: area for name, area in COCO_AREAS.items() if (iou_type, name) != ("keypoints", "s")}

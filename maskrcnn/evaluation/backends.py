@@ -1,4 +1,4 @@
-"""The two packages that match detections with objects: hotcoco, and pycocotools, whose results are the same."""
+"""The packages that match detections with objects: hotcoco and pycocotools, which give the same results."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Entries = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Accumulated:
-    """An accumulated evaluation, under pycocotools' names.
+    """An accumulated evaluation with pycocotools' names.
 
     Args:
-        params: pycocotools' ``Params``, or hotcoco's with the same attributes.
-        eval: ``precision`` ``[T, R, K, A, M]`` and ``recall`` ``[T, K, A, M]``, -1 where there is no object.
-        evaluation: the evaluation of the package.
+        params: ``Params`` of pycocotools, or of hotcoco with the same attributes.
+        eval: ``precision`` ``[T, R, K, A, M]`` and ``recall`` ``[T, K, A, M]``, -1 without objects.
+        evaluation: the package's evaluation.
     """
 
     params: Any
@@ -37,18 +37,18 @@ class Accumulated:
 
     @property
     def evalImgs(self) -> Entries:
-        """The matches of every class, area range and image that has objects or detections."""
+        """The matches of every class, area range and image with objects or detections."""
         return [entry for entry in self.evaluation.evalImgs if entry is not None]
 
 
 def chosen_backend(name: str | None) -> str:
-    """The package to count with.
+    """Select the package that computes the metrics.
 
     Args:
-        name: "hotcoco" or "pycocotools"; None for hotcoco where it is installed, else pycocotools.
+        name: "hotcoco" or "pycocotools"; None is hotcoco if it is installed, else pycocotools.
 
     Raises:
-        UserError: another name, or hotcoco by name where it is not installed.
+        UserError: unknown name, or hotcoco is not installed.
     """
     installed = importlib.util.find_spec("hotcoco") is not None
     if name is None:
@@ -66,12 +66,12 @@ def chosen_backend(name: str | None) -> str:
 def accumulated(
     truth: COCO, results: Entries, iou_type: str, parameters: Mapping[str, Any], backend: str | None = None
 ) -> Accumulated:
-    """Matches ``results`` with the objects of ``truth`` and accumulates precision and recall.
+    """Match ``results`` with the objects of ``truth``, and accumulate precision and recall.
 
     Args:
-        truth: annotations with the keys that `load_ground_truth` fills in.
-        results: COCO results with what ``iou_type`` compares, and nothing else that a size could be read from.
-        iou_type: "bbox", "segm", "keypoints", or "boundary", which only pycocotools counts.
+        truth: annotations with the keys that `load_ground_truth` adds.
+        results: COCO results with what ``iou_type`` compares, and no other field that has a size.
+        iou_type: "bbox", "segm", "keypoints", or "boundary", which only pycocotools supports.
         parameters: attributes of ``Params`` that differ from their defaults.
         backend: see `chosen_backend`.
     """
@@ -112,8 +112,8 @@ def _loaded(truth: COCO, results: Entries) -> COCO:
 class BoundaryEval(COCOeval):
     """Boundary AP (Cheng et al. 2021).
 
-    The overlap of two masks is the smaller of their IoU and that of the bands along their outlines, 2 % of the
-    image's diagonal wide.
+    The overlap of two masks is the smaller of their IoU and the IoU of the bands along their outlines. A band is 2 %
+    of the image's diagonal wide.
     """
 
     def __init__(self, truth: COCO, results: COCO, iou_type: str = "segm") -> None:

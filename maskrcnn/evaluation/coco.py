@@ -1,4 +1,4 @@
-"""COCO's metrics, with detections, sizes and classes configurable and nothing printed."""
+"""COCO's metrics with configurable numbers of detections, sizes and classes, without printing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from maskrcnn.evaluation.silence import silence
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO
-# What scoring reads of the entries of annotations.
+# Keys of annotations that scoring reads.
 _OF_IMAGES = ("id", "file_name", "height", "width")
 _OF_CATEGORIES = ("id", "name", "keypoints", "skeleton", "sigmas")
 _OF_ANNOTATIONS = (
@@ -41,23 +41,26 @@ def evaluate(
     backend: str | None = None,
     area_ranges: Ranges | None = None,
 ) -> dict[str, Metrics]:
-    """AP, AP50, AP75, APs, APm, APl in percent, unrounded, for each of ``iou_types``; None where undefined.
+    """Compute AP, AP50, AP75, APs, APm and APl in percent, unrounded. Undefined metrics are None.
 
-    With max_dets=100 (20 for keypoints) the metrics are those of pycocotools' own summary. For "segm" sizes
-    are areas of masks, not of boxes.
+    With max_dets=100 (20 for keypoints), the metrics are those of pycocotools' summary. For "segm", sizes are areas of
+    masks, not of boxes.
 
     Args:
-        predictions: COCO results: ``image_id``, ``category_id``, ``score`` and what is compared: ``bbox``
-            (x, y, width, height), for "segm" and "boundary" ``segmentation`` (RLE), for "keypoints" ``keypoints``.
+        predictions: COCO results: ``image_id``, ``category_id``, ``score``, and what is compared: ``bbox`` (x, y,
+            width, height), ``segmentation`` (RLE) for "segm" and "boundary", ``keypoints`` for "keypoints".
         annotations: path of a COCO-format json, its content, or a loaded COCO object.
         iou_types: of "bbox", "segm", "keypoints" and "boundary".
-        max_dets: detections of an image and class that count (the highest scores).
-        image_ids: score these images only.
-        backend: "hotcoco" or "pycocotools", which give the same metrics; None for hotcoco where it is installed.
-        area_ranges: sizes in place of APs, APm and APl, see `chosen_areas`.
+        max_dets: number of detections per image and class that count, those with the highest scores.
+        image_ids: score only these images; None is all.
+        backend: "hotcoco" or "pycocotools", which give the same metrics; None is hotcoco if it is installed.
+        area_ranges: sizes that replace APs, APm and APl, see `chosen_areas`.
+
+    Returns:
+        The metrics of each of ``iou_types``.
 
     Raises:
-        UserError: predictions that do not belong to the annotations.
+        UserError: the predictions do not belong to the annotations.
     """
     truth = load_ground_truth(annotations)
     ids = sorted(truth.getImgIds()) if image_ids is None else sorted(set(image_ids))
@@ -78,7 +81,7 @@ def per_class(
     area_ranges: Ranges | None = None,
     backend: str | None = None,
 ) -> dict[str, Metrics]:
-    """The figures of ``evaluate`` for each class by itself, by the class's name."""
+    """Compute the metrics of `evaluate` for each class, by its name. Arguments as there, for one IoU type."""
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
     areas = chosen_areas(area_ranges, iou_type)
@@ -91,7 +94,13 @@ def per_class(
 
 
 def figures(evaluation: Accumulated, areas: Areas, place: int | None = None) -> Metrics:
-    """AP, AP50, AP75 and "AP" + name for each of ``areas``; of the class at ``place``, or of all."""
+    """AP, AP50, AP75 and "AP" + name for each of ``areas``.
+
+    Args:
+        evaluation: the accumulated evaluation.
+        areas: ranges of areas by name.
+        place: index of a class; None is the mean over all.
+    """
     asked: dict[str, tuple[float | None, str]] = {
         "AP": (None, "all"),
         "AP50": (0.5, "all"),
@@ -110,11 +119,18 @@ def by_cells(
     max_dets: int = 100,
     backend: str | None = None,
 ) -> Metrics:
-    """AP of objects by their side in feature cells, ``sqrt(area) / stride``: ``{"0-1": .., "1-2": ..,
-    "16-": ..}``.
+    """Compute AP by object size in feature cells, ``sqrt(area) / stride``: ``{"0-1": .., "1-2": .., "16-": ..}``.
 
-    stride: pixels of the original image per cell. A size's AP ignores objects of other sizes, as COCO's APs
-    does.
+    As in COCO's APs, the AP of a size ignores objects of other sizes.
+
+    Args:
+        predictions: see `evaluate`.
+        annotations: see `evaluate`.
+        iou_type: "bbox" or "segm".
+        stride: pixels of the original image per cell.
+        edges: limits of the sizes in cells.
+        max_dets: see `evaluate`.
+        backend: see `evaluate`.
     """
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
@@ -131,12 +147,12 @@ def by_cells(
 
 
 def load_ground_truth(annotations: Truth) -> COCO:
-    """A COCO object, silently."""
+    """Load a COCO object without printing."""
     if isinstance(annotations, COCO):
         return annotations
     data = annotations if isinstance(annotations, dict) else _sound_annotations(Path(annotations))
     names = distinct_names(data["categories"])
-    # pycocotools takes the id 0 for no match.
+    # pycocotools uses the id 0 for "no match".
     shift = int(any(entry.get("id") == 0 for entry in data["annotations"]))
     with silence():
         coco = COCO()
@@ -155,7 +171,7 @@ def load_ground_truth(annotations: Truth) -> COCO:
 
 
 def _sound_annotations(path: Path) -> dict[str, Any]:
-    """What of a file can be scored against. Raises UserError for what would make the figures wrong."""
+    """The entries of a file that can be scored against. Raises UserError for what would make the metrics wrong."""
     data = load_annotations(path)
     sound = select(data, None)
     refuse_fatal(path, sound.defects)
@@ -163,7 +179,7 @@ def _sound_annotations(path: Path) -> dict[str, Any]:
 
 
 def _complete(entry: dict[str, Any], shift: int) -> dict[str, Any]:
-    """An annotation with the optional keys that scoring reads, ``shift`` added to its id."""
+    """An annotation with the optional keys that scoring reads, and ``shift`` added to its id."""
     box = entry.get("bbox", [0, 0, 0, 0])
     labelled = sum(visibility > 0 for visibility in entry.get("keypoints", ())[2::3])
     filled = {"iscrowd": 0, "area": box[2] * box[3], "num_keypoints": labelled, "keypoints": [], **entry}
@@ -175,7 +191,7 @@ def _chosen(entry: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 
 def with_masks(truth: COCO) -> COCO:
-    """Objects without a mask cannot be found by one, nor is a mask there a mistake: they count as crowds."""
+    """Mark objects without a mask as crowds: no mask can match them, and a mask there is not an error."""
     if all(entry.get("segmentation") for entry in truth.dataset["annotations"]):
         return truth
 
@@ -190,7 +206,7 @@ def with_masks(truth: COCO) -> COCO:
 
 
 def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> None:
-    """Raises UserError for what is no result, or one of an image or category the annotations do not list."""
+    """Raise UserError for invalid results, or for images or categories that the annotations do not list."""
     if not isinstance(predictions, Sequence) or isinstance(predictions, str):
         raise UserError(f"predictions are a list of COCO results, not a {type(predictions).__name__}")
     images, categories = set(truth.getImgIds()), set(truth.getCatIds())
@@ -202,7 +218,7 @@ def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> Non
 
 
 def _defect(prediction: dict[str, Any], images: set[int], categories: set[int]) -> str | None:
-    """What is wrong with a result besides its mask and keypoints."""
+    """The defect of a result, except its mask and keypoints."""
     for key, ids in (("image_id", images), ("category_id", categories)):
         value = prediction.get(key)
         if not isinstance(value, int) or value not in ids:
@@ -232,10 +248,10 @@ def accumulate(
     areas: Mapping[str, tuple[float, float]] | None = None,
     backend: str | None = None,
 ) -> Accumulated:
-    """Matches predictions with objects; ``params.maxDets`` ends with ``max_dets``.
+    """Match predictions with objects. ``params.maxDets`` ends with ``max_dets``.
 
     Args:
-        areas: ranges of object areas by name, besides "all"; None for COCO's small, medium and large.
+        areas: ranges of object areas by name, in addition to "all"; None is COCO's small, medium and large.
 
     The other arguments are those of `evaluate`.
     """
@@ -261,8 +277,8 @@ def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
 
 
 def results_for(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> list[dict[str, Any]]:
-    """Results with what ``iou_type`` compares; masks as compressed RLE."""
-    # An object's size is that of its mask for "segm": with a bbox left in, it would be the box's.
+    """Results with what ``iou_type`` compares. Masks are compressed RLE."""
+    # For "segm", the size of an object is that of its mask. With a bbox, it would be that of the box.
     compared = {"segm": "segmentation", "bbox": "bbox", "keypoints": "keypoints"}[iou_type]
     kept = [_chosen(p, ("image_id", "category_id", "score", compared)) for p in predictions]
     if iou_type == "segm":
@@ -272,9 +288,9 @@ def results_for(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: st
 
 
 def _compressed(predictions: Sequence[dict[str, Any]], truth: COCO) -> list[dict[str, Any]]:
-    """The masks as compressed RLE. Raises UserError for one that is damaged or not of its image's size.
+    """Convert the masks to compressed RLE. Raises UserError for a damaged mask, or one of another size than its image.
 
-    pycocotools counts a mask of another size as a wrong detection, and crashes on what is no compressed RLE.
+    pycocotools counts a mask of another size as a false detection, and crashes on invalid compressed RLE.
     """
     rles = []
     for place, prediction in enumerate(predictions):
@@ -293,9 +309,13 @@ def _compressed(predictions: Sequence[dict[str, Any]], truth: COCO) -> list[dict
 def average_precision(
     evaluation: Accumulated, threshold: float | None = None, area: str = "all", place: int | None = None
 ) -> float | None:
-    """Mean precision over recalls, thresholds (or at one) and classes (or of the one at ``place``), in
-    percent, at the most detections allowed. None when there is no object to be found, where pycocotools
-    says -1.
+    """Mean precision in percent at the largest number of detections; None without objects (-1 in pycocotools).
+
+    Args:
+        evaluation: the accumulated evaluation.
+        threshold: IoU threshold; None is the mean over all.
+        area: name of the range of areas.
+        place: index of a class; None is the mean over all.
     """
     parameters = evaluation.params
     precision: npt.NDArray[np.float64] = evaluation.eval["precision"]  # [T, R, K, A, M]

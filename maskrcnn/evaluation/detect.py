@@ -1,4 +1,4 @@
-"""Detections of a whole data set, image by image."""
+"""Detects objects in all images of a data set."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ from maskrcnn.prediction.tiles import Tiles, detect_tiled
 def detect_images(
     model: MaskRCNN, batches: Iterable[EvalBatch], device: torch.device, precision: Precision = "fp32"
 ) -> Iterator[tuple[int, ImageDetections]]:
-    """For every image its id, and what is found in it, in pixels of the original image.
+    """Yield the id and the detections of every image, in pixels of the original image.
 
-    batches: images, their COCO ids and their original (height, width). precision: of the network's arithmetic.
+    Args:
+        model: a detector.
+        batches: images, their COCO ids and their original (height, width).
+        device: the model's device.
+        precision: precision of the arithmetic.
     """
     model.eval()
     for images, image_ids, original_sizes, proposals in batches:
@@ -40,15 +44,15 @@ def detect_in_tiles(
     device: torch.device,
     precision: Precision = "fp32",
 ) -> Iterator[tuple[int, ImageDetections]]:
-    """`detect_images` in windows of the images.
+    """Detect like `detect_images`, but in windows of the images.
 
     Args:
         model: a detector.
-        loader: its images and its transform, which every window is resized by, are used.
-        batch_size: windows that go through the network at once.
+        loader: its images and its transform, which resizes every window, are used.
+        batch_size: windows per batch.
         tiles: the windows.
-        device: where the model is.
-        precision: of the network's arithmetic.
+        device: the model's device.
+        precision: precision of the arithmetic.
     """
 
     def detect(windows: Sequence[Pixels]) -> list[ImageDetections]:

@@ -1,4 +1,4 @@
-"""Where detections go wrong: confusion matrix, kinds of errors, precision against recall."""
+"""Analyses errors: confusion matrix, kinds of errors, precision against recall."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from pycocotools.coco import COCO
 
 from maskrcnn.evaluation.coco import Truth, accumulate, check_predictions, load_ground_truth, with_masks
 
-_NAMED_CURVES = 10  # with more classes than these, their curves are grey and without names
+_NAMED_CURVES = 10  # with more classes, the curves are grey and have no names
 KINDS = ("correct", "classification", "localisation", "both", "duplicate", "background", "missed")
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What ``analyse`` found.
+    """Result of `analyse`.
 
-    errors: how many detections were correct, and of which kind the others are; "missed" counts objects.
-    confusion: ``[K + 1, K + 1]``, rows the object's class, columns the detection's; the last row and column
-    are background. names: the classes. precision: ``[K, 101]`` at recalls 0, 0.01, ..., 1 and IoU 0.5, NaN
-    for a class without objects.
+    Attributes:
+        errors: number of correct detections and of each kind of error; "missed" counts objects.
+        confusion: ``[K + 1, K + 1]``, rows are the object's class, columns the detection's. The last row and column
+            are background.
+        names: names of the classes.
+        precision: ``[K, 101]`` at recalls 0, 0.01, ..., 1 and IoU 0.5, NaN for a class without objects.
     """
 
     errors: dict[str, int]
@@ -46,13 +48,29 @@ def analyse(
     max_dets: int = 100,
     backend: str | None = None,
 ) -> Analysis:
-    """Sorts detections of at least ``min_score`` into kinds, after TIDE (Bolya et al. 2020).
+    """Classify detections as correct or as a kind of error, after TIDE (Bolya et al. 2020).
 
-    Detections, by falling score, take the free object of their class that they overlap most, by ``min_iou``
-    at least: correct. The others are: classification, overlapping an object of another class by
-    ``min_iou``; localisation, one of its own class by ``near_iou``; both, one of another class by
-    ``near_iou``; duplicate, an object that is taken; background, none at all. Objects that nobody took, nor
-    a classification or localisation error points at, are missed. Detections of crowd regions do not count.
+    By descending score, each detection is matched with the unmatched object of its class that it overlaps most, if the
+    IoU is at least ``min_iou``. Such detections are correct. The others are:
+
+    * classification: overlaps an object of another class by ``min_iou``;
+    * localisation: overlaps an object of its class by ``near_iou``;
+    * both: overlaps an object of another class by ``near_iou``;
+    * duplicate: overlaps a matched object;
+    * background: overlaps no object.
+
+    An object is missed if it has neither a match nor a classification or localisation error. Detections of crowds do
+    not count.
+
+    Args:
+        predictions: COCO results.
+        annotations: path of a COCO-format json, its content, or a loaded COCO object.
+        iou_type: "bbox" or "segm".
+        min_score: ignore detections with a lower score.
+        min_iou: IoU of a match.
+        near_iou: IoU of an inaccurate match.
+        max_dets: see `maskrcnn.evaluation.coco.evaluate`.
+        backend: see `maskrcnn.evaluation.coco.evaluate`.
     """
     truth = _scored(annotations, predictions, iou_type)
     categories = sorted(truth.getCatIds())
@@ -76,7 +94,7 @@ def by_image(
     min_iou: float = 0.5,
     near_iou: float = 0.1,
 ) -> dict[int, dict[str, int]]:
-    """How many of ``KINDS`` each image has, by its id; arguments as of ``analyse``."""
+    """Count the ``KINDS`` of each image, by its id. Arguments as in `analyse`."""
     truth = _scored(annotations, predictions, iou_type)
     return {
         image_id: dict.fromkeys(KINDS, 0) | Counter(kind for kind, _, _ in sorted_out)
@@ -87,10 +105,16 @@ def by_image(
 def mean_iou(
     predictions: Sequence[dict[str, Any]], annotations: Truth, iou_type: str, min_score: float = 0.5
 ) -> dict[int, float]:
-    """The mean IoU of each image that has objects, by its id.
+    """Compute the mean IoU of each image that has objects, by its id.
 
     The IoU of an object is that of the best detection of its class with at least ``min_score``, 0 if there is none.
-    Crowds are left out. The other arguments are those of ``analyse``.
+    Crowds are left out.
+
+    Args:
+        predictions: see `analyse`.
+        annotations: see `analyse`.
+        iou_type: see `analyse`.
+        min_score: ignore detections with a lower score.
     """
     truth = _scored(annotations, predictions, iou_type)
     means = {}
@@ -105,7 +129,7 @@ def mean_iou(
 
 
 def _scored(annotations: Truth, predictions: Sequence[dict[str, Any]], iou_type: str) -> COCO:
-    """What the predictions, which are checked, are held against."""
+    """The ground truth for the predictions, after checking them."""
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
     return with_masks(truth) if iou_type == "segm" else truth
@@ -119,7 +143,7 @@ def _each_image(
     min_iou: float,
     near_iou: float,
 ) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
-    """Every image's id, and its detections and missed objects as ``_sorted_out`` gives them."""
+    """Yield every image's id, and its detections and missed objects as `_sorted_out` returns them."""
     labels = {category: label for label, category in enumerate(sorted(truth.getCatIds()))}
     for image_id, detections, objects in _images(predictions, truth, min_score):
         detections.sort(key=lambda p: -p["score"])
@@ -130,7 +154,7 @@ def _each_image(
 def _images(
     predictions: Sequence[dict[str, Any]], truth: COCO, min_score: float
 ) -> Iterator[tuple[int, list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Every image's id, its detections of at least ``min_score`` and its objects."""
+    """Yield every image's id, its detections of at least ``min_score`` and its objects."""
     found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in truth.getImgIds()}
     for prediction in predictions:
         if prediction["score"] >= min_score:
@@ -162,9 +186,7 @@ def _sorted_out(
     min_iou: float,
     near_iou: float,
 ) -> Iterator[tuple[str, int, int]]:
-    """(kind, class of the object, class of the detection) for every detection, then for every missed
-    object.
-    """
+    """Yield (kind, class of the object, class of the detection) for every detection, then for every missed object."""
     background = len(labels)
     actual = np.array([labels[entry["category_id"]] for entry in objects], np.int64)
     crowd = np.array([bool(entry["iscrowd"]) for entry in objects], bool)
@@ -196,7 +218,7 @@ def _kind(
     min_iou: float,
     near_iou: float,
 ) -> tuple[str, int]:
-    """What kind of error a detection is, and the place of the object it is about (-1 for background)."""
+    """The kind of a wrong detection, and the index of the object it refers to (-1 for background)."""
     for kind, about in (
         ("duplicate", same & taken & (iou >= min_iou)),
         ("classification", ~same & (iou >= min_iou)),
@@ -209,7 +231,7 @@ def _kind(
 
 
 def write(analysis: Analysis, folder: Path) -> None:
-    """``errors.json`` with all numbers, and ``errors.png``, ``confusion.png``, ``precision_recall.png``."""
+    """Write ``errors.json`` with all numbers, and ``errors.png``, ``confusion.png`` and ``precision_recall.png``."""
     from matplotlib.figure import Figure  # takes half a second
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Scoring a model on a data set: predictions, metrics and pictures, during training and afterwards."""
+"""Evaluates a model on a data set, during training and afterwards: predictions, metrics and pictures."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ Found = dict[int, list[Result]]
 
 
 class Evaluator:
-    """Scores a model on a data set.
+    """Evaluates a model on a data set.
 
-    Call `run`; or, with several processes, `detect` in each of them and `score` with all their results in one.
+    Call `run`. With several processes, call `detect` in each of them, and `score` with all results in one.
 
     Args:
-        model: is evaluated as it is at each call.
+        model: the current weights are evaluated at each call.
         dataset: its annotations are the ground truth.
-        loader: the images of ``dataset`` that this process detects on.
-        device: where the model is.
+        loader: the images of ``dataset`` for this process.
+        device: the model's device.
         settings: see `Evaluation`.
         metric: ``coco`` or ``voc``; None is the data set's own.
-        precision: of the network's arithmetic.
-        shares: processes that share the images (for the progress bar).
+        precision: precision of the arithmetic.
+        shares: number of processes that share the images (for the progress bar).
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class Evaluator:
         if self.tiles is not None and model.rpn is None:
             raise UserError("evaluation.tile needs a model with an RPN: given proposals are of whole images")
         self.names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
-        self.picture: Picture | None = None  # of the last evaluation
+        self.picture: Picture | None = None  # drawn by the last evaluation
         self._by_image: Found = {}
         self._truth: dict[str, Any] = {}
 
     def run(self, folder: Path, title: str, pictures: int) -> Metrics:
-        """Detect on all images; write metrics.json, predictions.json, tables and pictures into ``folder``.
+        """Detect objects in all images, and write metrics.json, predictions.json, tables and pictures.
 
         Args:
             folder: an existing folder.
-            title: of the printed table.
-            pictures: how many images predictions.png shows.
+            title: title of the printed table.
+            pictures: number of images in predictions.png.
         """
         metrics = self.score([self.detect()], folder, title)
         self.write_extras(folder, pictures)
         return metrics
 
     def detect(self, should_stop: Callable[[], bool] = lambda: False) -> Found:
-        """The results of this process's images by image id. Raises Interrupted once ``should_stop`` is true."""
+        """The results of this process's images by image id. Raises Interrupted when ``should_stop`` returns True."""
         self.model.eval()
         images = self._detections()
         total = min(self.settings.num_images or len(self.dataset), len(self.dataset)) // self.shares
@@ -101,7 +101,7 @@ class Evaluator:
                     raise stopped
                 by_image[image_id] = found.to_coco(image_id, self.dataset.category_ids)
         except BatchError:
-            if should_stop():  # the signal has reached the workers too, which end soon after it
+            if should_stop():  # the workers received the signal too and end soon
                 raise stopped from None
             raise
         return by_image
@@ -113,7 +113,13 @@ class Evaluator:
         return detect_in_tiles(self.model, self.loader, size, self.tiles, self.device, self.precision)
 
     def score(self, parts: Sequence[Found], folder: Path, title: str) -> Metrics:
-        """Score the results of all processes; write metrics.json and predictions.json, print the table."""
+        """Score the results of all processes, write metrics.json and predictions.json, and print the table.
+
+        Args:
+            parts: results of `detect` in each process.
+            folder: an existing folder.
+            title: title of the printed table.
+        """
         found = {image_id: results for part in parts for image_id, results in part.items()}
         order = (self.dataset.image_id(index) for index in range(len(self.dataset)))
         self._by_image = {image_id: found[image_id] for image_id in order if image_id in found}
@@ -133,7 +139,12 @@ class Evaluator:
         return metrics
 
     def write_extras(self, folder: Path, pictures: int) -> None:
-        """Write the tables and pictures of the last `score`; where one fails, a warning is printed."""
+        """Write the tables and pictures of the last `score`. A failure prints a warning.
+
+        Args:
+            folder: an existing folder.
+            pictures: number of images in predictions.png.
+        """
         if self.model.box_head is not None or self.model.mask_head is not None:
             chosen = (self.metric, self.kinds(), self.settings, folder)
             attempt("a table", lambda: write_tables(self._predictions(), self._truth, *chosen))
@@ -141,7 +152,7 @@ class Evaluator:
         attempt("predictions.png", lambda: self._write_picture(folder / "predictions.png", pictures))
 
     def kinds(self) -> list[str]:
-        """What the model's heads are scored for."""
+        """The kinds of results that the model's heads are scored for."""
         heads = {
             "bbox": self.model.box_head,
             "segm": self.model.mask_head,
@@ -179,7 +190,7 @@ class Evaluator:
 
 
 def _of_images(truth: dict[str, Any], ids: set[int]) -> dict[str, Any]:
-    """The annotations of these images alone."""
+    """The annotations of these images only."""
     images = [image for image in truth["images"] if image["id"] in ids]
     annotations = [a for a in truth["annotations"] if a["image_id"] in ids]
     return {**truth, "images": images, "annotations": annotations}

@@ -1,4 +1,4 @@
-"""What scoring keypoints needs to know of a data set: how exactly people place each of them."""
+"""Standard deviations of keypoints for object keypoint similarity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from maskrcnn.errors import UserError
 
-# Of COCO's person, in its order of keypoints (cocodataset.org, keypoint evaluation).
+# COCO's values for a person, in its order of keypoints (cocodataset.org, keypoint evaluation).
 PERSON = (
     *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
     *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
@@ -18,10 +18,13 @@ PERSON = (
 
 
 def oks_sigmas(categories: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
-    """Standard deviations ``[J]`` of the keypoints, in units of the object's scale, for object keypoint similarity.
+    """Standard deviations ``[J]`` of the keypoints for object keypoint similarity, in units of the object's scale.
 
-    categories: of a data set; their ``sigmas`` where they have some, else COCO's for 17 keypoints. Raises UserError for
-    other keypoints without sigmas, and for categories that differ, which COCO's metric has no place for.
+    Args:
+        categories: of a data set. Their ``sigmas`` are used if they have some, else COCO's for 17 keypoints.
+
+    Raises:
+        UserError: other keypoints have no sigmas, or categories differ, which COCO's metric does not support.
     """
     found = {_of(category) for category in categories if category.get("keypoints")}
     if len(found) != 1:

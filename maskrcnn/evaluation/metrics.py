@@ -1,4 +1,4 @@
-"""Which metrics a data set is scored by, and the closer look at request."""
+"""The metrics of a data set, and detailed metrics on request."""
 
 from __future__ import annotations
 
@@ -25,11 +25,19 @@ def evaluate(
     backend: str | None = None,
     area_ranges: Ranges | None = None,
 ) -> Figures:
-    """What goes into metrics.json: ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO, ``{"voc": ..}`` for VOC.
+    """Compute the content of metrics.json.
 
-    predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object).
-    max_dets, kinds, backend and area_ranges are COCO's (of keypoints no more than its 20 detections count); kinds None
-    scores whatever every prediction has.
+    It is ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO and ``{"voc": ..}`` for VOC.
+
+    Args:
+        predictions: COCO results.
+        annotations: COCO format: a path, the content, or a loaded object.
+        metric: ``coco`` or ``voc``.
+        max_dets: number of detections per image and class that count, for COCO (at most 20 for keypoints).
+        image_ids: score only these images; None is all.
+        kinds: what COCO scores; None is what every prediction has.
+        backend: of COCO, see `chosen_backend`.
+        area_ranges: of COCO, see `chosen_areas`.
     """
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)
@@ -50,7 +58,7 @@ def per_class(
     backend: str | None = None,
     area_ranges: Ranges | None = None,
 ) -> dict[str, Figures]:
-    """The figures of ``evaluate`` for each class by itself: ``{kind: {class: figures}}``, arguments as there."""
+    """Compute the metrics of `evaluate` for each class: ``{kind: {class: metrics}}``. Arguments as there."""
     if metric == "voc":
         return {"voc": voc.per_class(predictions, annotations)}
     truth = coco.load_ground_truth(annotations)
@@ -65,7 +73,7 @@ def _most(kind: str, max_dets: int) -> int:
 
 
 def kinds_of(predictions: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    """What COCO results can be scored for: whatever all of them have of boxes, masks and keypoints."""
+    """The kinds of metrics for COCO results: those of boxes, masks and keypoints that all results have."""
     keys = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
     kinds = (kind for kind, key in keys.items() if all(key in prediction for prediction in predictions))
     return (tuple(kinds) or ("bbox",)) if predictions else ("bbox",)
@@ -81,10 +89,20 @@ def write_details(
     area_ranges: Ranges | None = None,
     backend: str | None = None,
 ) -> None:
-    """``details.json`` (AP of every class, by object size in feature cells, of outlines) and, for masks, else boxes,
-    ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``, into ``folder``.
+    """Write ``details.json`` and the plots of an error analysis.
 
-    cell: side of a feature cell in pixels of the original image.
+    ``details.json`` has AP by class, by object size in feature cells, and of outlines. The analysis of masks (or else
+    boxes) writes ``errors.json``, ``errors.png``, ``confusion.png`` and ``precision_recall.png``.
+
+    Args:
+        predictions: COCO results.
+        annotations: COCO format: a path, the content, or a loaded object.
+        kinds: "bbox", "segm", "keypoints".
+        max_dets: number of detections per image and class that count.
+        cell: side of a feature cell in pixels of the original image.
+        folder: an existing folder.
+        area_ranges: see `chosen_areas`.
+        backend: see `chosen_backend`.
     """
     truth = coco.load_ground_truth(annotations)
     content: dict[str, Any] = {}

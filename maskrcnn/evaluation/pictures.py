@@ -1,4 +1,4 @@
-"""The picture of an evaluation: ground truth, predictions, and the images whose objects are found worst."""
+"""Draws the picture of an evaluation: ground truth, predictions, and the images with the worst detections."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from maskrcnn.evaluation.diagnosis import mean_iou
 from maskrcnn.prediction.draw import Picture, draw_outlines, draw_results, sheet, skeletons
 
 COLUMNS = ("ground truth", "predictions", "worst by IoU")
-TAG = "-".join(COLUMNS).replace(" ", "_")  # TensorBoard takes no spaces
-_WIDTH = 420  # pixels of a panel
+TAG = "-".join(COLUMNS).replace(" ", "_")  # TensorBoard does not allow spaces
+_WIDTH = 420  # width of a panel in pixels
 _BLANK = np.full((1, 1, 3), 255, np.uint8)
 
 
@@ -26,16 +26,16 @@ def results_picture(
     kind: str | None,
     most: int,
 ) -> Picture | None:
-    """A row for each of the first ``most`` images: ground truth, predictions, and another image of low IoU.
+    """Draw a row for each of the first ``most`` images: ground truth, predictions, and another image of low IoU.
 
-    The k-th row ends with the image of the k-th lowest mean IoU, its predictions under the objects' outlines in white.
+    Row k ends with the image of the k-th lowest mean IoU: its predictions with white outlines of the objects.
 
     Args:
         dataset: the images.
-        found: COCO results by image id, of the images that were looked at.
-        truth: annotations of these images, in COCO's format.
-        kind: of the IoU, ``bbox`` or ``segm``; None leaves out the images of low IoU.
-        most: rows.
+        found: COCO results by image id, of all evaluated images.
+        truth: annotations of these images in COCO's format.
+        kind: kind of IoU, ``bbox`` or ``segm``; None leaves out the images of low IoU.
+        most: number of rows.
 
     Returns:
         RGB, or None without an image.

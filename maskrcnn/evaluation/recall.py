@@ -1,4 +1,4 @@
-"""Average recall of proposals, whatever their class (Hosang et al. 2015; COCO's AR)."""
+"""Average recall of class-agnostic proposals (Hosang et al. 2015; COCO's AR)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskrcnn.evaluation.backends import accumulated
 from maskrcnn.evaluation.coco import Truth, check_predictions, load_ground_truth, results_for
 
 _IOUS = np.linspace(0.5, 0.95, 10)
-# COCO's, in square pixels, both ends included; the first is all sizes.
+# COCO's ranges in square pixels, both ends included. The first one is all sizes.
 _AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 
 
@@ -24,11 +24,16 @@ def average_recall(
     image_ids: Sequence[int],
     backend: str | None = None,
 ) -> dict[str, float | None]:
-    """The share of objects that some proposal covers, in percent: the mean over IoU .50:.05:.95, for the best
-    ``max_dets`` proposals of an image; at IoU 0.5; and for small, medium and large objects.
+    """Compute the share of objects that a proposal covers, in percent. Undefined metrics are None.
 
-    predictions: COCO results with ``bbox`` and ``score``. backend: see `chosen_backend`. None where there is no such
-    object.
+    The metrics are the mean over IoU .50:.05:.95, recall at IoU 0.5, and recall of small, medium and large objects.
+
+    Args:
+        predictions: COCO results with ``bbox`` and ``score``.
+        annotations: path of a COCO-format json, its content, or a loaded COCO object.
+        max_dets: number of proposals per image that count, those with the highest scores.
+        image_ids: the images.
+        backend: see `chosen_backend`.
     """
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
@@ -44,9 +49,10 @@ def average_recall(
 
 
 class Recall:
-    """The figures of `average_recall`, of more proposals than can be held as COCO results: added image by image.
+    """Computes `average_recall` image by image, for more proposals than fit into memory as COCO results.
 
-    most: proposals of an image that count, the best ones.
+    Args:
+        most: number of proposals per image that count, those with the highest scores.
     """
 
     def __init__(self, most: int) -> None:
@@ -55,7 +61,12 @@ class Recall:
         self._objects = np.zeros(len(_AREAS), np.int64)
 
     def add(self, boxes: npt.NDArray[np.float32], objects: Sequence[dict[str, Any]]) -> None:
-        """Proposals ``[P, 4]`` (x1, y1, x2, y2) by falling score, and all annotations of their image."""
+        """Add an image.
+
+        Args:
+            boxes: proposals ``[P, 4]`` (x1, y1, x2, y2) by descending score.
+            objects: all annotations of the image.
+        """
         kept = [entry for entry in objects if not entry.get("iscrowd")]
         if not kept:
             return
@@ -72,7 +83,7 @@ class Recall:
             self._found[:, place] += _matched(iou[:, within[:, place]])
 
     def figures(self) -> dict[str, float | None]:
-        """In percent; None where there is no such object."""
+        """The metrics in percent; None without objects."""
         recall = 100 * self._found / np.maximum(self._objects, 1)  # [T, areas]
         values = {f"AR{self.most}": recall[:, 0].mean(), "AR50": recall[0, 0]}
         values |= {f"AR{size}": recall[:, place].mean() for place, size in enumerate("sml", start=1)}
@@ -84,9 +95,10 @@ class Recall:
 
 
 def _matched(iou: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """How many of G objects are found at each IoU, ``[T]``; iou: ``[P, G]``, proposals by falling score.
+    """Number of G objects that are detected at each IoU, ``[T]``.
 
-    Each proposal takes, of the objects that are left, the one that it covers best; of equal ones the last.
+    ``iou`` is ``[P, G]``, proposals by descending score. Each proposal is matched with the unmatched object that it
+    overlaps most; among equal ones, the last.
     """
     taken, rows = np.zeros((len(_IOUS), iou.shape[1]), np.bool_), np.arange(len(_IOUS))
     for overlaps in iou[(iou >= _IOUS[0]).any(1), ::-1]:

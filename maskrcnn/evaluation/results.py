@@ -1,4 +1,4 @@
-"""A file of COCO results read against the annotations that they belong to."""
+"""Reads a file of COCO results for given annotations."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from maskrcnn.errors import UserError
 
 
 def read_results(path: Path, truth: COCO) -> list[dict[str, Any]]:
-    """The results in ``path`` with ids, scores and compressed masks as scoring takes them.
+    """Read results with ids, scores and compressed masks for scoring.
 
-    The image is the one of the result's ``file_name`` where the result has one, else the one of its ``image_id``: a
-    number, the same as a text, or the stem of the image's file name.
+    The image of a result is that of its ``file_name``, or else of its ``image_id``: a number, the same as a string, or
+    the stem of the image's file name.
 
-    Raises UserError for what is no list of results, for one without an image or category of the annotations, where a
-    file name and an id contradict each other, and for a mask that is damaged or not of its image's size.
+    Args:
+        path: the file.
+        truth: the annotations.
+
+    Raises:
+        UserError: not a list of results; a result without a listed image or category; a file name that contradicts the
+            id; a damaged mask, or one of another size than its image.
     """
     content = load_json(path)
     if not isinstance(content, list):
@@ -33,7 +38,7 @@ def read_results(path: Path, truth: COCO) -> list[dict[str, Any]]:
 
 
 class _Images:
-    """The images of the annotations by file name, last part and stem; None for what several have."""
+    """The images of the annotations by file name, last part and stem; None for names of several images."""
 
     def __init__(self, truth: COCO) -> None:
         self.names = {int(i): str(image.get("file_name", "")) for i, image in truth.imgs.items()}

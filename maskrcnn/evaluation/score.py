@@ -1,4 +1,4 @@
-"""Metrics of predictions that are there already. It needs no network, and so it does not import torch."""
+"""Computes metrics of existing predictions. It does not import torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ Metrics = dict[str, dict[str, float | None]]
 
 
 def chosen_metric(wanted: str | None, default: str) -> Metric:
-    """The metric asked for, else the data set's own. Raises UserError for one that does not exist."""
+    """The requested metric, else the data set's own. Raises UserError for an unknown metric.
+
+    Args:
+        wanted: the requested metric, or None.
+        default: the data set's own.
+    """
     name = default if wanted is None else wanted
     if name == "coco":
         return "coco"
@@ -29,7 +34,7 @@ def chosen_metric(wanted: str | None, default: str) -> Metric:
 
 
 def check_settings(settings: Evaluation) -> None:
-    """Raise UserError for settings that `score` would refuse, before anything is trained."""
+    """Raise UserError before training for settings that `score` would refuse."""
     if settings.area_ranges is not None:
         chosen_areas(settings.area_ranges, "bbox")
     chosen_backend(settings.backend)
@@ -42,7 +47,7 @@ def score(
     kinds: Sequence[str],
     settings: Evaluation,
 ) -> Metrics:
-    """The metrics of ``predictions``.
+    """Compute the metrics of predictions.
 
     Args:
         predictions: COCO results.
@@ -63,7 +68,16 @@ def write_tables(
     settings: Evaluation,
     folder: Path,
 ) -> None:
-    """Print and write what ``settings.per_class`` and ``settings.details`` ask for; arguments as of `score`."""
+    """Print and write the tables of ``settings.per_class`` and ``settings.details``.
+
+    Args:
+        predictions: see `score`.
+        annotations: see `score`.
+        metric: see `score`.
+        kinds: see `score`.
+        settings: the settings.
+        folder: an existing folder.
+    """
     truth, areas = load_ground_truth(annotations), settings.area_ranges
     if settings.per_class:
         tables = per_class(predictions, truth, metric, settings.max_dets, kinds, settings.backend, areas)
@@ -77,7 +91,7 @@ def write_tables(
 
 
 def attempt(what: str, make: Callable[[], None]) -> None:
-    """Call ``make``; print a warning where it fails, because the metrics and weights are written already."""
+    """Call ``make``. A failure prints a warning, because metrics and weights are already written."""
     try:
         make()
     except Exception as error:

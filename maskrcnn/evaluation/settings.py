@@ -1,4 +1,4 @@
-"""How a model is scored: the settings of `Evaluator`, of the trainer's evaluations and of tools/eval.py."""
+"""Settings of evaluations, for `Evaluator`, the trainer and ``maskrcnn eval``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from maskrcnn.errors import Count, Fraction, Positive, PositiveAmount
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Settings of the evaluations.
+    """Settings of evaluations.
 
     Args:
         every: steps between two evaluations; 0 evaluates once, after the last step.
-        best_by: the metric that chooses best.pt, as ``kind/name`` in metrics.json (``segm/AP``); None is AP of the
-            masks, or of what the model has instead.
-        patience: evaluations without a better one after which training ends; None trains all steps.
-        max_dets: detections per image that count.
-        area_ranges: object sizes that AP is reported for, ``{name: [least, most]}`` in square pixels; None is COCO's
-            small, medium and large.
-        batch_size: images that go through the network at once.
+        best_by: the metric that selects best.pt, as ``kind/name`` in metrics.json (``segm/AP``); None is mask AP, or
+            box AP of a model without masks.
+        patience: end training after this many evaluations without improvement; None trains all steps.
+        max_dets: number of detections per image that count.
+        area_ranges: object sizes for AP, ``{name: [least, most]}`` in square pixels; None is COCO's small, medium and
+            large.
+        batch_size: images per batch.
         tile: side in pixels of the overlapping windows that large images are cut into (`prediction.tiles.Tiles`); None
-            shows the network whole images.
-        overlap: share of its side that a window has in common with the next.
-        num_images: evaluate the first images only; None is all.
+            does not cut.
+        overlap: smallest overlap of neighbouring windows, relative to their side.
+        num_images: evaluate only the first images; None is all.
         per_class: also print the metrics of every class, and write them to per_class.json.
-        backend: of COCO's metrics, ``hotcoco`` or ``pycocotools``; None is hotcoco where it is installed.
-        details: also write AP by class and by object size, of outlines, and an analysis of the errors.
+        backend: package of COCO's metrics, ``hotcoco`` or ``pycocotools``; None is hotcoco if it is installed.
+        details: also write AP by class, by object size and of outlines, and an error analysis.
         cell: side of a feature cell in pixels of the image, the unit of object sizes in ``details``.
     """
 

@@ -1,4 +1,4 @@
-"""pycocotools tells its progress with print; nobody asked for it."""
+"""Suppresses the progress messages that pycocotools prints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Muted:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """What this thread prints is dropped; other threads, which may be evaluating too, are heard."""
+    """A context that drops what this thread prints. Other threads are not affected."""
     with _ONE_AT_A_TIME:
         before = sys.stdout
         sys.stdout = _Muted(before, threading.get_ident())

@@ -17,7 +17,13 @@ FIGURES = ("AP", "AP07", "APr50", "APr70")
 
 
 class Curve(NamedTuple):
-    """precision, recall: ``[D]``, after each detection by falling score. num_objects: there were to find."""
+    """Precision and recall of a class.
+
+    Attributes:
+        precision: ``[D]``, after each detection by descending score.
+        recall: ``[D]``, after each detection by descending score.
+        num_objects: number of objects.
+    """
 
     precision: Doubles
     recall: Doubles
@@ -27,13 +33,17 @@ class Curve(NamedTuple):
 def evaluate(
     predictions: Sequence[dict[str, Any]], annotations: Any, image_ids: Iterable[int] | None = None
 ) -> dict[str, dict[str, float | None]]:
-    """``{"voc": {"AP", "AP07", "APr50", "APr70"}}`` in percent, the means over classes with objects to find.
+    """Compute ``{"voc": {"AP", "AP07", "APr50", "APr70"}}`` in percent, as means over classes with objects.
 
-    predictions: COCO results. annotations: COCO format (a path, the content, or a loaded object); objects
-    that say ``difficult`` or ``iscrowd`` count neither for nor against. AP is the area under the
-    interpolated curve (VOC 2010 on) and AP07 the mean of 11 points (VOC 2007), both for boxes at IoU 0.5;
-    APr50 and APr70 are areas for masks at IoU 0.5 and 0.7, None when no object, or not every prediction,
-    has a mask. image_ids: score these images only.
+    AP is the area under the interpolated curve (from VOC 2010), and AP07 the mean of 11 points (VOC 2007), both for
+    boxes at IoU 0.5. APr50 and APr70 are areas for masks at IoU 0.5 and 0.7. They are None if no object has a mask, or
+    a prediction has none.
+
+    Args:
+        predictions: COCO results.
+        annotations: COCO format: a path, the content, or a loaded object. Objects with ``difficult`` or ``iscrowd``
+            are ignored.
+        image_ids: score only these images; None is all.
     """
     table = per_class(predictions, annotations, image_ids).values()
     return {"voc": {name: _mean([figures[name] for figures in table]) for name in FIGURES}}
@@ -42,7 +52,10 @@ def evaluate(
 def per_class(
     predictions: Sequence[dict[str, Any]], annotations: Any, image_ids: Iterable[int] | None = None
 ) -> dict[str, dict[str, float | None]]:
-    """The figures of ``evaluate`` for each class by itself, by its name; None for one without objects to find."""
+    """Compute the metrics of `evaluate` for each class, by its name; None for a class without objects.
+
+    Arguments as there.
+    """
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
     chosen = set(truth.getImgIds() if image_ids is None else image_ids)
@@ -52,7 +65,7 @@ def per_class(
     with_masks = bool(masks) and all("segmentation" in p for p in predictions)
     boxes = curves(predictions, objects, box_overlap, 0.5)
     overlap = _mask_overlap(truth)
-    # Where nobody drew masks of an image's objects, a predicted one is neither right nor wrong.
+    # In an image without mask annotations, a predicted mask is neither correct nor wrong.
     bare = {entry["image_id"] for entry in objects} - {entry["image_id"] for entry in masks}
     drawn = [p for p in predictions if p["image_id"] not in bare]
     at50, at70 = (curves(drawn, masks, overlap, t) if with_masks else {} for t in (0.5, 0.7))
@@ -71,13 +84,13 @@ def _percent(curve: Curve | None, ap: Callable[[Curve], float]) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Over classes with objects to find; None without any."""
+    """Mean over classes with objects; None if there are none."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
 
 
 def area_ap(curve: Curve) -> float:
-    """Area under the curve, its precision made to fall only (VOC 2010's devkit)."""
+    """Area under the curve after making its precision monotonic (VOC 2010's devkit)."""
     recall = np.concatenate(([0.0], curve.recall, [1.0]))
     precision = np.concatenate(([0.0], curve.precision, [0.0]))
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -85,10 +98,8 @@ def area_ap(curve: Curve) -> float:
 
 
 def eleven_point_ap(curve: Curve) -> float:
-    """The mean, over recalls 0, 0.1, ..., 1, of the best precision at that recall or beyond (VOC 2007's
-    devkit).
-    """
-    # np.arange(0, 1.1, 0.1) as in every port of the devkit would make 0.3 a little more than 3 of 10.
+    """Mean over recalls 0, 0.1, ..., 1 of the best precision at that recall or higher (VOC 2007's devkit)."""
+    # np.arange(0, 1.1, 0.1), as in other ports of the devkit, would make 0.3 slightly larger than 3 / 10.
     points = np.arange(11) / 10
     return float(np.mean([curve.precision[curve.recall >= t].max(initial=0) for t in points]))
 
@@ -99,11 +110,17 @@ def curves(
     overlap: Overlap,
     threshold: float,
 ) -> dict[int, Curve]:
-    """Precision and recall of each class that has objects.
+    """Compute precision and recall of each class with objects.
 
-    Detections, by falling score, take the object of their class and image that they overlap most, if by at
-    least the threshold: right the first time, a false alarm after that; of a difficult object they do not
-    count.
+    By descending score, each detection is matched with the object of its class and image that it overlaps most, if the
+    overlap is at least the threshold. The first match of an object is correct, and later ones are false positives.
+    Matches with a difficult object do not count.
+
+    Args:
+        predictions: COCO results.
+        objects: COCO annotations.
+        overlap: overlap of a prediction with candidate objects.
+        threshold: smallest overlap of a match.
     """
     classes = sorted({entry["category_id"] for entry in objects})
     return {c: _curve(_of_class(predictions, c), _of_class(objects, c), overlap, threshold) for c in classes}
@@ -151,7 +168,7 @@ def box_overlap(prediction: dict[str, Any], candidates: Sequence[dict[str, Any]]
 
 
 def _mask_overlap(truth: Any) -> Overlap:
-    """IoU of masks; annotations of any kind are brought to RLE once."""
+    """IoU of masks. Annotations are converted to RLE once."""
     encoded: dict[int, Any] = {}
 
     def overlap(prediction: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> Doubles:

@@ -1,1 +1,1 @@
-"""Trained models as graphs that run without this project: torch.export and ONNX."""
+"""Exports trained models as graphs that run without this project: torch.export and ONNX."""

@@ -1,4 +1,4 @@
-"""This project's operators in ONNX's: what the exporter writes where it meets them."""
+"""Translations of this project's operators to ONNX operators, for the exporter."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from onnxscript import opset18
 
-op: Any = opset18  # its types are those of tensors in Python, not of places in a graph
+op: Any = opset18  # opset18's annotations are those of Python tensors, not of graph values
 _INT64, _FLOAT = 7, 1
-_NEVER = -1e30  # a score that suppression leaves out
+_NEVER = -1e30  # a score that suppression ignores
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """For each operator of the dispatcher the function that writes it in ONNX."""
+    """The ONNX translation of each operator of the dispatcher."""
     return {
         torch.ops.maskrcnn_ops.nms.default: nms,
         torch.ops.aten.sort.stable: sort,
@@ -23,13 +23,16 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def roi_pool(features: Any, boxes: Any, scale: float, height: int, width: int) -> tuple[Any, Any]:
-    """torchvision's RoIPool as MaxRoiPool; the places of the maxima, its second output, are asked for by nobody."""
+    """torchvision's RoIPool as MaxRoiPool. The second output, the indices of the maxima, is never used."""
     pooled = op.MaxRoiPool(features, boxes, pooled_shape=[height, width], spatial_scale=scale)
     return pooled, pooled
 
 
 def sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """A stable sort, which the exporter does not know: ONNX's TopK puts the lower of two equal values' places first."""
+    """A stable sort, which the exporter does not support.
+
+    ONNX's TopK puts the lower index of two equal values first.
+    """
     count = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
     return op.TopK(values, count, axis=dim, largest=int(descending), sorted=1)
 
@@ -37,8 +40,17 @@ def sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = Fal
 def nms(boxes: Any, order: Any, groups: Any, valid: Any, threshold: float) -> Any:
     """Suppression by NonMaxSuppression with one ONNX class per group.
 
-    boxes ``[N, K, 4]``, order, groups, valid ``[N, K]``: as of ``maskrcnn_ops::nms``. A box's rank stands for its
-    score, so that equal scores are told apart as they are here. Returns keep ``[N, K]``.
+    A box's rank replaces its score, so that equal scores keep their order.
+
+    Args:
+        boxes: ``[N, K, 4]``.
+        order: ``[N, K]``, as for ``maskrcnn_ops::nms``.
+        groups: ``[N, K]``, as for ``maskrcnn_ops::nms``.
+        valid: ``[N, K]``, as for ``maskrcnn_ops::nms``.
+        threshold: IoU threshold.
+
+    Returns:
+        keep ``[N, K]``.
     """
     shape = op.Shape(order)
     images, count = op.Gather(shape, [0]), op.Gather(shape, [1])  # [1] each

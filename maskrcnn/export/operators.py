@@ -1,7 +1,7 @@
-"""The RoI operators in operations that other runtimes have: standard ones where there are some, else plain arithmetic.
+"""The RoI operators for other runtimes: as standard operators if they exist, else as plain arithmetic.
 
-Every box is pooled from every level and the right one is chosen: shapes do not depend on values, at the price of as
-many times the work as there are levels.
+Every box is pooled from every level, and the right level is selected. Shapes then do not depend on values, but the
+work grows with the number of levels.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from maskrcnn.errors import UserError
 
 
 class ExportedRoIOp:
-    """``operator`` of the family as a graph can hold it; called like it.
+    """An operator of the family for exported graphs.
 
-    The mean of samples in bins' centres (align, align_legacy, warp, warp_continuous) is ONNX's RoiAlign on boxes whose
-    rounding and least width are computed before; pool is MaxRoiPool. Maxima of samples, samples elsewhere and MNC's
-    border (align max, warp_mnc) are decomposed into gathering and bilinear weights. Position-sensitive operators pool
-    all channels in that way and keep the bins that they read.
+    * Means of samples at the centres of bins (align, align_legacy, warp, warp_continuous) become ONNX's RoiAlign on
+      boxes that are rounded and given their minimum size before.
+    * pool becomes MaxRoiPool.
+    * Maxima of samples, other sample positions and MNC's border (align max, warp_mnc) become gathering and bilinear
+      weights.
+    * Position-sensitive operators pool all channels in this way and select the bins that they read.
 
-    Raises UserError for what has neither: other bins of whole cells than pool's, adaptive numbers of samples where they
-    have to be decomposed, and operators that are not of the family.
+    Args:
+        operator: a `maskrcnn_ops.RoIOp`.
+
+    Raises:
+        UserError: the operator cannot be exported: bins of whole cells other than pool's, adaptive numbers of samples
+            that need gathering, and operators outside the family.
     """
 
     def __init__(self, operator: object) -> None:
@@ -41,7 +47,7 @@ class ExportedRoIOp:
             _check_decomposable(self.switches)
 
     def __call__(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, output_size: int) -> Tensor:
-        """Maps ``[N, C, H, W]`` by stride, boxes ``[N, K, 4]``, valid ``[N, K]`` to ``[N * K, C, P, P]``."""
+        """Pool every box. Arguments and result as in `RoIOp`."""
         strides = sorted(features)
         scales = [1.0 / stride for stride in strides]
         image = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2]).reshape(-1)
@@ -50,7 +56,7 @@ class ExportedRoIOp:
         out = None
         for level, stride in enumerate(strides):
             chosen = (levels == level) & counts
-            # Boxes of other levels are pooled as an empty one: cheap, and no sample lies outside of memory.
+            # Boxes of other levels are pooled as an empty box, which is cheap and reads no invalid memory.
             own = torch.where(chosen[:, None], flat, 0.0)
             pooled = self._pool(features[stride], own, image, output_size, scales[level])
             pooled = torch.where(chosen[:, None, None, None], pooled, 0.0)
@@ -74,7 +80,7 @@ class ExportedRoIOp:
 
 
 def _own_bins(pooled: Tensor) -> Tensor:
-    """``[R, C P P, P, P]`` to ``[R, C, P, P]``: bin b from channel ``c P P + b``."""
+    """Select bin b of channel ``c P P + b``: ``[R, C P P, P, P]`` to ``[R, C, P, P]``."""
     regions, channels, height, width = pooled.shape
     bins = height * width
     own = torch.eye(bins, dtype=torch.bool, device=pooled.device)
@@ -83,9 +89,11 @@ def _own_bins(pooled: Tensor) -> Tensor:
 
 
 def _same_pooling(one: Switches, other: Switches) -> bool:
-    """Whether two operators differ at most in how they choose levels and in samples that they do not take."""
+    """Whether two operators differ only in how they choose levels, and in samples that they do not take."""
     whole = one.bin_rounding and other.bin_rounding
-    cells = (one.border == "inner") == (other.border == "inner")  # the other borders leave whole cells alone
+    cells = (one.border == "inner") == (
+        other.border == "inner"
+    )  # the other borders do not affect whole cells
     samples = (5, 6, 7) if whole and cells else ()
     numbers = [
         (a, b) for i, (a, b) in enumerate(zip(one.packed(), other.packed(), strict=True)) if i not in samples
@@ -107,7 +115,7 @@ def _check_decomposable(switches: Switches) -> None:
 
 
 def _starts_and_bins(boxes: Tensor, size: int, scale: float, switches: Switches) -> tuple[Tensor, Tensor]:
-    """Where the regions ``[R, 4]`` begin and how large their bins are, in cells: ``[R, 2]`` (x, y) each."""
+    """Start and bin size of the regions ``[R, 4]`` in cells: ``[R, 2]`` (x, y) each."""
     starts, bins = [], []
     for axis in range(2):
         start, extent, _ = edges_of(boxes[:, axis], boxes[:, axis + 2], scale, size, switches)
@@ -119,7 +127,7 @@ def _starts_and_bins(boxes: Tensor, size: int, scale: float, switches: Switches)
 def _decomposed(
     feature: Tensor, start: Tensor, bins: Tensor, image: Tensor, size: int, switches: Switches
 ) -> Tensor:
-    """Regions ``[R, 2]`` of ``feature`` ``[N, C, H, W]`` sampled bilinearly and reduced: ``[R, C, P, P]``."""
+    """Sample regions ``[R, 2]`` of ``feature`` ``[N, C, H, W]`` bilinearly and reduce them: ``[R, C, P, P]``."""
     num, channels, height, width = feature.shape
     x, y = (_Samples(start[:, a], bins[:, a], size, side, switches) for a, side in ((0, width), (1, height)))
     cells = feature.permute(0, 2, 3, 1).reshape(num * height * width, channels)
@@ -136,13 +144,16 @@ def _decomposed(
     if switches.reduction == "avg":
         reduced = torch.where(inside, values, 0.0).sum((2, 4)) / samples**2
     else:
-        # Samples outside of the map count as 0.
+        # Samples outside the map count as 0.
         reduced = torch.where(inside, values, 0.0).amax((2, 4))
     return reduced.permute(0, 3, 1, 2)
 
 
 class _Samples:
-    """The S samples of each of P bins along one axis of R regions: ``[R, P S]`` cells, weights, whether inside."""
+    """The S samples of each of P bins along one axis of R regions.
+
+    Cells, weights and whether they are inside the map are ``[R, P S]``.
+    """
 
     def __init__(self, start: Tensor, bins: Tensor, size: int, side: int, switches: Switches) -> None:
         samples = switches.sampling_ratio

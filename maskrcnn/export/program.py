@@ -1,4 +1,4 @@
-"""A detector as one graph: torch.export's, and ONNX made of it."""
+"""Exports a detector as one graph: torch.export's, and ONNX made from it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Images
 
 OPSET = 18
-_EXAMPLE = (256, 320)  # (height, width) of the image that is traced; no size of it stays in the graph
-_LEAST = 96  # pixels: the coarsest map of smaller ones is a single cell wide, which graphs treat as a case of its own
+_EXAMPLE = (256, 320)  # (height, width) of the traced image; the graph does not depend on it
+_LEAST = (
+    96  # pixels; the coarsest map of a smaller image is one cell wide, which graphs treat as a special case
+)
 
 
 class Graph(nn.Module):
-    """What is exported: `MaskRCNN.detect` of one image, tensors in and tensors out.
+    """The exported graph: `MaskRCNN.detect` of one image, with tensors as inputs and outputs.
 
-    Inputs: ``pixels`` ``[1, 3, H, W]`` uint8 RGB, H and W multiples of ``divisor`` and at least 96, padded with zeros
-    to the right and below; ``size`` ``[1, 2]`` float32, the image's (height, width) before padding. Outputs: `names`.
+    Inputs are ``pixels`` ``[1, 3, H, W]`` uint8 RGB and ``size`` ``[1, 2]`` float32. H and W are multiples of
+    ``divisor`` and at least 96; the image is padded with zeros to the right and below. ``size`` is its (height, width)
+    before padding. `names` lists the outputs.
     """
 
     def __init__(self, model: MaskRCNN) -> None:
@@ -41,16 +44,20 @@ class Graph(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """Of the outputs: boxes ``[1, D, 4]``, scores, labels, valid ``[1, D]``, then masks ``[1, D, M, M]``
-        (probabilities within the box) and keypoints ``[1, D, J, 3]`` where there is the head."""
+        """Names of the outputs: boxes ``[1, D, 4]``, scores, labels, valid ``[1, D]``, then those of the heads.
+
+        A mask head adds masks ``[1, D, M, M]`` (probabilities within the box), and a keypoint head keypoints ``[1, D,
+        J, 3]``.
+        """
         heads = {"masks": self.model.mask_head, "keypoints": self.model.keypoint_head}
         return ["boxes", "scores", "labels", "valid", *(n for n, head in heads.items() if head is not None)]
 
 
 def exportable(model: MaskRCNN) -> Graph:
-    """A copy of ``model`` on the CPU whose RoI operators are made of what graphs can hold.
+    """Copy a model to the CPU, with RoI operators that can be exported.
 
-    Raises UserError for a model without an RPN or a box head, and for operators that no graph holds.
+    Raises:
+        UserError: the model has no RPN or no box head, or an operator cannot be exported.
     """
     if model.rpn is None or model.box_head is None:
         raise UserError(
@@ -65,9 +72,13 @@ def exportable(model: MaskRCNN) -> Graph:
 
 @torch.no_grad()
 def to_program(model: MaskRCNN, divisor: int = 32) -> ExportedProgram:
-    """``model`` exported by torch.export, for one image of any height and width that are multiples of ``divisor``.
+    """Export a model by torch.export, for one image of any size.
 
-    The file it is saved to needs torch, torchvision and maskrcnn_ops to be imported where it is loaded.
+    The saved file needs torch, torchvision and maskrcnn_ops to be imported where it is loaded.
+
+    Args:
+        model: the detector.
+        divisor: height and width must be multiples of this.
     """
     graph = exportable(model)
     height, width = (-(-side // divisor) * divisor for side in _EXAMPLE)
@@ -81,14 +92,26 @@ def to_program(model: MaskRCNN, divisor: int = 32) -> ExportedProgram:
 
 
 def save_program(model: MaskRCNN, path: Path, divisor: int = 32) -> None:
-    """Write ``model`` as a file that `torch.export.load` reads."""
+    """Write a model to a file for `torch.export.load`.
+
+    Args:
+        model: the detector.
+        path: the file.
+        divisor: height and width must be multiples of this.
+    """
     torch.export.save(to_program(model, divisor), path)
 
 
 def save_onnx(model: MaskRCNN, path: Path, divisor: int = 32) -> None:
-    """Write ``model`` as ONNX of standard operators alone, weights included.
+    """Write a model as ONNX with standard operators only, including its weights.
 
-    Raises UserError where the packages onnx and onnxscript are missing.
+    Args:
+        model: the detector.
+        path: the file.
+        divisor: height and width must be multiples of this.
+
+    Raises:
+        UserError: the packages onnx and onnxscript are missing.
     """
     try:
         from maskrcnn.export.onnx_operators import translations

@@ -1,4 +1,4 @@
-"""Published weights into our models, with the conventions they were trained with, and back out."""
+"""Converts published weights from and to our models, with the conventions that they were trained with."""
 
 from maskrcnn.weights.detectron2 import from_detectron2
 from maskrcnn.weights.files import read_weights

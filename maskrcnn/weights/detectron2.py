@@ -1,8 +1,8 @@
-"""Detectron2's model zoo (R-50 and R-101; C4, DC5 and FPN) as our models.
+"""Converts models of Detectron2's model zoo (R-50 and R-101; C4, DC5 and FPN).
 
-What differs: its images are BGR, so the first convolution's input channels are turned around; its anchors of one place
-go through the sizes first, ours through the aspect ratios first; pixels are not divided by a deviation; a stage shrinks
-in its first 1x1 convolution. Background is the last class in both.
+The differences: its images are BGR, so the input channels of the first convolution are reversed. Its anchors of a cell
+are ordered by size first, ours by aspect ratio first. Its pixels are not divided by a standard deviation. Its stages
+have their stride in the first 1x1 convolution. Background is the last class in both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)  # RGB
 _SIZES, _RATIOS = (32, 64, 128, 256, 512), (0.5, 1.0, 2.0)
 _RPN, _HEADS = "proposal_generator.rpn_head.", "roi_heads."
 _CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
-# Ours -> Detectron2's, the first that matches.
+# Our names -> Detectron2's names; the first match counts.
 _NAMES = [
     (r"backbone\.stem\.0\.", "backbone.stem.conv1."),
     (r"backbone\.stem\.1\.", "backbone.stem.conv1.norm."),
@@ -55,13 +55,16 @@ _NAMES = [
 
 
 def from_detectron2(state: Mapping[str, Tensor], model: MaskRCNN | Published | None = None) -> MaskRCNN:
-    """A model with the weights ``state`` (see `read_weights`) of Detectron2's zoo.
+    """Build a model with weights of Detectron2's zoo.
 
-    model: what to build, or a model of ours to fill in place; None finds out from the names what to build. A built
-    model has the settings of the zoo's configs, a given one keeps its own but for the weights: where its pixels are
-    divided by another deviation, the first convolution makes up for it.
+    Args:
+        state: the state dict, see `read_weights`.
+        model: the structure to build, or a model to fill in place; None derives the structure from the names. A built
+            model has the settings of the zoo's configs. A given model keeps its settings; if it divides pixels by
+            another standard deviation, its first convolution compensates for it.
 
-    Raises UserError for names that are left over or missing, and shapes that do not fit.
+    Raises:
+        UserError: names are left over or missing, or shapes do not fit.
     """
     if not isinstance(model, MaskRCNN):
         model = _built(state, published_name(state) if model is None else model)
@@ -83,7 +86,7 @@ def from_detectron2(state: Mapping[str, Tensor], model: MaskRCNN | Published | N
 
 
 def published_name(state: Mapping[str, Tensor]) -> Published:
-    """Which of the zoo's structures ``state`` has. Raises UserError for none of them."""
+    """The zoo's structure that ``state`` belongs to. Raises UserError if there is none."""
     blocks = {int(match[1]) for name in state if (match := re.search(r"\.res4\.(\d+)\.conv1\.weight$", name))}
     depth = {6: "r50", 23: "r101"}.get(len(blocks))
     if any("fpn_lateral2" in name for name in state):
@@ -99,9 +102,13 @@ def published_name(state: Mapping[str, Tensor]) -> Published:
 
 
 def to_ours(state: Mapping[str, Tensor], model: MaskRCNN) -> dict[str, Tensor]:
-    """``state`` under our names and conventions, for ``model``; unknown entries keep their name.
+    """Convert a state dict to our names and conventions. Unknown entries keep their names.
 
-    Entries of its files that are no weights (pixel statistics, anchors) are used or checked, and left out.
+    Entries that are not weights (pixel statistics, anchors) are used or checked, and left out.
+
+    Args:
+        state: the state dict.
+        model: the model that it is for.
     """
     names = {theirs(name): name for name in model.state_dict()}
     out: dict[str, Tensor] = {}
@@ -128,7 +135,7 @@ def to_ours(state: Mapping[str, Tensor], model: MaskRCNN) -> dict[str, Tensor]:
 
 
 def theirs(name: str) -> str | None:
-    """Detectron2's name of our entry ``name``, its backbone without ``bottom_up``; None for what it has not."""
+    """Detectron2's name of our entry, without ``bottom_up`` for the backbone; None if it has no counterpart."""
     for pattern, replacement in _NAMES:
         if re.match(pattern, name):
             name = re.sub(f"^{pattern}", replacement, name)
@@ -138,20 +145,20 @@ def theirs(name: str) -> str | None:
 
 
 def _rgb(state: Mapping[str, Tensor], name: str) -> list[float] | None:
-    """Pixel statistics of a file that has them, turned around from BGR."""
+    """Pixel statistics of a file, converted from BGR; None if it has none."""
     values: list[float] = state[name].flatten().flip(0).tolist() if name in state else []
     return values or None
 
 
 def _first_convolution(weight: Tensor, state: Mapping[str, Tensor], model: MaskRCNN) -> Tensor:
-    """Of RGB instead of BGR, and of pixels divided by the model's deviation instead of the file's."""
+    """Convert the first convolution from BGR to RGB, and from the file's standard deviation to the model's."""
     std = weight.new_tensor(_rgb(state, "pixel_std") or PIXEL_STD)
     own = model.pixel_std.flatten().to(std) if len(model.pixel_std) == 3 else torch.ones_like(std)
     return weight.flip(1) * (own / std).view(1, 3, 1, 1)
 
 
 def _ratios_first(value: Tensor, anchors: Anchors, rows: int) -> Tensor:
-    """Output channels ``[sizes * ratios * rows, ...]``, ``rows`` of each anchor, in our order of anchors."""
+    """Reorder output channels ``[sizes * ratios * rows, ...]``, ``rows`` per anchor, to our order of anchors."""
     sizes, ratios = len(anchors.sizes[0]), len(anchors.aspect_ratios)
     if len(value) != sizes * ratios * rows:
         return value
@@ -160,7 +167,7 @@ def _ratios_first(value: Tensor, anchors: Anchors, rows: int) -> Tensor:
 
 
 def _check_anchors(cells: Tensor, level: int, model: MaskRCNN) -> None:
-    """Raise UserError where the file's anchors of a place, ``[A, 4]`` around 0, are others than the model's."""
+    """Raise UserError if the file's anchors of a cell, ``[A, 4]`` around 0, differ from the model's."""
     if model.rpn is None:
         return
     anchors = model.rpn.anchors

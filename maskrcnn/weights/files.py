@@ -1,4 +1,4 @@
-"""Weight files of other programs, read without executing what is in them."""
+"""Reads weight files of other programs without executing their content."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from maskrcnn.models import hub
 # Formats of numbers that a weight file may hold, as NumPy writes them: kind and bytes.
 _NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"}
 _ZIP = b"PK\x03\x04"
-# Where checkpoints of trainings have their state dict, and what stands before its names.
+# Keys of the state dict in training checkpoints, and prefixes of its names.
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in ``path``: of torch, of safetensors, or a pickle of NumPy arrays (Detectron2's model zoo).
+    """Read a state dict to the CPU: of torch, of safetensors, or a pickle of NumPy arrays (Detectron2's model zoo).
 
-    The tensors are on the CPU. ``path`` may be an address on the Hub (``hf://user/repo/file``).
+    Of a training checkpoint, `state_of` selects the state dict. Names without an array or tensor are left out. No code
+    in the file is executed: pickles may contain arrays, numbers, strings, lists and dictionaries only.
 
-    See `state_of` for what is taken of a training's checkpoint. Names that hold no array or tensor are left out. No
-    code in the file is executed: pickles may hold arrays, numbers, strings, lists and dictionaries, and nothing else.
+    Args:
+        path: the file, or an address on the Hub (``hf://user/repo/file``).
 
-    Raises UserError where there is no file, it cannot be read, or it holds no state dict.
+    Raises:
+        UserError: the file does not exist, cannot be read, or has no state dict.
     """
     path = hub.local_path(path)
     if not path.is_file():
@@ -43,7 +45,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         return hub.read_tensors(path)[0]
     try:
         content = read_pickle(path.read_bytes()) if _is_plain_pickle(path) else read_torch(path)
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged pickle can raise any exception
         raise UserError(f"weights {path} cannot be read: {unreadable(path, error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"weights {path} hold a {type(content).__name__}, expected a dictionary")
@@ -55,25 +57,26 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_pickle(data: bytes) -> Any:
-    """What a pickle of plain values and NumPy arrays holds, arrays as tensors.
+    """Read a pickle of plain values and NumPy arrays. Arrays become tensors.
 
-    Raises pickle.UnpicklingError for anything else in it, before it is called.
+    Raises:
+        pickle.UnpicklingError: the pickle names anything else. It is raised before that is called.
     """
     return _Reader(io.BytesIO(data), encoding="latin1").load_plain()
 
 
 def _is_plain_pickle(path: Path) -> bool:
-    """Whether this is a pickle, and not one of torch's files, whose older kind is a row of pickles."""
+    """Whether this is a pickle and not a torch file. Torch's older format is a sequence of pickles."""
     with path.open("rb") as file:
         return path.suffix == ".pkl" and file.read(4) != _ZIP
 
 
 def state_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict in the checkpoint of a training, its names as the model's own.
+    """Return the state dict in a training checkpoint, with the model's own names.
 
-    It is the entry ``model`` (torchvision, Detectron2) or ``state_dict`` (Lightning, MMDetection) where there is one.
-    Removes a prefix that all names have, or all but those of a loss (Lightning): DataParallel's, torch.compile's,
-    Lightning's.
+    It is the entry ``model`` (torchvision, Detectron2) or ``state_dict`` (Lightning, MMDetection) if there is one. The
+    prefixes of DataParallel, torch.compile and Lightning are removed if all names have them, except those of a loss
+    (Lightning).
     """
     for key in _CONTAINERS:
         inner = content.get(key)
@@ -89,16 +92,26 @@ def state_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def read_torch(path: Path, mmap: bool = False) -> Any:
-    """The content of a file of torch's on the CPU: tensors, plain values, and a script's parsed arguments."""
+    """Read a torch file to the CPU: tensors, plain values, and a script's parsed arguments.
+
+    Args:
+        path: the file.
+        mmap: map tensors into memory instead of reading them.
+    """
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def unreadable(path: Path, error: Exception) -> str:
-    """Why a file of torch's cannot be read, and what to do."""
+    """An error message for a torch file that cannot be read, with the remedy.
+
+    Args:
+        path: the file.
+        error: the exception of torch.
+    """
     try:
         objects = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # no archive of torch's, or a damaged one
+    except Exception:  # not a torch archive, or a damaged one
         objects = []
     if objects:
         return (
@@ -107,13 +120,13 @@ def unreadable(path: Path, error: Exception) -> str:
             "torch.save(model.state_dict(), 'weights.pth')"
         )
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "weights_only" in reason:  # torch advises to load what executes code
+    if "weights_only" in reason:  # torch suggests a load that executes code
         reason = "it is damaged, no file of torch's, or holds more than tensors and plain values"
     return reason
 
 
 class _Reader(pickle.Unpickler):
-    """Puts inert stand-ins where a pickle names NumPy's functions and refuses every other name."""
+    """Replaces NumPy's functions in a pickle by harmless stand-ins, and refuses every other name."""
 
     def find_class(self, module: str, name: str) -> Any:
         stand_in = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
@@ -126,7 +139,7 @@ class _Reader(pickle.Unpickler):
 
 
 class _DType:
-    """What a pickle says of an array's numbers; ``text`` is kind and bytes, like "f4"."""
+    """Stand-in for the type of an array; ``text`` is kind and bytes, such as "f4"."""
 
     def __init__(self, text: str, align: bool = False, copy: bool = False) -> None:
         self.text, self.order = text, "<"
@@ -144,7 +157,7 @@ class _DType:
 
 
 class _Array:
-    """What a pickle says of an array, to be made a tensor when all has been read."""
+    """Stand-in for an array, which becomes a tensor after everything was read."""
 
     def __init__(self, *reconstruction: Any) -> None:
         self.state: tuple[Any, ...] | None = None
@@ -190,7 +203,7 @@ def _as_bytes(data: Any) -> bytes:
 
 
 def _finished(value: Any) -> Any:
-    """``value`` with tensors and numbers for the stand-ins in it."""
+    """Replace the stand-ins in ``value`` by tensors and numbers."""
     if isinstance(value, _Array):
         return value.finished()
     if isinstance(value, _Number):

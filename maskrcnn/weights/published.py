@@ -1,4 +1,4 @@
-"""State dicts of other frameworks, recognised by their names, for a model of ours that is there already."""
+"""Converts state dicts of other frameworks, recognised by their names, for an existing model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskrcnn.weights import detectron2, torchvision_names
 
 Framework = Literal["torchvision", "Detectron2"]
 
-# What the published models were trained with, where ours may differ: a part of the model -> its setting.
+# Settings of the published models that ours may differ in: part of the model -> value.
 _SETTINGS: dict[Framework, dict[str, Any]] = {
     "torchvision": {
         "rpn.anchors.offset": 0.0,
@@ -34,7 +34,7 @@ _SETTINGS: dict[Framework, dict[str, Any]] = {
 
 
 def framework(names: Mapping[str, Any]) -> Framework | None:
-    """Whose detector a state dict with these names is of; None for ours, and for what is not known."""
+    """The framework of a detector's state dict by its names; None for ours and for unknown ones."""
     if "backbone.body.conv1.weight" in names:
         return "torchvision"
     if any(name.startswith("proposal_generator.rpn_head.") for name in names):
@@ -43,10 +43,16 @@ def framework(names: Mapping[str, Any]) -> Framework | None:
 
 
 def translated(state: Mapping[str, Tensor], model: MaskRCNN) -> tuple[dict[str, Tensor], list[str]]:
-    """``state`` of torchvision's or Detectron2's under our names and conventions, for ``model``, and what was done, in
-    words: where the model has other settings than the weights were trained with, these are listed.
+    """Convert a state dict of torchvision or Detectron2 to our names and conventions.
 
-    Entries that have no place in the model keep their name. A state dict of ours comes back as it is, without words.
+    Args:
+        state: the state dict. Entries without a place in the model keep their names. Our own state dicts are returned
+            unchanged.
+        model: the model that it is for.
+
+    Returns:
+        The state dict, and lines that describe the conversion, with the settings in which the model differs from the
+        published one.
     """
     source = framework(state)
     if source is None:
@@ -67,7 +73,7 @@ def translated(state: Mapping[str, Tensor], model: MaskRCNN) -> tuple[dict[str, 
 
 
 def _setting(model: MaskRCNN, name: str) -> Any:
-    """The attribute ``a.b.c`` of the model; None where a part of it is not there, or has no such setting."""
+    """The attribute ``a.b.c`` of the model; None if it does not exist."""
     value: Any = model
     for key in name.split("."):
         value = getattr(value, key, None)

@@ -1,4 +1,4 @@
-"""torchvision's detectors as ours, with every setting that their numbers depend on, and back."""
+"""Converts torchvision's detectors, with every setting that their results depend on, and back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from maskrcnn.models.rpn import RPN
 from maskrcnn.structures import Preprocessing
 from maskrcnn.weights import torchvision_names
 
-# Blocks of the four stages, groups and width of a group -> the name of the network.
+# Blocks of the four stages, groups and width of a group -> name of the network.
 _ARCHITECTURES: dict[tuple[tuple[int, ...], int, int], Arch] = {
     ((3, 4, 6, 3), 1, 64): "resnet50",
     ((3, 4, 23, 3), 1, 64): "resnet101",
@@ -39,20 +39,21 @@ _BASIC: dict[tuple[int, ...], Arch] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "
 
 
 class _Norm(NamedTuple):
-    """A normalisation layer by name (None where there is none), and what it adds to the variance."""
+    """A normalisation layer by name (None if there is none), and its epsilon."""
 
     norm: LayerNorm | None
     eps: float
 
 
 def from_torchvision(module: nn.Module) -> MaskRCNN:
-    """Our model of torchvision's ``fasterrcnn_resnet*_fpn``, ``maskrcnn_...`` (v1, v2) or ``keypointrcnn_...``.
+    """Convert torchvision's ``fasterrcnn_resnet*_fpn``, ``maskrcnn_...`` (v1, v2) or ``keypointrcnn_...`` to our model.
 
-    Weights, thresholds, limits, anchors, norm epsilon, operators, the recipe of mask targets and `Preprocessing` come
-    along. Our label k is torchvision's k + 1. The weights are copied; mode (training or not) and device are the
-    module's.
+    Weights, thresholds, limits, anchors, norm epsilon, operators, the method of mask targets and `Preprocessing` are
+    converted. Our label k is torchvision's k + 1. The weights are copied. The result has the mode (training or
+    evaluation) and device of the module.
 
-    Raises UserError for a module of another kind, and for parts of it that are not torchvision's own.
+    Raises:
+        UserError: another kind of module, or parts that are not torchvision's own.
     """
     if not isinstance(module, faster_rcnn.FasterRCNN):
         raise UserError(
@@ -77,10 +78,13 @@ def from_torchvision(module: nn.Module) -> MaskRCNN:
 
 
 def to_torchvision(model: MaskRCNN) -> dict[str, Tensor]:
-    """The state dict of torchvision's model of the same structure: what `from_torchvision` took, to the byte.
+    """Return the state dict of torchvision's equivalent model: byte for byte what `from_torchvision` read.
 
-    A model without torchvision's unused rows for background (``background_box``, ``background_map``) gets zeros there.
-    Raises UserError for a model that torchvision has no counterpart of.
+    Rows for background, which torchvision has but does not use (``background_box``, ``background_map``), become zeros
+    if the model lacks them.
+
+    Raises:
+        UserError: torchvision has no equivalent model.
     """
     if not isinstance(model.pyramid, FPN) or model.rpn is None or model.box_head is None:
         raise UserError(
@@ -263,7 +267,7 @@ def _preprocessing(transform: Any) -> Preprocessing:
 
 
 def _norm_of(block: Any) -> _Norm:
-    """The norm of one of torchvision's blocks of convolution, norm and activation."""
+    """The norm of a torchvision block of convolution, norm and activation."""
     norms = [layer for layer in block if not isinstance(layer, nn.Conv2d | nn.ReLU)]
     return _norm(norms[0]) if norms else _Norm(None, 1e-5)
 

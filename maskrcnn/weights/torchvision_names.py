@@ -1,7 +1,7 @@
-"""torchvision's state dicts under our names and class order, and back.
+"""Converts torchvision's state dicts to our names and class order, and back.
 
-torchvision counts background first, we count it last; its box and mask layers have a row for background that nothing
-uses, ours only where the model asks for it (``background_box``, ``background_map``).
+torchvision counts background first, we count it last. Its box and mask layers have an unused row for background. Ours
+have it only if the model asks for it (``background_box``, ``background_map``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-# Ours -> torchvision's, the first that matches.
+# Our names -> torchvision's names; the first match counts.
 _NAMES = [
     (r"backbone\.stem\.0\.", "backbone.body.conv1."),
     (r"backbone\.stem\.1\.", "backbone.body.bn1."),
@@ -37,28 +37,37 @@ _NAMES = [
     *((rf"keypoint_head\.trunk\.convs\.{i}\.", f"roi_heads.keypoint_head.{2 * i}.") for i in range(16)),
     (r"keypoint_head\.upsample\.", "roi_heads.keypoint_predictor.kps_score_lowres."),
 ]
-# As the first published files have it -> as torchvision saves it today.
+# Names in the first published files -> names that torchvision saves today.
 _FORMER = [
     (r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?=\D)", r"backbone.fpn.\1_blocks.\2.0."),
     (r"rpn\.head\.conv\.(?=\D)", "rpn.head.conv.0.0."),
     *((rf"roi_heads\.mask_head\.mask_fcn{n}\.", f"roi_heads.mask_head.{n - 1}.0.") for n in range(1, 9)),
 ]
-_BY_CLASS = {"box_head.logits": 1, "box_head.deltas": 4, "mask_head.predictor.logits": 1}  # rows of a class
+_BY_CLASS = {"box_head.logits": 1, "box_head.deltas": 4, "mask_head.predictor.logits": 1}  # rows per class
 
 
 def theirs(name: str, names: Iterable[str]) -> str | None:
-    """torchvision's name of our entry ``name``, or None. names: all of our model's entries."""
+    """torchvision's name of our entry, or None.
+
+    Args:
+        name: our name.
+        names: names of all entries of our model.
+    """
     if match := re.match(r"box_head\.trunk\.fc\.layers\.(\d)\.", name):
         convs = {text.split(".")[4] for text in names if text.startswith("box_head.trunk.convs.convs.")}
-        place = len(convs) + 1 + 2 * int(match[1])  # after the flattening, every other one a ReLU
+        place = len(convs) + 1 + 2 * int(match[1])  # after flattening; every second layer is a ReLU
         return f"roi_heads.box_head.{place}.{name[match.end() :]}"
     return _renamed(name, _NAMES)
 
 
 def to_ours(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``state`` of torchvision's under our names, for a model whose entries are ``own``; unknown ones keep their name.
+    """Convert a state dict of torchvision to our names and class order. Unknown entries keep their names.
 
-    Classes are put into our order; a background row that the model lacks is left out.
+    A background row that the model lacks is left out.
+
+    Args:
+        state: torchvision's state dict.
+        own: the state dict of our model.
     """
     former = {_renamed(name, _FORMER) or name: value for name, value in state.items()}
     ours = {theirs(name, own): name for name in own}
@@ -76,8 +85,10 @@ def to_ours(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
 
 
 def from_ours(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our entries under torchvision's names, a missing background row filled with zeros. Raises KeyError for a name
-    that torchvision has no counterpart of.
+    """Convert our state dict to torchvision's names. A missing background row is filled with zeros.
+
+    Raises:
+        KeyError: torchvision has no counterpart of a name.
     """
     out: dict[str, Tensor] = {}
     classes = len(own["box_head.logits.bias"])
@@ -101,10 +112,10 @@ def _renamed(name: str, table: list[tuple[str, str]]) -> str | None:
 
 
 def _rows(name: str) -> int | None:
-    """How many rows of an entry belong to each class; None where classes have none of their own."""
+    """Number of rows of an entry that belong to each class; None if classes have no separate rows."""
     return _BY_CLASS.get(name.rpartition(".")[0])
 
 
 def _rolled(value: Tensor, rows: int) -> Tensor:
-    """The first ``-rows`` rows to the end, or the last ``rows`` to the front."""
+    """Move the first ``-rows`` rows to the end, or the last ``rows`` to the front."""
     return torch.roll(value, rows, 0)
