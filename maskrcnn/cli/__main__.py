@@ -1,4 +1,4 @@
-"""`python -m maskrcnn.cli ...` is the command `maskrcnn ...`, wherever the package is importable."""
+"""`python -m maskrcnn.cli ...` runs the command `maskrcnn ...` without installation."""
 
 from maskrcnn.cli.entry import main
 

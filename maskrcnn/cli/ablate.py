@@ -3,8 +3,8 @@
 Usage: maskrcnn ablate [table=strides] [data=shapes] [seeds=1] [key=value ...]
 
 Trains every run of the table, then writes report.md, report.html, report.tex, runs.csv and manifest.json into out.
-When it is started again, it does what is missing. table=across trains nothing: it writes one report of the strides
-tables of all data sets.
+Repeat the command to continue an interrupted table: finished runs are skipped. table=across trains nothing; it writes
+one report of the strides tables of all data sets.
 
 Examples:
   maskrcnn ablate                                              align, warp, pool at strides 16 and 32, on shapes
@@ -49,23 +49,23 @@ TABLES = files.CONFIG_DIR / "tables"
 
 @dataclass
 class Ablate:
-    """Keys of tools/ablate.py. Every other key=value goes to each run, for example data.root=DIR.
+    """Keys of ``maskrcnn ablate``. Every other key=value is passed to each run, for example data.root=DIR.
 
     Args:
-        table: ``across``, or a table that has a file configs/tables/<table>-<data>.yaml.
+        table: ``across``, or a table with a file configs/tables/<table>-<data>.yaml.
         data: the data set of the table.
-        seeds: runs at each place of the grid, with seeds 0 .. seeds - 1.
-        out: the folder of the results; None is results/<table>-<data>. Finished runs in it are skipped, interrupted
+        seeds: number of runs of each combination, with seeds 0 .. seeds - 1.
+        out: folder of the results; None is results/<table>-<data>. Finished runs in it are skipped, and interrupted
             ones are resumed.
-        jobs: runs at the same time; None is 2 on a CPU of two or more cores, 1 otherwise.
-        threads: CPU threads of each run; None shares out the cores.
+        jobs: number of runs at a time; None is 2 on a CPU with two or more cores, 1 otherwise.
+        threads: CPU threads of each run; None divides the cores.
         nproc: processes of each run under torchrun.
-        launcher: one of Hydra's launchers, for example ``submitit_slurm``; its settings are hydra.launcher.* keys.
-        report_only: write the report of the runs that are finished.
+        launcher: one of Hydra's launchers, for example ``submitit_slurm``. Its settings are hydra.launcher.* keys.
+        report_only: only write the report of the finished runs.
         debug: print tracebacks of errors.
     """
 
-    table: str | int = "strides"  # 3 and 6 are tables of the paper
+    table: str | int = "strides"  # the paper's tables 3 and 6 are integers
     data: str = "shapes"
     seeds: Positive = 1
     out: str | None = None
@@ -78,7 +78,7 @@ class Ablate:
 
 
 class Plan(NamedTuple):
-    """The work of a call: the table, its runner, and the runs without a record."""
+    """The work of a command: the table, its runner, and the runs without a record."""
 
     settings: DictConfig
     table: Table
@@ -88,7 +88,7 @@ class Plan(NamedTuple):
 
 
 def plan(arguments: Sequence[str]) -> Plan:
-    """The work that ``arguments`` ask for. Checks the config of every missing run before the first one is trained."""
+    """Plan the work of ``arguments``. The config of every missing run is checked before the first one is trained."""
     settings, rest = _settings(arguments)
     jobs, threads = _shares(settings.jobs, settings.threads, settings.nproc)
     chosen = any(argument.startswith("device=") for argument in rest)
@@ -102,7 +102,7 @@ def plan(arguments: Sequence[str]) -> Plan:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train the missing runs of the table, retry those that fail, and report those that are there."""
+    """Train the missing runs of the table, repeat those that fail, and report the finished ones."""
     if "table=across" in arguments:
         _across(arguments)
         return
@@ -134,13 +134,13 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _settings(arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
-    """The keys of configs/ablate.yaml, and the overrides for the runs."""
+    """The keys of this command, and the overrides for the runs."""
     given = {
         name: a.partition("=")[2] for name in ("data", "scale") for a in arguments if a.startswith(f"{name}=")
     }
     if "scale" in given:
         raise UserError(f"scale={given['scale']}: this key is called data now; give data={given['scale']}")
-    # In a run's config data is a group, so that Hydra would look for configs/data/<name>.yaml.
+    # In a run's config, data is a group, and Hydra would look for configs/data/<name>.yaml.
     others = [a for a in arguments if not a.startswith(("data=", "hydra."))]
     own, rest = configs.split(others, Ablate)
     settings = configs.compose_config("ablate", own, Ablate)
@@ -149,7 +149,7 @@ def _settings(arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
 
 
 def _across(arguments: Sequence[str]) -> None:
-    """The report across data sets, from the records of the strides tables next to ``out``."""
+    """Write the report across data sets, from the records of the strides tables next to ``out``."""
     settings, rest = _settings(arguments)
     if rest:
         raise UserError(f"table=across trains nothing; {' '.join(rest)} has no use here")
@@ -157,7 +157,7 @@ def _across(arguments: Sequence[str]) -> None:
 
 
 def _tables() -> list[Path]:
-    """The folders of tables: of the working directory, then the project's."""
+    """The folders of tables: in the working directory, then in the project."""
     return [Path("configs/tables"), TABLES]
 
 
@@ -209,7 +209,10 @@ def _launch_all(runner: Runner, runs: Sequence[Run], launcher: str, arguments: S
 def _failing_twice(
     attempt: Callable[[Sequence[Run]], list[Run]], runner: Runner, runs: Sequence[Run]
 ) -> list[str]:
-    """Call ``attempt``, which returns the runs that failed, and once more for these; return the ids still failing."""
+    """Call ``attempt``, which returns the runs that failed, and call it again for those.
+
+    Returns the ids that still fail.
+    """
     for outcome in ("failed and is tried again", "failed twice"):
         runs = attempt(runs)
         if runner.processes.stopped or not runs:
@@ -220,7 +223,14 @@ def _failing_twice(
 
 
 def _launch(arguments: Sequence[str], runs: Sequence[Run], launcher: str, folder: Path) -> None:
-    """One job for each run. Arguments ``hydra.*`` are the launcher's settings; it writes into ``folder``."""
+    """Start one job per run.
+
+    Args:
+        arguments: of this command. Those named ``hydra.*`` are the launcher's settings.
+        runs: the runs.
+        launcher: one of Hydra's launchers.
+        folder: the launcher writes its files there.
+    """
     options = [a for a in arguments if a.startswith("hydra.")]
     own = [
         a for a in arguments if a not in options and a.partition("=")[0] not in ("launcher", "report_only")
@@ -238,7 +248,15 @@ def _launch(arguments: Sequence[str], runs: Sequence[Run], launcher: str, folder
 
 
 def run_one(arguments: Sequence[str], run_id: str) -> bool:
-    """Train one run by its id, with the arguments of `main`; return whether that succeeded."""
+    """Train one run of a table.
+
+    Args:
+        arguments: as for `main`.
+        run_id: the run.
+
+    Returns:
+        Whether it succeeded.
+    """
     settings, rest = _settings(arguments)
     runner = _runner(settings, rest, settings.threads or torch.get_num_threads())
     return runner.run(next(run for run in runner.table.runs(settings.seeds) if run.id == run_id))

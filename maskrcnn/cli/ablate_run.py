@@ -1,4 +1,4 @@
-"""One run of a table as a job of Hydra's launchers (SLURM through submitit): see tools/ablate.py launcher=."""
+"""Trains one run of a table as a job of Hydra's launchers (SLURM through submitit): ``maskrcnn ablate launcher=``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from maskrcnn.cli.ablate import run_one
 
 @dataclass
 class Job:
-    """run: the id of a run. arguments: of tools/ablate.py."""
+    """One job.
+
+    Args:
+        run: id of the run.
+        arguments: of ``maskrcnn ablate``.
+    """
 
     run: str = ""
     arguments: list[str] = field(default_factory=list)
@@ -24,7 +29,7 @@ ConfigStore.instance().store(name="job", node=Job)
 
 @hydra.main(version_base="1.3", config_path=None, config_name="job")
 def main(job: Job) -> None:
-    """Train the run. tools/ablate.py sees a failed run by its missing record; a failing job would hide the others."""
+    """Train the run. A failed run is recognised by its missing record; a failing job would hide the others."""
     of_the_job = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()  # otherwise the configs of the run cannot be composed
     run_one(list(job.arguments), job.run)

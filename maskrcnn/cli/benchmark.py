@@ -2,8 +2,8 @@
 
 Usage: maskrcnn benchmark suite=ops [out=FILE.json] [key=value ...]
 
-Needs a clone of the repository, which has the suites (benchmarks/). Both sides run in one process, in turns. Prints the
-medians of the ratios and their spread. Other keys are arguments of the suite.
+Needs a clone of the repository, which has the suites (benchmarks/). Both sides run alternately in one process. Prints
+the medians of the ratios and their spread. Other keys are arguments of the suite.
 
 Examples:
   maskrcnn benchmark suite=ops out=benchmarks/ops.json
@@ -36,7 +36,7 @@ SUITES = ROOT / "benchmarks"
 
 @dataclass
 class Benchmark:
-    """Keys of tools/benchmark.py. Every other key is an argument of the suite, for example repeats=3.
+    """Keys of ``maskrcnn benchmark``. Every other key is an argument of the suite, for example repeats=3.
 
     Args:
         suite: a file of benchmarks/.
@@ -50,7 +50,7 @@ class Benchmark:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one suite, print its table, write its json."""
+    """Run one suite, print its table and write its json."""
     own, rest = configs.split(arguments, Benchmark)
     settings = configs.compose_config("benchmark", own, Benchmark)
     if not (SUITES / "timing.py").is_file():
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _arguments(run: Any, given: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` texts as the suite's parameters, of the annotated types."""
+    """Convert ``key=value`` strings to the annotated types of the suite's parameters."""
     known = inspect.signature(run).parameters
     values: dict[str, Any] = {}
     for text in given:
@@ -94,7 +94,7 @@ def _arguments(run: Any, given: Sequence[str]) -> dict[str, Any]:
 
 
 def _lines(result: dict[str, Any]) -> list[list[str]]:
-    """A row of the table each: what was measured, ratio, ours, peer's, goal."""
+    """The rows of the table: what was measured, ratio, our time, the peer's time, goal."""
     return [
         [
             f"{row['ratio_median']:.2f}x ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
@@ -107,7 +107,7 @@ def _lines(result: dict[str, Any]) -> list[list[str]]:
 
 
 def _subjects(result: dict[str, Any]) -> tuple[str, list[list[str]]]:
-    """What every row has in common, and of each row its name and what is left of its setting and peer."""
+    """The common part of all rows, and each row's name with the rest of its setting and peer."""
     rows = [[part for key in ("setting", "peer") for part in row[key].split(", ")] for row in result["rows"]]
     shared = [part for part in dict.fromkeys(rows[0]) if all(part in row for row in rows)]
     own = [", ".join(part for part in row if part not in shared) for row in rows]
@@ -116,7 +116,7 @@ def _subjects(result: dict[str, Any]) -> tuple[str, list[list[str]]]:
 
 
 def _time(row: dict[str, Any], side: str) -> str:
-    """``1.2 ms``, and what the host took to queue it, where that was measured."""
+    """``1.2 ms``, and the time that the host took to queue it if that was measured."""
     host = row.get(f"{side}_host_ms")
     digits = 1 if host is None else 3
     queued = "" if host is None else f"\n(host {host:.{digits}f})"

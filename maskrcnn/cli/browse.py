@@ -9,7 +9,7 @@ Examples:
   maskrcnn browse data=shapes split=train num_images=50
   maskrcnn browse data=shapes augmented=3 num_images=20 data.train_transform.augmentations=strong
 
-Writes index.html and its pictures; a browser opens it without a network or server. The page sorts by the number of
+Writes index.html and its pictures. The page opens in a browser without a network or server. It sorts by the number of
 errors (missed, background, localisation, ...), by the number of objects or by name, and filters by class and name.
 """
 
@@ -43,17 +43,17 @@ _WRONG = [kind for kind in errors.KINDS if kind != "correct"]
 
 @dataclass
 class Browse(configs.Common):
-    """Keys of tools/browse.py. Without run or annotations, every other key is one of tools/train.py.
+    """Keys of ``maskrcnn browse``. Without run or annotations, every other key is one of ``maskrcnn train``.
 
     Args:
-        run: a run directory of tools/train.py: its validation set and its predictions.
-        annotations: COCO-format annotations in place of a run.
+        run: a run directory: shows its validation set and its predictions.
+        annotations: COCO-format annotations instead of a run.
         images: the folder of their images.
         predictions: COCO results.
         split: ``val`` or ``train``.
-        score_threshold: of predictions that are drawn and counted.
-        num_images: the first ones; None is all.
-        width: of each picture in pixels.
+        score_threshold: smallest score of predictions to draw and count.
+        num_images: show only the first images; None is all.
+        width: width of each picture in pixels.
         augmented: draw each training image as training sees it in this many epochs; needs ``data=`` or ``run``.
     """
 
@@ -99,7 +99,7 @@ def _write(folder: Path, title: str, cards: list[Card], sort_by: str) -> None:
 
 
 def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig:
-    """What is to be shown: annotations with a folder of images, a run, or any data=... of the configs."""
+    """The config of the data to show: annotations with a folder of images, a run, or any data=... of the configs."""
     if settings.split not in ("train", "val"):
         raise UserError(f"split={settings.split}: there are train and val")
     if (settings.annotations is None) != (settings.images is None):
@@ -122,10 +122,10 @@ def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig:
 
 
 def _browse_augmented(settings: DictConfig, config: DictConfig) -> None:
-    """Write the page of the training images as training sees them."""
+    """Write the page of the augmented training images."""
     if settings.annotations is not None or settings.predictions is not None:
         raise UserError("augmented draws training images: give data=... or run=DIR, and no predictions")
-    from maskrcnn.prediction.samples import as_annotations, visible  # imports torch
+    from maskrcnn.prediction.samples import as_annotations, visible  # lazily, because it imports torch
 
     dataset = open_data(config, "train")
     transform = configs.build(config.data.train_transform)
@@ -157,7 +157,7 @@ def _cards(
     settings: DictConfig,
     folder: Path,
 ) -> list[Card]:
-    """Every image drawn into ``folder``/pictures, with what there is to sort it by."""
+    """Draw every image into ``folder``/pictures. Each card has the numbers by which the page can sort."""
     objects, found = _by_image(truth["annotations"]), _by_image(predictions or [])
     wrong: dict[int, dict[str, int]] = {}
     if predictions is not None:

@@ -1,9 +1,8 @@
-"""Read a whole data set and list its defects.
+"""Check a complete data set and list its defects.
 
 Usage: maskrcnn check-data annotations=FILE images=DIR | data=folder data.root=DIR | voc=VOCdevkit/VOC2007 | sbd=DIR
 
-Prints counts, classes, sizes and every defect with its file, id and remedy. The exit status is 1 where there are
-defects.
+Prints counts, classes, sizes and every defect with its file, id and remedy. The exit status is 1 if there are defects.
   figure=FILE.png   classes and sizes as a plot
   --fix             writes A_fixed.json next to A.json, without the defective entries
 """
@@ -27,12 +26,12 @@ from maskrcnn.errors import UserError
 
 KEYS = ("annotations", "images", "voc", "sbd", "figure", "crowds", "classes", "debug")
 DEFECTS_FOUND = 1
-_SHOWN = 10  # defects of one kind that are printed
+_SHOWN = 10  # number of defects of one kind to print
 _LABELS = {Effect.CONVERTED: "converted", Effect.NOTED: "note"}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints counts and defects; exits with 1 when there are defects."""
+    """Print counts and defects. Exits with status 1 if there are defects."""
     fix = "--fix" in arguments
     own, of_data = split_data([argument for argument in arguments if argument != "--fix"])
     values = read_arguments(own, KEYS)
@@ -61,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _print(findings: Findings, part: str, values: dict[str, str]) -> None:
-    """Counts and defects, and the plot that ``figure=`` names, of a part."""
+    """Print counts and defects of a split, and draw the plot that ``figure=`` names."""
     for line in [*([f"part {part}"] if part else []), *findings.lines(), *_listed(findings.defects)]:
         print(line)
     if "figure" in values:
@@ -70,7 +69,7 @@ def _print(findings: Findings, part: str, values: dict[str, str]) -> None:
 
 
 def _folder(of_data: Sequence[str]) -> Iterator[tuple[str, Findings]]:
-    """The findings of each part of a folder."""
+    """Yield the findings of each split of a folder."""
     parts = folder_source(of_data).parts()
     print("\n".join(dict.fromkeys(line for part in parts.values() for line in part.report)))
     for name, part in parts.items():
@@ -78,14 +77,14 @@ def _folder(of_data: Sequence[str]) -> Iterator[tuple[str, Findings]]:
 
 
 def split_data(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command's own arguments, and those for the group ``data`` of the config."""
+    """Split the arguments into those of the command and those of the config group ``data``."""
     of_data = [a for a in arguments if a.partition("=")[0].partition(".")[0] == "data"]
     return [a for a in arguments if a not in of_data], of_data
 
 
 def folder_source(of_data: Sequence[str]) -> FolderSource:
-    """The source of ``data=folder`` with these keys, or of the user's own config of that kind."""
-    from maskrcnn.config import compose as configs  # takes seconds, as it imports torch
+    """The source of ``data=folder`` with these keys, or of a custom config of that kind."""
+    from maskrcnn.config import compose as configs  # lazily, because it imports torch, which takes seconds
 
     chosen = [] if any(argument.startswith("data=") for argument in of_data) else ["data=folder"]
     source = configs.build(configs.compose_config("train", [*chosen, *of_data]).data.source)
@@ -95,7 +94,7 @@ def folder_source(of_data: Sequence[str]) -> FolderSource:
 
 
 def _listed(defects: Sequence[Defect]) -> Iterator[str]:
-    """A line for each defect, the first ones of each kind."""
+    """A line for each defect, limited to the first ones of each kind."""
     kinds: dict[Kind, list[Defect]] = {}
     for defect in defects:
         kinds.setdefault(defect.kind, []).append(defect)
@@ -134,7 +133,7 @@ def _write_cleaned(path: Path, folder: Path, data: dict[str, Any], values: dict[
 
 
 def read_arguments(arguments: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
-    """``key=value`` arguments; raises UserError for anything else."""
+    """Parse ``key=value`` arguments. Raises UserError for other arguments and keys."""
     values = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -147,7 +146,7 @@ def read_arguments(arguments: Sequence[str], keys: Sequence[str]) -> dict[str, s
 
 
 def draw_histograms(findings: Findings, path: Path) -> None:
-    """Classes and sizes as a figure."""
+    """Plot classes and sizes."""
     from matplotlib.figure import Figure  # takes half a second
 
     figure = Figure(figsize=(10, 4), layout="constrained")

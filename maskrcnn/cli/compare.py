@@ -2,7 +2,7 @@
 
 Usage: maskrcnn compare RUN_DIR RUN_DIR [RUN_DIR ...] [plot=compare.png]
 
-Prints a table of the runs' metrics with their differences to the first run, and a table of the keys that differ.
+Prints a table of the runs' metrics with their differences from the first run, and a table of the keys that differ.
 Draws the metrics and the training losses into plot=FILE (a .png or .svg file); plot=null draws nothing.
 
 Examples:
@@ -23,13 +23,13 @@ from rich.table import Table
 from maskrcnn.console import console
 from maskrcnn.errors import UserError
 
-# Keys that say where a run runs; the seed is shown.
+# Keys that only depend on the machine and its folders.
 _OF_THE_PLACE = ("run_dir", "device", "threads", "debug", "data.num_workers", "categories")
 Metrics = dict[str, float | None]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print and draw the comparison. This command needs no torch."""
+    """Print and draw the comparison. This command does not import torch."""
     folders = [Path(a) for a in arguments if "=" not in a or Path(a).is_dir()]
     given = [a for a in arguments if Path(a) not in folders]
     plot = _plot(given)
@@ -60,7 +60,7 @@ def _plot(given: Sequence[str]) -> Path | None:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path where these differ, otherwise the whole paths."""
+    """The last part of each path if these differ, otherwise the complete paths."""
     short = [folder.resolve().name for folder in folders]
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
@@ -84,7 +84,7 @@ def _metrics(folder: Path) -> Metrics:
 
 
 def _config(folder: Path) -> dict[str, str]:
-    """The config's leaves by their dotted keys, as text."""
+    """The values of the config by dotted key, as strings."""
     return {key: json.dumps(value) for key, value in _flat(_read(folder / "config.yaml", yaml.safe_load), "")}
 
 
@@ -140,7 +140,14 @@ def draw(
     losses: Sequence[Sequence[tuple[int, float]]],
     path: Path,
 ) -> None:
-    """Bars of the metrics, and the training losses where there are any."""
+    """Draw bars of the metrics, and the training losses if there are any.
+
+    Args:
+        names: names of the runs.
+        metrics: metrics of each run.
+        losses: (step, loss) of each run.
+        path: the file.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 

@@ -16,7 +16,7 @@ from maskrcnn.config.files import options
 from maskrcnn.errors import UserError
 
 GROUPS = ("model", "roi_op", "data", "schedule", "experiment")
-# A word is split at its "=" by bash, so that the value alone is completed.
+# bash splits a word at "=", so only the value is completed.
 _BASH = """_maskrcnn() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" key=""
     [ "$word" = "=" ] && {{ key="$before"; word=""; }}
@@ -36,7 +36,7 @@ _ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the script of the shell that is named."""
+    """Print the script for a shell."""
     if list(arguments) not in (["bash"], ["zsh"]):
         raise UserError(f"completion is for bash or zsh, got {' '.join(arguments) or 'nothing'}")
     cases = "\n".join(

@@ -1,8 +1,8 @@
-"""Print what is installed and what is missing, to paste into an issue.
+"""Print what is installed and what is missing, for an issue report.
 
 Usage: maskrcnn doctor
 
-The lines name the versions, the compiled operators, the GPU, the folders of configs, and the optional packages with the
+The lines list the versions, the compiled operators, the GPU, the config folders, and the optional packages with the
 extra that installs each.
 """
 
@@ -24,7 +24,7 @@ from maskrcnn.config import files
 from maskrcnn.errors import UserError
 from maskrcnn.training.provenance import commit, cores
 
-# The package that each extra of pyproject.toml is for, by the name that is imported.
+# Import name of the package of each extra in pyproject.toml.
 EXTRAS = {
     "albumentations": "albumentations",
     "huggingface_hub": "hub",
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def lines() -> list[str]:
-    """The report, a topic a line."""
+    """The report, one line per topic."""
     present = [name for name in EXTRAS if find_spec(name) is not None]
     missing = [f"{name} (maskrcnn[{EXTRAS[name]}])" for name in EXTRAS if name not in present]
     return [

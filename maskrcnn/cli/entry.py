@@ -1,4 +1,4 @@
-"""The command line: finds a command, runs it and turns its end into an exit status and a message."""
+"""The command line: finds and runs a command, and turns errors into messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from maskrcnn.cli.imports import interruptible
 from maskrcnn.errors import Interrupted, UserError
 
 BAD_INPUT = 2
-# A full disk, or a file of another user: not a fault of the program.
+# A full disk, or missing permissions: not a bug of the program.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-# Settings that take less memory, by command.
+# Settings that save memory, by command.
 _FOR_MEMORY = {
     "train": "compute a batch in parts (accumulate=4), evaluate fewer images at once (evaluation.batch_size=1) or give "
     "precision=bf16: the same run_dir resumes with them. A smaller schedule.batch_size is another run",
@@ -28,11 +28,11 @@ _FOR_MEMORY = {
     "predict": "give batch_size=1, or a smaller max_size",
 }
 STOPPED = 128 + signal.SIGINT  # as shells report it
-INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: the same command resumes
+INTERRUPTED = 75  # EX_TEMPFAIL of <sysexits.h>: repeat the command to resume
 
 
 def main() -> None:
-    """The console command: `maskrcnn <command> ...`. Exits with the command's status."""
+    """The console command `maskrcnn <command> ...`. Exits with the command's status."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(_overview())
@@ -51,7 +51,8 @@ def main() -> None:
 def commands() -> dict[str, str]:
     """The usage text of every command, by name.
 
-    It is the docstring of the command's module. The source is parsed and not imported, because an import takes seconds.
+    It is the docstring of the command's module. The source is parsed instead of imported, because an import takes
+    seconds.
     """
     texts = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -78,11 +79,11 @@ def _overview() -> str:
 
 
 def run_tool(command: str) -> None:
-    """Call ``main`` of the command's module with the arguments of the command line, and exit.
+    """Call ``main`` of a command's module with the arguments of the command line, and exit.
 
-    A UserError is printed on stderr and ends with status 2. Ctrl-C ends with status 130 where the command does not save
-    first. ``debug=true`` lets their tracebacks through. Configs can name modules of the working directory
-    (``_target_: my_operator.MyOperator``).
+    A UserError is printed on stderr, and the status is 2. After Ctrl-C, the status is 130 if the command does not save
+    first. ``debug=true`` prints their tracebacks. Configs can name modules of the working directory (``_target_:
+    my_operator.MyOperator``).
 
     Args:
         command: name of a command, for example ``check-data``.
@@ -95,11 +96,11 @@ def run_tool(command: str) -> None:
         sys.exit(0)
 
     def main(arguments: Sequence[str]) -> None:
-        with interruptible():  # imported here, so that --help does not import torch
+        with interruptible():  # imported lazily, so that --help does not import torch
             module = import_module(f"maskrcnn.cli.{tool}")
         module.main(arguments)
 
-    # Outside of the except blocks: the error keeps worker processes alive, which must end before Python does.
+    # Exit outside the except blocks, because the error keeps workers alive, which must end before Python does.
     sys.exit(_status(main, arguments, tool))
 
 
@@ -124,10 +125,10 @@ def _status(main: Callable[[Sequence[str]], None], arguments: Sequence[str], too
 
 
 def _message(error: Exception, tool: str) -> str | None:
-    """The message of an error that the user can mend; None for a fault of the program."""
+    """The message of an error that the user can fix; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+    if type(error).__name__ == "OutOfMemoryError":  # compared by name, because torch is not imported here
         remedy = _FOR_MEMORY.get(tool, _FOR_MEMORY["train"])
         return f"the GPU's memory is full ({str(error).splitlines()[0]}); {remedy}"
     if isinstance(error, OSError) and error.errno in _REFUSED:

@@ -34,12 +34,12 @@ from maskrcnn.training.folder import open_run_dir
 
 @dataclass
 class Eval(configs.Common):
-    """Keys of tools/eval.py. Every other key of the checkpoint's config can be overridden, too.
+    """Keys of ``maskrcnn eval``. Every other key of the checkpoint's config can also be overridden.
 
     Args:
-        checkpoint: a file of tools/train.py.
-        trust_checkpoint: also build parts that are not this project's, for example your own operators.
-        predictions: COCO results; with ``annotations``, no model is needed.
+        checkpoint: a checkpoint.
+        trust_checkpoint: also build parts outside this project, for example your own operators.
+        predictions: COCO results. With ``annotations``, no model is needed.
         annotations: COCO-format annotations to score ``predictions`` against.
     """
 
@@ -51,7 +51,7 @@ class Eval(configs.Common):
 
 @dataclass
 class Scoring:
-    """Keys that the scoring of ``predictions`` also takes.
+    """Further keys for scoring ``predictions``.
 
     Args:
         metric: ``coco`` or ``voc``; None is coco.
@@ -63,7 +63,7 @@ class Scoring:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Score what the arguments name, print a table, write metrics.json."""
+    """Score a checkpoint or predictions, print a table, and write metrics.json."""
     own, rest = configs.split(arguments, Eval)
     settings = configs.compose_config("eval", own, Eval)
     if (settings.checkpoint is None) == (settings.predictions is None):
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(settings: DictConfig, overrides: Sequence[str]) -> None:
-    with interruptible():  # imported here, because torch takes seconds: _score_file answers without it
+    with interruptible():  # imported lazily, because torch takes seconds and _score_file does not need it
         from maskrcnn.config import build as assembly
         from maskrcnn.config.run import evaluator_of
 

@@ -1,21 +1,21 @@
-"""Draw what the RoI operators see of a box.
+"""Draw how the RoI operators read a box.
 
 Usage: maskrcnn explain [box=[x1,y1,x2,y2]] [stride=32] [key=value ...]
 
-Writes overview.png (the box as it is and as each operator reads it, bins and samples, the weight of every cell from the
-operator's own gradient, what is lost and gained), bins.png, shift.png (what changes when image and box move together)
-and explain.json into run_dir, and prints the readings.
+Prints how each operator reads the box, and writes into run_dir: overview.png (the box before and after rounding, bins
+and samples, the weight of every cell from the operator's gradient, the area lost and gained), bins.png, shift.png (the
+change of the features when image and box move together) and explain.json.
 
 Examples:
   maskrcnn explain                                     the articles' 665x665 box on a map of stride 32
   maskrcnn explain image=photo.jpg box=[120,80,260,300] stride=16
   maskrcnn explain operators=[align,align_legacy,warp,pool] output_size=3 sampling_ratio=1
-  maskrcnn explain page=explorer.html                  a page to try in a browser, instead of the figures
+  maskrcnn explain page=explorer.html                  an interactive page for the browser, instead of the plots
   maskrcnn explain image=photo.jpg box=[120,80,260,300] checkpoints=[a/last.pt,b/last.pt]   also masks of models
   maskrcnn explain image=photo.jpg checkpoints=[runs/a/last.pt] detection=0     one detection of a trained model
 
-With detection=N it writes detection.png instead: the pooled features, the mask before and after pasting, and both again
-under each operator when the box moves by half a cell.
+With detection=N it writes detection.png instead: the pooled features and the mask before and after pasting, and the
+same under each operator when the box moves by half a cell.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ Box = tuple[float, float, float, float]
 
 @dataclass
 class Explain(configs.Common):
-    """Keys of tools/explain.py. The operators' switches can be set, too, for example sampling_ratio=1.
+    """Keys of ``maskrcnn explain``. The operators' switches can also be set, for example sampling_ratio=1.
 
     Args:
         box: x1, y1, x2, y2 in pixels of the image.
-        image: a file; None is an image of ``image_size`` without content.
-        image_size: height, width.
+        image: a file; None is an empty image of ``image_size``.
+        image_size: height, width in pixels.
         stride: pixels per cell of the feature map.
         output_size: P of the pooled P x P cells.
-        operators: files of configs/roi_op.
-        checkpoints: of tools/train.py: their features and masks under shifts of the image (needs ``image``).
-        detection: number of a detection by falling score, from 0, in ``image``: draw what ``checkpoints`` make of it
-            under every operator, instead of the other plots. The weights stay as they were trained.
+        operators: names of operators, as for ``roi_op=``.
+        checkpoints: trained models, whose features and masks are compared when the image moves (needs ``image``).
+        detection: draw this detection of ``checkpoints`` in ``image`` under every operator, instead of the other
+            plots; 0 has the highest score. The trained weights do not change.
         page: an html file to write instead of the plots: an interactive page for the browser.
     """
 
@@ -83,7 +83,7 @@ class Explain(configs.Common):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw and print the views of all operators."""
+    """Draw and print how all operators read the box."""
     own, switches = configs.split(arguments, Explain)
     settings = configs.compose_config("explain", own, Explain)
     image = None if settings.image is None else read_image(settings.image)
@@ -179,7 +179,7 @@ def _detections(settings: DictConfig, image: Pixels | None, switches: list[str])
 
 
 def _forms(model: MaskRCNN, names: list[str]) -> list[str]:
-    """The operators' names, or those of their position-sensitive forms for a head that needs them."""
+    """The operators' names, or those of their position-sensitive forms if the head needs them."""
     head = model.mask_head or model.box_head
     if head is None or not getattr(head.pooler.operator, "position_sensitive", False):
         return names
@@ -266,7 +266,10 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
 
 @torch.no_grad()
 def _model_curves(paths: list[str], image: Pixels, box: Box, run_dir: Path, device: torch.device) -> None:
-    """Features and masks of trained models when image and box move together, by up to two cells of the coarsest map."""
+    """Draw features and masks of trained models when image and box move together.
+
+    They move by up to two cells of the coarsest map.
+    """
     models = {
         name: assembly.load_trained(path, [], configs.Train)[1].to(device).eval()
         for name, path in _named(paths)
@@ -288,7 +291,7 @@ def _model_curves(paths: list[str], image: Pixels, box: Box, run_dir: Path, devi
 
 
 def _named(paths: list[str]) -> list[tuple[str, str]]:
-    """Each checkpoint with the name of its folder, or all of its path where folders are named alike."""
+    """Each checkpoint with the name of its folder, or its complete path if folder names are equal."""
     folders = [Path(path).parent.name for path in paths]
     return [(f if folders.count(f) == 1 else path, path) for f, path in zip(folders, paths, strict=True)]
 
@@ -316,7 +319,7 @@ def _pooled_and_mask(
 
 
 def _moved(image: Pixels, shift: int, device: torch.device) -> Images:
-    """The image moved right by ``shift`` pixels on a canvas that holds every shift."""
+    """The image moved right by ``shift`` pixels, on a canvas that fits every shift."""
     height, width = image.shape[:2]
     canvas = torch.zeros(1, 3, -(-height // 32) * 32, -(-(width + 96) // 32) * 32, dtype=torch.uint8)
     canvas[0, :, :height, shift : shift + width] = torch.from_numpy(image.copy()).permute(2, 0, 1)

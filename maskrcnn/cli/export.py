@@ -8,12 +8,12 @@ Examples:
   maskrcnn export checkpoint=runs/a/best.pt out=model.onnx model.box_head.score_threshold=0.3
   maskrcnn export checkpoint=runs/a/best.pt format=safetensors          writes runs/a/best.safetensors
 
-A file of safetensors holds the weights and the config. It is accepted wherever the checkpoint is, except to resume.
+A safetensors file has the weights and the config. It can replace the checkpoint, except to resume a run.
 
-The other formats hold a graph. It takes one image of any size: pixels, uint8 [1, 3, H, W], and size, its height and
-width before padding. It returns boxes, scores, labels, valid, and mask probabilities within the boxes. FILE.json has
-the details. ONNX files hold standard operators only (opset 18; RoiAlign, MaxRoiPool, NonMaxSuppression) and run under
-onnxruntime. Files of torch.export need torch, torchvision and maskrcnn_ops imported where they are loaded.
+The other formats have a graph for one image of any size. Its inputs are pixels, uint8 [1, 3, H, W], and size, the
+height and width before padding. It returns boxes, scores, labels, valid, and mask probabilities within the boxes.
+FILE.json has the details. ONNX files have standard operators only (opset 18; RoiAlign, MaxRoiPool, NonMaxSuppression)
+and run in onnxruntime. Files of torch.export need torch, torchvision and maskrcnn_ops imported where they are loaded.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ GRAPHS = ("onnx", "torch_export")
 
 @dataclass
 class Export:
-    """Keys of tools/export.py. Every other key of the checkpoint's config can be overridden, too.
+    """Keys of ``maskrcnn export``. Every other key of the checkpoint's config can also be overridden.
 
     Args:
-        checkpoint: a file of tools/train.py.
-        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        checkpoint: a checkpoint.
+        trust_checkpoint: also build parts outside this project, for example your own operators.
         format: ``onnx``, ``torch_export`` or ``safetensors``.
-        out: the file to write; FILE.json next to it says how to feed a graph. None is the checkpoint's name with the
-            suffix .safetensors.
-        threads: of the CPU; None is all cores.
+        out: the file to write. FILE.json next to it describes the inputs and outputs of a graph. None is the
+            checkpoint's name with the suffix .safetensors.
+        threads: number of CPU threads; None is all cores.
         debug: print tracebacks of errors.
     """
 
@@ -57,7 +57,7 @@ class Export:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the graph, and next to it a json that says how to feed it; or the weights."""
+    """Write the graph with a json that describes its inputs and outputs, or the weights."""
     own, rest = configs.split(arguments, Export)
     settings = configs.compose_config("export", own, Export)
     if settings.format not in (*GRAPHS, "safetensors"):

@@ -1,4 +1,4 @@
-"""Imports that take seconds."""
+"""Helper for imports that take seconds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from threading import current_thread, main_thread
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it, Ctrl-C ends the process as the system does.
+    """A context in which Ctrl-C ends the process immediately.
 
-    There is nothing to save yet, and the modules that are imported might catch an exception.
+    There is nothing to save yet, and the imported modules might catch an exception.
     """
     if (
         signal.getsignal(signal.SIGINT) is not signal.default_int_handler

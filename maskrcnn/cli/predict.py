@@ -12,7 +12,7 @@ Examples:
 
 Writes into run_dir the images (or the video) with the detections drawn onto them, predictions.json (COCO results with
 file names) and annotations.json (a COCO data set that annotation programs open). masks=true also writes one PNG per
-mask. Memory does not grow with the number or the size of the images: max_size limits what the network sees.
+mask. Memory does not grow with the number of images. max_size limits the size of the network's input.
 """
 
 from __future__ import annotations
@@ -34,24 +34,23 @@ from maskrcnn.training.folder import open_run_dir
 
 @dataclass
 class Predict(configs.Common):
-    """Keys of tools/predict.py. Every other key of the checkpoint's config can be overridden, too.
+    """Keys of ``maskrcnn predict``. Every other key of the checkpoint's config can also be overridden.
 
     Args:
-        checkpoint: a file of tools/train.py.
-        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        checkpoint: a checkpoint.
+        trust_checkpoint: also build parts outside this project, for example your own operators.
         input: an image, a folder, a glob (``photos/*.jpg``), a video, or a camera's number (0).
-        recursive: also the images in a folder's subfolders.
-        score_threshold: of what is drawn; the json holds everything above the model's own.
-        batch_size: images of one padded shape that go through the network together.
-        max_size: longest side in pixels that the network sees, whatever the training saw; None is no limit.
-        tile: side in pixels of the overlapping windows that large images are cut into; None shows the network whole
-            images.
-        overlap: share of its side that a window has in common with the next.
-        flip: also look at the mirrored image (test-time augmentation).
-        scales: factors of the image's size to look at, for example [0.75, 1.0, 1.25].
-        polygons: write the masks of annotations.json as polygons, for programs that read no run lengths.
-        masks: also write one PNG for each mask, masks/<image>/<number>_<class>.png.
-        max_frames: of a video or camera; None is to its end, or until Ctrl-C.
+        recursive: also read the images in subfolders.
+        score_threshold: smallest score to draw. The json has all detections of the model.
+        batch_size: largest number of images per batch.
+        max_size: largest side of the network's input in pixels; None is no limit.
+        tile: side in pixels of the overlapping windows that large images are cut into; None does not cut.
+        overlap: smallest overlap of neighbouring windows, relative to their side.
+        flip: also detect in the horizontally flipped image (test-time augmentation).
+        scales: factors of the image's size to detect at, for example [0.75, 1.0, 1.25].
+        polygons: write the masks of annotations.json as polygons, for programs that cannot read run-length encoding.
+        masks: also write one PNG per mask, masks/<image>/<number>_<class>.png.
+        max_frames: of a video or camera; None is to the end, or until Ctrl-C.
     """
 
     checkpoint: str | None = None
@@ -71,7 +70,7 @@ class Predict(configs.Common):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Detect in everything that ``input`` names; write drawings and json into the run directory."""
+    """Detect objects in ``input``, and write drawings and json to the run directory."""
     own, rest = configs.split(arguments, Predict)
     settings = configs.compose_config("predict", own, Predict)
     if settings.checkpoint is None or settings.input is None:
@@ -119,14 +118,14 @@ def main(arguments: Sequence[str]) -> None:
             predictor.stream(frames), "predicting", total, console=console, disable=not console.is_terminal
         )
         live = video is not None and video.live
-        with suppress(*([KeyboardInterrupt] if live else [])):  # how a camera is switched off
+        with suppress(*([KeyboardInterrupt] if live else [])):  # Ctrl-C stops a camera
             for image, found in stream:
                 outputs.add(frames.of(image), found)
     console.print(f"{len(outputs.images)} images, {outputs.num_detections} detections: {run_dir}")
 
 
 class _Origins:
-    """Pictures on their way through the predictor, each of which remembers where it is from."""
+    """Images on their way through the predictor, with their origins."""
 
     def __init__(self, frames: Iterable[Frame]) -> None:
         self._frames, self._waiting = frames, list[Frame]()
@@ -137,7 +136,7 @@ class _Origins:
             yield frame.image
 
     def of(self, image: Pixels) -> Frame:
-        """Where the next picture to come out is from."""
+        """The origin of the next image that the predictor returns."""
         frame = self._waiting.pop(0)
         assert frame.image is image
         return frame

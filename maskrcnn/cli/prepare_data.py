@@ -1,14 +1,14 @@
-"""Download a published data set, or write a folder of another format as COCO.
+"""Download a published data set, or convert a folder of another format to COCO.
 
 Usage: maskrcnn prepare-data set=coco|voc2007|voc2012|sbd to=DIR
        maskrcnn prepare-data from=DIR to=OUT [data.format=...]
 
-set=: it resumes when it is started again. Archives are checked against their published checksums and unpacked only into
-DIR.
-  mirror=URL   fetch the archives from this address instead
-  keep=true    leave the archives in DIR
-from=: what data=folder reads, with any of its keys (data.rectangles=masks), is written to OUT/annotations/ and
-OUT/train/, OUT/val/, OUT/test/, which data=folder data.root=OUT reads. Images are copied.
+set=: repeat the command to resume a download. Archives are checked against their published checksums and unpacked only
+into DIR.
+  mirror=URL   download the archives from this address instead
+  keep=true    keep the archives in DIR
+from=: converts what data=folder reads, with any of its keys (data.rectangles=masks), to OUT/annotations/ and
+OUT/train/, OUT/val/, OUT/test/. data=folder data.root=OUT reads the result. Images are copied.
   images=link  make symbolic links instead, which need the originals
 """
 
@@ -29,7 +29,7 @@ KEYS = ("set", "from", "to", "images", "mirror", "keep", "debug")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fetches what ``set=`` names into ``to=``, or writes what ``from=`` holds there as COCO."""
+    """Download the data set of ``set=`` into ``to=``, or convert the folder of ``from=`` to COCO there."""
     own, of_data = split_data(arguments)
     values = read_arguments(own, KEYS)
     if "from" in values:

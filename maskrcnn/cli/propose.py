@@ -3,7 +3,7 @@
 Usage: maskrcnn propose checkpoint=FILE run_dir=DIR
 
 Writes DIR/train.npz and DIR/val.npz with the boxes and scores of each image, and prints their recall. Runs that share
-them (the runs of an ablation do) take  model.rpn=null proposals.train=DIR/train.npz proposals.val=DIR/val.npz
+them (such as the runs of an ablation) take  model.rpn=null proposals.train=DIR/train.npz proposals.val=DIR/val.npz
 
 Examples:
   maskrcnn train model=r18_rpn run_dir=runs/rpn
@@ -29,11 +29,11 @@ from maskrcnn.training.folder import open_run_dir
 
 @dataclass
 class Propose(configs.Common):
-    """Keys of tools/propose.py. Every other key of the checkpoint's config can be overridden, too.
+    """Keys of ``maskrcnn propose``. Every other key of the checkpoint's config can also be overridden.
 
     Args:
-        checkpoint: a file of tools/train.py.
-        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        checkpoint: a checkpoint.
+        trust_checkpoint: also build parts outside this project, for example your own operators.
     """
 
     checkpoint: str | None = None
@@ -41,7 +41,7 @@ class Propose(configs.Common):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write train.npz and val.npz into the run directory."""
+    """Write train.npz and val.npz to the run directory."""
     own, rest = configs.split(arguments, Propose)
     settings = configs.compose_config("propose", own, Propose)
     if settings.checkpoint is None:

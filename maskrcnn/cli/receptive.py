@@ -1,4 +1,4 @@
-"""Measure what the cells of a backbone's maps see: their effective receptive field.
+"""Measure the effective receptive fields of a backbone's feature cells.
 
 Usage: maskrcnn receptive [model=NAME] [checkpoint=FILE] [key=value ...]
 
@@ -7,9 +7,9 @@ Examples:
   maskrcnn receptive model=lite0_c5 model.backbone.weights=imagenet
   maskrcnn receptive checkpoint=runs/a/best.pt run_dir=seen     a trained model
 
-Prints, for every map, the centre of mass of what its middle cell sees, relative to the middle of the cell's block, in
-cells. Writes a picture with the places where the operators take the cell to lie into run_dir/cells.png.
-roi_op.offset=measured trains with the measured place.
+For every map, prints the centre of mass of the middle cell's receptive field, relative to the middle of the cell's
+block, in cells. Writes run_dir/cells.png with these centres and the positions that the operators assume.
+roi_op.offset=measured trains with the measured centre.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from maskrcnn.training.folder import open_run_dir
 
 @dataclass
 class Receptive:
-    """Keys of tools/receptive.py. Every other key is one of tools/train.py, or of the checkpoint's config.
+    """Keys of ``maskrcnn receptive``. Every other key is one of ``maskrcnn train``, or of the checkpoint's config.
 
     Args:
-        checkpoint: a file of tools/train.py; None builds the model that the other keys name.
-        trust_checkpoint: also build parts that are not this project's, for example your own operators.
-        run_dir: where cells.png is written; None is runs/<date-time>.
-        side: of the square image, in pixels, a multiple of 64.
-        directions: images of noise, and random directions of the cell's channels, to average over; two or more.
-        seed: of both, and of random weights.
+        checkpoint: a checkpoint; None builds the model that the other keys describe.
+        trust_checkpoint: also build parts outside this project, for example your own operators.
+        run_dir: folder of cells.png; None is runs/<date-time>.
+        side: side of the square image in pixels, a multiple of 64.
+        directions: number of noise images and random directions to average over, two or more.
+        seed: seed of the images, directions and random weights.
         debug: print tracebacks of errors.
     """
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("side must be a multiple of 64, and directions at least 2")
     with interruptible():
         config = configs.compose_config("train", rest) if settings.checkpoint is None else None
-        import torch  # here, because it takes seconds: a wrong key is answered at once
+        import torch  # lazily, because it takes seconds and a wrong key should fail immediately
 
         from maskrcnn.ablation.cells import draw_cells
         from maskrcnn.config.build import load_trained

@@ -21,13 +21,13 @@ from maskrcnn.errors import Positive, UserError
 
 @dataclass
 class Replay:
-    """Keys of tools/replay.py.
+    """Keys of ``maskrcnn replay``.
 
     Args:
         step: a failed_step_*.pt of a run directory.
-        trust_checkpoint: also build parts that are not this project's, for example your own operators.
+        trust_checkpoint: also build parts outside this project, for example your own operators.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: of the CPU; None is all cores.
+        threads: number of CPU threads; None is all cores.
         debug: print tracebacks of errors.
     """
 
@@ -39,7 +39,7 @@ class Replay:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the losses of the step as they were and as they are now, and where they first go wrong."""
+    """Print the losses of the original step and of the repetition, and the first non-finite output."""
     settings = configs.compose_config("replay", arguments, Replay)
     if settings.step is None:
         raise UserError("give step=FILE, a failed_step_*.pt of a run directory")

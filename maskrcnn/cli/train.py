@@ -7,11 +7,11 @@ Examples:
   maskrcnn train roi_op=pool model=r18_c5 run_dir=runs/pool   another operator, another stride
   maskrcnn train data=custom data.train_annotations=A.json data.train_images=DIR \\
                  data.val_annotations=B.json data.val_images=DIR init=imagenet model=r50_fpn
-  maskrcnn train experiment=nuclei data.root=DIR              a whole recipe
+  maskrcnn train experiment=nuclei data.root=DIR              a complete recipe
 
-The groups model, roi_op, data, schedule and experiment are folders of configs/; maskrcnn/config/schema.py has the other
-keys and their defaults. Training resumes when the command is started again with the same run_dir. The run directory
-receives config.yaml, last.pt, best.pt, metrics.json, predictions.json, predictions.png and TensorBoard events.
+The groups model, roi_op, data, schedule and experiment are folders of configs/; maskrcnn/config/schema.py has the
+other keys and their defaults. Repeat the command with the same run_dir to resume. The run writes config.yaml, last.pt,
+best.pt, metrics.json, predictions.json, predictions.png and TensorBoard events into run_dir.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     """Compose the config from ``key=value`` arguments, then train (or resume) and evaluate."""
     with interruptible():
         config = configs.compose_config("train", arguments)
-        import torch  # here, because it takes seconds: a wrong key is answered at once
+        import torch  # lazily, because it takes seconds and a wrong key should fail immediately
 
         from maskrcnn.config.run import trainer
         from maskrcnn.training.devices import open_device

@@ -1,4 +1,4 @@
-"""A network of timm in the place of any model's backbone: ``model.backbone.name=timm/<name>``."""
+"""Uses a timm network as the backbone of any model: ``model.backbone.name=timm/<name>``."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _SHARED = ("norm", "weights", "frozen_stages", "in_channels")
 
 
 def is_timm(key: str, value: Any) -> bool:
-    """Whether ``key=value`` names a network of timm as the backbone."""
+    """Whether ``key=value`` selects a timm network as the backbone."""
     return key == KEY and isinstance(value, str) and value.startswith(PREFIX)
 
 
 def put_timm(config: DictConfig, name: str) -> None:
-    """Replace the backbone of ``config.model`` by a network of timm, and the pixels' mean and deviation by its own.
+    """Replace the backbone of ``config.model`` by a timm network, and the pixels' mean and deviation by the network's.
 
-    What the old backbone says of norm, weights, frozen stages, channels and the last stride is kept.
+    The old backbone's settings of norm, weights, frozen stages, channels and last stride are kept.
 
     Args:
-        config: is changed.
+        config: changed in place.
         name: ``timm/<name>``.
 
     Raises:
-        UserError: for a model whose heads or strides need a residual network, an unknown name, or without timm.
+        UserError: the model's heads or strides need a ResNet, the name is unknown, or timm is missing.
     """
-    from maskrcnn.models.backbones.timm import pixel_statistics  # imports torch
+    from maskrcnn.models.backbones.timm import pixel_statistics  # lazily, because it imports torch
 
     model = config.model
     if model.get("backbone") is None:

@@ -1,4 +1,4 @@
-"""From a checked config to the parts of a run: data, model, and what a checkpoint is tested with."""
+"""Builds the parts of a run from a checked config: the data, the model, and a checkpoint's model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from maskrcnn.training.recipe import Recipe
 
 
 def build_model(config: DictConfig) -> MaskRCNN:
-    """The model that the config describes, channels-last; its weights in float64 if that is the precision."""
+    """The model that the config describes, channels-last. Its weights are float64 if that is the precision."""
     model: MaskRCNN = (
         configs.build(config.model) if config.model.get("_target_") in BUILDERS else _from_parts(config)
     )
@@ -37,12 +37,12 @@ def build_model(config: DictConfig) -> MaskRCNN:
 
 
 def _from_parts(config: DictConfig) -> MaskRCNN:
-    """The backbone first, because the other parts take their numbers of channels from it."""
+    """Build the backbone first, because the other parts need its numbers of channels."""
     config = config.copy()
     OmegaConf.set_struct(config, False)
     backbone = configs.build(config.model.backbone)
     fill_channels(config.model, getattr(backbone, "channels", None))
-    OmegaConf.resolve(config.model)  # the head of a C4 model refers to the backbone's settings
+    OmegaConf.resolve(config.model)  # the head of a C4 model has references to the backbone's settings
     config.model.update(backbone=None, _partial_=True)
     model: MaskRCNN = configs.build(config.model)(backbone=backbone)
     return model
@@ -51,9 +51,16 @@ def _from_parts(config: DictConfig) -> MaskRCNN:
 def load_trained(
     path: str, overrides: list[str], schema: type, trust: bool = False
 ) -> tuple[DictConfig, MaskRCNN, int]:
-    """The config (with ``overrides``), model (its averaged weights, if any) and step of a checkpoint of tools/train.py.
+    """Load a checkpoint of ``maskrcnn train``.
 
-    trust: also call constructors that its config names outside of the project (your own operators, say).
+    Args:
+        path: the file.
+        overrides: changes of its config, as ``key=value``.
+        schema: dataclass with all keys.
+        trust: also call constructors outside this project that the config names, for example your own operators.
+
+    Returns:
+        The config, the model (with averaged weights if there are any) and the step.
     """
     content = checkpoint.load_model(path)
     check_buildable(path, content["config"])
@@ -72,7 +79,7 @@ def load_trained(
 
 
 def load_configured(path: str, overrides: Sequence[str], trust: bool) -> ForPrediction:
-    """`load_for_prediction` for a config that Hydra builds."""
+    """`load_for_prediction` for a config that Hydra composed. Arguments as there."""
     config, model, _ = load_trained(path, list(overrides), configs.Train, trust)
     return ForPrediction(
         model,
@@ -84,12 +91,12 @@ def load_configured(path: str, overrides: Sequence[str], trust: bool) -> ForPred
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The config as plain values, interpolations kept, so that single keys can still be overridden later."""
+    """The config as plain values. References are kept, so that single keys can still be overridden."""
     container = OmegaConf.to_container(config)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def recipe_of(config: DictConfig) -> Recipe:
-    """What the checkpoints of a run say about it: the config as it is, and with its references resolved."""
+    """The config that a run's checkpoints store, unchanged and with its references resolved."""
     return Recipe(plain(config), configs.plain_dict(config))

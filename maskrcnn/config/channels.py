@@ -1,4 +1,4 @@
-"""The numbers of channels that a model's config leaves to its backbone."""
+"""Fills in the numbers of channels that a model's config leaves to its backbone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from maskrcnn.errors import UserError
 
 
 def fill_channels(model: DictConfig, channels: Mapping[int, int] | None) -> None:
-    """Replace null in the pyramid's ``in_channels`` and ``out_channels``; all else interpolates these.
+    """Replace null in the pyramid's ``in_channels`` and ``out_channels``. All other numbers refer to these.
 
     Args:
         model: the node of a model, changed in place.
-        channels: of the backbone's maps, by stride; None if the backbone does not say.
+        channels: number of channels of the backbone's maps by stride; None if the backbone does not state it.
 
     Raises:
-        UserError: the numbers are left open and the backbone does not say.
+        UserError: a number is null and the backbone does not state it.
     """
     pyramid = model.pyramid
     missing = [key for key in ("in_channels", "out_channels") if key in pyramid and pyramid[key] is None]

@@ -1,4 +1,4 @@
-"""Plain config values against the signatures of the constructors they are for."""
+"""Checks plain config values against the signatures of the constructors that receive them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGET_KEYS = {"_target_", "_partial_"}
 
 
 def is_own(target: str) -> bool:
-    """Whether a ``_target_`` is one of this project's parts, of torch's layers or of torchvision's transforms.
+    """Whether a ``_target_`` is a part of this project, a layer of torch or a transform of torchvision.
 
     Instantiating these classes, and calling the builders of models, cannot run arbitrary code.
     """
@@ -25,11 +25,11 @@ def is_own(target: str) -> bool:
     homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.", transforms)
     if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.", transforms)):
         return False
-    from maskrcnn.config.trained import BUILDERS  # imports torch
+    from maskrcnn.config.trained import BUILDERS  # lazily, because it imports torch
 
     try:
         found = get_object(target)
-    except ImportError:  # of another version of the project
+    except ImportError:  # the class belongs to another version of the project
         return False
     return found in BUILDERS.values() or (
         isinstance(found, type) and f"{found.__module__}.".startswith(homes)
@@ -37,7 +37,7 @@ def is_own(target: str) -> bool:
 
 
 def constructor_defaults(target: str) -> dict[str, Any]:
-    """The parameters with a default of the callable called ``target``; none where it cannot be imported."""
+    """The parameters of a callable that have a default; empty if it cannot be imported."""
     try:
         parameters = inspect.signature(get_object(target)).parameters
     except ImportError:  # `check_value` reports it
@@ -46,7 +46,7 @@ def constructor_defaults(target: str) -> dict[str, Any]:
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
-    """The closest of ``words``, by the whole dotted key first and by its last part second."""
+    """The closest of ``words`` to a wrong key: first by the complete dotted key, then by its last part."""
     close = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     last = word.rsplit(".", 1)[-1]
     close += [key for key in words if key.rsplit(".", 1)[-1] == last and key not in close][:3]
@@ -54,6 +54,13 @@ def nearest(word: str, words: Sequence[str]) -> str:
 
 
 def check_value(value: Any, expected: Any, path: str) -> None:
+    """Raise UserError if a config value does not fit an annotation.
+
+    Args:
+        value: the plain value.
+        expected: the annotation.
+        path: dotted key, for the message.
+    """
     if _is_part(value):
         _check_target(value, path)
     elif is_dataclass(expected) and isinstance(value, dict):
@@ -87,7 +94,7 @@ def _check_fields(value: dict[str, Any], schema: Any, path: str) -> None:
 def _check_target(value: dict[str, Any], path: str) -> None:
     try:
         target = get_object(value["_target_"])
-    except Exception as error:  # whatever importing the user's own module raises
+    except Exception as error:  # importing the user's module can raise any exception
         raise UserError(f"{path}._target_={value['_target_']}: cannot be imported ({error})") from error
     parameters = inspect.signature(target).parameters
     plain_class = inspect.isclass(target) and not is_dataclass(target)
@@ -112,7 +119,7 @@ def _check_target(value: dict[str, Any], path: str) -> None:
 
 
 def _fits(value: Any, expected: Any) -> bool:
-    """Whether a plain YAML value suits an annotation. Parts (modules, callables) must be nodes, so they never do."""
+    """Whether a plain YAML value fits an annotation. Parts (modules, callables) must be nodes, so they never do."""
     origin, args = get_origin(expected), get_args(expected)
     if expected is Any:
         return True
@@ -136,7 +143,7 @@ def _fits(value: Any, expected: Any) -> bool:
 
 
 def _entry(expected: Any) -> Any:
-    """The annotation of the entries of a list that is annotated with ``expected``."""
+    """The annotation of the entries of a list with the annotation ``expected``."""
     origin, args = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
         return Union[tuple(_entry(arg) for arg in args)]  # noqa: UP007

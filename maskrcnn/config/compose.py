@@ -1,8 +1,8 @@
-"""Composes configs/ by Hydra, checks every key and value, and builds what they describe.
+"""Composes configs/ with Hydra, checks every key and value, and builds the described parts.
 
-A constructor's signature is its schema: a node with ``_target_`` may hold that callable's parameters, with values
-of the annotated types, and nothing else. Settings that belong to no constructor are dataclasses; their defaults are the
-defaults of the config, and YAML files hold what differs from them.
+A constructor's signature is its schema: a node with ``_target_`` may only have that callable's parameters, with values
+of the annotated types. Settings that belong to no constructor are dataclasses. Their defaults are those of the config,
+and YAML files contain the differences.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from maskrcnn.errors import UserError
 
 Settings = TypeVar("Settings")
 OPERATORS = ("roi_op", "box_roi_op", "mask_roi_op", "keypoint_roi_op")
-# Groups whose keys are parameters of constructors and not only those that YAML files state.
+# Groups whose keys are all parameters of constructors, also those that YAML files do not state.
 _OF_CONSTRUCTORS = ("data.", *OPERATORS)
 
 
 def compose_config(name: str, overrides: Sequence[str], schema: type = Train) -> DictConfig:
-    """The config of a command, every key and value checked.
+    """Compose the config of a command, and check every key and value.
 
-    It begins with the defaults of ``schema``, then takes configs/``name``.yaml where there is such a file, then the
-    groups (``model=r50_fpn``) and last the single keys of ``overrides``.
+    The defaults of ``schema`` come first, then configs/``name``.yaml if it exists, then the groups
+    (``model=r50_fpn``), and last the single keys of ``overrides``.
 
     Args:
-        name: of the command.
+        name: name of the command.
         overrides: ``key=value`` or ``group=option``.
-        schema: a dataclass with all keys.
+        schema: dataclass with all keys.
 
     Raises:
-        UserError: names the key, what was found and the nearest right key.
+        UserError: names the key, the value and the nearest valid key.
     """
     parsed = parse(overrides)
     groups = [override for override in parsed if _is_group(override)]
@@ -75,9 +75,9 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
 
 
 def _refuse_unknown(name: str, keys: Sequence[str], groups: Sequence[Override], schema: type) -> None:
-    """Raise UserError for a wrong key or option at once, without torch, which takes seconds to import.
+    """Raise UserError for a wrong key or option before torch is imported, which takes seconds.
 
-    What depends on a constructor's signature is checked later.
+    Checks that need a constructor's signature follow later.
     """
     for override in groups:
         group = override.get_key_element()
@@ -97,19 +97,22 @@ def _refuse_unknown(name: str, keys: Sequence[str], groups: Sequence[Override], 
 
 
 def read_config(path: Path) -> DictConfig:
-    """The stored config of a run (``config.yaml``). A "${" within a path is part of the path and no reference."""
+    """Read the stored config of a run (``config.yaml``).
+
+    A "${" within a path is a part of the path and no reference.
+    """
     config = OmegaConf.create(with_literal_paths(yaml.safe_load(path.read_text())))
     assert isinstance(config, DictConfig)
     return config
 
 
 def _composed(name: str, groups: Sequence[Override], *lines: str) -> DictConfig:
-    """configs/``name``.yaml with groups exchanged; an empty config where there is no such file.
+    """configs/``name``.yaml with replaced groups; an empty config if there is no such file.
 
     Args:
-        name: of the file.
+        name: name of the file.
         groups: ``group=option``.
-        lines: further overrides, as Hydra writes them.
+        lines: further overrides in Hydra's syntax.
     """
     for override in groups:
         _check_option(override)
@@ -122,7 +125,7 @@ def _composed(name: str, groups: Sequence[Override], *lines: str) -> DictConfig:
 
 
 def _with_defaults(config: DictConfig, schema: type) -> DictConfig:
-    """``config`` with the defaults of ``schema`` for the keys that it lacks, and of its data source's constructor."""
+    """Add the defaults of ``schema`` and of the data source's constructor for missing keys."""
     OmegaConf.set_struct(config, False)
     whole = OmegaConf.merge(defaults_of(schema), config)
     assert isinstance(whole, DictConfig)
@@ -138,9 +141,9 @@ def _set(config: DictConfig, override: Override, merge: bool) -> None:
     """Set the key of an override. ``+key`` may add one, which `check` then accepts or refuses.
 
     Args:
-        config: is changed.
+        config: changed in place.
         override: ``key=value``.
-        merge: a dictionary as value changes the keys that it has; otherwise it replaces the group.
+        merge: whether a dictionary as value only changes the keys that it has; otherwise it replaces the group.
     """
     key = override.key_or_group
     if not override.is_add():
@@ -149,7 +152,7 @@ def _set(config: DictConfig, override: Override, merge: bool) -> None:
 
 
 def split(arguments: Sequence[str], schema: type) -> tuple[list[str], list[str]]:
-    """A tool's own ``key=value`` arguments (the fields of ``schema``), and those for the stored config."""
+    """Split ``key=value`` arguments into a command's own (the fields of ``schema``) and those for the stored config."""
     names = [f.name for f in fields(schema)]
     own = [text for text in arguments if text.partition("=")[0] in names]
     return own, [text for text in arguments if text not in own]
@@ -170,12 +173,18 @@ def plain_dict(node: Any) -> dict[str, Any]:
 
 
 def settings_of(node: Any, kind: type[Settings]) -> Settings:
-    """A group of the config as the dataclass that it is checked against."""
+    """Convert a group of the config to the dataclass ``kind``, against which it is checked."""
     return kind(**plain_dict(node))
 
 
 def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
-    """A stored ``config`` changed by ``overrides``: a group (``data=voc``) is composed again, a key is set."""
+    """Change a stored config.
+
+    Args:
+        config: the stored config.
+        overrides: a group (``data=voc``) is composed again, and a key is set.
+        schema: dataclass with all keys.
+    """
     parsed = parse(overrides)
     groups = [override for override in parsed if _is_group(override)]
     for override in groups:
@@ -194,9 +203,10 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
 
 
 def build(node: Any) -> Any:
-    """What a checked node with ``_target_`` describes. Raises UserError where a constructor refuses its values.
+    """Build the object that a checked node with ``_target_`` describes.
 
-    Hydra's `instantiate` resolves a value twice, so that a path which holds "${" would be an interpolation.
+    Raises UserError if a constructor refuses its values. Hydra's `instantiate` is not used: it resolves a value twice,
+    so that a path with "${" would become a reference.
     """
     try:
         return _built(OmegaConf.to_container(node, resolve=True))
@@ -217,7 +227,7 @@ def _built(value: Any) -> Any:
 
 
 def foreign_targets(node: Any) -> list[str]:
-    """The callables in ``node`` that belong to neither this project nor torch's layers: building it runs them."""
+    """The callables in ``node`` outside this project and torch's layers. Building the node would run them."""
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node)
     if isinstance(node, list):
@@ -230,7 +240,7 @@ def foreign_targets(node: Any) -> list[str]:
 
 
 def check(config: DictConfig, schema: type) -> None:
-    """Raise UserError for the first key or value that does not fit ``schema`` or its ``_target_``'s signature."""
+    """Raise UserError for the first key or value that does not fit ``schema`` or the signature of its ``_target_``."""
     config = config.copy()
     for name in ("num_classes", "num_keypoints"):
         if name in config and config[name] is None:
@@ -250,7 +260,7 @@ def check(config: DictConfig, schema: type) -> None:
 
 
 def is_measured(config: DictConfig, operator: str) -> bool:
-    """Whether an operator's own settings, and not those that it refers to, say ``offset: measured``."""
+    """Whether an operator has ``offset: measured`` in its own settings, and not by a reference."""
     node = config._get_node(operator)
     if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
         return False
@@ -296,7 +306,7 @@ def _compose(name: str, lines: list[str]) -> DictConfig:
 
 
 def _fill_operators(config: DictConfig) -> None:
-    """A head's operator by a preset's name, or the shared one where it has none of its own."""
+    """Replace the name of a preset by its settings. A head without an operator gets the shared one."""
     for head in OPERATORS[1:]:
         name = config.get(head)
         if isinstance(name, str):

@@ -10,12 +10,12 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.keypoints import oks_sigmas
 
-# A category's keypoints are stored, so that predictions can be drawn and mirrored.
+# A category's keypoints are stored, so that predictions can be drawn and flipped.
 _DRAWN = ("keypoints", "skeleton")
 
 
 def open_data(config: DictConfig, split: str) -> Dataset:
-    """The ``train`` or ``val`` split; what its reading reported is printed. Raises UserError where there is none."""
+    """Open the ``train`` or ``val`` split, and print its report. Raises UserError if there is none."""
     dataset = open_optional(config, split)
     if dataset is None:
         raise UserError(
@@ -25,7 +25,7 @@ def open_data(config: DictConfig, split: str) -> Dataset:
 
 
 def open_optional(config: DictConfig, split: str) -> Dataset | None:
-    """As `open_data`; None where the config names no such split."""
+    """Open a split like `open_data`; None if the config names none."""
     source = configs.build(config.data.source)
     dataset: Dataset | None = getattr(source, split)()
     if dataset is None:
@@ -38,11 +38,15 @@ def open_optional(config: DictConfig, split: str) -> Dataset | None:
 
 
 def _give_proposals(dataset: Dataset, config: DictConfig, split: str) -> None:
-    """Set the proposals that replace the RPN's. Raises UserError where the model has both, or neither."""
+    """Set the proposals that replace the RPN's. Raises UserError if the model has both, or neither."""
     proposals = config.proposals[split]
     if proposals is None and config.model.rpn is not None:
         return
-    from maskrcnn.data.proposals import GroundTruthBoxes, NoProposals, ProposalFile  # imports torch
+    from maskrcnn.data.proposals import (
+        GroundTruthBoxes,
+        NoProposals,
+        ProposalFile,
+    )  # lazily, because it imports torch
 
     if split == "train" and proposals is not None and config.model.rpn is not None:
         raise UserError(
@@ -60,7 +64,7 @@ def _give_proposals(dataset: Dataset, config: DictConfig, split: str) -> None:
 
 
 def set_categories(config: DictConfig, dataset: Dataset) -> None:
-    """The data set's classes and keypoints become the model's, unless the config says how many and they differ."""
+    """Set the model's classes and keypoints to those of the data set, unless the config states other numbers."""
     if config.num_classes is not None and config.num_classes != len(dataset.categories):
         raise UserError(
             f"num_classes={config.num_classes}, but the data set has {len(dataset.categories)} categories; "
@@ -77,7 +81,7 @@ def set_categories(config: DictConfig, dataset: Dataset) -> None:
 
 
 def check_keypoints(dataset: Dataset) -> None:
-    """Raise UserError where a keypoint head could not learn from ``dataset``, or could not be scored on it."""
+    """Raise UserError if a keypoint head cannot be trained or scored on ``dataset``."""
     if not dataset.num_keypoints:
         raise UserError(
             "model.keypoint_head needs keypoints, but the categories of the data set list none; set "
@@ -87,7 +91,7 @@ def check_keypoints(dataset: Dataset) -> None:
 
 
 def check_categories(config: DictConfig, dataset: Dataset) -> None:
-    """Raise UserError where a model would be scored on other classes than it was trained for."""
+    """Raise UserError if a model would be scored on other classes than it was trained for."""
     trained = {c["id"]: c["name"] for c in configs.plain_list(config.categories)}
     found = {int(c["id"]): str(c["name"]) for c in dataset.categories}
     if trained != found:
@@ -98,6 +102,6 @@ def check_categories(config: DictConfig, dataset: Dataset) -> None:
 
 
 def drop_augmentations(config: DictConfig) -> None:
-    """Take the augmentations out of a stored config that trains nothing: their library may be missing."""
+    """Remove the augmentations from a stored config that is not used for training. Their library may be missing."""
     if OmegaConf.select(config, "data.train_transform.augmentations"):
         config.data.train_transform.augmentations = None

@@ -1,4 +1,4 @@
-"""``roi_op.offset=measured``: the operator takes a cell to lie where the backbone's cells look."""
+"""``roi_op.offset=measured``: the operator places cells at the centres of their measured receptive fields."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from maskrcnn.models.receptive import receptive_field
 
 
 def pin_offset(config: DictConfig, stored: Mapping[str, Any] | None) -> None:
-    """Replace ``offset: measured`` of the operators by a number, so that the stored config says what ran.
+    """Replace ``offset: measured`` of the operators by a number, so that the stored config has the used value.
 
     Args:
-        config: is changed.
+        config: changed in place.
         stored: the config of the run that is resumed, which has the number; None for a new run.
 
     Raises:
@@ -39,7 +39,7 @@ def _measured(config: DictConfig) -> float:
             f"offset=measured needs heads that read one map, as in model=r18_c5 or model=lite0_c4; this model has "
             f"{pyramid.rpartition('.')[2]}, and every stride has an offset of its own"
         )
-    with torch.random.fork_rng():  # the same random weights as the model's, which is built next
+    with torch.random.fork_rng():  # so that the model, which is built next, has the same random weights
         backbone = configs.build(config.model.backbone)
     stride = max(backbone.channels)
     field = receptive_field(backbone, stride)

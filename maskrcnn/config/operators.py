@@ -1,6 +1,6 @@
-"""RoI operators by name: the presets of `maskrcnn_ops`, and files ``roi_op/<name>.yaml`` for your own.
+"""RoI operators by name: the presets of `maskrcnn_ops`, and files ``roi_op/<name>.yaml`` for custom ones.
 
-`maskrcnn_ops` imports torch, which takes seconds, so the functions import it and not the module.
+The functions import `maskrcnn_ops` lazily, because it imports torch, which takes seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from maskrcnn.errors import UserError
 
 
 def preset_node(name: str) -> dict[str, Any]:
-    """The config of a preset: all switches, so that each can be overridden (``roi_op.plus_one=true``)."""
+    """The config of a preset with all switches, so that each can be overridden (``roi_op.plus_one=true``)."""
     from maskrcnn_ops import PRESETS, RoIOp
 
     switches = inspect.signature(RoIOp).parameters.items()
@@ -26,7 +26,7 @@ def preset_node(name: str) -> dict[str, Any]:
 
 
 def operator_node(name: str) -> DictConfig:
-    """The config of an operator: of a file, or of a preset. Raises UserError with the nearest names for others."""
+    """The config of an operator, from a file or a preset. Raises UserError with the nearest names for others."""
     from maskrcnn_ops import PRESETS
 
     path, options = files.find(f"roi_op/{name}.yaml"), files.options("roi_op")
@@ -38,7 +38,7 @@ def operator_node(name: str) -> DictConfig:
 
 
 def register_presets() -> None:
-    """Make the presets options of ``roi_op`` for Hydra, except those with a file of the same name."""
+    """Make the presets options of ``roi_op`` in Hydra, except those with a file of the same name."""
     from maskrcnn_ops import PRESETS
 
     store = ConfigStore.instance()

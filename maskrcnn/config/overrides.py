@@ -1,4 +1,4 @@
-"""Reads ``key=value`` arguments. Paths are taken as the shell hands them over, whatever characters they hold."""
+"""Parses ``key=value`` arguments. Paths may contain any character."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from hydra.errors import HydraException, OverrideParseException
 
 from maskrcnn.errors import UserError
 
-# Keys whose values are paths: taken as the shell hands them over, and not read by Hydra's grammar.
+# Keys whose values are paths. They are taken literally, and not parsed by Hydra's grammar.
 _PATHS = re.compile(
     r"\+{0,2}(run_dir|run|checkpoints?|input|predictions|annotations|images?|out|page|init(\.weights)?"
     r"|proposals\.(train|val)|model\.backbone\.weights"
     r"|data\.(source\.)?(root|((train|val)_)?(annotations|images)))"
 )
 
-# `init=FILE` is what people type; the node also holds a switch.
+# `init=FILE` is short for `init.weights=FILE`.
 _SHORTHAND = {"init": "init.weights"}
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Read ``key=value`` arguments by Hydra's grammar, paths as they are.
+    """Parse ``key=value`` arguments with Hydra's grammar. Paths are taken literally.
 
     Raises:
-        UserError: names the argument that cannot be read.
+        UserError: names the argument that cannot be parsed.
     """
     for text in overrides:
         if text.startswith("~"):
@@ -49,14 +49,14 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _quoted(key: str, path: str) -> str:
-    """A path as one text of Hydra's grammar, unless it is quoted already or null; of a list, each of its paths."""
+    """A path, or each path of a list, as a string of Hydra's grammar, unless it is already quoted or null."""
     if key == "checkpoints" and re.fullmatch(r"\[.*\]", path):
         paths = re.findall(r"'[^']*'|\"[^\"]*\"|[^,]+", path[1:-1])
         return f"[{','.join(_quoted('', item.strip()) for item in paths)}]"
     group = key in ("init", "checkpoint") and re.fullmatch(r"\{.*:.*\}", path)
     if group or path in ("", "null") or re.fullmatch(r"'[^']*'|\"[^\"]*\"", path):
         return path
-    # Backslashes are doubled only before a quote and before "${", which would begin an interpolation.
+    # Double backslashes only before a quote and before "${", which would begin a reference.
     return "'" + re.sub(r"(\\*)('|\$\{|$)", _escaped, path) + "'"
 
 
@@ -66,7 +66,12 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def with_literal_paths(value: Any, key: str = "") -> Any:
-    """Plain values of a config, changed so that OmegaConf reads a ``${`` within a path as a part of the path."""
+    """Escape ``${`` within paths, so that OmegaConf does not read it as a reference.
+
+    Args:
+        value: plain values of a config.
+        key: its dotted key.
+    """
     if isinstance(value, dict):
         return {name: with_literal_paths(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
     if isinstance(value, str) and _PATHS.fullmatch(key) and not re.fullmatch(r"\$\{[\w.]+\}", value):

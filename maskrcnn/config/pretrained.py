@@ -1,4 +1,4 @@
-"""What a configuration says of pretrained weights, written out in full."""
+"""Settles the settings of a config that depend on pretrained weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from maskrcnn.models import hub
 
 
 def pin_pretrained(config: DictConfig) -> None:
-    """Spread ``init.weights=imagenet`` to the backbone parts, and replace ``auto`` by what it stands for.
+    """Set ``init.weights=imagenet`` for the backbone parts, and replace ``auto`` by its value.
 
-    So the run's stored config says what ran, and builds the same model without the pretrained file. What depends on a
-    file that the weights start from is left to `pin_norms`.
+    The run's stored config then has the used values, and builds the same model without the pretrained file. Settings
+    that depend on a file of initial weights are left to `pin_norms`.
     """
     source = config.init.weights if "init" in config else None
     for part in _pretrained_parts(config.get("model")):
@@ -25,11 +25,13 @@ def pin_pretrained(config: DictConfig) -> None:
 
 
 def pin_norms(config: DictConfig, stored: Mapping[str, Any] | None) -> None:
-    """Replace the ``auto`` that `pin_pretrained` left: as the weights of ``init`` were learned.
+    """Replace the ``auto`` that `pin_pretrained` left by the norm that the weights of ``init`` were trained with.
 
-    stored: the config of the run that is resumed, which says so without the file; None for a new run.
+    Args:
+        config: changed in place.
+        stored: the config of the run that is resumed, which has the values; None for a new run.
     """
-    from maskrcnn.training.initialise import norms_of  # imports torch
+    from maskrcnn.training.initialise import norms_of  # lazily, because it imports torch
 
     for part in _pretrained_parts(config.get("model")):
         if not (part.norm == "auto" or _unknown_stages(part)):
@@ -55,7 +57,7 @@ def _unknown_stages(part: DictConfig) -> bool:
 
 
 def drop_pretrained(config: DictConfig) -> None:
-    """Forget where the backbone's weights came from: a checkpoint brings its own."""
+    """Remove the origin of the backbone's weights, because a checkpoint has its own weights."""
     for part in _pretrained_parts(config.get("model")):
         part.weights = None
 

@@ -1,4 +1,4 @@
-"""The trainer and the evaluator that a config describes."""
+"""Builds the trainer and the evaluator that a config describes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ from maskrcnn.training.trainer import Trainer
 
 
 def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
-    """The trainer that ``config`` describes, with its data opened and its model built."""
+    """Build the trainer: open the data and build the model.
+
+    Args:
+        config: a checked config.
+        device: see `open_device`.
+        world: the processes of the run.
+    """
     train_set, val_set = world.main_first(lambda: (open_data(config, "train"), open_optional(config, "val")))
     set_categories(config, train_set)
     stored = world.share(lambda: stored_config(config.run_dir))
@@ -67,7 +73,7 @@ def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
 
 
 def _start_from(model: MaskRCNN, source: str, reset_heads: bool) -> None:
-    """Load the first weights of a new run, and print what was taken over."""
+    """Load the initial weights of a new run, and print what was loaded."""
     start = initialise(model, source, reset_heads)
     console.print(f"started from {source}; {len(start.skipped)} entries not taken over")
     for line in start.words:
@@ -77,7 +83,14 @@ def _start_from(model: MaskRCNN, source: str, reset_heads: bool) -> None:
 
 
 def evaluator_of(config: DictConfig, dataset: Dataset, model: MaskRCNN, device: torch.device) -> Evaluator:
-    """Scores ``model`` as ``config`` says."""
+    """Build the evaluator.
+
+    Args:
+        config: a checked config.
+        dataset: the validation set.
+        model: the model to evaluate.
+        device: the model's device.
+    """
     evaluation = configs.settings_of(config.evaluation, Evaluation)
     loader = configs.build(config.data.test_loader)(
         dataset,

@@ -1,4 +1,4 @@
-"""The keys of configs that belong to no constructor, with their defaults."""
+"""Keys of configs that belong to no constructor, with their defaults."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maskrcnn.training.settings import Checkpoints, Log
 
 @dataclass
 class Init:
-    """Where the weights of a new run come from.
+    """Initial weights of a new run.
 
     Args:
-        weights: a checkpoint or state dict (of this project, torchvision or Detectron2), ``imagenet`` (the backbone
-            alone), or None. ``init=FILE`` is short for it.
-        reset_heads: layers of another shape keep their random values instead of stopping the run.
+        weights: a checkpoint or state dict (of this project, torchvision or Detectron2), ``imagenet`` (backbone only),
+            or None. ``init=FILE`` is short for it.
+        reset_heads: keep the random values of layers that have another shape, instead of stopping the run.
     """
 
     weights: str | None = None
@@ -30,10 +30,10 @@ class GivenProposals:
     """Proposals that replace the RPN's (``model.rpn=null``).
 
     Args:
-        train: for the training images: a file of tools/propose.py (``.npz``), COCO results, or ``ground_truth``: the
-            objects' own boxes, which leaves the mask head alone to be studied.
+        train: for the training images: a file of ``maskrcnn propose`` (``.npz``), COCO results, or ``ground_truth``,
+            the objects' own boxes, to study the mask head by itself.
         val: the same for the validation images.
-        most_train: the best ones of an image in a file that are used.
+        most_train: number of proposals of a file to use per image, those with the highest scores.
         most_val: the same for the validation images (the paper's ablations test with 300).
     """
 
@@ -48,9 +48,9 @@ class Common:
     """Keys of every command.
 
     Args:
-        run_dir: where files are written; None is runs/<date-time>.
+        run_dir: output folder; None is runs/<date-time>.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: of the CPU; None is all cores.
+        threads: number of CPU threads; None is all cores.
         debug: print tracebacks of errors.
     """
 
@@ -62,25 +62,26 @@ class Common:
 
 @dataclass
 class Train(Common):
-    """Keys of tools/train.py. The groups model, roi_op and data are checked against their own constructors.
+    """Keys of ``maskrcnn train``. The groups model, roi_op and data are checked against their constructors.
 
     Args:
-        seed: of first weights, order and augmentation.
-        deterministic: the same bits twice; an operation without a deterministic variant ends the run.
+        seed: seed of initial weights, order and augmentation.
+        deterministic: bit-identical repeats. An operation without a deterministic implementation ends the run.
         metric: ``coco`` or ``voc``; None is the data set's own.
-        precision: of the arithmetic; ``bf16`` and ``fp16`` by autocast, ``fp64`` for comparisons.
-        accumulate: parts that a process computes its share of a batch in, one after the other, to save memory.
-        compile: torch.compile of backbone, pyramid and heads.
-        cuda_graphs: with ``compile`` on a GPU, also capture what is compiled, for every size of canvas.
-        fast_gradients: on a CPU without AVX-512, compute the gradients of convolutions by matrix products; the results
-            are equal to rounding.
-        num_classes: None is filled from the data set.
-        num_keypoints: None is filled from the data set.
-        categories: None is filled from the data set.
-        box_roi_op: operator of the box head: a preset's name or its own settings; ``roi_op`` sets all three.
+        precision: precision of the arithmetic: ``fp32``, ``bf16`` and ``fp16`` by autocast, ``fp64`` for comparisons.
+        accumulate: compute the images of a process in this many parts, one after the other, to save memory.
+        compile: compile the backbone, the pyramid and the heads with torch.compile.
+        cuda_graphs: with ``compile`` on a GPU, also capture CUDA graphs, one per canvas size.
+        fast_gradients: on a CPU without AVX-512, compute the gradients of convolutions by matrix products. Results are
+            equal except for rounding.
+        num_classes: None is filled in from the data set.
+        num_keypoints: None is filled in from the data set.
+        categories: None is filled in from the data set.
+        box_roi_op: operator of the box head: a preset's name or its own settings. ``roi_op`` sets all three.
         mask_roi_op: operator of the mask head.
         keypoint_roi_op: operator of the keypoint head.
-        mask_targets: ``exact`` reads the mask inside each region; ``bitmap_align`` is torchvision's way, slower.
+        mask_targets: ``exact`` samples the mask inside each region. ``bitmap_align`` is torchvision's method, which is
+            slower.
     """
 
     seed: Seed = 0
@@ -110,7 +111,7 @@ class Train(Common):
 
 
 def defaults_of(schema: type) -> dict[str, Any]:
-    """The default values of a dataclass, those of dataclasses in it as nested dictionaries."""
+    """The default values of a dataclass. Nested dataclasses become nested dictionaries."""
     values = schema()
     return {f.name: _plain_default(getattr(values, f.name)) for f in fields(schema)}
 

@@ -1,4 +1,4 @@
-"""A checkpoint as a model that predicts. Hydra is imported only for files of tools/train.py, and for overrides."""
+"""Loads a checkpoint for prediction. Hydra is imported only for files of ``maskrcnn train``, and for overrides."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ BUILDERS = {f"{f.__module__}.{f.__name__}": f for f in (builders.mask_rcnn, buil
 
 
 class ForPrediction(NamedTuple):
-    """What a checkpoint says about how its model is shown images.
+    """A model with its settings for prediction.
 
-    categories: by label, ``id`` and ``name``.
+    Attributes:
+        model: the model.
+        transform: how images are resized.
+        categories: ``id`` and ``name`` by label.
+        precision: precision of the arithmetic.
+        size_divisor: the sides of the canvas are multiples of this.
     """
 
     model: MaskRCNN
@@ -31,20 +36,20 @@ class ForPrediction(NamedTuple):
 
 
 def load_for_prediction(path: str, overrides: Sequence[str] = (), trust: bool = False) -> ForPrediction:
-    """The model of a checkpoint, its averaged weights if it has any, and what it is tested with.
+    """Load the model of a checkpoint (with averaged weights if there are any) and its settings.
 
     Args:
-        path: a file of tools/train.py or of `maskrcnn.Trainer`.
+        path: a file of ``maskrcnn train`` or `maskrcnn.Trainer`.
         overrides: changes of its config, as ``key=value``.
-        trust: also call constructors that the config names outside of this project.
+        trust: also call constructors outside this project that the config names.
 
     Raises:
-        UserError: for a file that is no checkpoint, or does not say how its model is built.
+        UserError: the file is not a checkpoint, or does not state how its model is built.
     """
     content = checkpoint.load_model(path)
     check_buildable(path, content["config"])
     if overrides or content["config"]["model"].get("_target_") not in BUILDERS:
-        from maskrcnn.config.build import load_configured  # Hydra
+        from maskrcnn.config.build import load_configured  # lazily, because it imports Hydra
 
         return load_configured(path, overrides, trust)
     config = content["config"]
@@ -66,7 +71,13 @@ def check_buildable(path: str, config: dict[str, Any]) -> None:
 
 
 def load_weights(model: MaskRCNN, path: str, content: dict[str, Any]) -> None:
-    """Give ``model`` the weights of a checkpoint. Raises UserError where they do not fit."""
+    """Load the weights of a checkpoint into a model. Raises UserError if they do not fit.
+
+    Args:
+        model: changed in place.
+        path: the file, for messages.
+        content: its content.
+    """
     try:
         model.load_state_dict(content["model"] if content.get("ema") is None else content["ema"])
     except RuntimeError as error:
@@ -74,7 +85,7 @@ def load_weights(model: MaskRCNN, path: str, content: dict[str, Any]) -> None:
 
 
 def _built(recipe: dict[str, Any]) -> MaskRCNN:
-    """The model of a `MaskRCNN.recipe`, without reading pretrained weights."""
+    """Build the model of a `MaskRCNN.recipe` without reading pretrained weights."""
     arguments = {key: value for key, value in recipe.items() if key != "_target_"}
     if isinstance(operator := arguments["roi_op"], dict):
         arguments["roi_op"] = RoIOp(**{k: v for k, v in operator.items() if k != "_target_"})

@@ -1,4 +1,4 @@
-"""How an operator reads a box along one axis. For figures, not for training."""
+"""How an operator reads a box along one axis. It is for plots, not for training."""
 
 from __future__ import annotations
 

@@ -43,7 +43,12 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def flag(name: str, value: object) -> bool:
-    """Return ``value`` as a bool. Values equal to True or False, such as 1, are accepted; others are a TypeError."""
+    """Return ``value`` as a bool. Values equal to True or False, such as 1, are accepted; others are a TypeError.
+
+    Args:
+        name: of the argument, for the message.
+        value: the argument.
+    """
     if isinstance(value, bool):
         return value
     if isinstance(value, str) or value not in (False, True):
@@ -178,7 +183,19 @@ def pool_single_level(
     switches: Switches,
     box_gradient: bool = False,
 ) -> Tensor:
-    """Run an operator with torchvision's calling convention: one map, and boxes [K, 5] or a list of [k, 4]."""
+    """Run an operator with torchvision's calling convention.
+
+    Args:
+        input: [N, C, H, W].
+        boxes: [K, 5] image index, x1, y1, x2, y2, or a list of one [k, 4] for each image; in pixels.
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
+        switches: the operator.
+        box_gradient: compute gradients of the box coordinates.
+
+    Returns:
+        [K, C, P, P] in the dtype and layout of the input.
+    """
     check_features([input])
     check_positive("spatial_scale", spatial_scale)
     index, coordinates = index_and_boxes(boxes)

@@ -83,7 +83,18 @@ def _offset_and_divisor(samples: Tensor, switches: Switches) -> tuple[float, Ten
 def edges_of(
     low: Tensor, high: Tensor, scale: float, bins: int, switches: Switches
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return start [R] and bin size [R] in cells, and whether the width exceeds its minimum [R]."""
+    """Compute the edges of regions along one axis.
+
+    Args:
+        low: [R] first edges of the boxes in pixels.
+        high: [R] second edges of the boxes in pixels.
+        scale: 1 / stride.
+        bins: P.
+        switches: the operator.
+
+    Returns:
+        Start [R] and bin size [R] in cells, and whether the width exceeds its minimum [R].
+    """
     one = 1 if switches.plus_one else 0
     if switches.box_rounding == "pixel":
         low, high, one = round_half_away(low), round_half_away(high) + one, 0
@@ -102,7 +113,18 @@ def edges_of(
 def cells_of(
     start: Tensor, bin_size: Tensor, bins: int, size: int, switches: Switches
 ) -> tuple[Tensor, Tensor]:
-    """Return the first cell and the number of cells of every bin, both [R, P]."""
+    """Compute the cells of bins along one axis, for bins of whole cells.
+
+    Args:
+        start: [R] in cells.
+        bin_size: [R] in cells.
+        bins: P.
+        size: number of cells of the map.
+        switches: the operator.
+
+    Returns:
+        The first cell and the number of cells of every bin, both [R, P].
+    """
     p = torch.arange(bins, device=start.device, dtype=start.dtype)
     low, high = p * bin_size[:, None], (p + 1) * bin_size[:, None]
     if switches.box_rounding == "round" and switches.offset == 0:

@@ -1,4 +1,4 @@
-"""Position-sensitive RoI operators (Dai et al., R-FCN, 2016): every bin reads a channel of its own."""
+"""Position-sensitive RoI operators (Dai et al., R-FCN, 2016): every bin reads its own channels."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class _SampledModule(RoIModule):
         self.plain = _sampled(self.preset_name, sampling_ratio, {})
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pool [N, C P P, H, W] at the boxes to [K, C, P, P]."""
+        """Pool [N, C P P, H, W] to [K, C, P, P] at ``rois`` [K, 5], or at a list of [k, 4]."""
         return pool_single_level(
             input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
         )
@@ -196,5 +196,5 @@ class PSRoIPool(RoIModule):
         self.plain = _pooled(preset, {})
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pool [N, C P P, H, W] at the boxes to [K, C, P, P]."""
+        """Pool [N, C P P, H, W] to [K, C, P, P] at ``rois`` [K, 5], or at a list of [k, 4]."""
         return pool_single_level(input, rois, self.output_size, self.spatial_scale, self.switches)

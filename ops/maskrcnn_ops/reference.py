@@ -300,9 +300,21 @@ def roi_box_gradient(
     scales: list[float],
     packed: list[float],
 ) -> Tensor:
-    """Compute the gradient [R, 4] of the box coordinates.
+    """Compute the gradient of the box coordinates.
 
     Rounding is treated as identity, and the number of samples as constant.
+
+    Args:
+        grad: [R, C, P, Q] gradient of the output.
+        features: as for :func:`roi_sample`.
+        boxes: as for :func:`roi_sample`.
+        image: as for :func:`roi_sample`.
+        winner: as for :func:`roi_sample`.
+        scales: as for :func:`roi_sample`.
+        packed: as for :func:`roi_sample`.
+
+    Returns:
+        [R, 4].
     """
     switches = Switches.unpacked(packed, "avg")
     sizes = [(f.shape[2], f.shape[3]) for f in features]

@@ -9,10 +9,17 @@ PAIRS = 1 << 22  # bound on the pairs of boxes compared at once
 
 
 def nms(boxes: Tensor, order: Tensor, groups: Tensor, valid: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression of boxes [N, K, 4] in ``order`` [N, K] within images and groups.
+    """Greedy suppression within images and groups.
 
     Boxes are processed in blocks. The kept boxes of a block are found first; then all later boxes are compared with
     them.
+
+    Args:
+        boxes: [N, K, 4] x1, y1, x2, y2.
+        order: [N, K] indices of the boxes by descending score.
+        groups: [N, K] integers.
+        valid: [N, K] bool.
+        threshold: largest allowed intersection over union.
 
     Returns:
         keep [N, K] bool.

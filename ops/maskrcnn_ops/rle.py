@@ -16,7 +16,7 @@ from .operators import ops
 # Relative difference between two orders of the operations of a bilinear sum, each with at most four roundings.
 DOUBT = 5e-7
 FAR = 2.0**61  # pixels
-MOST_PIXELS = 2**26  # of a box that torch resamples as a whole; 256 MiB
+MOST_PIXELS = 2**26  # largest box that torch resamples at once; 256 MiB
 
 
 class Rle(TypedDict):
@@ -27,12 +27,12 @@ class Rle(TypedDict):
 
 
 def masks_to_rle(probs: Tensor, boxes: Tensor, height: int, width: int, threshold: float = 0.5) -> list[Rle]:
-    """Encode masks at their places in the image.
+    """Encode masks at their positions in the image.
 
     The result equals that of torchvision's ``paste_masks_in_image`` (one cell of padding, the box grown by the same
-    factor and cut to whole pixels, bilinear resampling), ``> threshold`` and pycocotools' ``encode``. The image is not
-    made. Pixels may be rounded differently only for boxes of more than 2^26 pixels, for which torchvision has no
-    memory.
+    factor and cut to whole pixels, bilinear resampling), ``> threshold`` and pycocotools' ``encode``, without
+    computing the pasted image. Pixels may be rounded differently only for boxes of more than 2^26 pixels, for which
+    torchvision runs out of memory.
 
     Args:
         probs: [D, M, M] or [D, 1, M, M] finite probabilities.

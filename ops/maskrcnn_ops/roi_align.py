@@ -85,7 +85,7 @@ class RoIAlign(RoIModule):
         self.plain = _switches(sampling_ratio, aligned, {})
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pool [N, C, H, W] at the boxes to [K, C, P, P]."""
+        """Pool [N, C, H, W] to [K, C, P, P] at ``rois`` [K, 5], or at a list of [k, 4]."""
         return pool_single_level(
             input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
         )

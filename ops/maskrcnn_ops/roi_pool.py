@@ -59,5 +59,5 @@ class RoIPool(RoIModule):
         self.plain = preset("pool")
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pool [N, C, H, W] at the boxes to [K, C, P, P]."""
+        """Pool [N, C, H, W] to [K, C, P, P] at ``rois`` [K, 5], or at a list of [k, 4]."""
         return pool_single_level(input, rois, self.output_size, self.spatial_scale, self.switches)

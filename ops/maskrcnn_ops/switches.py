@@ -120,12 +120,22 @@ class Switches:
         ]
 
     def input_channels(self, height: int, width: int) -> int:
-        """Return the number of input channels for each output channel, given the size of the output."""
+        """Return the number of input channels for each output channel.
+
+        Args:
+            height: of the output.
+            width: of the output.
+        """
         return height * width if self.position_sensitive else 1
 
     @classmethod
     def unpacked(cls, packed: list[float], reduction: Reduction) -> Switches:
-        """Invert :meth:`packed`. The reduction is not among the numbers."""
+        """Invert :meth:`packed`.
+
+        Args:
+            packed: the numbers.
+            reduction: is not among the numbers.
+        """
         return cls(
             box_rounding=ROUNDINGS[int(packed[0])],
             plus_one=bool(packed[1]),
