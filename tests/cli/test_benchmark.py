@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "ops": ["channels=16", "repeats=1"],
     "device": ["channels=16", "repeats=1", "images=2", "boxes=16", "dtype=fp32", "device=cpu"],
-    "infer": ["side=64", "repeats=1", "threads=1"],
+    "infer": ["side=64", "repeats=1", "threads=1", "precisions=fp32"],
     "train": ["side=64", "batch=1", "repeats=1", "threads=1", "precisions=fp32"],
 }
 
