@@ -1,4 +1,4 @@
-"""A data format: annotations.csv with a line file,class,x1,y1,x2,y2 for each object, in pixels."""
+"""A data format: annotations.csv with a line file,class,x1,y1,x2,y2 per object, in pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from maskrcnn.data.folders.protocol import Part
 
 @dataclass(frozen=True)
 class BoxesCsv:
-    """One line an object. Images that no line names are counted and left out."""
+    """One line per object. Images without a line are counted and left out."""
 
     title = "boxes as csv"
     layout = "annotations.csv with the lines file,class,x1,y1,x2,y2"

@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class Dice:
-    """One minus the overlap of prediction and mask, ``2 |p m| / (|p|^2 + |m|^2)``, of each region."""
+    """One minus the overlap ``2 |p m| / (|p|^2 + |m|^2)`` of prediction and mask, for each region."""
 
     def num_maps(self, num_classes: int) -> int:
-        """The maps that the predictor makes: one per class."""
+        """Number of maps of the predictor: one per class."""
         return num_classes
 
     def __call__(self, logits: Tensor, masks: Tensor, labels: Tensor, chosen: Tensor) -> Tensor:
-        """Logits ``[R, K, M, M]``, masks ``[R, M, M]``, labels, chosen ``[R]`` to the sum over the chosen regions."""
+        """Sum over the chosen regions: logits ``[R, K, M, M]``, masks ``[R, M, M]``, labels and chosen ``[R]``."""
         p = self.probabilities(logits, labels)
         overlap = 2 * (p * masks).sum((1, 2)) / (p.square() + masks.square()).sum((1, 2)).clamp(min=1e-6)
         return ((1 - overlap) * chosen).sum() * masks[

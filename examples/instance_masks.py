@@ -1,4 +1,4 @@
-"""A data format: images/NAME.png, and masks/NAME.png in which pixels of object i have the value i and the rest 0."""
+"""A data set: images/NAME.png, and masks/NAME.png in which pixels of object i have the value i and all others 0."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maskrcnn.data.dataset import Dataset as Images
 
 
 class Folder(Dataset[tuple[Tensor, dict[str, Any]]]):
-    """Torchvision's ``(image, target)`` for each file of a folder; `maskrcnn.Trainer` takes it as it is."""
+    """Torchvision's ``(image, target)`` for each file of a folder. `maskrcnn.Trainer` accepts it unchanged."""
 
     def __init__(self, root: str) -> None:
         self.files = sorted(Path(root, "images").glob("*.png"))

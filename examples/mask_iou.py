@@ -1,4 +1,4 @@
-"""A metric: mean IoU of each object's mask with the best prediction of its class."""
+"""A metric: the IoU of each object's mask with the best prediction of its class, averaged over objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 
 def mask_iou(truth: dict[str, Any], predictions: list[dict[str, Any]]) -> float:
-    """A COCO data set whose segmentations are run lengths, and COCO results, to a number between 0 and 1."""
+    """Compute the metric, 0 to 1, from a COCO data set with RLE masks and COCO results."""
     found = defaultdict(list)
     for result in predictions:
         found[result["image_id"], result["category_id"]].append(result["segmentation"])

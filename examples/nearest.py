@@ -1,4 +1,4 @@
-"""A RoI operator with a kernel of its own, examples/nearest.cpp: the cell nearest to the centre of each bin."""
+"""A RoI operator with its own kernel, examples/nearest.cpp: reads the cell nearest to the centre of each bin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernel. A C function that knows nothing of torch compiles in a second and fits every version."""
+    """The compiled kernel. A C function without torch compiles in a second and works with every torch version."""
     source, built = Path(__file__).with_suffix(".cpp"), Path(mkdtemp()) / "nearest.so"
     subprocess.run(
         ["c++", "-O3", "-std=c++17", "-shared", "-fPIC", str(source), "-o", str(built)], check=True
@@ -25,7 +25,7 @@ def library() -> ctypes.CDLL:
 
 @torch.library.custom_op("examples::nearest", mutates_args=())
 def nearest(image: Tensor, boxes: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """A map ``[C, H, W]`` and boxes ``[R, 4]`` in its cells to ``[R, C, bins, bins]``, and the index of each cell."""
+    """Pool a map ``[C, H, W]`` at boxes ``[R, 4]`` (cells) to ``[R, C, bins, bins]``, and return the indices."""
     image, boxes = image.float().contiguous(), boxes.float().contiguous()
     out = image.new_empty(len(boxes), len(image), bins, bins)
     index = torch.empty(len(boxes), bins, bins, dtype=torch.int64)
@@ -52,10 +52,10 @@ torch.library.register_autograd("examples::nearest", _gradient, setup_context=_r
 
 
 class Nearest:
-    """The operator for one map, for example with ``model=r18_c5``."""
+    """The operator for models on one map, for example ``model=r18_c5``."""
 
     def __call__(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, output_size: int) -> Tensor:
-        """Maps by stride, boxes ``[N, K, 4]``, valid ``[N, K]`` to ``[N * K, C, P, P]``."""
+        """Pool maps by stride at boxes ``[N, K, 4]``, valid ``[N, K]``, to ``[N * K, C, P, P]``."""
         ((stride, maps),) = features.items()
         pooled = [
             nearest(image, own / stride, output_size)[0] for image, own in zip(maps, boxes, strict=True)

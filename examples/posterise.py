@@ -17,6 +17,6 @@ class Posterise:
     least: int = 3
 
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
-        """Everything random is drawn from ``rng``, so that a run resumes exactly."""
+        """Draws all random numbers from ``rng``, so that a run resumes exactly."""
         dropped = np.uint8(8 - rng.integers(self.least, 9))
         return replace(example, image=(example.image >> dropped) << dropped)

@@ -1,4 +1,4 @@
-"""PrRoIPool (Jiang et al., 2018): the exact mean of the interpolated map over each bin; the box has a gradient too."""
+"""PrRoIPool (Jiang et al., 2018): the exact mean of the interpolated map over each bin, with a gradient for the box."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def hat_integral(t: Tensor) -> Tensor:
-    """Integral of ``max(0, 1 - |x|)`` up to ``t``: what one cell's interpolation kernel has passed on by then."""
+    """Integral up to ``t`` of ``max(0, 1 - |x|)``, the kernel of linear interpolation."""
     t = t.clamp(-1, 1)
     return 0.5 + t - 0.5 * t * t.abs()
 
 
 def bin_weights(low: Tensor, high: Tensor, bins: int, size: int) -> Tensor:
-    """``[..., bins, size]``: every cell's share in the mean over each bin between ``low`` and ``high`` ``[...]``."""
+    """Weight of every cell in the mean over each bin between ``low`` and ``high`` ``[...]``: ``[..., bins, size]``."""
     step = ((high - low) / bins)[..., None, None].clamp(min=1e-6)
     begin = low[..., None, None] + step * torch.arange(bins, device=low.device)[:, None]
     cells = torch.arange(size, device=low.device)
@@ -25,13 +25,13 @@ def bin_weights(low: Tensor, high: Tensor, bins: int, size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PrRoIPool:
-    """A RoI operator for any pyramid; levels are chosen as by ``maskrcnn_ops.RoIOp`` (strides that double)."""
+    """A RoI operator for any pyramid of doubling strides. It chooses levels like ``maskrcnn_ops.RoIOp``."""
 
     canonical_size: float = 224
     canonical_level: float = 4
 
     def __call__(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor, output_size: int) -> Tensor:
-        """Maps ``[N, C, H, W]`` by stride, boxes ``[N, K, 4]``, valid ``[N, K]`` to ``[N * K, C, P, P]``."""
+        """Pool maps ``[N, C, H, W]`` by stride at boxes ``[N, K, 4]``, valid ``[N, K]``, to ``[N * K, C, P, P]``."""
         side = ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).clamp(min=1e-6).sqrt()
         level = torch.floor(self.canonical_level + torch.log2(side / self.canonical_size) + 1e-6)
         strides = sorted(features)

@@ -11,7 +11,7 @@ from sahi.utils.cv import get_coco_segmentation_from_bool_mask
 
 
 class SahiModel(DetectionModel):
-    """``SahiModel(model=Predictor("best.pt"))``; the score threshold is SAHI's ``confidence_threshold``."""
+    """``SahiModel(model=Predictor("best.pt"))``. The score threshold is SAHI's ``confidence_threshold``."""
 
     def set_model(self, model: Any, **_: Any) -> None:
         self.model, self.has_mask = model, model.model.mask_head is not None
