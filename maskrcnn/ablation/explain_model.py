@@ -116,16 +116,11 @@ def explain_detection(
     stride = _stride(head.pooler, features, box)
     trained = reader.answer(head.pooler.operator, box)
     moved = box + box.new_tensor([stride / 2, 0, stride / 2, 0])
-    return Explanation(
-        label,
-        float(found.scores[0, index]),
-        stride,
-        trained,
-        {name: (reader.answer(op, box), reader.answer(op, moved)) for name, op in operators.items()},
-        [label]
-        if isinstance(head, VoteHead)
-        else trained.pooled.var((1, 2)).argsort(descending=True).tolist(),
-    )
+    answers = {name: (reader.answer(op, box), reader.answer(op, moved)) for name, op in operators.items()}
+    channels = trained.pooled.var((1, 2)).argsort(descending=True).tolist()
+    if isinstance(head, VoteHead):
+        channels = [label]
+    return Explanation(label, float(found.scores[0, index]), stride, trained, answers, channels)
 
 
 @dataclass(frozen=True)

@@ -75,15 +75,9 @@ def bins(views: Mapping[str, View], output_size: int, path: Path) -> None:
     for line, (name, seen) in zip(panels, views.items(), strict=True):
         for panel, place in zip(line, chosen, strict=True):
             panel.imshow(seen.weights[place, place], cmap="viridis", extent=_extent(seen))
-            x1, y1, x2, y2 = seen.box
-            width, height = (x2 - x1) / output_size, (y2 - y1) / output_size
-            exact = (
-                x1 + place * width,
-                y1 + place * height,
-                x1 + (place + 1) * width,
-                y1 + (place + 1) * height,
-            )
-            _box(panel, exact, TRUE)
+            bin_size = np.subtract(seen.box[2:], seen.box[:2]) / output_size
+            corner = seen.box[:2] + place * bin_size
+            _box(panel, [*corner, *(corner + bin_size)], TRUE)
             panel.set_title(f"{name}: bin ({place}, {place})", fontsize=9)
             _window(panel, seen)
     canvas.savefig(path, dpi=90)
@@ -199,11 +193,10 @@ def _geometry(
         for top, bottom in y.bins:
             _box(panel, (low * stride, top * stride, high * stride, bottom * stride), READ, 0.7)
     across, down = ([place * stride for of_bin in axis.points for place in of_bin] for axis in (x, y))
-    points = [(px, py) for py in down for px in across]
-    if points:
+    if points := [(px, py) for py in down for px in across]:
         panel.plot(*np.transpose(points), ".", color="#2b2b2b", ms=2)
-    w, h = x.region[1] - x.region[0], y.region[1] - y.region[0]
-    true_w, true_h = ((seen.box[2] - seen.box[0]) / stride, (seen.box[3] - seen.box[1]) / stride)
+    w, h = np.diff([x.region, y.region])[:, 0]
+    true_w, true_h = np.subtract(seen.box[2:], seen.box[:2]) / stride
     panel.set_title(f"{name}\nsees {w:.2f} x {h:.2f} cells of {true_w:.2f} x {true_h:.2f}", fontsize=10)
 
 

@@ -110,14 +110,14 @@ def _uneven(rows: Sequence[Row]) -> list[str]:
 
 def _shared(manifests: Sequence[Record]) -> list[str]:
     """Whether all runs had the same proposals and starting weights, as far as their records hold it."""
-    known = sorted({m["shared"] for m in manifests if "shared" in m})
-    unknown = sum("shared" not in m for m in manifests)
+    known = Counter(m["shared"] for m in manifests if "shared" in m)
+    unknown = len(manifests) - known.total()
     if not known:
         return [
             f"the records of the {unknown} runs do not hold which proposals and starting weights they had"
         ]
     older = f"; the records of {unknown} runs do not hold it" if unknown else ""
     if len(known) == 1:
-        return [f"one set of proposals and starting weights: {known[0]}{older}"]
-    counts = ", ".join(f"{name} ({sum(m.get('shared') == name for m in manifests)} runs)" for name in known)
+        return [f"one set of proposals and starting weights: {next(iter(known))}{older}"]
+    counts = ", ".join(f"{name} ({count} runs)" for name, count in sorted(known.items()))
     return [f"{len(known)} sets of proposals and starting weights, not one: {counts}{older}"]

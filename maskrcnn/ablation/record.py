@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from pycocotools import mask as coco_mask
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -55,14 +57,16 @@ def scores(
         evaluation = accumulate(predictions, truth, kind, max_dets, ids, {**_SIZES, **bins})
         thresholds = [float(t) for t in evaluation.params.iouThrs]
         record["by_iou"][kind] = {
-            size: [_rounded(average_precision(evaluation, t, size)) for t in thresholds]
+            size: _rounded(average_precision(evaluation, t, size) for t in thresholds)
             for size in ("all", *_SIZES)
         }
-        record["by_size"][kind] = [_rounded(average_precision(evaluation, None, name)) for name in bins]
-        record["per_image"][kind] = [
-            _rounded(score) for score in image_scores(predictions, annotations, kind, max_dets)
-        ]
+        record["by_size"][kind] = _rounded(average_precision(evaluation, None, name) for name in bins)
+        record["per_image"][kind] = _rounded(image_scores(predictions, annotations, kind, max_dets))
     return record
+
+
+def _rounded(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None else round(value, 3) for value in values]
 
 
 def _median_side(areas: npt.NDArray[np.float64]) -> float | None:
@@ -80,15 +84,15 @@ def image_scores(
     found, own = _by_image(predictions), _by_image(annotations["annotations"])
     scores = []
     for image in sorted(annotations["images"], key=lambda image: int(image["id"])):
-        alone = {**annotations, "images": [image], "annotations": own.get(image["id"], [])}
-        scores.append(evaluate(found.get(image["id"], []), alone, [kind], max_dets)[kind]["AP"])
+        alone = {**annotations, "images": [image], "annotations": own[image["id"]]}
+        scores.append(evaluate(found[image["id"]], alone, [kind], max_dets)[kind]["AP"])
     return scores
 
 
-def _by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    groups: dict[int, list[dict[str, Any]]] = {}
+def _by_image(entries: Sequence[dict[str, Any]]) -> defaultdict[int, list[dict[str, Any]]]:
+    groups = defaultdict(list)
     for entry in entries:
-        groups.setdefault(entry["image_id"], []).append(entry)
+        groups[entry["image_id"]].append(entry)
     return groups
 
 
@@ -105,15 +109,15 @@ def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) ->
     for annotation in sorted(truth.anns.values(), key=lambda a: a["id"]):
         if annotation["iscrowd"] or not annotation.get("segmentation"):
             continue
-        found = by_image.get(annotation["image_id"], [])
+        found = by_image[annotation["image_id"]]
         own = min(found, key=lambda r: _distance(r["bbox"], annotation["bbox"]), default=None)
         iou = 0.0
         if own is not None and _distance(own["bbox"], annotation["bbox"]) < 1.0:
             iou = float(coco_mask.iou([own["segmentation"]], [truth.annToRLE(annotation)], [0])[0, 0])
         area = round(float(annotation["area"]), 1)
         rows.append((annotation["id"], annotation["image_id"], area, round(100 * iou, 2)))
-    columns = zip(*rows, strict=True) if rows else ((),) * 4
-    return {name: list(column) for name, column in zip(("id", "image", "area", "iou"), columns, strict=True)}
+    columns: Record = pd.DataFrame(rows, columns=["id", "image", "area", "iou"]).to_dict("list")
+    return columns
 
 
 def _distance(a: Sequence[float], b: Sequence[float]) -> float:
@@ -131,21 +135,15 @@ def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, dict[str, f
     seconds = 0.0
     memory = {"peak_memory_mib": 0.0}
     for path in sorted(run_dir.glob("events.out.tfevents.*"), key=lambda p: p.stat().st_mtime):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
-        events.Reload()
-        times = [e.wall_time for tag in events.Tags()["scalars"] for e in events.Scalars(tag)]
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
+        scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
         began = events.FirstEventTimestamp()
-        seconds += max(times, default=began) - began
-        for event in _scalars(events, "loss/total"):
-            points[event.step] = event.value
+        seconds += max((e.wall_time for found in scalars.values() for e in found), default=began) - began
+        points |= {event.step: event.value for event in scalars.get("loss/total", [])}
         for tag, name in _MEMORY.items():
-            for event in _scalars(events, tag):
+            for event in scalars.get(tag, []):
                 memory[name] = max(memory.get(name, 0.0), event.value)
     return [[step, round(points[step], 4)] for step in sorted(points)], seconds, memory
-
-
-def _scalars(events: EventAccumulator, tag: str) -> list[Any]:
-    return list(events.Scalars(tag)) if tag in events.Tags()["scalars"] else []
 
 
 def manifest(run_dir: Path, config: Mapping[str, Any], seconds: float, memory: Mapping[str, float]) -> Record:
@@ -216,7 +214,3 @@ def write(out: Path, record: Record) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, separators=(",", ":")))
     partial.replace(path)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

@@ -33,13 +33,7 @@ class ChannelMaps:
         """As the page's script reads it: little-endian half-precision numbers in base64."""
         height, width = self.values.shape[1:]
         data = base64.b64encode(np.ascontiguousarray(self.values, dtype="<f2").tobytes()).decode()
-        return {
-            "name": self.name,
-            "stride": self.stride,
-            "height": height,
-            "width": width,
-            "data": data,
-        }
+        return {"name": self.name, "stride": self.stride, "height": height, "width": width, "data": data}
 
 
 def channel_maps(

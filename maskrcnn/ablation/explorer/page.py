@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jinja2 import Template
 from maskrcnn_ops import Switches
 from maskrcnn_ops.switches import PRESETS
 
@@ -74,14 +75,13 @@ def explorer_page(
         "start": _start(start, picture, maps),
     }
     folder = files(__package__)
-    parts = {
-        "css": folder.joinpath("explorer.css").read_text("utf-8"),
-        "data": json.dumps(data).replace("</", "<\\/"),
-        "scripts": "\n".join(folder.joinpath(name).read_text("utf-8") for name in SCRIPTS),
-    }
-    html = folder.joinpath("template.html").read_text("utf-8")
-    for name, text in parts.items():
-        html = html.replace("{{ " + name + " }}", text)
+    scripts = [folder.joinpath(name).read_text("utf-8") for name in SCRIPTS]
+    template = Template(folder.joinpath("template.html").read_text("utf-8"), keep_trailing_newline=True)
+    html: str = template.render(
+        css=folder.joinpath("explorer.css").read_text("utf-8"),
+        data=json.dumps(data).replace("</", "<\\/"),
+        scripts="\n".join(scripts),
+    )
     return html
 
 
