@@ -1,4 +1,4 @@
-"""A picture of what the cells of a network see, and where the RoI operators take these cells to lie."""
+"""Draws the receptive fields of feature cells, and the positions that the RoI operators assume for the cells."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from matplotlib.patches import Rectangle
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.models.receptive import ReceptiveField
 
-_REACH = 3  # cells that are drawn on each side of the middle of the block
+_REACH = 3  # number of cells to draw on each side of the middle of the block
 # Operators by the place, in cells from the upper left corner of a cell's block, where they take the cell to lie. Those
 # that round take it there on average.
 _TAKEN = {"align": 0.5, "align_legacy, warp, pool": 0.0}
 
 
 def draw_cells(fields: Mapping[int, ReceptiveField], title: str, path: Path) -> None:
-    """Draw the field of the middle cell of every map, one panel each.
+    """Draw the receptive field of the middle cell of every map, one panel each.
 
     Args:
-        fields: by stride.
-        title: of the picture.
+        fields: the fields by stride.
+        title: title of the picture.
         path: a PNG is written there.
     """
     figure = Figure(figsize=(4.2 * len(fields), 4.9), layout="constrained")

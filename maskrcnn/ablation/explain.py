@@ -1,4 +1,4 @@
-"""What a RoI operator sees of a box: the weight of every cell, from the operator's own gradient, and how that moves."""
+"""How a RoI operator reads a box: the weight of every cell, from the operator's gradient, and how it moves."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class View:
-    """What an operator sees of a box on a map of stride ``stride``.
+    """How an operator reads a box on a map.
 
-    weights: ``[P, P, H, W]``, the weight of every cell in every bin. true: ``[H, W]``, the share of the box's area in
-    each cell; sums to 1.
+    Attributes:
+        box: x1, y1, x2, y2 in pixels.
+        stride: pixels per cell.
+        weights: ``[P, P, H, W]``, the weight of every cell in every bin.
+        true: ``[H, W]``, the share of the box's area in each cell; sums to 1.
     """
 
     box: tuple[float, float, float, float]
@@ -32,23 +35,23 @@ class View:
 
     @property
     def seen(self) -> Floats:
-        """``[H, W]``: the share of its attention that the operator gives to each cell; sums to 1."""
+        """``[H, W]``: the share of each cell in the operator's weights; sums to 1."""
         total: Floats = self.weights.sum((0, 1))
         return np.asarray(total / max(total.sum(), 1e-12))
 
     @property
     def lost(self) -> Floats:
-        """``[H, W]``: what the box has and the operator does not look at."""
+        """``[H, W]``: the part of the box that the operator does not read."""
         return np.maximum(self.true - self.seen, 0)
 
     @property
     def gained(self) -> Floats:
-        """``[H, W]``: what the operator looks at and the box does not have."""
+        """``[H, W]``: the part that the operator reads outside the box."""
         return np.maximum(self.seen - self.true, 0)
 
     @property
     def shift(self) -> tuple[float, float]:
-        """How far the middle of what is seen lies from the middle of the box, (x, y) in pixels of the image."""
+        """Offset of the centre of the weights from the centre of the box, (x, y) in pixels of the image."""
         middle = [_middle(self.seen.sum(axis)) * self.stride for axis in (0, 1)]
         x1, y1, x2, y2 = self.box
         return middle[0] - (x1 + x2) / 2, middle[1] - (y1 + y2) / 2
@@ -61,10 +64,17 @@ def view(
     size: tuple[int, int],
     output_size: int,
 ) -> View:
-    """Any operator's view of ``box`` (pixels) on a map of ``size`` (height, width) cells.
+    """Compute how an operator reads a box.
 
-    The weights are derivatives of each bin by each cell. Where they depend on the map (a maximum passes its gradient to
-    the winner alone), they are the mean over 8,192 random maps.
+    The weights are derivatives of each bin with respect to each cell. If they depend on the map (the gradient of a
+    maximum only reaches the winner), they are the mean over 8,192 random maps.
+
+    Args:
+        operator: any RoI operator.
+        box: x1, y1, x2, y2 in pixels.
+        stride: pixels per cell.
+        size: (height, width) of the map in cells.
+        output_size: P, bins per side.
     """
     weights = _weights(operator, box, stride, size, output_size)
     overlap = [_overlap(box[1], box[3], stride, size[0]), _overlap(box[0], box[2], stride, size[1])]
@@ -79,7 +89,10 @@ def _weights(
     size: tuple[int, int],
     output_size: int,
 ) -> Floats:
-    """A channel for every bin, whose output is asked for in that bin alone: one backward gives all bins."""
+    """Weights of all bins from one backward pass.
+
+    Each bin has its own channel, whose output is only used in that bin.
+    """
     bins = output_size**2
     generator = torch.Generator().manual_seed(0)
     wanted = torch.eye(bins, dtype=torch.float64).reshape(1, bins, output_size, output_size)
@@ -94,14 +107,14 @@ def _weights(
 
     first = gradients()
     weights = first[0]
-    if not torch.equal(first, weights.expand_as(first)):  # it depends on the map
+    if not torch.equal(first, weights.expand_as(first)):  # the weights depend on the map
         weights = torch.stack([gradients().mean(0) for _ in range(_RANDOM_MAPS // _AT_ONCE)]).mean(0)
     of_cells: Floats = weights.reshape(output_size, output_size, *size).numpy()
     return of_cells
 
 
 def _overlap(low: float, high: float, stride: int, cells: int) -> Floats:
-    """How much of each cell lies between ``low`` and ``high`` pixels, in cells."""
+    """Overlap of each cell with the range from ``low`` to ``high`` pixels, in cells."""
     edges = np.arange(cells + 1) * stride
     covered: Floats = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None) / stride
     return covered
@@ -119,10 +132,17 @@ def shift_curve(
     output_size: int,
     shifts: Floats,
 ) -> Floats:
-    """How much the pooled features change, in percent of their spread, when image and box move right together.
+    """Compute the change of the pooled features, in percent of their spread, when image and box move right together.
 
-    maps: the features ``[1, C, H, W]`` of the image moved by so many pixels. An operator that keeps the alignment of
-    pixels gives 0 for every shift, but for what interpolation costs.
+    An operator that keeps the alignment gives 0 for every shift, except for the error of interpolation.
+
+    Args:
+        operator: any RoI operator.
+        maps: returns the features ``[1, C, H, W]`` of the image moved by a number of pixels.
+        box: x1, y1, x2, y2 in pixels.
+        stride: pixels per cell.
+        output_size: P, bins per side.
+        shifts: in pixels.
     """
     valid = torch.ones(1, 1, dtype=torch.bool)
     pooled = []
@@ -136,7 +156,17 @@ def shift_curve(
 def smooth_map(
     size: tuple[int, int], stride: int, seed: int = 0, channels: int = 16
 ) -> Callable[[float], Tensor]:
-    """An image of waves longer than four cells, sampled at cells' centres: ``[1, channels, H, W]`` by its shift."""
+    """Generate an image of waves longer than four cells, sampled at the centres of cells.
+
+    Args:
+        size: (height, width) of the map in cells.
+        stride: pixels per cell.
+        seed: seed of the waves.
+        channels: number of channels.
+
+    Returns:
+        A function from a shift in pixels to the map ``[1, channels, H, W]``.
+    """
     rng = np.random.default_rng(seed)
     waves = rng.uniform(-1, 1, (channels, 6, 2)) * (2 * np.pi / (4 * stride))
     phases = rng.uniform(0, 2 * np.pi, (channels, 6, 1, 1))

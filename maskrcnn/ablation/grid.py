@@ -13,14 +13,17 @@ import yaml
 
 from maskrcnn.errors import UserError
 
-Overrides = list[str]  # of tools/train.py
+Overrides = list[str]  # overrides of maskrcnn train
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences a report states: ``of`` minus each other value of ``axis``, everything else equal.
+    """The differences in a report: ``of`` minus each other value of ``axis``, with all other axes equal.
 
-    also: further pairs of values on the axis, the first minus the second.
+    Args:
+        axis: the compared axis.
+        of: the first value of each difference.
+        also: further pairs of values on the axis, the first minus the second.
     """
 
     axis: str
@@ -30,7 +33,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Paper:
-    """Published metrics of the runs whose axes are ``where``: ``{"segm_AP": 30.3, ...}``."""
+    """Published metrics.
+
+    Args:
+        where: the runs, by their values on the axes.
+        metrics: ``{"segm_AP": 30.3, ...}``.
+    """
 
     where: dict[str, str]
     metrics: dict[str, float]
@@ -38,7 +46,13 @@ class Paper:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of a table: its value on each axis, its seed, and its overrides of tools/train.py."""
+    """One training run of a table.
+
+    Args:
+        axes: its value on each axis.
+        seed: its seed.
+        overrides: its overrides of ``maskrcnn train``.
+    """
 
     axes: dict[str, str]
     seed: int
@@ -55,18 +69,20 @@ class Table:
     """A grid of training runs.
 
     Args:
-        title: one line that says what the table shows.
+        name: name of the table.
+        data: the data set.
+        title: one line that describes the table.
         axes: ``{axis: {value: overrides}}``.
         base: overrides of every run.
         proposals: None (every run has an RPN), ``ground_truth``, or the overrides of a proposal network that is
             trained once and whose proposals all runs share.
         start_from_proposals: whether the runs start from the proposal network's backbone.
-        compare: the differences to state.
+        compare: the differences to report.
         sizes: edges in pixels of the original image (square root of an object's area) for AP by size.
         cross: the axis along which the first seed's runs are also tested with the other values.
-        folds: the axis whose values are folds of one data set; its objects are also compared all together.
+        folds: the axis whose values are folds of one data set. Its objects are also compared all together.
         paper: published metrics.
-        pictures: whether pictures of the data may be shared, as those of generated data may.
+        pictures: whether pictures of the data may be shared, such as those of generated data.
     """
 
     name: str
@@ -84,7 +100,10 @@ class Table:
     pictures: bool = False
 
     def runs(self, seeds: int) -> list[Run]:
-        """The runs, the first seed of all of them first, so that a table is complete as early as possible."""
+        """The runs with seeds 0 ..
+
+        ``seeds`` - 1, ordered by seed, so that a table is complete as early as possible.
+        """
         places = [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
         own = [[o for axis, value in place.items() for o in self.axes[axis][value]] for place in places]
         return [
@@ -94,7 +113,7 @@ class Table:
         ]
 
     def published(self, axes: Mapping[str, str]) -> dict[str, float]:
-        """The paper's metrics at one place of the grid; empty where it has none."""
+        """The paper's metrics of one combination of values; empty if it has none."""
         return next((p.metrics for p in self.paper if p.where == dict(axes)), {})
 
 
@@ -105,6 +124,11 @@ def available(folder: Path) -> list[str]:
 
 def read_table(folder: Path, name: str, data: str) -> Table:
     """Read ``folder/<name>-<data>.yaml``.
+
+    Args:
+        folder: folder of the tables.
+        name: name of the table.
+        data: the data set.
 
     Raises:
         UserError: there is no such file, or it does not describe a table.

@@ -1,4 +1,4 @@
-"""One run of a table: an ordinary call of tools/train.py in a folder of its own, then a record of it."""
+"""Trains and records one run of a table: a call of ``maskrcnn train`` in its own folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from maskrcnn.console import console
 from maskrcnn.errors import UserError
 from maskrcnn.training.run_dir import RunDir
 
-# Keys that say where and on what a run runs, not what it computes.
+# Keys of paths and machines, which do not change what a run computes.
 _OF_THE_MACHINE = (
     *("data.root=", "data.annotations=", "data.images=", "data.num_workers="),
     *("device=", "threads=", "checkpoint.every=", "log.every="),
@@ -33,10 +33,10 @@ COMMAND = ("-m", "maskrcnn.cli")
 
 
 class Processes:
-    """Commands that several threads run, stopped together.
+    """Commands that several threads run, and that stop together.
 
     Args:
-        devices: a value of CUDA_VISIBLE_DEVICES for each command that runs at a time; empty leaves it as it is.
+        devices: a value of CUDA_VISIBLE_DEVICES for each command that runs at a time; empty does not set it.
     """
 
     def __init__(self, devices: Sequence[str] = ()) -> None:
@@ -47,17 +47,25 @@ class Processes:
             self._devices.put(names)  # type: ignore[union-attr]
 
     def call(self, command: Sequence[str], output: IO[str]) -> bool:
-        """Run ``command`` to its end with its output in ``output``; return whether its status was 0."""
+        """Run a command to its end.
+
+        Args:
+            command: the command.
+            output: the file for its output.
+
+        Returns:
+            Whether its status was 0.
+        """
         if self.stopped:
             return False
-        # Idle OpenMP threads that spin would take cores from the other runs.
+        # Idle OpenMP threads that spin would take CPU time from the other runs.
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         with (
             self._own_devices() as own,
             subprocess.Popen(command, stdout=output, stderr=output, env=environment | own) as process,
         ):
             self._running.add(process)
-            if self.stopped:  # while it was started
+            if self.stopped:  # stopped while the command was started
                 process.terminate()
             code = process.wait()
             self._running.discard(process)
@@ -65,7 +73,7 @@ class Processes:
 
     @contextmanager
     def _own_devices(self) -> Iterator[dict[str, str]]:
-        """The variable that gives a command GPUs of its own while it runs."""
+        """The variable that gives a command its own GPUs."""
         if self._devices is None:
             yield {}
             return
@@ -76,7 +84,7 @@ class Processes:
             self._devices.put(names)
 
     def stop(self) -> None:
-        """Send SIGTERM to all commands, so that training saves and ends; no command starts from now on."""
+        """Send SIGTERM to all commands, so that training saves and ends. No further command starts."""
         self.stopped = True
         for process in list(self._running):
             process.terminate()
@@ -86,13 +94,15 @@ class Processes:
 class Runner:
     """Trains the runs of ``table`` in ``out/runs/<id>`` and records them in ``out/records/<id>.json``.
 
-    A run that has its record is finished.
+    A run with a record is finished.
 
     Args:
+        table: the table.
+        out: folder of the results.
         extra: overrides of the command line, applied after the table's own.
         threads: CPU threads of each process.
         nproc: processes of each run (torchrun).
-        processes: where the commands run; once stopped, no run starts.
+        processes: runs the commands. After it was stopped, no run starts.
     """
 
     table: Table
@@ -103,7 +113,7 @@ class Runner:
     processes: Processes = field(default_factory=Processes)
 
     def is_done(self, run: Run) -> bool:
-        """Whether the run has its record. Raises UserError where that was made with other settings."""
+        """Whether the run has a record. Raises UserError if the record was made with other settings."""
         path = record.path_of(self.out, run.id)
         if not path.exists():
             return False
@@ -116,8 +126,8 @@ class Runner:
         return True
 
     def overrides(self, run: Run) -> list[str]:
-        """Everything that tools/train.py is called with."""
-        given = ["metric=coco"]  # what a record holds, whatever the data's own metric is
+        """All overrides of ``maskrcnn train`` for the run."""
+        given = ["metric=coco"]  # records have COCO's metrics, also for data with another metric
         if self.table.proposals == "ground_truth":
             given += ["model.rpn=null", "proposals.train=ground_truth", "proposals.val=ground_truth"]
         elif self.table.proposals is not None:
@@ -128,7 +138,7 @@ class Runner:
         return [*given, *run.overrides, *self.extra, *own]
 
     def prepare(self) -> None:
-        """Train the proposal network and store its proposals, unless that has been done."""
+        """Train the proposal network and store its proposals, unless that is done."""
         if not isinstance(self.table.proposals, list) or all(path.exists() for path in self._proposals):
             return
         console.print(f"proposals that all runs share: {self.log('proposals')}")
@@ -141,7 +151,7 @@ class Runner:
             raise UserError(f"the proposal network failed; its output is in {self.log('proposals')}")
 
     def run(self, run: Run) -> bool:
-        """Train (or resume) and record one run; return whether that succeeded."""
+        """Train (or resume) and record one run. Returns whether that succeeded."""
         if self.processes.stopped:
             return False
         console.print(f"{run.id} begins")
@@ -175,15 +185,15 @@ class Runner:
 
     @property
     def _proposals(self) -> list[Path]:
-        """The files of the shared proposals, train and val; older runs hold them as json."""
+        """The files of the shared proposals, train and val. Older results have them as json."""
         folder = self._shared / "proposals"
         kind = "json" if (folder / "train.json").exists() else "npz"
         return [folder / f"{split}.{kind}" for split in ("train", "val")]
 
     def _digest(self) -> str:
-        """Hash of the proposals and the weights that the runs share.
+        """Hash of the proposals and weights that the runs share.
 
-        It tells runs of one table apart that were made on two machines, or after ``runs/`` was removed.
+        It distinguishes runs of one table that were made on two machines, or after ``runs/`` was removed.
         """
         files = [*self._proposals, *([self._shared / "last.pt"] if self.table.start_from_proposals else [])]
         digest = hashlib.sha256()
@@ -192,11 +202,11 @@ class Runner:
         return digest.hexdigest()[:16]
 
     def _settings(self, run: Run) -> list[str]:
-        """The overrides that decide what a run computes, without those of the machine and its data folders."""
+        """The overrides that affect the result of a run, without those of the machine and its data folders."""
         return [o for o in [*run.overrides, *self.extra] if not o.startswith(_OF_THE_MACHINE)]
 
     def _train(self, overrides: list[str], name: str) -> bool:
-        """Call tools/train.py; wait first for a process that still trains this run for an earlier call."""
+        """Call ``maskrcnn train``, after waiting for a process of an earlier call that still trains this run."""
         files = RunDir(self.folder(name))
         if (owner := files.owner()) is not None:
             console.print(f"{name} is being trained already, by {owner}: waiting for it")
@@ -242,8 +252,8 @@ class Runner:
     def _kept(self, examples: list[record.Record], folder: Path) -> list[record.Record]:
         """The examples, each with the name of a copy of its picture.
 
-        Pictures that may not be shared are kept among the runs. The name holds a hash of the content, as runs on other
-        data have other images of the same names.
+        Pictures that may not be shared stay in the folder of the runs. The name has a hash of the content, because
+        runs on other data have other images of the same names.
         """
         kept = self.out / ("examples" if self.table.pictures else "runs/examples")
         kept.mkdir(parents=True, exist_ok=True)
@@ -256,7 +266,7 @@ class Runner:
         return named
 
     def _cross(self, run: Run) -> dict[str, Any]:
-        """The run's metrics when it is tested with the other values of the crossed axis."""
+        """The metrics of the run when it is tested with the other values of the crossed axis."""
         axis = self.table.cross
         tested = {}
         for value, overrides in self.table.axes[axis].items() if axis else ():

@@ -195,7 +195,7 @@ def _run_all(runner: Runner, runs: Sequence[Run], jobs: int) -> list[str]:
 
 
 def _launch_all(runner: Runner, runs: Sequence[Run], launcher: str, arguments: Sequence[str]) -> list[str]:
-    """Hand the runs to one of Hydra's launchers; return the ids of those that failed twice."""
+    """Start the runs with one of Hydra's launchers; return the ids of those that failed twice."""
     if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
         raise UserError(f"launcher={launcher} needs hydra-submitit-launcher: pip install 'maskrcnn[slurm]'")
 

@@ -8,7 +8,7 @@ the medians of the ratios and their spread. Other keys are arguments of the suit
 Examples:
   maskrcnn benchmark suite=ops out=benchmarks/ops.json
   maskrcnn benchmark suite=data root=DIR out=benchmarks/data.json
-  DIR holds COCO's val2017/ and annotations/instances_val2017.json
+  DIR has COCO's val2017/ and annotations/instances_val2017.json
 """
 
 from __future__ import annotations

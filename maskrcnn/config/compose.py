@@ -260,7 +260,12 @@ def check(config: DictConfig, schema: type) -> None:
 
 
 def is_measured(config: DictConfig, operator: str) -> bool:
-    """Whether an operator has ``offset: measured`` in its own settings, and not by a reference."""
+    """Whether an operator has ``offset: measured`` in its own settings, and not by a reference.
+
+    Args:
+        config: the config.
+        operator: its key, for example ``roi_op``.
+    """
     node = config._get_node(operator)
     if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
         return False

@@ -156,7 +156,12 @@ class TrainLoader:
         )
 
     def sample(self, index: int, epoch: int) -> Sample:
-        """Image ``index`` as training sees it in ``epoch``, counted from 0."""
+        """Load an image as training sees it.
+
+        Args:
+            index: index in the data set.
+            epoch: counted from 0.
+        """
         return self._fetch.one(self.order.ticket(epoch, index))
 
 

@@ -78,7 +78,12 @@ class TrainOrder:
         return max(images // self.images_per_step, 1)
 
     def batch(self, step: int, part: int = 0) -> list[Ticket]:
-        """This process's images of a part of a step."""
+        """This process's images of a part of a step.
+
+        Args:
+            step: counted from 0.
+            part: counted from 0, below ``accumulate``.
+        """
         epoch, place = divmod(step, self.steps_per_epoch)
         begin = (self.rank * self.accumulate + part) * self.batch_size
         chosen = _epoch_steps(self, epoch)[place, begin : begin + self.batch_size]

@@ -241,7 +241,12 @@ class Transform:
         return Normalise(tuple(self.pixel_mean), tuple(self.pixel_std))
 
     def resized(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-        """(height, width) of an image of ``size`` after resizing, before a crop."""
+        """(height, width) of an image after resizing, before a crop.
+
+        Args:
+            size: (height, width) of the image.
+            rng: draws the shorter side or the scale.
+        """
         scale = 1.0
         if self.scale_jitter is not None and self.crop is not None:
             low, high = self.scale_jitter

@@ -156,8 +156,8 @@ def load_ground_truth(annotations: Truth) -> COCO:
     shift = int(any(entry.get("id") == 0 for entry in data["annotations"]))
     with silence():
         coco = COCO()
-        # pycocotools asks for keys that only the official files have, and writes into what it is given. Keys that
-        # scoring does not read are left out: hotcoco refuses some of their values.
+        # pycocotools needs keys that only the official files have, and changes its input. Keys that scoring does not
+        # read are left out, because hotcoco refuses some of their values.
         coco.dataset = {
             "info": {},
             "images": [_chosen(image, _OF_IMAGES) for image in data["images"]],
@@ -277,7 +277,13 @@ def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
 
 
 def results_for(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> list[dict[str, Any]]:
-    """Results with what ``iou_type`` compares. Masks are compressed RLE."""
+    """Reduce results to what ``iou_type`` compares. Masks become compressed RLE.
+
+    Args:
+        predictions: COCO results.
+        truth: annotations.
+        iou_type: "bbox", "segm", "keypoints" or "boundary".
+    """
     # For "segm", the size of an object is that of its mask. With a bbox, it would be that of the box.
     compared = {"segm": "segmentation", "bbox": "bbox", "keypoints": "keypoints"}[iou_type]
     kept = [_chosen(p, ("image_id", "category_id", "score", compared)) for p in predictions]

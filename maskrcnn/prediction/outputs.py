@@ -91,7 +91,12 @@ class Outputs:
             self._video.release()
 
     def add(self, frame: Frame, found: ImageDetections) -> None:
-        """Write a picture with its detections."""
+        """Write a picture with its detections.
+
+        Args:
+            frame: the picture and its origin.
+            found: its detections, in pixels of the picture.
+        """
         height, width = found.size
         number = len(self.images) + 1
         where = {} if frame.number is None else {"frame": frame.number}

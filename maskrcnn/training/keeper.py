@@ -54,7 +54,12 @@ class Keeper:
         return settled
 
     def save_best(self, step: int, best: float) -> None:
-        """Write best.pt in the main process."""
+        """Write best.pt in the main process.
+
+        Args:
+            step: number of finished steps.
+            best: score of the weights.
+        """
         if self._world.is_main:
             self._files.save_best(self.content(step, best, [random_state()]))
 

@@ -157,7 +157,13 @@ class RunLog:
         self._scalars({name: value for name, value in named.items() if value is not None}, step)
 
     def picture(self, step: int, name: str, picture: npt.NDArray[np.uint8]) -> None:
-        """Report a picture ``[H, W, 3]``, RGB."""
+        """Report a picture.
+
+        Args:
+            step: number of finished steps.
+            name: its name in TensorBoard.
+            picture: ``[H, W, 3]`` RGB.
+        """
         for writer in self.writers:
             writer.add_image(name, picture, step, dataformats="HWC")
 

@@ -105,7 +105,7 @@ def _update(learner: Learner, guard: LossGuard, losses: Tensor) -> Tensor:
         guard.note_overflow(norm)
     else:
         skip = guard.note(losses, norm)
-        optimizer.found_inf = skip  # type: ignore[attr-defined]  # how fused optimizers are told to skip
+        optimizer.found_inf = skip  # type: ignore[attr-defined]  # fused optimizers skip the update if this is set
     scaler.step(optimizer)
     scaler.update()
     if learner.ema is not None:

@@ -64,12 +64,15 @@ class Wandb:
             ) from error
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Report a number. Arguments as in TensorBoard's SummaryWriter."""
         self._run.log({tag: scalar_value}, step=global_step)
 
     def add_image(self, tag: str, img_tensor: Any, global_step: int, *, dataformats: str) -> None:
+        """Report a picture. Arguments as in TensorBoard's SummaryWriter."""
         self._run.log({tag: self._wandb.Image(img_tensor)}, step=global_step)
 
     def add_histogram(self, tag: str, values: torch.Tensor, global_step: int) -> None:
+        """Report a histogram of values. Arguments as in TensorBoard's SummaryWriter."""
         self._run.log({tag: self._wandb.Histogram(values.cpu().numpy())}, step=global_step)
 
     def close(self) -> None:

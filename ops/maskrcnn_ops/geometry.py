@@ -60,6 +60,11 @@ def choose_levels(boxes: Tensor, scales: list[float], switches: Switches) -> Ten
 
     It is the coarsest level whose log2(stride) is at most
     ``floor(canonical_level + log2(sqrt(area) / canonical_size) + 1e-6)``, or the finest if there is none.
+
+    Args:
+        boxes: [R, 4] x1, y1, x2, y2 in pixels.
+        scales: 1 / stride of every level.
+        switches: has canonical_size and canonical_level.
     """
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).double()
     level = torch.floor(switches.canonical_level + torch.log2(area.sqrt() / switches.canonical_size) + 1e-6)

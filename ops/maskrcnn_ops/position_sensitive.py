@@ -176,7 +176,14 @@ class PSRoIWarp(_SampledModule):
 
 
 class PSRoIPool(RoIModule):
-    """Module form of :func:`ps_roi_pool`, with the same arguments."""
+    """Module form of :func:`ps_roi_pool`.
+
+    Args:
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
+        preset: "ps_pool" or "ps_pool_rfcn", see :func:`ps_roi_pool`.
+        switches: any switch of :class:`maskrcnn_ops.Switches`, such as border="align".
+    """
 
     settings = ("output_size", "spatial_scale", "preset")
 

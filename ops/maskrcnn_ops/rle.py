@@ -110,7 +110,7 @@ def _encoded(
 
 
 def expand_boxes(boxes: Tensor, factor: float) -> Tensor:
-    """Scale boxes [D, 4] about their centres by ``factor``."""
+    """Scale boxes [D, 4] about their centres by ``factor``. The unit of the boxes does not matter."""
     low, high = boxes[:, :2], boxes[:, 2:]
     half, centre = (high - low) * (0.5 * factor), (high + low) * 0.5
     return torch.cat([centre - half, centre + half], dim=1)

@@ -61,7 +61,16 @@ def roi_align(
 
 
 class RoIAlign(RoIModule):
-    """Module form of :func:`roi_align`, with the same arguments."""
+    """Module form of :func:`roi_align`.
+
+    Args:
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
+        sampling_ratio: n, at most 1024. If it is 0 or negative, n is ``ceil(w / P)``.
+        aligned: shift boxes by half a cell, since cell c is centred at c + 0.5.
+        box_gradient: compute gradients of the box coordinates.
+        switches: any switch of :class:`maskrcnn_ops.Switches`, such as reduction="max".
+    """
 
     settings = ("output_size", "spatial_scale", "sampling_ratio", "aligned")
 

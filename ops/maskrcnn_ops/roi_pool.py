@@ -45,7 +45,13 @@ def roi_pool(
 
 
 class RoIPool(RoIModule):
-    """Module form of :func:`roi_pool`, with the same arguments."""
+    """Module form of :func:`roi_pool`.
+
+    Args:
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
+        switches: any switch of :class:`maskrcnn_ops.Switches`, such as reduction="avg".
+    """
 
     settings = ("output_size", "spatial_scale")
 

@@ -71,7 +71,17 @@ def roi_warp(
 
 
 class RoIWarp(RoIModule):
-    """Module form of :func:`roi_warp`, with the same arguments."""
+    """Module form of :func:`roi_warp`.
+
+    Args:
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
+        sampling_ratio: n, see :func:`roi_warp`.
+        reduction: "avg" or "max", see :func:`roi_warp`.
+        preset: the source, see :func:`roi_warp`.
+        box_gradient: compute gradients of the box coordinates, with rounding treated as identity.
+        switches: any switch of :class:`maskrcnn_ops.Switches`.
+    """
 
     settings = ("output_size", "spatial_scale", "preset")
 

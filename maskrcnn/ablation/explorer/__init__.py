@@ -1,4 +1,4 @@
-"""An html page to try what RoI operators read of a box, with the mouse, touch or the keyboard."""
+"""An interactive html page that shows how RoI operators read a box, for mouse, touch and keyboard."""
 
 from maskrcnn.ablation.explorer.channels import ChannelMaps, channel_maps
 from maskrcnn.ablation.explorer.page import Start, explorer_page

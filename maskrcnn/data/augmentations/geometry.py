@@ -147,9 +147,9 @@ class ScaleJitter:
 
 @dataclass(frozen=True)
 class Crop:
-    """Crops a random window with a random object in it.
+    """Crops a random window that contains a random object.
 
-    Of an object larger than the window, the window contains the centre. Objects at the edges are kept, with the
+    If the object is larger than the window, the window contains its centre. Objects at the edges are kept, with the
     remaining parts of their masks and boxes. `Transform.crop` crops windows of a fixed size, with or without objects.
 
     Args:

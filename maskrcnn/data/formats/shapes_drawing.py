@@ -42,7 +42,15 @@ class Shape:
 
 
 def coverage(shape: Shape, image_size: int) -> tuple[int, int, Floats]:
-    """Share of each pixel that the shape covers: ``(x0, y0, [h, w] in 0..1)`` for its bounding rectangle."""
+    """Compute the share of each pixel that the shape covers.
+
+    Args:
+        shape: the shape.
+        image_size: side of the picture in pixels.
+
+    Returns:
+        ``(x0, y0, [h, w] in 0..1)`` for the bounding rectangle.
+    """
     x0, y0 = (max(math.floor(c - shape.radius), 0) for c in (shape.x, shape.y))
     x1, y1 = (min(math.ceil(c + shape.radius), image_size) for c in (shape.x, shape.y))
     steps = np.float32(1 / _SUPERSAMPLES)

@@ -81,7 +81,7 @@ def _convolve(x: Tensor, conv: nn.Conv2d, folded: tuple[Tensor, Tensor]) -> Tens
 
 
 class FrozenStem(nn.Sequential):
-    """Convolution, frozen norm, ReLU and pooling."""
+    """Convolution, frozen norm, ReLU and pooling, the layers of a network's stem."""
 
     def __init__(self, conv: nn.Conv2d, norm: FrozenBatchNorm2d, relu: nn.Module, pool: nn.Module) -> None:
         super().__init__(conv, norm, relu, pool)

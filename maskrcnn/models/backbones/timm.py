@@ -74,7 +74,7 @@ class TimmBackbone(nn.Module):
             [255 * value for value in (config[key] if in_channels == 3 else config[key][:1] * in_channels)]
             for key in ("mean", "std")
         )
-        net.pretrained_cfg = net.default_cfg = {}  # it also holds the weights
+        net.pretrained_cfg = net.default_cfg = {}  # it also has the weights
         self.net = _with_norm(net, ("frozen_bn" if weights else "bn") if norm == "auto" else norm)
         self._freeze((2 if weights else 0) if frozen_stages is None else frozen_stages)
 
