@@ -3,49 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 from maskrcnn.ablation import record
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table, available, read_table
-from maskrcnn.ablation.plots import SPARE_COLOURS, Plot, cells_axis, legend, svg
+from maskrcnn.ablation.plots import Plot, cells_axis, colour_of, finished, new_panels
 from maskrcnn.ablation.report import Report, write_pages
-from maskrcnn.ablation.statistics import Estimate, lost_share, paired_by_seed, show, show_interval, signed
+from maskrcnn.ablation.statistics import Estimate, lost_share, show, show_interval, signed
 from maskrcnn.ablation.summary import (
     FEW,
     KINDS,
+    METRICS,
+    Difference,
     Row,
     bin_centres,
-    cell_pixels,
-    gain_by_size,
     grid_rows,
+    grouped,
     kinds_of,
     name_of,
-    paired_values,
+    paired,
 )
 from maskrcnn.ablation.tables import Section
 from maskrcnn.errors import UserError
 
-_NAMES = ("AP", "AP50", "AP75")
+_OTHERS = ("pool", "warp")  # that align is compared with
 _COLUMNS = [
-    "data",
-    "stride",
-    "metric",
-    "align",
-    "pool",
-    "warp",
-    "gain",
-    "low",
-    "high",
-    "share",
-    "median_cells",
+    *("data", "stride", "metric", "align", "pool", "warp"),
+    *("gain", "low", "high", "share", "median_cells"),
 ]
+_MEASURES = (("gain", "points", 1), ("share", "% of align's AP", 100))
 _PAPER = {"16": 0.112, "32": 0.236}  # Tables 2c and 2d: (30.3 - 26.9) / 30.3 and (30.9 - 23.6) / 30.9
 _INTRODUCTION = (
     "Every row is the mean over seeds of one data set's strides table. The gain is align − pool, paired by seed, in "
@@ -75,7 +68,8 @@ def write_across(folders: Sequence[Path], out: Path) -> list[Path]:
     gains = pd.DataFrame([line for table, rows in found for line in _gains(table, rows)])
     sizes = pd.DataFrame([line for table, rows in found for line in _sizes(table, rows)])
     out.mkdir(parents=True, exist_ok=True)
-    gains[_COLUMNS].round(4).to_csv(out / "across.csv", index=False)
+    intervals = pd.DataFrame([vars(gain) for gain in gains["pool_gain"]]).rename(columns={"mean": "gain"})
+    gains.join(intervals)[_COLUMNS].round(4).to_csv(out / "across.csv", index=False)
     return [out / "across.csv", *write_pages(_assemble(gains, sizes), out)]
 
 
@@ -88,43 +82,38 @@ def _strides(folders: Sequence[Path], root: Path) -> Iterator[tuple[Table, list[
             yield table, grid_rows(table, records)
 
 
-def _places(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """``{stride: {operator: row}}`` of the strides that have runs of align and pool."""
-    strides: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        strides.setdefault(row.axes["stride"], {})[row.axes["roi_op"]] = row
-    return {stride: found for stride, found in strides.items() if {"align", "pool"} <= found.keys()}
+def _differences(
+    table: Table, rows: Sequence[Row], metrics: Sequence[str]
+) -> Iterator[dict[str, Difference]]:
+    """At every stride that has runs of align and pool, in every metric: align minus each other operator."""
+    for place, metric in product(grouped(rows, "roi_op").values(), metrics):
+        others = [place[name] for name in _OTHERS if name in place and "align" in place]
+        sides = [paired(table, "roi_op", place["align"], row, metric) for row in others]
+        found = {d.second: d for d in sides if d.gains}
+        if "pool" in found:
+            yield found
 
 
 def _gains(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    for stride, place in _places(rows).items():
-        for metric in (f"{kind}_{name}" for kind in kinds_of(rows) for name in _NAMES):
-            align, pool = paired_values(place["align"], place["pool"], metric)
-            if not align:
-                continue
-            gain = paired_by_seed(align, pool)
-            warp = paired_values(place["align"], place["warp"], metric) if "warp" in place else ([], [])
-            yield {
-                "data": table.data,
-                "stride": stride,
-                "metric": metric,
-                "align": np.mean(align),
-                "pool": np.mean(pool),
-                "warp": np.mean(warp[1]) if warp[1] else None,
-                **{"gain": gain.mean, "low": gain.low, "high": gain.high, "gain_estimate": gain},
-                "share": gain.mean / np.mean(align) if np.mean(align) > 0 else None,
-                "median_cells": _median_cells(place["align"]),
-                "share_estimate": lost_share(align, pool) if min(align) > 0 else None,
-                "warp_gain": paired_by_seed(*warp) if warp[0] else None,
-                "warp_share": lost_share(*warp) if warp[0] and min(warp[0]) > 0 else None,
-                "seeds": len(align),
-            }
+    """At every stride and in every metric: the operators' means, align's gain over the others, the share they lose."""
+    metrics = [f"{kind}_{name}" for kind in kinds_of(rows) for name in ("AP", "AP50", "AP75")]
+    for found in _differences(table, rows, metrics):
+        pool = found["pool"]
+        align = np.mean(pool.values[0])
+        line = {"data": table.data, "stride": pool.row.axes["stride"], "metric": pool.metric, "align": align}
+        for name in _OTHERS:
+            d = found.get(name)
+            line[name] = np.mean(d.values[1]) if d else None
+            line[f"{name}_gain"] = d.by_seed if d else None
+            line[f"{name}_share"] = lost_share(*d.values) if d and min(d.values[0]) > 0 else None
+        line["share"] = pool.by_seed.mean / align if align > 0 else None
+        yield {**line, "median_cells": _median_cells(pool.row), "seeds": len(pool.gains)}
 
 
 def _median_cells(row: Row) -> float | None:
     """Median size of the objects in cells; where a record holds no median, from its counts by range of sizes."""
     first = row.records[0]
-    cell, median = cell_pixels(first), first["by_size"].get("median")
+    cell, median = row.cell, first["by_size"].get("median")
     if cell is None:
         return None
     if median is None:
@@ -139,19 +128,18 @@ def _median_cells(row: Row) -> float | None:
 
 def _sizes(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """Gains over pool and warp for each range of sizes."""
-    for stride, place in _places(rows).items():
-        cell = cell_pixels(place["align"].records[0])
-        for kind in kinds_of(rows):
-            for other in (o for o in ("pool", "warp") if o in place and cell is not None):
-                gains = gain_by_size(place["align"], place[other], kind)
-                best = place["align"].by_size(kind)
-                centres = bin_centres(place["align"].records[0]["by_size"]["edges"])
-                for centre, gain, align in zip(centres, gains, best, strict=True):
-                    if gain is not None and cell is not None:
-                        share = gain.mean / align if align > 0 else np.nan
-                        place_of = {"data": table.data, "stride": stride, "kind": kind, "other": other}
-                        numbers = {"cells": centre / cell, "gain": gain.mean, "half": gain.half or 0.0}
-                        yield {**place_of, **numbers, "share": share}
+    metrics = [f"{kind}_AP" for kind in kinds_of(rows)]
+    for d in (d for found in _differences(table, rows, metrics) for d in found.values()):
+        kind, cell = METRICS[d.metric][0], d.row.cell
+        if cell is None:
+            continue
+        place = {"data": table.data, "stride": d.row.axes["stride"], "kind": kind, "other": d.second}
+        centres = bin_centres(d.row.records[0]["by_size"]["edges"]) / cell
+        for cells, gain, align in zip(centres, d.by_size, d.row.by_size(kind), strict=True):
+            if gain is not None:
+                share = gain.mean / align if align > 0 else np.nan
+                numbers = {"gain": gain.mean, "half": gain.half or 0.0, "share": share}
+                yield {**place, "cells": cells, **numbers}
 
 
 def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> Estimate:
@@ -179,21 +167,19 @@ def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> 
 
 def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
     main = _main(gains)
+    median = "{0.data}: {0.seeds} seeds; median object {0.median_cells:.1f} cells at stride {0.stride}"
     return Report(
         title="RoIAlign, RoIWarp and RoIPool across data sets",
         introduction=_INTRODUCTION,
         sentences=_sentences(main, sizes),
         overview=_overview(main),
         plots=[_size_plot(sizes, kind) for kind in ("segm", "bbox") if (sizes["kind"] == kind).any()],
-        more_plots=[],
-        examples=None,
-        claims=pd.DataFrame(),
         sections=[
             Section("Gain and share lost in AP", _INTRODUCTION, [("", _table(main))]),
             Section("Does the gain follow the size of the objects?", _REGRESSION, [("", _slopes(sizes))]),
             Section("AP, AP50 and AP75", "All metrics; warp next to pool.", [("", _table(gains))]),
         ],
-        lists=[("Data sets", [_counted(data, frame) for data, frame in gains.groupby("data", sort=False)])],
+        lists=[("Data sets", [median.format(row) for row in gains.drop_duplicates("data").itertuples()])],
     )
 
 
@@ -204,52 +190,33 @@ def _main(gains: pd.DataFrame) -> pd.DataFrame:
     return gains[(gains["metric"] == "segm_AP") | of_boxes]
 
 
-def _counted(data: object, frame: pd.DataFrame) -> str:
-    first = frame.iloc[0]
-    return (
-        f"{data}: {first.seeds} seeds; median object {first.median_cells:.1f} cells at stride {first.stride}"
-    )
-
-
 def _table(gains: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for row in gains.to_dict("records"):
-        share, warp, lost = row["share_estimate"], row["warp_gain"], row["warp_share"]
-        lines.append(
-            {
-                "data": row["data"],
-                "stride": row["stride"],
-                "metric": name_of(row["metric"]),
-                **{
-                    name: "–" if pd.isna(row[name]) else f"{row[name]:.1f}"
-                    for name in ("align", "pool", "warp")
-                },
-                "align − pool": show_interval(row["gain_estimate"]),
-                "pool loses": show(share, scale=100, digits=0, unit=" %"),
-                "align − warp": "–" if warp is None else show_interval(warp),
-                "warp loses": show(lost, scale=100, digits=0, unit=" %"),
-                "median object": "–" if pd.isna(row["median_cells"]) else f"{row['median_cells']:.1f} cells",
-            }
-        )
+        line = {"data": row["data"], "stride": row["stride"], "metric": name_of(row["metric"])}
+        line |= {name: "–" if pd.isna(row[name]) else f"{row[name]:.1f}" for name in ("align", *_OTHERS)}
+        for name in _OTHERS:
+            line[f"align − {name}"] = show_interval(row[f"{name}_gain"])
+            line[f"{name} loses"] = show(row[f"{name}_share"], scale=100, digits=0, unit=" %")
+        cells = row["median_cells"]
+        lines.append({**line, "median object": "–" if pd.isna(cells) else f"{cells:.1f} cells"})
     return pd.DataFrame(lines)
 
 
 def _slopes(sizes: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (kind, other), frame in sizes.groupby(["kind", "other"], sort=False):
-        for measure, unit, scale in (("gain", "points", 1), ("share", "% of align's AP", 100)):
-            for within in (False, True):
-                found = slope(frame, measure, within, scale)
-                level = "own of each data set and stride" if within else "one for all points"
-                follows = "yes" if found.resolved else "not resolved"
-                place = [KINDS[str(kind)], other, unit, str(found.count), level]
-                lines.append([*place, show_interval(found), follows])
+        for (measure, unit, scale), within in product(_MEASURES, (False, True)):
+            found = slope(frame, measure, within, scale)
+            level = "own of each data set and stride" if within else "one for all points"
+            follows = "yes" if found.resolved else "not resolved"
+            lines.append([KINDS[kind], other, unit, found.count, level, show_interval(found), follows])
     header = ["AP", "gain over", "unit", "points", "level", "change per doubling of size", "follows size"]
     return pd.DataFrame(lines, columns=header)
 
 
 def _sentences(main: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
-    estimates = list(main["gain_estimate"])
+    estimates = list(main["pool_gain"])
     above, sure = sum(e.mean > 0 for e in estimates), sum(e.resolved and e.mean > 0 for e in estimates)
     below = sum(e.resolved and e.mean < 0 for e in estimates)
     lines = [
@@ -278,25 +245,16 @@ def _sentences(main: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
 
 def _overview(main: pd.DataFrame) -> Plot:
     """Gain in points and share lost, by data set and stride; pool and warp."""
-    canvas = Figure(figsize=(7.6, 0.42 * len(main) + 1.9), layout="constrained")
-    left, right = canvas.subplots(1, 2, sharey=True)
-    names = [f"{r.data}, stride {r.stride}" for r in main.itertuples()]
-    series = (("pool", "gain_estimate", "share_estimate", -0.13), ("warp", "warp_gain", "warp_share", 0.13))
-    for operator, gain, share, offset in series:
-        for panel, column, scale in ((left, gain, 1), (right, share, 100)):
+    left, right = new_panels((7.6, 0.42 * len(main) + 1.9), 1, 2, sharey=True)[0]
+    for name, offset in (("pool", -0.13), ("warp", 0.13)):
+        style = {"fmt": "o", "capsize": 3, "color": OPERATOR_COLOURS[name], "label": f"align over {name}"}
+        for panel, column, scale in ((left, f"{name}_gain", 1), (right, f"{name}_share", 100)):
             known = [(i + offset, e) for i, e in enumerate(main[column]) if isinstance(e, Estimate)]
-            panel.errorbar(
-                [scale * e.mean for _, e in known],
-                [y for y, _ in known],
-                xerr=[scale * (e.half or 0) for _, e in known],
-                fmt="o",
-                capsize=3,
-                color=OPERATOR_COLOURS[operator],
-                label=f"align over {operator}",
-            )
+            means, halves = ([scale * e.mean for _, e in known], [scale * (e.half or 0) for _, e in known])
+            panel.errorbar(means, [y for y, _ in known], xerr=halves, **style)
     paper = [(i, 100 * _PAPER[s]) for i, s in enumerate(main["stride"]) if s in _PAPER]
     right.plot([p for _, p in paper], [i for i, _ in paper], "|", color="#222", ms=14, label="paper, COCO")
-    left.set_yticks(range(len(names)), names)
+    left.set_yticks(range(len(main)), [f"{r.data}, stride {r.stride}" for r in main.itertuples()])
     left.invert_yaxis()
     left.set(xlabel="gain in AP, points")
     right.set(xlabel="share of align's AP lost, %")
@@ -304,37 +262,37 @@ def _overview(main: pd.DataFrame) -> Plot:
         panel.axvline(0, color="#888", lw=0.8)
         panel.set_xlim(min(0, panel.get_xlim()[0]), None)
         panel.spines[["top", "right"]].set_visible(False)
-    legend(canvas, right)
-    return Plot(
-        "overview", "Gain of align by data set and stride, with 95 % intervals over the seeds.", svg(canvas)
-    )
+    caption = "Gain of align by data set and stride, with 95 % intervals over the seeds."
+    return finished("overview", caption, right)
 
 
 def _size_plot(sizes: pd.DataFrame, kind: str) -> Plot:
     """Gain and share lost against object size in cells: a colour for each data set, a line style for each stride."""
     own = sizes[(sizes["kind"] == kind) & (sizes["other"] == "pool")]
     datasets = list(dict.fromkeys(own["data"]))
-    canvas = Figure(figsize=(8, 4.2), layout="constrained")
-    panels = canvas.subplots(1, 2)
+    panels = new_panels((8, 4.2), 1, 2)[0]
     for (data, stride), frame in own.groupby(["data", "stride"], sort=False):
-        colour = SPARE_COLOURS[datasets.index(data) % len(SPARE_COLOURS)]
-        style = {"fmt": "-o" if stride == "16" else "--s", "color": colour, "ms": 4, "capsize": 2}
+        line = "-o" if stride == "16" else "--s"
+        style = {"color": colour_of(str(data), datasets), "ms": 4}
         label = f"{data}, stride {stride}"
-        panels[0].errorbar(frame["cells"], frame["gain"], frame["half"], **style, label=label)
-        panels[1].plot(frame["cells"], 100 * frame["share"], style["fmt"], color=colour, ms=4)
-    for panel, measure, scale, text in (
-        (panels[0], "gain", 1, f"align − pool, {KINDS[kind]} AP"),
-        (panels[1], "share", 100, "share of align's AP that pool loses, %"),
-    ):
-        cells_axis(panel)
-        panel.set(ylabel=text)
-        found = slope(own, measure, within=False)
-        known = own[np.isfinite(own[measure])]
-        x = np.log2(known["cells"])
-        level = known[measure].mean() - found.mean * x.mean()
-        ends = np.array([x.min(), x.max()])
-        panel.plot(2**ends, scale * (level + found.mean * ends), color="#222", lw=1, label="all points")
-    legend(canvas, panels[0])
+        panels[0].errorbar(
+            frame["cells"], frame["gain"], frame["half"], fmt=line, capsize=2, label=label, **style
+        )
+        panels[1].plot(frame["cells"], 100 * frame["share"], line, **style)
+    _draw_slope(panels[0], own, "gain", 1)
+    _draw_slope(panels[1], own, "share", 100)
+    panels[0].set(ylabel=f"align − pool, {KINDS[kind]} AP")
+    panels[1].set(ylabel="share of align's AP that pool loses, %")
     within = slope(own, "gain", within=True)
     text = f"Within a data set and stride, {signed(within.mean)} points for every doubling of the size."
-    return Plot(f"size_{kind}", f"Gain in {KINDS[kind]} AP by object size in cells. {text}", svg(canvas))
+    return finished(f"size_{kind}", f"Gain in {KINDS[kind]} AP by object size in cells. {text}", panels[0])
+
+
+def _draw_slope(panel: Any, frame: pd.DataFrame, measure: str, scale: float) -> None:
+    """The line of `slope` through all points."""
+    cells_axis(panel)
+    known = frame[np.isfinite(frame[measure])]
+    x = np.log2(known["cells"])
+    ends = np.array([x.min(), x.max()])
+    y = known[measure].mean() + slope(frame, measure, within=False).mean * (ends - x.mean())
+    panel.plot(2**ends, scale * y, color="#222", lw=1, label="all points")

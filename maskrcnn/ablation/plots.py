@@ -1,59 +1,42 @@
-"""The report's plots."""
+"""The report's plots, and the parts that all plots of reports share."""
 
 from __future__ import annotations
 
 import base64
 import io
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from pycocotools import mask as coco_mask
 
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.statistics import Estimate
 from maskrcnn.ablation.summary import (
     KINDS,
+    Difference,
     Row,
     bin_centres,
-    cell_pixels,
-    compared,
     differences,
-    gain_by_size,
     grouped,
     name_of,
-    paired_values,
     place_name,
-    published_difference,
 )
-from maskrcnn.data.images import read_image
-from maskrcnn.prediction.draw import draw_results
 
 # The same content gives the same file: no date, and ids that do not change.
 matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
 # Text stays text in the browser's own font: half the size of outlines, and it can be searched and copied.
 matplotlib.rcParams["svg.fonttype"] = "none"
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
-_FEW_LINES = 6
-SPARE_COLOURS = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#aa3377",
-    "#66ccee",
-    "#777777",
-    "#994f00",
-    "#332288",
+FEW_LINES = 6
+_SPARE_COLOURS = (
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377"),
+    *("#66ccee", "#777777", "#994f00", "#332288"),
 )
 _LABEL = 12  # letters in a line below a group of bars
 _STYLES = ("-", "--", ":", "-.")
@@ -85,70 +68,94 @@ class Plot:
 
 def colour_of(value: str, values: Sequence[str]) -> str:
     """The operator's colour; another value gets one by its place among ``values``."""
-    return OPERATOR_COLOURS.get(value) or SPARE_COLOURS[list(values).index(value) % len(SPARE_COLOURS)]
+    return OPERATOR_COLOURS.get(value) or _SPARE_COLOURS[list(values).index(value) % len(_SPARE_COLOURS)]
+
+
+def new_panels(size: tuple[float, float], lines: int = 1, columns: int = 1, **shared: Any) -> Any:
+    """The panels ``[lines, columns]`` of a new figure of ``size`` (width, height) in inches."""
+    return Figure(figsize=size, layout="constrained").subplots(lines, columns, squeeze=False, **shared)
+
+
+def finished(name: str, caption: str, panel: Any) -> Plot:
+    """The plot of the panel's figure, with the panel's legend outside of all panels, so that it covers no data."""
+    figure = panel.figure
+    handles, labels = panel.get_legend_handles_labels()
+    if len(labels) > FEW_LINES:
+        figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    elif any(labels):
+        columns = 2 if max(map(len, labels)) > 20 else 4
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return Plot(name, caption, text[text.index("<svg") :])
+
+
+def cells_axis(panel: Any) -> None:
+    """The size of objects in cells along x, on a log scale."""
+    panel.axhline(0, color="#888", lw=0.8)
+    panel.set(xscale="log", xlabel="object size in cells (√area / stride)")
+    low, high = panel.get_xlim()
+    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= t <= high]
+    panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    panel.minorticks_off()
 
 
 def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
     """AP of every operator at every place of the other axes, with intervals; next to it the paper's."""
-    metric, groups = f"{kind}_AP", grouped(table, rows)
-    values = _values(groups)
+    metric, groups = f"{kind}_AP", _groups(table, rows)
     placed = {(name, value): row for name, members in groups.items() for value, row in members.items()}
-    here = {key: row.estimate(metric) for key, row in placed.items()}
+    values = _values(groups)
+    here = {key: estimate for key, row in placed.items() if (estimate := row.estimate(metric))}
     seeds = max(len(row.records) for row in rows)
     over = f"bars: mean of {seeds} seeds; lines: 95 % interval" if seeds > 1 else "one run each"
     caption = f"{KINDS[kind].capitalize()} AP on {table.data} ({over})"
-    if len(values) > _FEW_LINES:
-        known = [(value, name, e) for (name, value), e in here.items() if e]
-        names = [", ".join(text for text in (value, name) if text) for value, name, _ in known]
-        canvas = _long_bars(names, [e for *_, e in known], [value for value, *_ in known], name_of(metric))
-        return Plot("overview", f"{caption}.", svg(canvas))
+    if len(values) > FEW_LINES:
+        names = [", ".join(text for text in (value, name) if text) for name, value in here]
+        panel = _long_bars(names, list(here.values()), [value for _, value in here], name_of(metric))
+        return finished("overview", f"{caption}.", panel)
     published = {key: table.published(row.axes).get(metric) for key, row in placed.items()}
     paper = {key: Estimate(v, None, None, 1) for key, v in published.items() if v is not None}
-    sides: list[tuple[str, Mapping[tuple[str, str], Estimate | None]]] = [(f"here: {table.data}", here)]
-    sides += [("paper: COCO", paper)] if paper else []
+    sides = {f"here: {table.data}": here, **({"paper: COCO": paper} if paper else {})}
     width = max(3.1, 1.25 * len(groups)) * len(sides) + 0.4
-    canvas = Figure(figsize=(width, 3.6), layout="constrained")
-    panels = canvas.subplots(1, len(sides), sharey=True, squeeze=False)[0]
-    for panel, (title, estimates) in zip(panels, sides, strict=True):
+    panels = new_panels((width, 3.6), 1, len(sides), sharey=True)[0]
+    for panel, (title, estimates) in zip(panels, sides.items(), strict=True):
         _bars(panel, list(groups), values, estimates)
         panel.set(title=title)
     panels[0].set(ylabel=f"{KINDS[kind]} AP")
     panels[0].margins(y=0.08)
-    panels[0].set_ylim(
-        0, None
-    )  # after all panels are drawn: it ends the automatic limits of those that share it
-    legend(canvas, panels[0])
-    missing = ", ".join(f"{v} at {n}" for n, v in here if paper and (n, v) not in paper)
+    # Set after all panels are drawn, as it ends the automatic limits of those that share the axis.
+    panels[0].set_ylim(0, None)
+    missing = ", ".join(f"{v} at {n}" for n, v in placed if paper and (n, v) not in paper)
     caption += " next to the paper's on COCO." if paper else "."
-    return Plot("overview", caption + (f" Not in the paper: {missing}." if missing else ""), svg(canvas))
+    return finished("overview", caption + (f" Not in the paper: {missing}." if missing else ""), panels[0])
 
 
 def _bars(
-    panel: Any, names: Sequence[str], values: Sequence[str], of: Mapping[tuple[str, str], Estimate | None]
+    panel: Any, names: Sequence[str], values: Sequence[str], of: Mapping[tuple[str, str], Estimate]
 ) -> None:
     width = 0.8 / len(values)
     for place, value in enumerate(values):
-        known = [(i, e) for i, name in enumerate(names) if (e := of.get((name, value))) is not None]
+        known = [(i, of[name, value]) for i, name in enumerate(names) if (name, value) in of]
         x = [i + (place - (len(values) - 1) / 2) * width for i, _ in known]
         heights, halves = [e.mean for _, e in known], _halves([e for _, e in known])
         drawn = panel.bar(
             x, heights, 0.92 * width, yerr=halves, color=colour_of(value, values), label=value, capsize=3
         )
         panel.bar_label(drawn, fmt="%.1f", padding=2)
-    labels = [textwrap.fill(name, _LABEL) for name in names]
-    panel.set_xticks(range(len(names)) if any(names) else [], labels if any(names) else [], fontsize=11)
+    labels = [textwrap.fill(name, _LABEL) for name in names] if any(names) else []
+    panel.set_xticks(range(len(labels)), labels, fontsize=11)
     panel.set_xlim(-0.55, len(names) - 0.45)
     panel.spines[["top", "right"]].set_visible(False)
 
 
 def _long_bars(
     names: Sequence[str], estimates: Sequence[Estimate], operators: Sequence[str], xlabel: str
-) -> Figure:
-    """A horizontal bar for each of many values, paler where it is a variant of an operator."""
-    canvas = Figure(figsize=(7, 0.8 + 0.27 * len(names)), layout="constrained")
-    panel = canvas.subplots()
+) -> Any:
+    """A panel with a horizontal bar for each of many values, paler where it is a variant of an operator."""
+    panel = new_panels((7, 0.8 + 0.27 * len(names)))[0, 0]
     colours = [
-        (OPERATOR_COLOURS.get(text.split(",")[0], SPARE_COLOURS[0]), 1 if text in OPERATOR_COLOURS else 0.55)
+        (OPERATOR_COLOURS.get(text.split(",")[0], _SPARE_COLOURS[0]), 1 if text in OPERATOR_COLOURS else 0.55)
         for text in operators
     ]
     means = [estimate.mean for estimate in estimates]
@@ -158,7 +165,7 @@ def _long_bars(
     panel.invert_yaxis()
     panel.set(xlabel=xlabel)
     panel.spines[["top", "right"]].set_visible(False)
-    return canvas
+    return panel
 
 
 def _halves(estimates: Sequence[Estimate]) -> list[float] | None:
@@ -167,23 +174,41 @@ def _halves(estimates: Sequence[Estimate]) -> list[float] | None:
     return halves if any(halves) else None
 
 
+def gains(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
+    """Every stated difference as a bar with its interval, where there are many.
+
+    The intervals are over the seeds. Where no place has several seeds, the bars are the mean AP within images, with the
+    interval over images.
+    """
+    found = differences(table, rows, [f"{kind}_AP"])
+    if len(found) <= FEW_LINES:
+        return None
+    names = [", ".join([f"{d.first} − {d.second}", *d.axes.values()]) for d in found]
+    several = any(d.by_seed.low is not None for d in found)
+    shown = [d.by_seed if several or d.by_image is None else d.by_image for d in found]
+    what = f"{KINDS[kind]} AP{'' if several else ' within images'}"
+    panel = _long_bars(names, shown, [d.second for d in found], f"difference in {what}")
+    over = "seeds" if several else "images, which do not cover what another seed would change"
+    return finished("gains", f"Differences in {what} with 95 % intervals over the {over}.", panel)
+
+
 def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     """AP at each IoU threshold, and below it the gain of ``compare.of``; a column per place of the other axes."""
-    groups = grouped(table, [row for row in rows if kind in row.records[0]["by_iou"]])
+    groups = _groups(table, [row for row in rows if kind in row.records[0]["by_iou"]])
     if not groups:
         return None
     values = _values(groups)
-    of = table.compare.of if table.compare and len(values) <= _FEW_LINES else None
+    of = table.compare.of if table.compare and len(values) <= FEW_LINES else None
     lines = 1 + any(of in members and len(members) > 1 for members in groups.values())
-    canvas = Figure(figsize=(max(3.5 * len(groups), 6.5) + 0.5, 2.8 * lines + 0.5), layout="constrained")
-    panels = canvas.subplots(lines, len(groups), sharex=True, sharey="row", squeeze=False)
+    size = max(3.5 * len(groups), 6.5) + 0.5, 2.8 * lines + 0.5
+    panels = new_panels(size, lines, len(groups), sharex=True, sharey="row")
     for column, (name, members) in zip(panels.T, groups.items(), strict=True):
-        for value, row in members.items():
-            mean = row.mean_of(lambda record: record["by_iou"][kind]["all"])
-            column[0].plot(_THRESHOLDS, mean, label=value, color=colour_of(value, values), marker=".")
-            if lines > 1 and of in members and value != of:
-                gain = members[of].mean_of(lambda record: record["by_iou"][kind]["all"]) - mean
-                column[1].plot(_THRESHOLDS, gain, color=colour_of(value, values), marker=".")
+        curves = {value: row.mean_of("by_iou", kind, "all") for value, row in members.items()}
+        for value, curve in curves.items():
+            style = {"color": colour_of(value, values), "marker": "."}
+            column[0].plot(_THRESHOLDS, curve, label=value, **style)
+            if lines > 1 and of in curves and value != of:
+                column[1].plot(_THRESHOLDS, curves[of] - curve, **style)
         column[0].set(title=name)
         column[-1].set(xlabel="IoU threshold")
         if lines > 1:
@@ -191,34 +216,29 @@ def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     panels[0][0].set(ylabel=f"{KINDS[kind]} AP", ylim=(0, None))
     if lines > 1:
         panels[1][0].set(ylabel=f"gain of {of} over each")
-    legend(canvas, panels[0][0])
     caption = f"{KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds"
-    return Plot(f"iou_{kind}", f"{caption}{f'; below: the gain of {of}' if lines > 1 else ''}.", svg(canvas))
+    below = f"; below: the gain of {of}" if lines > 1 else ""
+    return finished(f"iou_{kind}", f"{caption}{below}.", panels[0][0])
 
 
 def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     """The gain of ``compare.of`` over the others, against object size in feature cells."""
     if table.compare is None or any(kind not in row.records[0]["by_size"] for row in rows):
         return None
-    canvas = Figure(figsize=(7.2, 4.4), layout="constrained")
-    panel = canvas.subplots()
-    pairs = list(_pairs(table, rows))
-    places = list(dict.fromkeys(_place(table, row) for row, _, _ in pairs))
-    for row, other, cell in pairs:
-        found = zip(
-            bin_centres(row.records[0]["by_size"]["edges"]) / cell,
-            gain_by_size(row, other, kind),
-            strict=True,
-        )
-        known = [(x, gain) for x, gain in found if gain is not None]
-        second, place = other.axes[table.compare.axis], _place(table, row)
+    panel = new_panels((7.2, 4.4))[0, 0]
+    found = _against_of(table, rows, f"{kind}_AP")
+    places = list(dict.fromkeys(place_name(d.axes) for d, _ in found))
+    for d, cell in found:
+        place = place_name(d.axes)
+        centres = bin_centres(d.row.records[0]["by_size"]["edges"]) / cell
+        known = [(x, gain) for x, gain in zip(centres, d.by_size, strict=True) if gain is not None]
         panel.errorbar(
             [x for x, _ in known],
             [gain.mean for _, gain in known],
             [gain.half or 0 for _, gain in known],
-            color=colour_of(second, list(table.axes[table.compare.axis])),
+            color=colour_of(d.second, list(table.axes[d.axis])),
             linestyle=_STYLES[places.index(place) % len(_STYLES)],
-            label=", ".join(text for text in (f"{table.compare.of} − {second}", place) if text),
+            label=", ".join(text for text in (f"{d.first} − {d.second}", place) if text),
             marker="o",
             ms=4,
             capsize=2,
@@ -227,85 +247,47 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
         return None
     cells_axis(panel)
     panel.set(ylabel=f"gain in {KINDS[kind]} AP")
-    legend(canvas, panel)
-    caption = f"Gain of {table.compare.of} in {KINDS[kind]} AP by the size of the objects in cells of the map that the "
-    return Plot(
-        f"size_{kind}", caption + "head pools from; bars are 95 % intervals over the seeds.", svg(canvas)
+    caption = (
+        f"Gain of {table.compare.of} in {KINDS[kind]} AP by the size of the objects in cells of the map that the head "
+        "pools from; bars are 95 % intervals over the seeds."
     )
+    return finished(f"size_{kind}", caption, panel)
 
 
-def cells_axis(panel: Any) -> None:
-    panel.axhline(0, color="#888", lw=0.8)
-    panel.set(xscale="log", xlabel="object size in cells (√area / stride)")
-    low, high = panel.get_xlim()
-    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= t <= high]
-    panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    panel.minorticks_off()
-
-
-def gains(table: Table, rows: Sequence[Row], metric: str) -> Plot | None:
-    """Every stated difference as a bar with its interval, where there are many.
-
-    The intervals are over the seeds. Where no place has several seeds, the bars are the mean AP within images, with the
-    interval over images.
-    """
-    found = differences(table, rows, [metric])
-    if len(found) <= _FEW_LINES:
-        return None
-    names = [", ".join([f"{d.first} − {d.second}", *d.axes.values()]) for d in found]
-    several = any(d.by_seed.low is not None for d in found)
-    shown = [d.by_seed if several or d.by_image is None else d.by_image for d in found]
-    what = f"{name_of(metric)}{'' if several else ' within images'}"
-    canvas = _long_bars(names, shown, [d.second for d in found], f"difference in {what}")
-    over = "seeds" if several else "images, which do not cover what another seed would change"
-    return Plot("gains", f"Differences in {what} with 95 % intervals over the {over}.", svg(canvas))
-
-
-def stride_gain(table: Table, rows: Sequence[Row], metric: str) -> Plot | None:
+def stride_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     """The gain against the stride, a dot per seed, and the paper's; None for one stride."""
-    pairs = list(_pairs(table, rows))
-    sides = [cell for *_, cell in pairs]
+    found = _against_of(table, rows, f"{kind}_AP")
+    cells = sorted({cell for _, cell in found})
     # The cells of one stride differ a little in pixels of the original image, as the images do.
-    if table.compare is None or not sides or max(sides) < 1.2 * min(sides):
+    if table.compare is None or not cells or cells[-1] < 1.2 * cells[0]:
         return None
-    axis, of = table.compare.axis, table.compare.of
-    values = list(table.axes[axis])
-    canvas = Figure(figsize=(6.4, 4), layout="constrained")
-    panel = canvas.subplots()
+    values, of = list(table.axes[table.compare.axis]), table.compare.of
+    panel = new_panels((6.4, 4))[0, 0]
     for place, value in enumerate(v for v in values if v != of):
-        own = [
-            (np.log2(cell) + 0.05 * place, row, other)
-            for row, other, cell in pairs
-            if other.axes[axis] == value
-        ]
-        sets = [(x, np.subtract(*paired_values(row, other, metric))) for x, row, other in own]
+        own = [(np.log2(cell) + 0.05 * place, d) for d, cell in found if d.second == value]
         colour = colour_of(value, values)
-        for x, points in sets:
-            panel.plot([x] * len(points), points, ".", color=colour, alpha=0.5)
-        panel.plot(
-            [x for x, _ in sets], [p.mean() for _, p in sets], "-o", color=colour, label=f"{of} − {value}"
-        )
-        paper = [(x, published_difference(table, row.axes, other.axes, metric)) for x, row, other in own]
-        if known := [(x, gain) for x, gain in paper if gain is not None]:
+        for x, d in own:
+            panel.plot([x] * len(d.gains), d.gains, ".", color=colour, alpha=0.5)
+        means = [d.by_seed.mean for _, d in own]
+        panel.plot([x for x, _ in own], means, "-o", color=colour, label=f"{of} − {value}")
+        if known := [(x, d.paper) for x, d in own if d.paper is not None]:
             label = f"{of} − {value}, paper on COCO"
             panel.plot(*np.transpose(known), "--s", color=colour, mfc="white", label=label)
-    cells = sorted(set(sides))
     panel.set_xticks(np.log2(cells), [f"{cell:g}" for cell in cells])
-    panel.set(xlabel="side of a cell in pixels of the original image", ylabel=f"gain in {name_of(metric)}")
+    panel.set(xlabel="side of a cell in pixels of the original image", ylabel=f"gain in {KINDS[kind]} AP")
     panel.set(ylim=(min(0, panel.get_ylim()[0]), None))
     panel.axhline(0, color="#888", lw=0.8)
-    legend(canvas, panel)
-    return Plot("stride_gain", f"Gain of {of} by stride: every seed (dots) and their mean.", svg(canvas))
+    return finished("stride_gain", f"Gain of {of} by stride: every seed (dots) and their mean.", panel)
 
 
 def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:
     """Training loss of the first seed."""
-    groups = grouped(table, rows)
+    groups = _groups(table, rows)
     values = _values(groups)
     columns = min(len(groups), 3)
     lines = -(-len(groups) // columns)
-    canvas = Figure(figsize=(max(3.5 * columns, 6.5) + 0.5, 2.8 * lines + 0.6), layout="constrained")
-    panels = canvas.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+    size = max(3.5 * columns, 6.5) + 0.5, 2.8 * lines + 0.6
+    panels = new_panels(size, lines, columns, sharey=True).ravel()
     for unused in panels[len(groups) :]:
         unused.set_axis_off()
     for panel, (name, members) in zip(panels, groups.items(), strict=False):
@@ -314,66 +296,12 @@ def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:
                 panel.plot(*np.transpose(curve), label=value, color=colour_of(value, values), lw=1)
         panel.set(title=name, xlabel="step", xlim=(0, None))
     panels[0].set(ylabel="training loss", ylim=(0, None))
-    legend(canvas, panels[0])
-    return Plot("learning_curves", "Training loss of the first seed.", svg(canvas))
+    return finished("learning_curves", "Training loss of the first seed.", panels[0])
 
 
-def example_images(rows: Sequence[Row], images: Path) -> Plot | None:
-    """The same images under every operator: the first seed, detections above 0.5.
-
-    images: the folder with the pictures that the records name; None is returned where one is missing.
-    """
-    shown = {(row.records[0]["id"], picture_of(e)) for row in rows for e in row.records[0]["examples"]}
-    if not shown or not all((images / name).is_file() for _, name in shown):
-        return None
-    names = {c["id"]: c["name"] for c in rows[0].records[0]["manifest"]["config"]["categories"]}
-    count = max(len(row.records[0]["examples"]) for row in rows)
-    few = len(rows) <= _FEW_LINES
-    side = 1.9 if few else 1.4
-    size = (side * len(rows), (side + 0.15) * count) if few else (side * count, (side + 0.2) * len(rows))
-    canvas = Figure(figsize=size, layout="constrained")
-    grid = canvas.subplots(count, len(rows), squeeze=False).T if few else canvas.subplots(len(rows), count)
-    known: dict[str, list[list[float]]] = {}
-    for line, row in zip(grid, rows, strict=True):
-        for panel in line:
-            panel.set_axis_off()
-        for panel, example in zip(line, row.records[0]["examples"], strict=False):
-            name = picture_of(example)
-            detections = coloured(example["detections"], known.setdefault(name, []))
-            panel.imshow(draw_results(read_image(str(images / name)), detections, names))
-        line[0].set_title(", ".join(row.axes.values()), loc="left", fontsize=10)
-    same = len({name for _, name in shown}) == count
-    what = "The same images" if same else "The first images of each run's data"
-    return Plot("examples", f"{what} under each model (first seed), scores above 0.5.", _webp(canvas))
-
-
-def coloured(detections: Sequence[Record], known: list[list[float]]) -> list[Record]:
-    """The detections, each with a ``colour`` that its object keeps in every picture of the image.
-
-    Args:
-        detections: COCO results of one image.
-        known: boxes (x, y, width, height) seen so far; their indices are the colours. A box that overlaps none of them
-            by half is added. The highest score chooses first, and no two detections share a colour.
-    """
-    found: list[Record] = []
-    free = list(range(len(known)))
-    for detection in sorted(detections, key=lambda d: -d["score"]):
-        box = detection["bbox"]
-        overlaps = (
-            coco_mask.iou([box], [known[i] for i in free], [0] * len(free)) if free else np.zeros((1, 0))
-        )
-        if overlaps.max(initial=0) >= 0.5:
-            colour = free.pop(int(overlaps.argmax()))
-        else:
-            colour = len(known)
-            known.append(box)
-        found.append({**detection, "colour": colour})
-    return found
-
-
-def picture_of(example: Record) -> str:
-    """The name of an example's picture in the folder of pictures."""
-    return str(example.get("picture") or Path(example["image"]["file_name"]).name)
+def _groups(table: Table, rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """``{place on the other axes: {value of the compared axis: row}}``; without a comparison of the first axis."""
+    return grouped(rows, table.compare.axis if table.compare else next(iter(table.axes)))
 
 
 def _values(groups: Mapping[str, Mapping[str, Row]]) -> list[str]:
@@ -381,38 +309,10 @@ def _values(groups: Mapping[str, Mapping[str, Row]]) -> list[str]:
     return list(dict.fromkeys(value for members in groups.values() for value in members))
 
 
-def _pairs(table: Table, rows: Sequence[Row]) -> Iterator[tuple[Row, Row, float]]:
-    """``compare.of``, another row, and the side of a cell in pixels; pyramids have no single stride."""
-    for row, other in compared(table, rows):
-        cell = cell_pixels(row.records[0])
-        if table.compare and row.axes[table.compare.axis] == table.compare.of and cell is not None:
-            yield row, other, cell
-
-
-def _place(table: Table, row: Row) -> str:
-    return place_name(row.without(table.compare.axis if table.compare else None))
-
-
-def legend(canvas: Figure, panel: Any) -> None:
-    """Outside of the panels, so that it covers no data."""
-    handles, labels = panel.get_legend_handles_labels()
-    if len(labels) > _FEW_LINES:
-        canvas.legend(handles, labels, loc="outside right upper", fontsize=8)
-    elif len(labels) > 1 or labels != [""]:
-        columns = 2 if max(map(len, labels)) > 20 else 4
-        canvas.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
-
-
-def _webp(canvas: Figure) -> bytes:
-    """Photographs: a tenth of the size of the same pixels as PNG."""
-    agg = FigureCanvasAgg(canvas)
-    agg.draw()
-    pixels = np.asarray(agg.buffer_rgba())[..., 2::-1]
-    return cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 75])[1].tobytes()
-
-
-def svg(canvas: Figure) -> str:
-    buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+def _against_of(table: Table, rows: Sequence[Row], metric: str) -> list[tuple[Difference, float]]:
+    """``compare.of`` against the others, with the side of a cell in pixels; pyramids have no single stride."""
+    return [
+        (d, d.row.cell)
+        for d in differences(table, rows, [metric])
+        if table.compare and d.first == table.compare.of and d.row.cell is not None
+    ]

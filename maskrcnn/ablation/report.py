@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from maskrcnn.ablation import made, plots, tables
+from maskrcnn.ablation.examples import example_images
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.instances import instance_tables
 from maskrcnn.ablation.plots import Plot
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.sentences import sentences
@@ -37,11 +36,11 @@ class Report:
     sentences: list[str]
     overview: Plot | None
     plots: list[Plot]
-    more_plots: list[Plot]
-    examples: Plot | None
-    claims: pd.DataFrame
     sections: list[Section]
     lists: list[tuple[str, list[str]]]
+    more_plots: list[Plot] = field(default_factory=list)
+    examples: Plot | None = None
+    claims: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Path]:
@@ -80,11 +79,8 @@ def write_pages(report: Any, out: Path, name: str = "report") -> list[Path]:
 def assemble(table: Table, rows: Sequence[Row], images: Path) -> Report:
     """The parts of a table's report. images: the folder of the pictures to show."""
     kinds = kinds_of(rows)
-    main = kinds[:1]
-    shown = [plots.gains(table, rows, f"{kind}_AP") for kind in main]
-    shown += [plots.iou_curves(table, rows, kind) for kind in main]
-    shown += [plots.size_gain(table, rows, kind) for kind in main]
-    shown += [plots.stride_gain(table, rows, f"{kind}_AP") for kind in main]
+    own = (plots.gains, plots.iou_curves, plots.size_gain, plots.stride_gain)
+    shown = [draw(table, rows, kind) for kind in kinds[:1] for draw in own]
     more = [draw(table, rows, kind) for kind in kinds[1:] for draw in (plots.iou_curves, plots.size_gain)]
     return Report(
         title=table.title,
@@ -93,14 +89,14 @@ def assemble(table: Table, rows: Sequence[Row], images: Path) -> Report:
         overview=plots.overview(table, rows, kinds[0]) if kinds else None,
         plots=[plot for plot in (*shown, plots.learning_curves(table, rows)) if plot is not None],
         more_plots=[plot for plot in more if plot is not None],
-        examples=plots.example_images(rows, images),
+        examples=example_images(rows, images),
         claims=tables.claims_table(table, rows),
         sections=[
-            tables.results(table, rows),
+            *tables.results(rows),
             *tables.difference_table(table, rows),
             *tables.paper_table(table, rows),
             *tables.size_tables(table, rows),
-            *instance_tables(table, rows),
+            *tables.instance_tables(table, rows),
             *tables.cross_table(table, rows),
         ],
         lists=[
@@ -113,7 +109,7 @@ def assemble(table: Table, rows: Sequence[Row], images: Path) -> Report:
 def _introduction(table: Table, rows: Sequence[Row]) -> str:
     counts = sorted({len(row.records) for row in rows})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    whole = int(np.prod([len(values) for values in table.axes.values()]))
+    whole = len(table.runs(seeds=1))
     missing = (
         "" if len(rows) == whole else f" {whole - len(rows)} of the {whole} places have no finished run yet."
     )

@@ -34,7 +34,7 @@ def _stated(found: Sequence[Difference], of: str = "") -> list[str]:
         return []
     first, second = found[0].first, found[0].second
     same = [d for d in found if (d.first, d.second) == (first, second)]
-    at = _each(same, lambda d: f"{show_interval(d.by_seed)}{_at(d)}")
+    at = _each(same, lambda d: f"{show_interval(d.by_seed)}{d.at}")
     return [f"{_capital(first)} − {second}{of}: {at}{_paper(same)}."]
 
 
@@ -45,7 +45,7 @@ def _shares(main: Sequence[Difference], metric: str) -> list[str]:
     of = f" of {known[0].first}'s {name_of(metric)}"
     at = _each(
         known,
-        lambda d: f"{show(d.share, scale=100, digits=0, unit=' %')}{of if d is known[0] else ''}{_at(d)}",
+        lambda d: f"{show(d.share, scale=100, digits=0, unit=' %')}{of if d is known[0] else ''}{d.at}",
     )
     return [f"{_capital(known[0].second)} loses {at}."]
 
@@ -78,11 +78,7 @@ def _range(rows: Sequence[Row], metric: str) -> list[str]:
 
 def _paper(found: Sequence[Difference]) -> str:
     known = [d for d in found if d.paper is not None]
-    return f" (paper: {_each(known, lambda d: f'{signed(d.paper or 0)}{_at(d)}')})" if known else ""
-
-
-def _at(d: Difference) -> str:
-    return f" at {place_name(d.axes)}" if d.axes else ""
+    return f" (paper: {_each(known, lambda d: f'{signed(d.paper or 0)}{d.at}')})" if known else ""
 
 
 def _each(found: Sequence[Difference], text: Callable[[Difference], str]) -> str:

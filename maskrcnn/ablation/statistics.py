@@ -122,14 +122,16 @@ def show(
     return f"{mean}{half}{unit}"
 
 
-def show_interval(estimate: Estimate, digits: int = 1) -> str:
-    """``+1.2 [+0.4, +2.0]``; the mean alone where there is no interval."""
-    if estimate.low is None or estimate.high is None:
-        return signed(estimate.mean, digits)
-    low, high = signed(estimate.low, digits), signed(estimate.high, digits)
-    return f"{signed(estimate.mean, digits)} [{low}, {high}]"
+def show_interval(estimate: Estimate | None, digits: int = 1) -> str:
+    """``+1.2 [+0.4, +2.0]``; the mean alone where there is no interval, ``–`` for None."""
+    if estimate is None:
+        return "–"
+    mean, low, high = (signed(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
+    return mean if estimate.low is None else f"{mean} [{low}, {high}]"
 
 
-def signed(value: float, digits: int = 1) -> str:
-    """``+1.2`` or ``−1.2``, with a true minus sign; zero is ``+0.0``."""
+def signed(value: float | None, digits: int = 1) -> str:
+    """``+1.2`` or ``−1.2``, with a true minus sign; zero is ``+0.0``, None ``–``."""
+    if value is None:
+        return "–"
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cached_property, reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.record import Record
-from maskrcnn.ablation.statistics import Estimate, lost_share, mean_interval, paired_bootstrap, paired_by_seed
+from maskrcnn.ablation.statistics import (
+    Estimate,
+    Floats,
+    lost_share,
+    mean_interval,
+    paired_bootstrap,
+    paired_by_seed,
+)
 
 KINDS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 METRICS = {
@@ -21,7 +28,6 @@ METRICS = {
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
     if (kind, name) != ("keypoints", "APs")
 }
-Floats = npt.NDArray[np.float64]
 FEW = 10  # AP of fewer objects is left out
 
 
@@ -42,39 +48,104 @@ class Row:
         values = self.values(metric)
         return mean_interval(values) if values else None
 
-    def mean_of(self, get: Callable[[Record], Sequence[float | None]]) -> Floats:
-        """Mean over the seeds of a list of numbers, NaN where one is undefined."""
-        rows = [[np.nan if v is None else v for v in get(record)] for record in self.records]
-        means: Floats = np.mean(np.array(rows, np.float64), axis=0)
+    def mean_of(self, *keys: str) -> Floats:
+        """Mean over the seeds of a list of numbers, ``record[key][key]...``; NaN where one is undefined."""
+        means: Floats = np.mean([np.array(reduce(getitem, keys, r), float) for r in self.records], axis=0)
         return means
 
     def by_size(self, kind: str) -> Floats:
         """AP of the objects in each range of sizes, NaN where there are fewer than `FEW`."""
-        means = self.mean_of(lambda record: record["by_size"][kind])
-        return np.where(np.array(self.records[0]["by_size"]["objects"]) < FEW, np.nan, means)
+        few = np.array(self.records[0]["by_size"]["objects"]) < FEW
+        return np.where(few, np.nan, self.mean_of("by_size", kind))
 
     def without(self, axis: str | None) -> dict[str, str]:
         """The place on the other axes."""
         return {key: text for key, text in self.axes.items() if key != axis}
 
+    @property
+    def cell(self) -> float | None:
+        """Side of a feature cell in pixels of the original image (the median over images); None for a pyramid."""
+        stride = stride_of(self.records[0])
+        return None if stride == "fpn" else float(stride) / float(self.records[0]["network_scale"])
+
 
 @dataclass(frozen=True)
 class Difference:
-    """``first`` minus ``second`` in one metric, at the place ``axes`` of the other axes.
+    """One metric of two rows that differ on ``axis`` alone, paired by seed: ``row`` minus ``other``. See `paired`."""
 
-    by_seed: paired by seed. by_image: mean of the AP within images, paired by image; None for other metrics than AP.
-    share: of the first's AP that the second loses; None where the first is not ``compare.of``. paper: the published
-    difference; None where there is none.
-    """
-
-    axes: dict[str, str]
-    first: str
-    second: str
+    table: Table
+    axis: str
+    row: Row
+    other: Row
     metric: str
-    by_seed: Estimate
-    by_image: Estimate | None
-    share: Estimate | None
-    paper: float | None
+
+    @property
+    def first(self) -> str:
+        """The row's value on the axis."""
+        return self.row.axes[self.axis]
+
+    @property
+    def second(self) -> str:
+        """The other row's value on the axis."""
+        return self.other.axes[self.axis]
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """The place on the other axes."""
+        return self.row.without(self.axis)
+
+    @property
+    def at(self) -> str:
+        """`` at stride 16``; empty for the only place."""
+        return f" at {place_name(self.axes)}" if self.axes else ""
+
+    @cached_property
+    def values(self) -> tuple[list[float], list[float]]:
+        """The metric of both rows, seed by seed; empty where a run has no such metric."""
+        first, second = self.row.values(self.metric), self.other.values(self.metric)
+        return (first, second) if len(first) == len(second) else ([], [])
+
+    @property
+    def gains(self) -> list[float]:
+        """The difference of every seed."""
+        return [a - b for a, b in zip(*self.values, strict=True)]
+
+    @cached_property
+    def by_seed(self) -> Estimate:
+        """The mean difference. Raises ValueError where a run has no such metric."""
+        return paired_by_seed(*self.values)
+
+    @cached_property
+    def by_image(self) -> Estimate | None:
+        """The mean difference of the AP within each image, paired by image; None for other metrics than AP."""
+        kind, name = METRICS[self.metric]
+        if name != "AP":
+            return None
+        return paired_bootstrap(self.row.mean_of("per_image", kind), self.other.mean_of("per_image", kind))
+
+    @property
+    def by_size(self) -> list[Estimate | None]:
+        """The mean difference in AP for each range of sizes; None where there are fewer than `FEW` objects."""
+        kind, found = METRICS[self.metric][0], []
+        for place, objects in enumerate(self.row.records[0]["by_size"]["objects"]):
+            first, second = (
+                [r["by_size"][kind][place] for r in row.records] for row in (self.row, self.other)
+            )
+            few = objects < FEW or None in [*first, *second]
+            found.append(None if few else paired_by_seed(first, second))
+        return found
+
+    @property
+    def share(self) -> Estimate | None:
+        """The share that the second loses; None where the first is not ``compare.of`` or one of its runs has 0."""
+        of_all = self.table.compare is not None and self.first == self.table.compare.of
+        return lost_share(*self.values) if of_all and min(self.values[0]) > 0 else None
+
+    @property
+    def paper(self) -> float | None:
+        """The published difference; None where the paper has no metric for one of the rows."""
+        first, second = (self.table.published(row.axes).get(self.metric) for row in (self.row, self.other))
+        return None if first is None or second is None else first - second
 
 
 def value(record: Record, metric: str) -> float | None:
@@ -102,101 +173,47 @@ def kinds_of(rows: Sequence[Row]) -> list[str]:
 
 def grid_rows(table: Table, records: Sequence[Record]) -> list[Row]:
     """The records by their place in the grid, in its order; places without a record are left out."""
-    rows = []
-    for values in product(*table.axes.values()):
-        axes = dict(zip(table.axes, values, strict=True))
-        own = sorted((r for r in records if r["axes"] == axes), key=lambda r: r["seed"])
-        if own:
-            rows.append(Row(axes, own))
-    return rows
+    places = [run.axes for run in table.runs(seeds=1)]
+    by_seed = sorted(records, key=lambda record: int(record["seed"]))
+    rows = [Row(axes, [record for record in by_seed if record["axes"] == axes]) for axes in places]
+    return [row for row in rows if row.records]
 
 
-def grouped(table: Table, rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """``{place on the other axes: {value of the compared axis: row}}``."""
-    axis = table.compare.axis if table.compare else next(iter(table.axes))
+def grouped(rows: Sequence[Row], axis: str) -> dict[str, dict[str, Row]]:
+    """``{place on the other axes: {value of axis: row}}``."""
     groups: dict[str, dict[str, Row]] = {}
     for row in rows:
         groups.setdefault(place_name(row.without(axis)), {})[row.axes[axis]] = row
     return groups
 
 
-def compared(table: Table, rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """The pairs of rows that ``table.compare`` asks for, everything but its axis equal."""
+def matched(*rows: Row) -> list[Row]:
+    """The rows, each with its runs of the seeds that all of them have."""
+    seeds = set.intersection(*({record["seed"] for record in row.records} for row in rows))
+    return [Row(row.axes, [r for r in row.records if r["seed"] in seeds]) for row in rows]
+
+
+def paired(table: Table, axis: str, row: Row, other: Row, metric: str) -> Difference:
+    """``row`` minus ``other``, over the seeds that both have."""
+    first, second = matched(row, other)
+    return Difference(table, axis, first, second, metric)
+
+
+def differences(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> list[Difference]:
+    """What ``table.compare`` asks for: pairs of rows that differ on its axis alone."""
     if table.compare is None:
         return []
     axis, of = table.compare.axis, table.compare.of
     wanted = [(of, value) for value in table.axes[axis] if value != of] + table.compare.also
-    return [
-        (row, other)
+    found = [
+        paired(table, axis, row, other, metric)
         for row in rows
         for first, second in wanted
         for other in rows
         if row.axes[axis] == first and other.axes == {**row.axes, axis: second}
+        for metric in metrics
     ]
-
-
-def common_seeds(row: Row, other: Row) -> tuple[list[Record], list[Record]]:
-    """The runs of both rows with the seeds that both have."""
-    seeds = {r["seed"] for r in row.records} & {r["seed"] for r in other.records}
-    first, second = ([r for r in side.records if r["seed"] in seeds] for side in (row, other))
-    return first, second
-
-
-def paired_values(row: Row, other: Row, metric: str) -> tuple[list[float], list[float]]:
-    """A metric of both rows, seed by seed; empty where a run has no such metric."""
-    a, b = (Row({}, side).values(metric) for side in common_seeds(row, other))
-    return (a, b) if len(a) == len(b) else ([], [])
-
-
-def differences(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> list[Difference]:
-    """What ``table.compare`` asks for, over the seeds that both sides have."""
-    pairs = compared(table, rows)
-    found = [_difference(table, row, other, m) for row, other in pairs for m in metrics]
-    return [difference for difference in found if difference is not None]
-
-
-def _difference(table: Table, row: Row, other: Row, metric: str) -> Difference | None:
-    assert table.compare is not None
-    axis = table.compare.axis
-    a, b = paired_values(row, other, metric)
-    if not a:
-        return None
-    kind, name = METRICS[metric]
-    return Difference(
-        axes=row.without(axis),
-        first=row.axes[axis],
-        second=other.axes[axis],
-        metric=metric,
-        by_seed=paired_by_seed(a, b),
-        by_image=_by_image(*common_seeds(row, other), kind) if name == "AP" else None,
-        share=lost_share(a, b) if row.axes[axis] == table.compare.of and all(v > 0 for v in a) else None,
-        paper=published_difference(table, row.axes, other.axes, metric),
-    )
-
-
-def published_difference(
-    table: Table, axes: dict[str, str], other: dict[str, str], metric: str
-) -> float | None:
-    """The paper's difference between two places; None where it has no metric for one of them."""
-    first, second = (table.published(place).get(metric) for place in (axes, other))
-    return None if first is None or second is None else first - second
-
-
-def gain_by_size(row: Row, other: Row, kind: str) -> list[Estimate | None]:
-    """``row`` minus ``other`` for each range of sizes, paired by seed; None below `FEW` objects."""
-    sides = common_seeds(row, other)
-    found: list[Estimate | None] = []
-    for place, objects in enumerate(row.records[0]["by_size"]["objects"]):
-        first, second = ([r["by_size"][kind][place] for r in side] for side in sides)
-        few = objects < FEW or not first or None in [*first, *second]
-        found.append(None if few else paired_by_seed(first, second))
-    return found
-
-
-def _by_image(first: Sequence[Record], second: Sequence[Record], kind: str) -> Estimate:
-    sides = (Row({}, list(side)) for side in (first, second))
-    one, two = (side.mean_of(lambda record: record["per_image"][kind]) for side in sides)
-    return paired_bootstrap(one, two)
+    return [difference for difference in found if difference.gains]
 
 
 def bin_centres(edges: Sequence[float]) -> Floats:
@@ -216,12 +233,6 @@ def stride_of(record: Record) -> str:
     if "last_stride" in backbone:
         return str(backbone["last_stride"])
     return "16" if backbone.get("dilated") else str(2 ** int(backbone["last_stage"]))
-
-
-def cell_pixels(record: Record) -> float | None:
-    """Side of a feature cell in pixels of the original image (the median over images); None for a pyramid."""
-    stride = stride_of(record)
-    return None if stride == "fpn" else float(stride) / float(record["network_scale"])
 
 
 def operator_switches(record: Record) -> dict[str, Any]:

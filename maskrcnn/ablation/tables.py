@@ -1,29 +1,18 @@
-"""The report's tables, as data frames of text."""
+"""The report's tables, as data frames."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
 
 from maskrcnn.ablation.claims import claims
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.statistics import show, signed
-from maskrcnn.ablation.summary import (
-    FEW,
-    METRICS,
-    Difference,
-    Row,
-    cell_pixels,
-    compared,
-    differences,
-    gain_by_size,
-    kinds_of,
-    name_of,
-)
+from maskrcnn.ablation.statistics import paired_bootstrap, show, signed
+from maskrcnn.ablation.summary import FEW, METRICS, Difference, Row, differences, kinds_of, matched, name_of
 
 MAIN = tuple(m for m in METRICS if m not in {f"{k}_AP{s}" for k in ("segm", "bbox") for s in "sml"})
 _DIFFERENCES = (
@@ -37,6 +26,7 @@ _SIZES = (
     "Objects whose square root of area lies in each range of pixels of the original image. Divide by the side of a "
     f"cell to get their size in cells. Ranges of fewer than {FEW} objects are left out."
 )
+_CELLS = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
 
 
 @dataclass(frozen=True)
@@ -48,136 +38,210 @@ class Section:
     tables: list[tuple[str, pd.DataFrame]]
 
 
-def results(table: Table, rows: Sequence[Row]) -> Section:
+Line = tuple[Mapping[str, str], Mapping[str, object]]  # place on the axes, then the other columns
+
+
+def _frame(lines: Sequence[Line]) -> pd.DataFrame:
+    """A table of lines; a column may have the name of an axis."""
+    places, texts = zip(*lines, strict=True)
+    return pd.concat([pd.DataFrame(places), pd.DataFrame(texts)], axis=1)
+
+
+def _section(title: str, text: str, lines: Sequence[Line]) -> list[Section]:
+    """A section of one table; none without lines."""
+    return [Section(title, text, [("", _frame(lines))])] if lines else []
+
+
+def results(rows: Sequence[Row]) -> list[Section]:
     """Every place of the grid: number of runs, and each metric with its interval."""
     metrics = [m for m in MAIN if any(row.values(m) for row in rows)]
     lines = [
-        [*row.axes.values(), len(row.records), *(show(row.estimate(m)) for m in metrics)] for row in rows
+        (row.axes, {"runs": len(row.records), **{name_of(m): show(row.estimate(m)) for m in metrics}})
+        for row in rows
     ]
-    frame = _frame([*table.axes, "runs", *map(name_of, metrics)], lines)
-    return Section("All metrics", "The mean over the seeds ± half the 95 % interval.", [("", frame)])
+    return _section("All metrics", "The mean over the seeds ± half the 95 % interval.", lines)
 
 
 def claims_table(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
     """The paper's claims: what is claimed, here, in the paper, whether it holds."""
-    lines = [[c.claim, c.here, c.paper, c.verdict.value] for c in claims(table, rows)]
-    return _frame(["claim", "here", "paper", "holds"], lines)
+    lines = [(c.claim, c.here, c.paper, c.verdict.value) for c in claims(table, rows)]
+    return pd.DataFrame(lines, columns=["claim", "here", "paper", "holds"])
 
 
 def difference_table(table: Table, rows: Sequence[Row]) -> list[Section]:
     """All differences that the table compares, with both intervals."""
     found = differences(table, rows, MAIN)
-    if not found:
-        return []
-    others = [axis for axis in table.axes if table.compare and axis != table.compare.axis]
-    header = [*others, "difference", "metric", "by seed", "within images", "resolved", "share lost", "paper"]
-    frame = _frame(header, [_difference_line(d, others) for d in found])
-    return [Section("Differences", _DIFFERENCES.format(count=len(found)), [("", frame)])]
+    text = _DIFFERENCES.format(count=len(found))
+    return _section("Differences", text, [(d.axes, _difference(d)) for d in found])
 
 
-def _difference_line(d: Difference, others: Sequence[str]) -> list[str]:
+def _difference(d: Difference) -> dict[str, str]:
     intervals = [e for e in (d.by_seed, d.by_image) if e is not None and e.low is not None]
     agree = all(e.resolved for e in intervals) and len({e.mean > 0 for e in intervals}) == 1
-    return [
-        *(d.axes[axis] for axis in others),
-        f"{d.first} − {d.second}",
-        name_of(d.metric),
-        show(d.by_seed, sign=True),
-        "" if d.by_image is None else show(d.by_image, sign=True),
-        "one run" if d.by_seed.low is None else "yes" if agree else "no",
-        "" if d.share is None else show(d.share, scale=100, unit=" %"),
-        "new" if d.paper is None else signed(d.paper),
-    ]
+    return {
+        "difference": f"{d.first} − {d.second}",
+        "metric": name_of(d.metric),
+        "by seed": show(d.by_seed, sign=True),
+        "within images": "" if d.by_image is None else show(d.by_image, sign=True),
+        "resolved": "one run" if d.by_seed.low is None else "yes" if agree else "no",
+        "share lost": "" if d.share is None else show(d.share, scale=100, unit=" %"),
+        "paper": "new" if d.paper is None else signed(d.paper),
+    }
 
 
 def paper_table(table: Table, rows: Sequence[Row]) -> list[Section]:
     """Every metric next to the published one."""
-    if not table.paper:
-        return []
-    same_data = table.data == "coco"  # a difference to another data set's metric means nothing
-    lines = []
-    for row in rows:
-        for metric in (m for m in MAIN if row.values(m)):
-            own, there = row.estimate(metric), table.published(row.axes).get(metric)
-            assert own is not None
-            line = [
-                *row.axes.values(),
-                name_of(metric),
-                show(own),
-                "new" if there is None else f"{there:.1f}",
-            ]
-            lines.append([*line, "" if there is None else signed(own.mean - there)] if same_data else line)
-    header = [*table.axes, "metric", "here", "paper", *(["here − paper"] if same_data else [])]
+    lines: list[Line] = []
+    for row, metric in product(rows if table.paper else (), MAIN):
+        own, there = row.estimate(metric), table.published(row.axes).get(metric)
+        if own is not None:
+            paper = "new" if there is None else f"{there:.1f}"
+            line = {"metric": name_of(metric), "here": show(own), "paper": paper}
+            if table.data == "coco":  # a difference to another data set's metric means nothing
+                line["here − paper"] = "" if there is None else signed(own.mean - there)
+            lines.append((row.axes, line))
     text = "The paper's metrics are COCO's with an ImageNet backbone. On other data, compare the differences."
-    return [Section("Next to the paper", text, [("", _frame(header, lines))])]
+    return _section("Next to the paper", text, lines)
 
 
 def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
     """AP, and its differences, by the size of the objects."""
-    edges = [*rows[0].records[0]["by_size"]["edges"], None]
-    names = [f"{low:g}–{'' if high is None else f'{high:g}'} px" for low, high in pairwise(edges)]
-    axis = table.compare.axis if table.compare else None
+    edges = rows[0].records[0]["by_size"]["edges"]
+    names = [
+        f"{low:g}–{high} px" for low, high in zip(edges, [*(f"{e:g}" for e in edges[1:]), ""], strict=True)
+    ]
+
+    def line(row: Row, texts: Sequence[str]) -> dict[str, str]:
+        cell = "by level" if row.cell is None else f"{row.cell:g} px"
+        return {"a cell": cell, **dict(zip(names, texts, strict=True))}
+
+    counts = [
+        (place, {"a cell": "", **dict(zip(names, map(str, objects), strict=True))})
+        for place, objects in _objects(table, rows)
+    ]
     tables = []
     for kind in kinds_of(rows):
-        lines = [
-            [*row.axes.values(), _cell(row), *("–" if np.isnan(v) else f"{v:.1f}" for v in row.by_size(kind))]
+        name = name_of(f"{kind}_AP")
+        found = [
+            (row.axes, line(row, ["–" if np.isnan(v) else f"{v:.1f}" for v in row.by_size(kind)]))
             for row in rows
         ]
-        name = name_of(f"{kind}_AP")
-        frame = _frame([*table.axes, "a cell", *names], lines + _objects(table, rows))
-        tables.append((name[0].upper() + name[1:], frame))
+        tables.append((name[0].upper() + name[1:], _frame(found + counts)))
         gains = [
-            [
-                *row.without(axis).values(),
-                f"{row.axes[axis]} − {other.axes[axis]}",
-                _cell(row),
-                *(show(gain, sign=True) for gain in gain_by_size(row, other, kind)),
-            ]
-            for row, other in compared(table, rows)
-            if axis is not None
+            (
+                {**d.axes, "difference": f"{d.first} − {d.second}"},
+                line(d.row, [show(gain, sign=True) for gain in d.by_size]),
+            )
+            for d in differences(table, rows, [f"{kind}_AP"])
         ]
         if gains:
-            others = [name for name in table.axes if name != axis]
-            caption = f"Differences in {name}, paired by seed"
-            tables.append((caption, _frame([*others, "difference", "a cell", *names], gains)))
+            tables.append((f"Differences in {name}, paired by seed", _frame(gains)))
     return [Section("By object size", _SIZES, tables)] if tables else []
 
 
-def _cell(row: Row) -> str:
-    side = cell_pixels(row.records[0])
-    return "by level" if side is None else f"{side:g} px"
-
-
-def _objects(table: Table, rows: Sequence[Row]) -> list[list[str]]:
+def _objects(table: Table, rows: Sequence[Row]) -> list[tuple[dict[str, str], list[int]]]:
     """Numbers of objects: one line, or a line per place where the places of the other axes have other data."""
-    counts: dict[tuple[str, ...], list[int]] = {}
+    counts: list[tuple[dict[str, str], list[int]]] = []
     axis = table.compare.axis if table.compare else None
     for row in rows:
-        place = tuple("objects" if name == axis else text for name, text in row.axes.items())
-        counts.setdefault(place, row.records[0]["by_size"]["objects"])
-    if len({tuple(numbers) for numbers in counts.values()}) == 1:
-        counts = {("objects", *[""] * (len(table.axes) - 1)): next(iter(counts.values()))}
-    return [[*place, "", *map(str, numbers)] for place, numbers in counts.items()]
+        place = {name: "objects" if name == axis else text for name, text in row.axes.items()}
+        if all(place != known for known, _ in counts):
+            counts.append((place, row.records[0]["by_size"]["objects"]))
+    if all(objects == counts[0][1] for _, objects in counts):
+        first, *others = table.axes
+        return [({first: "objects", **dict.fromkeys(others, "")}, counts[0][1])]
+    return counts
 
 
 def cross_table(table: Table, rows: Sequence[Row]) -> list[Section]:
     """AP of models that are tested with another operator than they were trained with."""
     if table.cross is None or not any(row.records[0].get("tested_with") for row in rows):
         return []
-    values = list(table.axes[table.cross])
     lines = []
     for row in rows:
-        first = row.records[0]
-        tested = {row.axes[table.cross]: first["metrics"], **first["tested_with"]}
-        kinds = [tested.get(v, {}) for v in values]
-        found = [metrics.get("segm", metrics.get("bbox", {})).get("AP") for metrics in kinds]
-        lines.append([*row.axes.values(), *("–" if ap is None else f"{ap:.1f}" for ap in found)])
+        tested = {row.axes[table.cross]: row.records[0]["metrics"], **row.records[0]["tested_with"]}
+        line = {}
+        for value in table.axes[table.cross]:
+            metrics = tested.get(value, {})
+            ap = metrics.get("segm", metrics.get("bbox", {})).get("AP")
+            line[f"tested with {value}"] = "–" if ap is None else f"{ap:.1f}"
+        lines.append((row.axes, line))
     text = (
         "Mask AP of the first seed's models, tested with each operator. A row names the operator of training."
     )
-    frame = _frame([*table.axes, *(f"tested with {v}" for v in values)], lines)
-    return [Section("Trained with one operator, tested with another", text, [("", frame)])]
+    return _section("Trained with one operator, tested with another", text, lines)
 
 
-def _frame(header: Sequence[str], lines: Sequence[Sequence[object]]) -> pd.DataFrame:
-    return pd.DataFrame([[str(text) for text in line] for line in lines], columns=list(header))
+def instance_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
+    """Mean mask IoU, paired by object, of runs whose boxes were given."""
+    if table.compare is None or any("instances" not in row.records[0] for row in rows):
+        return []
+    axis, of = table.compare.axis, table.compare.of
+    lines: list[Line] = []
+    sizes: list[Line] = []
+    for axes, objects in _places(table, rows):
+        paired = axes[axis] != of and bool(objects["first"].notna().all())
+        gain = {f"{of} − this, paired by object": _gain(objects) if paired else ""}
+        mean = f"{objects['iou'].mean():.2f}"
+        lines.append((axes, {"objects": len(objects), "mean mask IoU": mean, **gain}))
+        for span, own in objects.groupby("span", observed=True) if paired else ():
+            if len(own) >= FEW:
+                found = {"size in cells": span, "objects": len(own), f"{of} − this, mask IoU": _gain(own)}
+                sizes.append((axes, found))
+    tables = [("", _frame(lines))]
+    if sizes:
+        tables.append(("By object size in cells", _frame(sizes)))
+    return [Section("Mask IoU of given boxes", _instances_text(rows), tables)]
+
+
+def _instances_text(rows: Sequence[Row]) -> str:
+    whole = all("image" in row.records[0]["instances"] for row in rows)
+    drawn = (
+        "images, each with all its objects" if whole else "objects, as if those of one image were independent"
+    )
+    return (
+        "The IoU of every object's mask, averaged over the seeds, and the mean of the paired differences with the 95 % "
+        f"interval of a bootstrap over {drawn}. The interval does not cover what another seed would change."
+    )
+
+
+def _places(table: Table, rows: Sequence[Row]) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """The objects of every row, then those of all folds together where all folds have runs."""
+    assert table.compare is not None
+    of = {table.compare.axis: table.compare.of}
+    found = [(row, _instances(row, [best for best in rows if best.axes == row.axes | of])) for row in rows]
+    yield from ((row.axes, objects) for row, objects in found)
+    if table.folds is None:
+        return
+    for values in product(*({**table.axes, table.folds: ["all"]}.values())):
+        axes = dict(zip(table.axes, values, strict=True))
+        parts = [objects for row, objects in found if {**row.axes, table.folds: "all"} == axes]
+        if len(parts) == len(table.axes[table.folds]):
+            yield axes, pd.concat(parts)
+
+
+def _instances(row: Row, best: Sequence[Row]) -> pd.DataFrame:
+    """A line per object: its IoU, also of the seeds that ``best`` has, that of ``best``, range of sizes, and image."""
+    instances = row.records[0]["instances"]
+    compared = [
+        side.mean_of("instances", "iou") for other in best for side in matched(other, row) if side.records
+    ]
+    first, second = compared or (np.nan, np.nan)
+    cells = np.sqrt(instances["area"]) / (np.nan if row.cell is None else row.cell)
+    names = [f"{low:g}–{'' if np.isinf(high) else f'{high:g}'}" for low, high in pairwise(_CELLS)]
+    return pd.DataFrame(
+        {
+            "iou": row.mean_of("instances", "iou"),
+            "first": first,
+            "second": second,
+            "span": pd.cut(cells, _CELLS, right=False, labels=names),
+            "image": instances.get("image", np.nan),  # older records do not hold it
+        }
+    )
+
+
+def _gain(objects: pd.DataFrame) -> str:
+    """The mean difference and its interval; images are drawn with all their objects."""
+    images = None if objects["image"].isna().any() else objects["image"].to_numpy()
+    gain = paired_bootstrap(objects["first"].to_numpy(), objects["second"].to_numpy(), images)
+    return show(gain, sign=True, digits=2)

@@ -18,10 +18,11 @@ from matplotlib.axes import Axes
 from maskrcnn.ablation import plots
 from maskrcnn.ablation.claims import Claim, Verdict, claims
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
+from maskrcnn.ablation.examples import coloured, picture_of
 from maskrcnn.ablation.grid import Table, available, read_table
 from maskrcnn.ablation.report import write_report
 from maskrcnn.ablation.run import Runner
-from maskrcnn.ablation.summary import differences, gain_by_size, grid_rows, stride_of
+from maskrcnn.ablation.summary import differences, grid_rows, stride_of
 from maskrcnn.config.compose import compose_config
 from maskrcnn.errors import UserError
 
@@ -230,7 +231,7 @@ def test_the_differences_of_single_runs_are_drawn_with_the_mean_that_their_inter
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(plots, "_FEW_LINES", 1)
+    monkeypatch.setattr(plots, "FEW_LINES", 1)
     original = Axes.barh
 
     def barh(axes: Axes, names: list[str], means: list[float], xerr: list[float], **rest: Any) -> Any:
@@ -242,8 +243,8 @@ def test_the_differences_of_single_runs_are_drawn_with_the_mean_that_their_inter
     for record in one:
         if record["axes"]["roi_op"] == "pool":
             record["per_image"]["segm"] = [v and v - 1 for v in record["per_image"]["segm"]]
-    single = plots.gains(table, grid_rows(table, one), "segm_AP")
-    several = plots.gains(table, grid_rows(table, records()), "segm_AP")
+    single = plots.gains(table, grid_rows(table, one), "segm")
+    several = plots.gains(table, grid_rows(table, records()), "segm")
     assert single is not None
     assert several is not None
     assert "within images" in single.caption
@@ -280,7 +281,7 @@ def test_images_of_one_name_are_shown_by_their_content(tmp_path: Path) -> None:
         folder.mkdir()
         cv2.imwrite(str(folder / "1.png"), np.full((side, side, 3), side, np.uint8))
         (example,) = runner._kept([{"image": {"file_name": "1.png"}, "detections": []}], folder)
-        kept.append(cv2.imread(str(tmp_path / "out" / "examples" / plots.picture_of(example))).shape[0])
+        kept.append(cv2.imread(str(tmp_path / "out" / "examples" / picture_of(example))).shape[0])
     assert kept == [8, 16]
 
 
@@ -387,13 +388,16 @@ def test_sizes_of_few_objects_are_left_out(table: Table) -> None:
 
 
 def test_the_gain_at_each_size_has_its_interval_over_the_seeds(table: Table, tmp_path: Path) -> None:
-    rows = {tuple(row.axes.values()): row for row in grid_rows(table, records())}
-    gains = gain_by_size(rows["16", "align"], rows["16", "pool"], "segm")
+    found = {
+        (d.axes["stride"], d.first, d.second, d.metric): d.by_size
+        for d in differences(table, grid_rows(table, records()), ["segm_AP", "bbox_AP"])
+    }
+    gains = found["16", "align", "pool", "segm_AP"]
     assert gains[0] is None  # nine objects
     assert gains[1] is not None
     assert gains[1].mean == pytest.approx(4.1)  # 4.0, 4.1, 4.2
     assert gains[1].half == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
-    assert gain_by_size(rows["16", "align"], rows["16", "pool"], "bbox")[0] is None
+    assert found["16", "align", "pool", "bbox_AP"][0] is None
     write_report(table, records(), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "| 16 | align − pool | 16 px | – | +4.1 ± 0.2 |" in text
@@ -579,7 +583,7 @@ def test_an_object_has_one_colour_in_all_pictures_of_its_image() -> None:
 
     def seen(*names: str) -> dict[str, int]:
         detections = [{"bbox": boxes[n], "score": 0.9 - 0.1 * i, "name": n} for i, n in enumerate(names)]
-        return {d["name"]: d["colour"] for d in plots.coloured(detections, known)}
+        return {d["name"]: d["colour"] for d in coloured(detections, known)}
 
     assert seen("a", "b") == {"a": 0, "b": 1}
     assert seen("b", "near a") == {"b": 1, "near a": 0}
