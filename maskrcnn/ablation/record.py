@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pycocotools import mask as coco_mask
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -47,10 +46,11 @@ def scores(
     }
     areas = np.array([a["area"] for a in annotations["annotations"] if not a.get("iscrowd", 0)], np.float64)
     counts = [int(np.sum((low <= areas) & (areas <= high))) for low, high in bins.values()]
+    median = round(float(np.sqrt(np.median(areas))), 2) if areas.size else None
     record: Record = {
         "metrics": evaluate(predictions, truth, kinds, max_dets, ids),
         "by_iou": {},
-        "by_size": {"edges": list(edges), "objects": counts, "median": _median_side(areas)},
+        "by_size": {"edges": list(edges), "objects": counts, "median": median},
         "per_image": {"ids": ids},
     }
     for kind in kinds:
@@ -67,11 +67,6 @@ def scores(
 
 def _rounded(values: Iterable[float | None]) -> list[float | None]:
     return [None if value is None else round(value, 3) for value in values]
-
-
-def _median_side(areas: npt.NDArray[np.float64]) -> float | None:
-    """The median of the objects' square roots of area, in pixels of the original image."""
-    return round(float(np.sqrt(np.median(areas))), 2) if areas.size else None
 
 
 def image_scores(

@@ -66,7 +66,10 @@ def explorer_page(
     """
     start = start or Start()
     family = {name: PRESETS[name] for name in OPERATORS} | dict(start.operators)
-    operators = {name: _switches(operator) for name, operator in family.items()}
+    operators = {
+        name: {key: value for key, value in asdict(operator).items() if not key.startswith("canonical")}
+        for name, operator in family.items()
+    }
     data = {
         "operators": operators,
         "colours": {name: OPERATOR_COLOURS.get(name, _OTHER_COLOUR) for name in operators},
@@ -97,11 +100,6 @@ def _start(start: Start, picture: Pixels | None, maps: Sequence[ChannelMaps]) ->
         "bins": start.output_size,
         "operators": [given[0], given[-1]],
     }
-
-
-def _switches(operator: Switches) -> dict[str, Any]:
-    """The switches that the page's script knows."""
-    return {name: value for name, value in asdict(operator).items() if not name.startswith("canonical")}
 
 
 def _picture(pixels: Pixels) -> dict[str, Any]:
