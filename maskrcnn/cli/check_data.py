@@ -89,7 +89,7 @@ def folder_source(of_data: Sequence[str]) -> FolderSource:
     chosen = [] if any(argument.startswith("data=") for argument in of_data) else ["data=folder"]
     source = configs.build(configs.compose_config("train", [*chosen, *of_data]).data.source)
     if not isinstance(source, FolderSource):
-        raise UserError(f"{' '.join(of_data)}: this command reads data=folder alone")
+        raise UserError(f"{' '.join(of_data)}: this command only reads data=folder")
     return source
 
 

@@ -51,7 +51,7 @@ def _plot(given: Sequence[str]) -> Path | None:
     for argument in given:
         key, _, found = argument.partition("=")
         if key not in ("plot", "debug"):
-            raise UserError(f"{argument}: compare has the key plot alone; a run is given by its directory")
+            raise UserError(f"{argument}: compare only has the key plot; a run is given by its directory")
     if found == "null":
         return None
     if Path(found).suffix not in (".png", ".svg"):

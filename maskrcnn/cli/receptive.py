@@ -78,7 +78,9 @@ def main(arguments: Sequence[str]) -> None:
         for stride in sorted(backbone.channels)
         if settings.side >= 8 * stride
     }
-    table = Table("stride", "right", "below", "spread", "offset", title="where a cell looks, in cells")
+    table = Table(
+        "stride", "right", "below", "spread", "offset", title="centre of the receptive field, in cells"
+    )
     for stride, field in fields.items():
         shifts = (f"{s:+.3f} ± {e:.3f}" for s, e in zip(field.shift, field.error, strict=True))
         table.add_row(str(stride), *shifts, f"{field.spread:.2f}", f"{field.offset:.3f}")

@@ -84,7 +84,7 @@ def check_keypoints(dataset: Dataset) -> None:
     """Raise UserError if a keypoint head cannot be trained or scored on ``dataset``."""
     if not dataset.num_keypoints:
         raise UserError(
-            "model.keypoint_head needs keypoints, but the categories of the data set list none; set "
+            "model.keypoint_head needs keypoints, but the categories of the data set have none; set "
             "model.keypoint_head=null, or give annotations whose categories have a list 'keypoints'"
         )
     oks_sigmas(dataset.categories)
@@ -96,7 +96,7 @@ def check_categories(config: DictConfig, dataset: Dataset) -> None:
     found = {int(c["id"]): str(c["name"]) for c in dataset.categories}
     if trained != found:
         raise UserError(
-            f"the checkpoint knows the categories {trained}, but the data set has {found}; "
+            f"the checkpoint has the categories {trained}, but the data set has {found}; "
             "fine-tune with init=CHECKPOINT init.reset_heads=true, or give the data set it was trained for"
         )
 

@@ -48,7 +48,7 @@ def _measured(config: DictConfig) -> float:
         for shift, error in zip(field.shift, field.error, strict=True)
     )
     console.print(
-        f"offset=measured: a cell of stride {stride} looks {x} cells right of and {y} below the middle of its block, "
-        f"so the offset is {field.offset:.4f}"
+        f"offset=measured: the receptive field of a cell of stride {stride} is centred {x} cells right of and {y} "
+        f"below the middle of its block, so the offset is {field.offset:.4f}"
     )
     return field.offset

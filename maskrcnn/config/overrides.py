@@ -31,7 +31,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     """
     for text in overrides:
         if text.startswith("~"):
-            raise UserError(f"{text}: no key can be taken away; some can be null, as in model.mask_head=null")
+            raise UserError(f"{text}: keys cannot be removed; some can be null, as in model.mask_head=null")
         if "=" not in text:
             raise UserError(f"cannot read the argument {text!r}: expected key=value, for example seed=1")
     lines = []

@@ -75,7 +75,7 @@ def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
 def _start_from(model: MaskRCNN, source: str, reset_heads: bool) -> None:
     """Load the initial weights of a new run, and print what was loaded."""
     start = initialise(model, source, reset_heads)
-    console.print(f"started from {source}; {len(start.skipped)} entries not taken over")
+    console.print(f"started from {source}; {len(start.skipped)} entries not loaded")
     for line in start.words:
         console.print(line)
     for name, reason in start.skipped:

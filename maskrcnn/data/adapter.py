@@ -310,7 +310,7 @@ def _image_id(target: dict[str, Any], index: int) -> int:
     except (TypeError, ValueError, RuntimeError):
         number = []
     if len(number) != 1 or number[0] != int(number[0]):
-        raise _fault(index, f"image_id is a whole number, found {given!r}")
+        raise _fault(index, f"image_id is an integer, found {given!r}")
     return int(number[0])
 
 

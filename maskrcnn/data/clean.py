@@ -63,7 +63,7 @@ def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cl
             words = f"; the first defect: {severe[0]}" if severe else ""
             raise UserError(f"--fix would leave none of {len(data[key])} {key}{words}")
     if unclear := [d for d in findings.defects if d.kind in (Kind.SHARES, Kind.NO_CATEGORY)]:
-        raise UserError(f"--fix cannot mend this: {unclear[0]}")
+        raise UserError(f"--fix cannot repair this: {unclear[0]}")
     return Cleaned(content, defects + findings.defects)
 
 

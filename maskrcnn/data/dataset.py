@@ -167,7 +167,7 @@ class Dataset(ABC):
         try:
             image = read_image(self.images / record.file_name, (record.height, record.width))
         except CorruptImageError as error:
-            remedy = "replace it, or set data.on_corrupt_image=skip to go on without it"
+            remedy = "replace it, or set data.on_corrupt_image=skip to continue without it"
             raise CorruptImageError(f"{error}; {remedy}") from error
         return Example(
             image,
@@ -203,7 +203,7 @@ class Dataset(ABC):
         except UserError as error:
             raise UserError(
                 f"annotation {record.annotation_ids[g]} of image {record.image_id} ({record.file_name}): "
-                f"{error}; mend or remove it (tools/check_data.py --fix does)"
+                f"{error}; fix or remove it (tools/check_data.py --fix does)"
             ) from error
 
 

@@ -20,7 +20,7 @@ class Effect(Enum):
     PART = "a part of the entry is left out"
     DOUBTFUL = "training keeps the entry; --fix leaves it out"
     NOTED = "the entry is kept"
-    CONVERTED = "the entry is read as what it means"
+    CONVERTED = "the entry is converted"
 
 
 class Kind(Enum):
@@ -28,15 +28,15 @@ class Kind(Enum):
 
     NO_ID = "no whole number from 0 to 2^63 - 1 as id", Effect.STOPS, f"give it a number as id ({FIX})"
     NO_CATEGORY = "no category", Effect.STOPS, "list the classes as {id, name}"
-    CATEGORY_TWICE = "this id stands twice in categories", Effect.STOPS, "give each category its own"
+    CATEGORY_TWICE = "this id occurs twice in categories", Effect.STOPS, "give each category its own"
     KEYPOINT_NAMES = "keypoints that are no list of names", Effect.STOPS, "list them"
     SKELETON = (
-        "a skeleton that is no list of pairs of keypoint numbers, passed over",
+        "a skeleton that is no list of pairs of keypoint numbers, ignored",
         Effect.PART,
         "list pairs, from 1 on",
     )
     SAME_NAME = (
-        "another category has the same name {}, but for capitals and spaces",
+        "another category has the same name {}, except for capitals and spaces",
         Effect.NOTED,
         "rename one of them, or merge them",
     )
@@ -46,7 +46,7 @@ class Kind(Enum):
         "leave it out of categories: Roboflow lists the project's name as a class",
     )
 
-    IMAGE_TWICE = "this id stands twice in images", Effect.STOPS, "give each image its own"
+    IMAGE_TWICE = "this id occurs twice in images", Effect.STOPS, "give each image its own"
     NO_FILE_NAME = "no file_name", Effect.STOPS, "name its file, relative to the images folder"
     NO_SIZE = "no positive whole height and width", Effect.STOPS, FIX
     TOO_LARGE = "a height and width that no image has, {}", Effect.STOPS, FIX
@@ -73,12 +73,12 @@ class Kind(Enum):
     FOUND_ELSEWHERE = "its file was found under another name", Effect.CONVERTED, "nothing to do"
     IMAGE_UNREADABLE = "{}", Effect.STOPS, f"replace it or leave it out ({FIX})"
     FEW_BITS = (
-        "16 bits of which few are used, read as all but black",
+        "16 bits of which few are used, read as almost black",
         Effect.NOTED,
         "scale its values to 0..65535, or save 8 bits",
     )
 
-    ANNOTATION_TWICE = "this id stands twice in annotations", Effect.STOPS, f"renumber them ({FIX})"
+    ANNOTATION_TWICE = "this id occurs twice in annotations", Effect.STOPS, f"renumber them ({FIX})"
     ID_ZERO = (
         "the id 0, which pycocotools takes for no match",
         Effect.CONVERTED,
@@ -116,7 +116,7 @@ class Kind(Enum):
         f"draw it again or remove it ({FIX})",
     )
     OTHERWISE = (
-        "{} that is written otherwise than COCO's, read as what it means",
+        "{} that is not in COCO's form, converted",
         Effect.CONVERTED,
         "nothing to do",
     )
@@ -132,23 +132,23 @@ class Kind(Enum):
         "nothing to do",
     )
     ROTATION = (
-        "a box that attributes.rotation turns, which training reads without the turn",
+        "a box rotated by attributes.rotation, which training reads without the rotation",
         Effect.DOUBTFUL,
         f"export rotated boxes as polygons ({FIX} without them)",
     )
     BOX_BEYOND = (
-        "a box that reaches beyond its image, cut",
+        "a box that extends beyond its image, clipped",
         Effect.PART,
         "bbox is [x, y, width, height]: are these perhaps [x1, y1, x2, y2]?",
     )
     BOX_AND_MASK = (
-        "its box and its mask do not belong together",
+        "its box and its mask do not match",
         Effect.DOUBTFUL,
         "bbox is [x, y, width, height] in pixels of the image as it is now, and RLE runs column by column",
     )
-    POLYGON = "{}, passed over", Effect.PART, f"draw it again ({FIX})"
+    POLYGON = "{}, ignored", Effect.PART, f"draw it again ({FIX})"
     SEGMENTATION_TYPE = (
-        "its segmentation is a {}, neither polygons nor RLE, passed over",
+        "its segmentation is a {}, neither polygons nor RLE, ignored",
         Effect.PART,
         f"draw it again ({FIX})",
     )
@@ -157,16 +157,16 @@ class Kind(Enum):
     RLE_DAMAGED = "{}", Effect.STOPS, f"encode the mask again ({FIX})"
     RLE_BYTES = "an RLE string inside of b'...', read without it", Effect.CONVERTED, "nothing to do"
     EMPTY_MASK = "its mask is empty", Effect.PART, f"draw it again ({FIX} with its box alone)"
-    KEYPOINTS = "{}, passed over", Effect.PART, f"mark them again ({FIX})"
+    KEYPOINTS = "{}, ignored", Effect.PART, f"mark them again ({FIX})"
     AREA = "an area that its mask or box cannot have, measured instead", Effect.CONVERTED, "nothing to do"
     AREA_OF_MASK = (
         "an area far from that of its mask",
         Effect.NOTED,
-        "APs, APm and APl go by it: leave it out",
+        "APs, APm and APl depend on it: leave it out",
     )
-    READ_AS_NUMBER = "{} that is a text, read as the number it spells", Effect.CONVERTED, "nothing to do"
+    READ_AS_NUMBER = "{} that is a string, read as a number", Effect.CONVERTED, "nothing to do"
     ONE_POLYGON = (
-        "a polygon that is nested otherwise than COCO's, read as what it means",
+        "a polygon that is not nested as in COCO, converted",
         Effect.CONVERTED,
         "nothing to do",
     )
@@ -183,7 +183,7 @@ class Kind(Enum):
         "if these are percent, as Label Studio writes them, multiply them by the image's width and height / 100",
     )
     MANY_CROWDS = (
-        "{} objects are marked iscrowd=1, which is neither learned nor scored",
+        "{} objects are marked iscrowd=1, which is ignored in training and scoring",
         Effect.NOTED,
         "if they are single objects (CVAT marks brushed masks so), tools/check_data.py --fix crowds=objects "
         "writes them with iscrowd=0",
@@ -206,7 +206,7 @@ class Kind(Enum):
         "nothing to do",
     )
     SIZE_EXCHANGED = (
-        "height and width exchanged, taken from the file by --fix",
+        "height and width swapped, taken from the file by --fix",
         Effect.CONVERTED,
         "nothing to do",
     )

@@ -53,7 +53,7 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     if image.shape[1::-1] == tuple(expected_size):
         raise UserError(
             f"the image {path} is {image.shape[0]} x {image.shape[1]} (height x width), but its annotations have "
-            "height and width exchanged; tools/check_data.py --fix writes the file's"
+            "height and width swapped; tools/check_data.py --fix writes the file's"
         )
     raise UserError(
         f"the image {path} is {image.shape[0]} x {image.shape[1]} (height x width), but its annotations say "

@@ -36,8 +36,8 @@ class ExportedRoIOp:
     def __init__(self, operator: object) -> None:
         if not isinstance(operator, RoIOp):
             raise UserError(
-                f"a model with the RoI operator {type(operator).__name__} cannot be exported: only those of "
-                "maskrcnn_ops are known as graphs"
+                f"a model with the RoI operator {type(operator).__name__} cannot be exported: only operators of "
+                "maskrcnn_ops can"
             )
         self.switches = Switches.unpacked(operator.packed(), operator.reduction)
         self.pool = _same_pooling(self.switches, PRESETS["pool"])
@@ -105,12 +105,12 @@ def _check_decomposable(switches: Switches) -> None:
     if switches.bin_rounding:
         raise UserError(
             "of the RoI operators with bins of whole cells (bin_rounding=true) only roi_op=pool can be exported, which "
-            "ONNX knows as MaxRoiPool"
+            "is ONNX's MaxRoiPool"
         )
     if switches.sampling_ratio <= 0:
         raise UserError(
-            "sampling_ratio=-1 (adaptive) can be exported with reduction=avg, sample_position=centre and border=align "
-            "alone; give the number of samples"
+            "sampling_ratio=-1 (adaptive) can only be exported with reduction=avg, sample_position=centre and "
+            "border=align; give the number of samples"
         )
 
 

@@ -122,7 +122,7 @@ class MaskRCNN(nn.Module):
         super().__init__()
         _check_parts(rpn, box_head, mask_head, sampler)
         if keypoint_head is not None and box_head is None:
-            raise UserError("a keypoint head looks into the boxes of a box head, but box_head is null")
+            raise UserError("a keypoint head needs the boxes of a box head, but box_head is null")
         _check_channels(backbone, pixel_mean, pixel_std)
         self.backbone, self.pyramid, self.rpn = backbone, pyramid, rpn
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
@@ -304,9 +304,9 @@ def _check_parts(
     if box_head is None and mask_head is not None:
         if rpn is not None:
             raise UserError(
-                "box_head=null with a mask head masks given boxes and has no use for an RPN; set rpn=null"
+                "box_head=null with a mask head predicts masks of given boxes and does not use an RPN; set rpn=null"
             )
         if mask_head.trunk is None:
             raise UserError("mask_head.trunk=null takes the box head's trunk, but box_head=null")
     if (box_head is not None or mask_head is not None) and sampler is None:
-        raise UserError("the heads learn from sampled regions; sampler=null is for an RPN alone")
+        raise UserError("the heads learn from sampled regions; sampler=null is for an RPN without heads")

@@ -81,10 +81,10 @@ def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
     try:
         whole = _is_whole(path)
         content = None if whole is False else read_torch(path, mmap)
-    except Exception as error:  # a damaged pickle can raise anything
+    except Exception as error:  # a damaged pickle can raise any exception
         raise UserError(f"checkpoint {path} cannot be read: {unreadable(path, error)}") from error
     if whole is False:
-        raise UserError(f"checkpoint {path} cannot be read: it is damaged (its checksum is another)")
+        raise UserError(f"checkpoint {path} cannot be read: it is damaged (its checksum is wrong)")
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path} holds a {type(content).__name__}, expected a dictionary")
     if whole is None and _KEY in content:

@@ -33,8 +33,8 @@ def check_together(
         raise UserError("cuda_graphs=true captures what compile=true compiles: set that too")
     if accumulate > 1:
         raise UserError(
-            f"cuda_graphs=true with accumulate={accumulate}: torch's graphs write over gradients that are still "
-            "to be added to (pytorch issue 169545); set accumulate=1"
+            f"cuda_graphs=true with accumulate={accumulate}: CUDA graphs overwrite accumulated gradients "
+            "(pytorch issue 169545); set accumulate=1"
         )
 
 
@@ -56,5 +56,5 @@ def check_learnable(model: MaskRCNN, train_set: Dataset, val_set: Dataset | None
         lacking = dataset is not None and dataset.num_objects.any() and not dataset.has_masks
         if model.mask_head is not None and lacking:
             raise UserError(
-                f"the {split} annotations have no masks (segmentation); set model.mask_head=null for boxes alone"
+                f"the {split} annotations have no masks (segmentation); set model.mask_head=null for boxes only"
             )

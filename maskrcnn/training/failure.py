@@ -71,7 +71,7 @@ def describe(report: Report, parts: Sequence[TrainBatch], limit: float) -> str:
     """
     losses = ", ".join(f"{name} {value:.4g}" for name, value in report.losses.items())
     finite = abs(sum(report.losses.values())) < float("inf")
-    what = f"has run away (beyond schedule.max_loss={limit:g})" if finite else "is not finite"
+    what = f"has diverged (above schedule.max_loss={limit:g})" if finite else "is not finite"
     if finite and abs(sum(report.losses.values())) <= limit:
         what = "has a gradient that is not finite"
     images = [image_id for part in parts for image_id in part.image_ids]

@@ -56,7 +56,7 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool = False) 
     if skipped and not reset_heads:
         raise UserError(
             f"init={source} does not fit this model:\n{_table(skipped)}\n"
-            "set init.reset_heads=true to start these layers from random values and keep the others"
+            "set init.reset_heads=true to initialise these layers at random and keep the others"
         )
     reshaped = {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
     others = [

@@ -164,8 +164,8 @@ def check_same_data(
         if (before := stored.get(split, now)) != now:
             raise UserError(
                 f"run_dir={run_dir} holds a run with other {split} data: {_described(before)} before, "
-                f"{_described(now)} now; ids, sizes or the images' numbers of objects differ. Give the data that it "
-                "began with, or another run_dir"
+                f"{_described(now)} now; ids, sizes or the images' numbers of objects differ. Give its original data, "
+                "or another run_dir"
             )
 
 

@@ -173,7 +173,7 @@ class Run:
         patience, every = self.evaluator.settings.patience, self.evaluator.settings.every
         if not patience or self.best is None or step - self.best_step < patience * every:
             return False
-        console.print(f"no better evaluation since step {self.best_step}: training ends at step {step}")
+        console.print(f"no improvement since step {self.best_step}: training ends at step {step}")
         return True
 
 

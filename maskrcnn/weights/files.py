@@ -115,8 +115,8 @@ def unreadable(path: Path, error: Exception) -> str:
         objects = []
     if objects:
         return (
-            f"it holds objects ({', '.join(sorted(objects)[:3])}{', ...' if len(objects) > 3 else ''}), and to load "
-            "those would execute code. Where the file was made, save the weights alone: "
+            f"it holds objects ({', '.join(sorted(objects)[:3])}{', ...' if len(objects) > 3 else ''}), and loading "
+            "them would execute code. On the machine that made the file, save only the weights: "
             "torch.save(model.state_dict(), 'weights.pth')"
         )
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

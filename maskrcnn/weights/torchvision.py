@@ -143,7 +143,7 @@ def _pyramid(fpn: Any) -> FPN:
 def _rpn(rpn: Any, channels: int) -> RPN:
     generator, matcher, sampler = rpn.anchor_generator, rpn.proposal_matcher, rpn.fg_bg_sampler
     if len(set(generator.aspect_ratios)) != 1:
-        raise UserError("the anchors have other aspect ratios on other levels, which ours cannot")
+        raise UserError("the anchors have other aspect ratios on other levels, which is not supported")
     anchors = Anchors(generator.sizes, generator.aspect_ratios[0], offset=0.0, rounded=True, spacing="map")
     return RPN(
         channels,
@@ -214,7 +214,7 @@ def _mask_head(heads: Any) -> MaskHead:
     predictor = _expect(heads.mask_predictor, mask_rcnn.MaskRCNNPredictor, "mask predictor")
     convs, norm = [block[0] for block in head], _norm_of(head[0])
     if any(conv.dilation != (1, 1) for conv in convs):
-        raise UserError("the mask head's convolutions are dilated, which ours cannot be")
+        raise UserError("the mask head's convolutions are dilated, which is not supported")
     upsample, logits = predictor.conv5_mask, predictor.mask_fcn_logits
     return MaskHead(
         _pooler(heads.mask_roi_pool),
@@ -259,7 +259,7 @@ def _pixel_statistics(transform: Any) -> tuple[list[float], list[float]]:
 
 def _preprocessing(transform: Any) -> Preprocessing:
     if transform.fixed_size is not None:
-        raise UserError(f"the transform resizes to fixed_size={transform.fixed_size}, which ours cannot")
+        raise UserError(f"the transform resizes to fixed_size={transform.fixed_size}, which is not supported")
     mean, std = (tuple(values) for values in _pixel_statistics(transform))
     return Preprocessing(
         transform.min_size[-1], transform.max_size, "float", transform.size_divisible, mean, std

@@ -375,4 +375,4 @@ def check_channels(channels: int, group: int, winner: Tensor | None) -> None:
             f"features: position_sensitive takes a multiple of P * P = {group} channels, found {channels}"
         )
     if group > 1 and winner is not None:
-        raise ValueError("winner: position_sensitive takes the mean alone")
+        raise ValueError("winner: position_sensitive only supports the mean")

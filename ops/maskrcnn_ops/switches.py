@@ -97,7 +97,7 @@ class Switches:
             if self.min_width not in LEAST_WIDTHS:
                 raise ValueError(f"min_width: expected null, 0, 0.1 or 1, found {self.min_width!r}")
         if self.position_sensitive and self.reduction != "avg":
-            raise ValueError(f"reduction: position_sensitive takes 'avg' alone, found {self.reduction!r}")
+            raise ValueError(f"reduction: position_sensitive only supports 'avg', found {self.reduction!r}")
         for name in ("canonical_size", "canonical_level"):
             _check_number(name, getattr(self, name))
         if self.canonical_size <= 0:

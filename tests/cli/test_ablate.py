@@ -295,7 +295,7 @@ NO_HEADS = ["model.box_head=null", "model.mask_head=null"]
     [
         (["model.box_head=null"], "set rpn=null"),
         ([*OBJECTS_GIVEN, *NO_HEADS, "model.sampler=null", "model.rpn=null"], "all null"),
-        (["model.sampler=null"], "sampler=null is for an RPN alone"),
+        (["model.sampler=null"], "sampler=null is for an RPN without heads"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(tiny: Sequence[str], arguments: list[str], words: str) -> None:

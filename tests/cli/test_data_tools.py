@@ -125,7 +125,7 @@ def test_a_folder_is_written_as_coco(
         (["from={yolo}", "to={yolo}/..", "images=copy"], "is not empty; give a new folder"),
         (["from={out}", "to={out}2"], r"there is no folder data\.root="),
         (["from={yolo}", "to={out}", "data.rectangels=masks"], "unknown key 'data.rectangels'"),
-        (["from={yolo}", "to={out}", "data=shapes"], "this command reads data=folder alone"),
+        (["from={yolo}", "to={out}", "data=shapes"], "this command only reads data=folder"),
         (["set=coco", "to={out}", "data.rectangles=masks"], "is for from=DIR"),
     ],
 )

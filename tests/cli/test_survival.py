@@ -290,7 +290,7 @@ def test_a_loss_gone_wrong_stops_the_run_and_is_replayed(
 ) -> None:
     message, kept = failing(tiny, tmp_path, *changes)
     found = re.search(
-        r"the loss (is not finite|has run away).* at step (\d+) \((.*); gradient.*images \[(.*)\]\)", message
+        r"the loss (is not finite|has diverged).* at step (\d+) \((.*); gradient.*images \[(.*)\]\)", message
     )
     assert found is not None, message
     content = torch.load(kept, weights_only=False)
@@ -332,7 +332,7 @@ def test_patience_ends_training_after_evaluations_that_are_no_better(
         f"run_dir={tmp_path}",
     ]
     train.main(arguments)
-    assert "no better evaluation since step 1: training ends at step 3" in capsys.readouterr().out
+    assert "no improvement since step 1: training ends at step 3" in capsys.readouterr().out
     assert checkpoint.load_model(tmp_path / "last.pt")["step"] == 3
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     train.main(arguments)  # it stays ended

@@ -171,7 +171,7 @@ WRONG = [
     ("evaluation.cell=0", "evaluation.cell=0 is not a number above 0"),
     ("seed=true", "seed=True is not a whole number"),
     ("seed=99999999999999999999", "is not a whole number of at least 0 and below 9.22337e+18"),
-    ("~model.mask_head", "no key can be taken away; some can be null"),
+    ("~model.mask_head", "keys cannot be removed; some can be null"),
     ("schedule.optimizer=lamb", "schedule.optimizer='lamb' is not one of sgd, adamw"),
     ("model.rpn.nms_iuo=0.5", "did you mean model.rpn.nms_iou"),
     ("+model.rpn.nms=0.5", "unknown key 'model.rpn.nms': maskrcnn.models.rpn.RPN takes"),

@@ -123,8 +123,8 @@ FAULTS = [
     (target(masks=torch.zeros(2, 20, 30, dtype=torch.bool)), "mask 0 is empty"),
     (target(iscrowd=torch.zeros(3)), r"iscrowd is \[2\]"),
     (target(area=torch.zeros(1)), r"area is \[2\]"),
-    (target(image_id="street"), "image_id is a whole number, found 'street'"),
-    (target(image_id=0.5), "image_id is a whole number"),
+    (target(image_id="street"), "image_id is an integer, found 'street'"),
+    (target(image_id=0.5), "image_id is an integer"),
 ]
 
 

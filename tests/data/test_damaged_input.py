@@ -80,7 +80,7 @@ STOPS: dict[str, tuple[Callable[[Content], None], str]] = {
     "image without height": (image(height=...), "no positive whole height and width .image 1"),
     "image of width 0": (image(width=0), "no positive whole height and width .image 1"),
     "image file missing": (image(file_name="gone.png"), r"its file is missing in .*gone\.png.*add the file"),
-    "annotation twice": (twice("annotations"), "stands twice in annotations .annotation 1"),
+    "annotation twice": (twice("annotations"), "occurs twice in annotations .annotation 1"),
     "annotation without id": (lambda d: d["annotations"].append({"image_id": 1}), "entry 3 of annotations"),
     "annotation is a number": (lambda d: d["annotations"].append(5), "entry 3 of annotations"),
     "unknown image": (change(image_id=99), "belongs to image 99, which is not listed .annotation 1"),
@@ -119,20 +119,20 @@ def keypoints(points: Any) -> Callable[[Content], None]:
 SKIPS: dict[str, tuple[Callable[[Content], None], str]] = {
     "keypoints in pairs": (keypoints([1, 2, 3, 4]), "1 x keypoints that are not a list of x, y, visibility"),
     "keypoints of texts": (keypoints(["1", 2, 2]), "1 x keypoints that are not a list"),
-    "keypoint not finite": (keypoints([1, 2, 2, float("nan"), 4, 2]), "1 x keypoints with a place that is"),
+    "keypoint not finite": (keypoints([1, 2, 2, float("nan"), 4, 2]), "1 x keypoints with a coordinate that is"),
     "keypoint of visibility 3": (keypoints([1, 2, 3, 3, 4, 2]), "a visibility other than 0, 1, 2"),
     "keypoint far outside": (
         keypoints([1, 2, 2, 1e39, 4, 2]),
-        "1 x keypoints far outside of any image, passed over",
+        "1 x keypoints far outside of any image, ignored",
     ),
-    "one keypoint of two": (keypoints([1, 2, 2]), "1 x 1 keypoints, but its category 3 lists 2, passed over"),
+    "one keypoint of two": (keypoints([1, 2, 2]), "1 x 1 keypoints, but its category 3 lists 2, ignored"),
     "box of width 0": (change(bbox=[5, 5, 0, 4]), "1 x a box of zero or negative size, dropped"),
     "box of negative height": (change(bbox=[5, 5, 4, -4]), "1 x a box of zero or negative size, dropped"),
     "box not finite": (change(bbox=[5, float("nan"), 4, 4]), "1 x a bbox with a number that is not finite"),
     "box of three numbers": (change(bbox=[5, 5, 4]), "1 x a bbox that is not four numbers"),
     "box of texts": (change(bbox=["five", 5, 4, 4]), "1 x a bbox that is not four numbers"),
     "box outside": (change(bbox=[70, 5, 4, 4]), "1 x a box outside of its image, dropped"),
-    "box by its corners": (change(bbox=[30, 20, 58, 38]), "1 x a box that reaches beyond its image, cut"),
+    "box by its corners": (change(bbox=[30, 20, 58, 38]), "1 x a box that extends beyond its image, clipped"),
     "no box, no mask": (change(bbox=..., segmentation=...), "1 x a bbox that is not four numbers"),
     "polygon of two corners": (
         change(segmentation=[[1, 2, 3, 4]]),
@@ -254,7 +254,7 @@ def test_the_check_finds_it_and_the_cleaned_file_is_sound(write_coco: Write, kin
             cleaned(data, folder)
         return
     if kind == "no category":
-        with pytest.raises(UserError, match="--fix cannot mend this: categories: no category"):
+        with pytest.raises(UserError, match="--fix cannot repair this: categories: no category"):
             cleaned(data, folder)
         return
     content = cleaned(data, folder).content
@@ -349,7 +349,7 @@ def test_twelve_bits_in_sixteen_are_a_defect(write_coco: Write, largest: int, de
     assert [defect.where for defect in findings.defects] == (
         [f"image 1 ({folder / '1.png'}, at most {largest})"] if dark else []
     )
-    assert all("all but black" in defect.words and not defect.fatal for defect in findings.defects)
+    assert all("almost black" in defect.words and not defect.fatal for defect in findings.defects)
     assert sorted(selection.images) == [1, 2, 3]
 
 

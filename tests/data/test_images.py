@@ -66,7 +66,7 @@ def test_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
     picture().save(tmp_path / "image.png")
     with pytest.raises(UserError, match=r"image\.png is 20 x 32 .* its annotations say 32 x 21"):
         read_image(tmp_path / "image.png", (32, 21))
-    with pytest.raises(UserError, match=r"image\.png is 20 x 32 .* height and width exchanged"):
+    with pytest.raises(UserError, match=r"image\.png is 20 x 32 .* height and width swapped"):
         read_image(tmp_path / "image.png", (32, 20))
 
 

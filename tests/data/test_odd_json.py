@@ -185,7 +185,7 @@ APART: dict[str, dict[str, Any]] = {
 def test_boxes_and_masks_that_do_not_belong_together_are_named(write_coco: Write, kind: str) -> None:
     path, folder = damaged(write_coco, change(**APART[kind], area=30))
     (line,) = CocoDataset(path, folder).report
-    assert "1 x its box and its mask do not belong together (annotation 1 of image 1)" in line
+    assert "1 x its box and its mask do not match (annotation 1 of image 1)" in line
     data = load_annotations(path)
     assert {d.kind for d in check_coco(data, folder)[0].defects} == {Kind.BOX_AND_MASK}
     assert [a["id"] for a in cleaned(data, folder).content["annotations"]] == [2, 3]
@@ -264,7 +264,7 @@ def test_both_classes_of_one_name_have_a_row(write_coco: Write) -> None:
     path, folder = write_coco([annotation(1), annotation(2, image_id=2, category_id=7)], categories=names)
     dataset = CocoDataset(path, folder)
     assert (
-        "another category has the same name 'thing', but for capitals and spaces (category 7)"
+        "another category has the same name 'thing', except for capitals and spaces (category 7)"
         in dataset.report[0]
     )
     truth = dataset.ground_truth()
@@ -359,7 +359,8 @@ def test_a_name_that_two_images_have_is_no_id(write_coco: Write) -> None:
 def test_names_that_differ_in_capitals_and_spaces_are_named(write_coco: Write) -> None:
     path, folder = damaged(write_coco, lambda d: d["categories"][1].update(name=" Cat"))
     assert (
-        "the same name 'cat', but for capitals and spaces (category 7)" in CocoDataset(path, folder).report[0]
+        "the same name 'cat', except for capitals and spaces (category 7)"
+        in CocoDataset(path, folder).report[0]
     )
 
 

@@ -94,7 +94,7 @@ def test_an_object_without_a_pixel_is_passed_over_and_reported(root: Path) -> No
     write_mat(root / "inst" / "2008_000002.mat", numbers(), [12, 8, 20, 5])
     dataset = SbdDataset(root, "train")
     assert dataset.num_objects.tolist() == [3, 0]
-    assert "1 x an object without a pixel, passed over (2008_000002, object 4)" in dataset.report[0]
+    assert "1 x an object without a pixel, ignored (2008_000002, object 4)" in dataset.report[0]
     assert [d.where for d in check_sbd(root).defects] == ["image 2008_000002, object 4"]
 
 

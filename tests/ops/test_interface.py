@@ -322,7 +322,7 @@ def aligned(*arguments: Any, **switches: Any) -> Any:
         (lambda: RoIOp(offset="measured"), "offset: expected a number, found 'measured'"),  # type: ignore[arg-type]
         (lambda: RoIOp(offset=math.nan), "offset: expected a finite number, found nan"),
         (lambda: RoIOp(offset=0.3, half_pixel=True), "found offset 0.3 as well; give one of the two"),
-        (lambda: RoIOp(position_sensitive=True, reduction="max"), "position_sensitive takes 'avg' alone"),
+        (lambda: RoIOp(position_sensitive=True, reduction="max"), "position_sensitive only supports 'avg'"),
         (lambda: RoIOp(min_width=0.5), "min_width: expected null, 0, 0.1 or 1, found 0.5"),
         (lambda: ps_roi_align(MAP, rows_of(2, 1), 7), r"a multiple of P \* P = 49 channels, found 2"),
         (lambda: ps_roi_pool(MAP, rows_of(2, 1), 1, preset="pool"), "preset: expected 'ps_pool' or"),  # type: ignore[arg-type]

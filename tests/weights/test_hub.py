@@ -111,7 +111,7 @@ def test_a_run_starts_from_an_address(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     train.main([*tiny, f"init={ADDRESS}", "schedule.steps=1", "schedule.lr=0", f"run_dir={tmp_path / 'run'}"])
-    assert "0 entries not taken over" in capsys.readouterr().out
+    assert "0 entries not loaded" in capsys.readouterr().out
     before, after = (checkpoint.load_model(r / "last.pt")["model"] for r in (run, tmp_path / "run"))
     weights = [name for name in before if name.endswith("weight") and ".bn" not in name]
     assert len(weights) > 20

@@ -38,7 +38,7 @@ class Coco:
         for part, paths in files.items():
             if len(paths) > 1:
                 raise UserError(
-                    f"{folder.root} has {len(paths)} COCO jsons for the part {part!r} ({listed(paths)}): move all but "
+                    f"{folder.root} has {len(paths)} COCO jsons for the split {part!r} ({listed(paths)}): move all but "
                     "one away, or name files and folders with data=custom"
                 )
         contents = {part: load_annotations(paths[0]) for part, paths in files.items()}

@@ -38,7 +38,7 @@ class LabelMe:
             content = folder.json(path)
             if not _is_labelme(content):
                 raise UserError(
-                    f"{path} lies among LabelMe's files and is none of them (no 'shapes'): move it away"
+                    f"{path} is among LabelMe's files but is not one of them (no 'shapes'): move it away"
                 )
             height, width = content.get("imageHeight"), content.get("imageWidth")
             name = str(content.get("imagePath") or path.with_suffix(".jpg").name)

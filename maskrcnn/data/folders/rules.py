@@ -113,7 +113,7 @@ def divided(part: Part, share: float) -> tuple[Part, Part]:
     border = min(max(share, min(places.values()) * (1 + 1e-9)), max(places.values()))
     chosen = {number for number, place in places.items() if place < border}
     note = (
-        f"no part to validate on: {len(chosen)} of {len(places)} images are taken for it by their names "
+        f"no validation split: {len(chosen)} of {len(places)} images are validated on, chosen by their names "
         f"(data.val_share={share:g})"
     )
     part = replace(part, report=[*part.report, note])

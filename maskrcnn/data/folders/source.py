@@ -87,8 +87,8 @@ class FolderSource:
         parts = self.parts()
         if split not in parts:
             raise UserError(
-                f"data.root={self.root} has no part {split!r}; it has {', '.join(sorted(parts))}: data.train_split= "
-                "and data.val_split= name the parts"
+                f"data.root={self.root} has no split {split!r}; it has {', '.join(sorted(parts))}: data.train_split= "
+                "and data.val_split= select them"
             )
         part = parts[split]
         dataset = CocoDataset(str(self.root), part.images, self.on_corrupt_image, content=part.content)
@@ -153,8 +153,8 @@ def _whole(parts: dict[str, Part], root: Path) -> Part:
     if len(parts) > 1:
         outside = parts[WHOLE].content["images"]
         raise UserError(
-            f"{root} has the parts {', '.join(sorted(set(parts) - {WHOLE}))}, and {len(outside)} images outside "
-            f"of them ({outside[0]['file_name']}, ...): move these into one of the parts, or away"
+            f"{root} has the splits {', '.join(sorted(set(parts) - {WHOLE}))}, and {len(outside)} images outside "
+            f"of them ({outside[0]['file_name']}, ...): move these into one of the splits, or away"
         )
     return parts[WHOLE]
 

@@ -66,7 +66,9 @@ def _xml_files(folder: Folder) -> dict[str, Part]:
     files = {path: xml_root(path) for path in folder.ending(".xml")}
     for path, root in files.items():
         if root.tag != "annotation":
-            raise UserError(f"{path} lies among VOC's files and is none of them (<{root.tag}>): move it away")
+            raise UserError(
+                f"{path} is among VOC's files but is not one of them (<{root.tag}>): move it away"
+            )
     names = {
         (entry.findtext("name") or "").strip() for root in files.values() for entry in root.findall("object")
     }

@@ -31,7 +31,12 @@ _SIDES = ["x", "y", "width", "height"], ["x", "y", "w", "h"]
 
 
 class Refused(Exception):
-    """A value that is invalid in its field."""
+    """A value that is invalid in its field.
+
+    Args:
+        kind: the kind of the defect.
+        found: the value, for the message.
+    """
 
     def __init__(self, kind: Kind, found: str = "") -> None:
         self.kind, self.found = kind, found
@@ -62,7 +67,16 @@ def number(value: Any) -> float | None:
 
 
 def identity(entry: Mapping[str, Any], key: str, note: Note) -> int | None:
-    """The id in an entry, converted. None if it is invalid."""
+    """Convert an id.
+
+    Args:
+        entry: the entry of the json.
+        key: the field.
+        note: collects what was converted.
+
+    Returns:
+        The id, or None if it is invalid.
+    """
     value = entry.get(key)
     if type(value) is int and 0 <= value < _LIMIT:
         return value
@@ -73,7 +87,15 @@ def identity(entry: Mapping[str, Any], key: str, note: Note) -> int | None:
 
 
 def size(entry: Mapping[str, Any], note: Note) -> tuple[int, int]:
-    """(height, width) of an image entry."""
+    """Convert the size of an image.
+
+    Args:
+        entry: an image entry of the json.
+        note: collects what was converted.
+
+    Returns:
+        (height, width) in pixels.
+    """
     height, width = (identity(entry, side, note) for side in ("height", "width"))
     if height is None or width is None or min(height, width) < 1:
         raise Refused(Kind.NO_SIZE)
@@ -307,7 +329,7 @@ def keypoints(value: Any, listed: int, category_id: int, note: Note) -> list[flo
     if not isinstance(value, list) or not set(map(type, value)) <= _NUMBERS or len(value) % 3:
         problem = "keypoints that are not a list of x, y, visibility"
     elif not _finite(value) or not set(value[2::3]) <= {0, 1, 2}:
-        problem = "keypoints with a place that is not finite, or a visibility other than 0, 1, 2"
+        problem = "keypoints with a coordinate that is not finite, or a visibility other than 0, 1, 2"
     elif not -_LONGEST_SIDE <= min(value) <= max(value) <= _LONGEST_SIDE:
         problem = "keypoints far outside of any image"
     elif len(value) // 3 != listed:

@@ -52,7 +52,7 @@ class SbdDataset(VocClasses):
             empty += [f"{name}, object {number}" for number in without]
         shown = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
         report = (
-            [f"{self.root}: {len(empty)} x an object without a pixel, passed over ({shown})"] if empty else []
+            [f"{self.root}: {len(empty)} x an object without a pixel, ignored ({shown})"] if empty else []
         )
         super().__init__(records, categories(), self.root / "img", on_corrupt_image, report)
 
@@ -113,7 +113,15 @@ def split_names(root: Path, split: str) -> list[str]:
 
 
 def read_record(root: Path, name: str) -> tuple[ImageRecord, list[int]]:
-    """The annotations of an image (with object numbers as masks), and the numbers without pixels."""
+    """Read the annotations of an image.
+
+    Args:
+        root: the folder of SBD.
+        name: name of the image.
+
+    Returns:
+        The record, with object numbers as masks, and the numbers of objects without pixels.
+    """
     if not (root / "img" / f"{name}.jpg").is_file():
         raise UserError(f"{root / 'img' / f'{name}.jpg'} is missing, but a split lists it")
     numbers, classes = read_instances(root / "inst" / f"{name}.mat")

@@ -103,7 +103,7 @@ def test_label_studios_and_cvats_whole_exports_are_divided(
     assert len(train) + len(val) == 10
     for objects in found.values():
         check(objects, ("nut", l_shape()), ("screw", block(2, 0, 5, 40)))
-    words = f"no part to validate on: {len(val)} of 10 images are taken for it by their names (data.val_share=0.2)"
+    words = f"no validation split: {len(val)} of 10 images are validated on, chosen by their names (data.val_share=0.2)"
     assert train.report[-1] == val.report[-1] == words
 
 
@@ -125,7 +125,7 @@ def test_two_jsons_of_one_part_are_refused(picture: Callable[..., Path], tmp_pat
     for name in ("train.json", "train_old.json"):
         write(tmp_path / "data" / name, content("a.jpg"))
     with pytest.raises(
-        UserError, match=r"2 COCO jsons for the part 'train' \(.*train\.json, .*train_old\.json\)"
+        UserError, match=r"2 COCO jsons for the split 'train' \(.*train\.json, .*train_old\.json\)"
     ):
         everything(tmp_path / "data")
 

@@ -135,5 +135,5 @@ def test_a_broken_shape_is_named(picture: Callable[..., Path], broken: dict[str,
         everything(path.parent)
     path.with_suffix(".json").write_text("{}")
     describe(picture("0.jpg"))
-    with pytest.raises(UserError, match=r"a\.json lies among LabelMe's files and is none of them"):
+    with pytest.raises(UserError, match=r"a\.json is among LabelMe's files but is not one of them"):
         everything(path.parent)

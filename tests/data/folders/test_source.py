@@ -43,7 +43,7 @@ def test_a_hash_of_the_names_divides_and_keeps_images_on_their_side(
     assert 4 <= len(val) <= 14  # a binomial of 30 and 0.3, to four standard deviations at least on one side
     assert train.report[
         -1
-    ] == f"no part to validate on: {len(val)} of 30 images are taken for it by their names " + (
+    ] == f"no validation split: {len(val)} of 30 images are validated on, chosen by their names " + (
         "(data.val_share=0.3)"
     )
     for k in range(30, 40):
@@ -125,10 +125,10 @@ def test_images_outside_of_the_parts_and_missing_parts_are_named(
 ) -> None:
     describe(picture("train/x.jpg"), shape("nut", L_SHAPE))
     with pytest.raises(
-        UserError, match=r"has the parts train, and 30 images outside of them \(00\.jpg, \.\.\.\)"
+        UserError, match=r"has the splits train, and 30 images outside of them \(00\.jpg, \.\.\.\)"
     ):
         everything(many)
-    with pytest.raises(UserError, match=r"has no part 'fold2'; it has train: data\.train_split="):
+    with pytest.raises(UserError, match=r"has no split 'fold2'; it has train: data\.train_split="):
         FolderSource(str(many / "train"), val_share=0, train_split="train", val_split="fold2").val()
 
 

@@ -72,7 +72,7 @@ def test_a_damaged_or_foreign_xml_is_named(picture: Callable[..., Path]) -> None
     describe(path, OBJECT.format("nut", 2, 3, 4, 5))
     (path.parent / "b.xml").write_text("<note/>")
     with pytest.raises(
-        UserError, match=r"b\.xml lies among VOC's files and is none of them \(<note>\): move it away"
+        UserError, match=r"b\.xml is among VOC's files but is not one of them \(<note>\): move it away"
     ):
         everything(path.parent)
     (path.parent / "b.xml").write_text("<annotation>")
