@@ -119,7 +119,10 @@ def keypoints(points: Any) -> Callable[[Content], None]:
 SKIPS: dict[str, tuple[Callable[[Content], None], str]] = {
     "keypoints in pairs": (keypoints([1, 2, 3, 4]), "1 x keypoints that are not a list of x, y, visibility"),
     "keypoints of texts": (keypoints(["1", 2, 2]), "1 x keypoints that are not a list"),
-    "keypoint not finite": (keypoints([1, 2, 2, float("nan"), 4, 2]), "1 x keypoints with a coordinate that is"),
+    "keypoint not finite": (
+        keypoints([1, 2, 2, float("nan"), 4, 2]),
+        "1 x keypoints with a coordinate that is",
+    ),
     "keypoint of visibility 3": (keypoints([1, 2, 3, 3, 4, 2]), "a visibility other than 0, 1, 2"),
     "keypoint far outside": (
         keypoints([1, 2, 2, 1e39, 4, 2]),
