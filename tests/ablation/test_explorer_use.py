@@ -93,6 +93,8 @@ def test_controls_set_operators_switches_and_map(browser: Any, tmp_path: Path, e
     second = panel(page, 1)
     second.locator("summary").click()
     second.locator("[data-switch=sampling_ratio]").fill("3")
+    page.evaluate("Explorer.set({})")  # a redraw does not take back what is being typed
+    drawn(page)
     second.locator("[data-switch=plus_one]").uncheck()
     second.locator("[data-switch=reduction]").select_option("max")
     page.fill("#x1", "90")

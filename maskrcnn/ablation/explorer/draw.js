@@ -23,6 +23,11 @@ const Draw = (() => {
     return [low, high];
   }
 
+  // Show a value in a field, unless somebody is typing another one.
+  function refill(input, value) {
+    if (!("edited" in input.dataset)) input.value = value;
+  }
+
   // A number for people: a true minus, and one digit less from 100 on.
   function number(value, digits = 2) {
     const size = Math.abs(value);
@@ -162,5 +167,5 @@ const Draw = (() => {
     return [1, 2, 4, 6, 8, 10].map((m) => m * size).find((top) => top >= x);
   }
 
-  return { grey, range, number, frame, background, grid, values, area, rect, bins, pointsOf, points, neighbours, curves, MOST_POINTS };
+  return { grey, range, refill, number, frame, background, grid, values, area, rect, bins, pointsOf, points, neighbours, curves, MOST_POINTS };
 })();

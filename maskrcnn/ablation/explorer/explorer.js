@@ -235,10 +235,13 @@ const Explorer = (() => {
   }
 
   function renderControls() {
-    ["x1", "y1", "x2", "y2"].forEach((id, k) => Object.assign(part(id), { value: state.box[k], step: state.unit }));
+    ["x1", "y1", "x2", "y2"].forEach((id, k) => {
+      part(id).step = state.unit;
+      Draw.refill(part(id), state.box[k]);
+    });
     part("stride").innerHTML = strides().map((s) => `<option value="${s}">${s}</option>`).join("");
     part("stride").value = state.stride;
-    part("bins").value = state.bins;
+    Draw.refill(part("bins"), state.bins);
     part("map").innerHTML = mapNames().map(([name, label]) => `<option value="${name}">${label ?? `network ${name}`}</option>`).join("");
     part("map").value = state.map;
     part("show-map").value = state.showMap ? "map" : "picture";
@@ -270,6 +273,10 @@ const Explorer = (() => {
   }
 
   function wire() {
+    document.addEventListener("input", ({ target }) => { target.dataset.edited = ""; }, true);
+    for (const done of ["change", "focusout"]) {
+      document.addEventListener(done, ({ target }) => { delete target.dataset?.edited; }, true);
+    }
     part("examples").innerHTML = `<button type="button" data-name="">Your own box</button>`
       + Object.entries(Examples).map(([name, e]) => `<button type="button" data-name="${name}">${e.name}</button>`).join("");
     part("examples").addEventListener("click", ({ target }) => {

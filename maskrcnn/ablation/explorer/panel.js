@@ -123,7 +123,7 @@ class Panel {
   fill(input, switches) {
     const value = switches[input.dataset.switch];
     if (input.type === "checkbox") input.checked = value;
-    else input.value = value === null ? "none" : value;
+    else Draw.refill(input, value === null ? "none" : value);
     const unused = switches.bin_rounding ? ["sampling_ratio", "sample_position"] : [];
     input.disabled = unused.includes(input.dataset.switch) || (switches.position_sensitive && input.dataset.switch === "reduction");
   }
