@@ -15,8 +15,7 @@ from maskrcnn.models.backbones.timm import TimmBackbone
 from maskrcnn.models.backbones.torchvision import TorchvisionBackbone
 
 timm = pytest.importorskip("timm", reason="the extra maskrcnn[timm] is not installed")
-norm_act = pytest.importorskip("timm.layers.norm_act")
-FrozenBatchNormAct2d = norm_act.FrozenBatchNormAct2d
+FrozenBatchNormAct2d = timm.layers.FrozenBatchNormAct2d
 
 
 def frozen(name: str) -> Any:

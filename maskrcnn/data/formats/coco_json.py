@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from maskrcnn.data.defects import Defect, Effect, Kind
 from maskrcnn.data.formats import coco_fields as fields
+from maskrcnn.data.formats import coco_segmentation
 from maskrcnn.data.formats.coco_fields import Refused
 from maskrcnn.data.formats.coco_selection import Entry, Selection, collector_paused
 from maskrcnn.data.formats.coco_whole import check_whole
@@ -267,7 +268,7 @@ def _annotation(
     """The converted fields of an annotation, None for missing ones. Raises `Refused` if it is not an object."""
     height, width = image["height"], image["width"]
     segmentation = fields.unpacked(entry.get("segmentation"), "segmentation", note)
-    segmentation, bounds = fields.segmentation(segmentation, height, width, note)
+    segmentation, bounds = coco_segmentation.segmentation(segmentation, height, width, note)
     stated = fields.unpacked(entry.get("bbox"), "bbox", note)
     if isinstance(stated, list) and len(stated) == 1 and isinstance(stated[0], list):
         stated = stated[0]
