@@ -7,6 +7,7 @@ and YAML files contain the differences.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import partial
@@ -62,7 +63,9 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     timm = [str(o.value()) for o in single if is_timm(o.key_or_group, o.value())]
     exchanged = ("model.backbone.",) if timm else ()
     keys = [o.key_or_group for o in single if not (o.is_add() or o.key_or_group.startswith(exchanged))]
-    _refuse_unknown(name, keys, groups, schema)
+    _refuse_unknown_groups(name, groups, schema)
+    if "torch" not in sys.modules:
+        _refuse_unknown_keys(name, keys, groups, schema)
     config = _with_defaults(_composed(name, groups), schema)
     for network in timm:
         put_timm(config, network)
@@ -74,17 +77,22 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     return config
 
 
-def _refuse_unknown(name: str, keys: Sequence[str], groups: Sequence[Override], schema: type) -> None:
-    """Raise UserError for a wrong key or option before torch is imported, which takes seconds.
-
-    Checks that need a constructor's signature follow later.
-    """
+def _refuse_unknown_groups(name: str, groups: Sequence[Override], schema: type) -> None:
+    """Raise UserError for a group that the command does not have, or an option that its group does not have."""
     for override in groups:
         group = override.get_key_element()
         if files.find(f"{name}.yaml") is None:
             raise UserError(f"unknown key {group!r}{nearest(group, [f.name for f in fields(schema)])}")
         if group != "roi_op":
             _check_option(override)
+
+
+def _refuse_unknown_keys(name: str, keys: Sequence[str], groups: Sequence[Override], schema: type) -> None:
+    """Raise UserError for a wrong key before torch is imported, which takes seconds.
+
+    Every key is checked when it is set, and this costs a second composition. Where torch is imported already, the error
+    comes from there.
+    """
     settings = OmegaConf.create(defaults_of(schema))
     known = set(_keys(settings))
     rest = [key for key in keys if key not in known and not key.startswith(_OF_CONSTRUCTORS)]

@@ -38,9 +38,23 @@ AP |= {("32", "pool"): 12.0}
 EDGES = [0, 16, 24, 32, 40, 48, 64, 80]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def table() -> Table:
     return read_table(TABLES, "strides", "shapes")
+
+
+@pytest.fixture(scope="module")
+def report(table: Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report on `records`."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(table, records(), folder)
+    return folder
+
+
+@pytest.fixture
+def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that read numbers and sentences: drawing takes nine tenths of a report's time."""
+    monkeypatch.setattr(plots, "finished", lambda name, caption, panel: plots.Plot(name, caption, "<svg/>"))
 
 
 @pytest.mark.parametrize(
@@ -107,9 +121,8 @@ def records(seeds: int = 3) -> list[dict[str, Any]]:
     return [made_up(stride, operator, seed) for stride, operator in AP for seed in range(seeds)]
 
 
-def test_runs_csv_has_the_columns_that_scripts_rely_on(table: Table, tmp_path: Path) -> None:
-    write_report(table, records(), tmp_path)
-    rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
+def test_runs_csv_has_the_columns_that_scripts_rely_on(report: Path) -> None:
+    rows = list(csv.DictReader((report / "runs.csv").open()))
     names = "roi_op,stride,seed,box_rounding,bbox_AP,bbox_AP50,bbox_AP75,segm_AP,segm_AP50,segm_AP75,segm_APs,segm_APm"
     assert list(rows[0]) == [*names.split(","), "segm_APl", "seconds"]
     assert len(rows) == 18
@@ -143,9 +156,8 @@ def by_text(table: Table, made: list[dict[str, Any]]) -> dict[str, Claim]:
     return {claim.claim: claim for claim in claims(table, grid_rows(table, made))}
 
 
-def test_the_report_states_the_claims_with_their_verdicts(table: Table, tmp_path: Path) -> None:
-    write_report(table, records(), tmp_path)
-    text = (tmp_path / "report.md").read_text()
+def test_the_report_states_the_claims_with_their_verdicts(table: Table, report: Path) -> None:
+    text = (report / "report.md").read_text()
     assert "| align − pool > 0 in mask AP at stride 16 | +4.1 [+3.9, +4.3] | +3.4 | yes |" in text
     assert "| 16 | align | 3 | 31.1 ± " in text
     assert "| 32 | warp | mask AP | 13.0 ± 2.5 | new |" in text
@@ -186,11 +198,10 @@ def test_claims_on_points_detail_and_small_objects_have_verdicts(table: Table) -
     assert here(f"{small} 32", Verdict.FAILS).startswith("+3.0 against +8.1")
 
 
-def test_the_result_comes_first_and_the_tables_are_folded(table: Table, tmp_path: Path) -> None:
+def test_the_result_comes_first_and_the_tables_are_folded(report: Path) -> None:
     """Picture, sentences with the means and the paper's, plots, claims, tables: in both forms."""
-    write_report(table, records(), tmp_path)
     for name in ("report.md", "report.html"):
-        text = (tmp_path / name).read_text()
+        text = (report / name).read_text()
         parts = [
             "AP on shapes",
             "+4.1 [+3.9, +4.3]",
@@ -202,25 +213,23 @@ def test_the_result_comes_first_and_the_tables_are_folded(table: Table, tmp_path
         places = [text.index(part) for part in parts]
         assert places == sorted(places)
         assert text.count("<details") == text.count("</details>") >= 6
-    first = (tmp_path / "report.md").read_text().split("Table strides")[0]
+    first = (report / "report.md").read_text().split("Table strides")[0]
     # Align - pool here and in the paper; the share lost (4/30, 4.1/31.1, 4.2/32.2); warp - pool here and in the paper.
     for number in ("+4.1", "+8.1", "+3.4", "+7.3", "13 ± 0 %", "+0.5", "+0.2"):
         assert number in first
 
 
-def test_every_line_of_a_markdown_table_has_the_columns_of_its_header(table: Table, tmp_path: Path) -> None:
+def test_every_line_of_a_markdown_table_has_the_columns_of_its_header(report: Path) -> None:
     """A claim holds |warp − pool|, whose bars must not be read as columns."""
-    write_report(table, records(), tmp_path)
-    blocks = re.findall(r"(?:^\|.*\n)+", (tmp_path / "report.md").read_text(), re.M)
+    blocks = re.findall(r"(?:^\|.*\n)+", (report / "report.md").read_text(), re.M)
     assert len(blocks) >= 6
     for block in blocks:
         columns = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
         assert len(columns) == 1
 
 
-def test_an_operator_has_one_colour_in_every_plot(table: Table, tmp_path: Path) -> None:
-    write_report(table, records(), tmp_path)
-    for path in (tmp_path / "plots").glob("*.svg"):
+def test_an_operator_has_one_colour_in_every_plot(report: Path) -> None:
+    for path in (report / "plots").glob("*.svg"):
         text = path.read_text()
         assert OPERATOR_COLOURS["pool"] in text
         own = ("size_segm.svg", "stride_gain.svg")  # of gains over the others
@@ -257,6 +266,7 @@ def test_the_differences_of_single_runs_are_drawn_with_the_mean_that_their_inter
     assert halves[1] == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_objects_are_counted_where_the_data_differ(table: Table, tmp_path: Path) -> None:
     write_report(table, records(), tmp_path)
     counts = "| 9 | 10 | 10 | 10 | 10 | 10 | 10 | 10 |"
@@ -306,12 +316,14 @@ def test_a_claim_over_several_places_takes_the_seeds_that_all_of_them_have(table
     assert share.verdict is Verdict.HOLDS
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_one_seed_resolves_nothing(table: Table, tmp_path: Path) -> None:
     write_report(table, records(1), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "| align − pool > 0 in mask AP at stride 16 | +4.0 | +3.4 | one run, not resolved |" in text
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_plots_of_an_earlier_report_are_removed(table: Table, tmp_path: Path) -> None:
     write_report(table, records(1), tmp_path)
     assert (tmp_path / "plots" / "stride_gain.svg").exists()
@@ -321,18 +333,18 @@ def test_plots_of_an_earlier_report_are_removed(table: Table, tmp_path: Path) ->
     assert "stride_gain.svg" not in left
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_missing_runs_are_counted(table: Table, tmp_path: Path) -> None:
     write_report(table, [r for r in records() if r["axes"] != {"stride": "32", "roi_op": "warp"}], tmp_path)
     assert "1 of the 6 places have no finished run yet" in (tmp_path / "report.md").read_text()
 
 
-def test_the_page_needs_nothing_from_elsewhere(table: Table, tmp_path: Path) -> None:
-    write_report(table, records(), tmp_path)
-    page = (tmp_path / "report.html").read_text()
+def test_the_page_needs_nothing_from_elsewhere(report: Path) -> None:
+    page = (report / "report.html").read_text()
     assert page.count("<svg") >= 5
     assert not re.findall(r'(?:src|href)="(?!#)', page.replace("xlink:href", "href"))
-    assert json.loads((tmp_path / "manifest.json").read_text())["runs"]["16-align-seed0"]["commit"] == "abc"
-    assert r"\begin{tabular}{lrrrrrrrr}" in (tmp_path / "report.tex").read_text()
+    assert json.loads((report / "manifest.json").read_text())["runs"]["16-align-seed0"]["commit"] == "abc"
+    assert r"\begin{tabular}{lrrrrrrrr}" in (report / "report.tex").read_text()
 
 
 @pytest.mark.parametrize("name", available(TABLES))
@@ -387,6 +399,7 @@ def test_sizes_of_few_objects_are_left_out(table: Table) -> None:
     assert np.isfinite(sizes[1:]).all()
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_the_gain_at_each_size_has_its_interval_over_the_seeds(table: Table, tmp_path: Path) -> None:
     found = {
         (d.axes["stride"], d.first, d.second, d.metric): d.by_size
@@ -423,6 +436,7 @@ def test_warp_is_about_pool_only_where_the_intervals_say_so(
     assert by_text(table, changed)[claim].verdict is verdict
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_difference_whose_two_intervals_disagree_is_not_resolved(table: Table, tmp_path: Path) -> None:
     turned = records()
     for record in turned:
@@ -448,6 +462,7 @@ def given_boxes(operator: str, fold: str = "0") -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_a_report_in_the_middle_of_a_table_needs_no_run_to_compare_with(tmp_path: Path) -> None:
     masks = read_table(TABLES, "masks", "coco")
     write_report(masks, [given_boxes("pool")], tmp_path)
@@ -459,6 +474,7 @@ def test_a_report_in_the_middle_of_a_table_needs_no_run_to_compare_with(tmp_path
     assert "| all |" not in text  # the other fold has no runs yet
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_folds_are_also_compared_together_and_images_drawn_whole(tmp_path: Path) -> None:
     """Two objects an image; in the second fold align gains 4 instead of 2, in half of the images 0 and 8."""
     made = [given_boxes(operator, fold) for fold in "01" for operator in ("align", "pool")]
@@ -484,6 +500,7 @@ def test_folds_are_also_compared_together_and_images_drawn_whole(tmp_path: Path)
     ("overrides", "operator"),
     [(["model=r50_c4", "roi_op=warp", "roi_op.reduction=max"], "warp"), (["model=r50_fpn"], "align")],
 )
+@pytest.mark.usefixtures("unplotted")
 def test_the_operator_of_a_row_is_the_runs_last_override(
     tmp_path: Path, overrides: list[str], operator: str
 ) -> None:
@@ -505,6 +522,7 @@ def test_further_pairs_of_a_table_are_stated(table: Table) -> None:
     assert len(found) == 6
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_runs_that_do_not_share_their_proposals_are_said_to_differ(table: Table, tmp_path: Path) -> None:
     made = records(2)
     for record in made:
@@ -516,6 +534,7 @@ def test_runs_that_do_not_share_their_proposals_are_said_to_differ(table: Table,
     assert "one set of proposals and starting weights: aaaa" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_runs_of_a_row_that_differ_in_their_settings_are_listed(table: Table, tmp_path: Path) -> None:
     made = records()
     for record in made:
@@ -546,6 +565,7 @@ def test_claims_say_where_they_hold(table: Table) -> None:
     assert "align − pool > 0 in mask AP at diameter 64 to 128 px" in said
 
 
+@pytest.mark.usefixtures("unplotted")
 def test_the_report_says_what_was_trained(table: Table, tmp_path: Path) -> None:
     made = records()
     for record in made:
