@@ -133,6 +133,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(tmp_path: Path) ->
     assert_same_bits(expected, model.state_dict())
 
 
+@pytest.mark.slow
 def test_an_augmented_run_resumes_to_the_same_bits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_model_of_own_parts_trains_resumes_and_is_loaded_by_its_weights(tmp_pa
     assert len(Predictor(again, transform=Transform()).predict([np.zeros((64, 64, 3), np.uint8)])) == 1
 
 
+@pytest.mark.slow
 def test_best_by_chooses_what_best_pt_means(tmp_path: Path) -> None:
     def fit(folder: str, best_by: str | None) -> dict[str, Any]:
         evaluation = Evaluation(every=1, best_by=best_by)
@@ -355,6 +357,7 @@ def test_models_and_data_that_do_not_belong_together_are_refused(tmp_path: Path)
         check_learnable(small(2), three.train_set, three.val_set)
 
 
+@pytest.mark.slow
 def test_it_works_outside_of_the_main_thread(tmp_path: Path) -> None:
     """As in a notebook's thread, where no signal handler can be set."""
     from concurrent.futures import ThreadPoolExecutor

@@ -225,6 +225,7 @@ def test_what_the_first_evaluation_would_refuse_is_refused_before_training(
     assert not list(tmp_path.glob("*.pt"))
 
 
+@pytest.mark.slow
 def test_without_a_validation_set_it_trains_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -103,6 +103,7 @@ def test_eval_on_other_data_and_with_another_operator(run: Path, tiny: Sequence[
     )
 
 
+@pytest.mark.slow
 def test_eval_in_tiles_as_large_as_the_images_changes_nothing(run: Path, tmp_path: Path) -> None:
     for name, tile in (("plain", "null"), ("whole", "96"), ("cut", "64")):
         settings = [f"evaluation.tile={tile}", "evaluation.overlap=0.5", "data.num_workers=1", "threads=1"]
@@ -251,6 +252,7 @@ def test_predict_on_a_folder_of_folders_keeps_names_apart(run: Path, tmp_path: P
         np.testing.assert_array_equal(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), mask * 255)
 
 
+@pytest.mark.slow
 def test_predict_on_a_video(run: Path, tmp_path: Path) -> None:
     clip = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
@@ -280,6 +282,7 @@ def test_predict_says_what_cannot_be_opened(run: Path, tmp_path: Path) -> None:
         predict.main([f"checkpoint={run / 'last.pt'}", "input=97"])
 
 
+@pytest.mark.slow
 def test_predict_with_several_views(run: Path, tmp_path: Path) -> None:
     cv2.imwrite(
         str(tmp_path / "a.png"), np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -293,6 +296,7 @@ def test_predict_with_several_views(run: Path, tmp_path: Path) -> None:
     assert sum(r["score"] for r in many[:10]) >= sum(r["score"] for r in one[:10])
 
 
+@pytest.mark.slow
 def test_predict_passes_over_a_damaged_picture_and_spares_the_originals(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,7 +59,8 @@ def after_calls(number: int, act: Callable[[], None]) -> Callable[[], None]:
     return count
 
 
-@pytest.mark.parametrize("signalled", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("signalled", [False, True])
+@pytest.mark.slow
 def test_within_a_step_the_step_is_finished_and_kept(
     run: Path, tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool
 ) -> None:

@@ -269,6 +269,7 @@ def test_an_evaluated_run_without_its_last_checkpoint_goes_on_from_the_one_befor
     assert_same_bits(weights(run), weights(tmp_path))
 
 
+@pytest.mark.slow
 def test_another_processes_wish_to_stop_ends_an_evaluation_everywhere(
     tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,7 +285,14 @@ def test_another_processes_wish_to_stop_ends_an_evaluation_everywhere(
     assert not (tmp_path / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("changes", [[], ["precision=bf16"], ["accumulate=2"]], ids=["fp32", "bf16", "parts"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param([], id="fp32"),
+        pytest.param(["precision=bf16"], id="bf16", marks=pytest.mark.slow),
+        pytest.param(["accumulate=2"], id="parts", marks=pytest.mark.slow),
+    ],
+)
 def test_a_loss_gone_wrong_stops_the_run_and_is_replayed(
     tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str]
 ) -> None:

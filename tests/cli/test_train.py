@@ -160,6 +160,7 @@ def stopped_after_saving(self: Run, step: int, report: object) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_data_may_move_but_not_change(
     run: Path, tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,6 +250,7 @@ class Seen(World):
         pass
 
 
+@pytest.mark.slow
 def test_processes_begin_with_the_same_weights_and_draw_otherwise(
     tiny: Sequence[str], tmp_path: Path
 ) -> None:
@@ -297,6 +299,7 @@ def test_a_wish_to_stop_after_the_last_image_keeps_the_evaluation(
         assert len(evaluator.detect(lambda: next(asked, True))) == 6
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_other_classes_needs_leave_and_says_what_was_skipped(
     run: Path, tiny: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,6 +313,7 @@ def test_fine_tuning_on_other_classes_needs_leave_and_says_what_was_skipped(
     assert "box_head.logits.weight: [5, 32] in the file" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_a_mask_head_there_are_boxes_alone(tiny: Sequence[str], tmp_path: Path) -> None:
     arguments = [a for a in tiny if not a.startswith("model.mask_head")]
     train.main([*arguments, "model.mask_head=null", "schedule.steps=1", f"run_dir={tmp_path}"])

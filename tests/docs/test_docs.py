@@ -18,7 +18,7 @@ import pytest
 from maskrcnn.ablation.grid import read_table
 from maskrcnn.cli import ablate, train
 from maskrcnn.cli.entry import commands as helps
-from tests.cli.conftest import TINY_MODEL
+from tests.conftest import TINY_MODEL
 from tests.docs.commands import OTHERS, compose, configs_of_page, of_help, of_page, parts
 
 ROOT = Path(__file__).resolve().parents[2]

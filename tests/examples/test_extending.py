@@ -30,7 +30,7 @@ from maskrcnn.data.transforms import Transform
 from maskrcnn.models import mask_rcnn
 from maskrcnn.models.protocols import Backbone, MaskLoss, RoIOp
 from maskrcnn.training import checkpoint
-from tests.cli.conftest import TINY_MODEL
+from tests.conftest import TINY_MODEL
 from tests.data.test_transforms import example_of
 from tests.docs.commands import configs_of_page
 from tests.models.batches import random_images, random_targets

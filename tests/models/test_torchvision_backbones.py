@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -25,7 +26,13 @@ CHANNELS = {
 }
 
 
-@pytest.mark.parametrize("arch", CHANNELS)
+def quick(archs: Iterable[str]) -> list[Any]:
+    """The networks as parameters, of which the large ones are slow."""
+    large = ("vgg", "swin", "convnext")
+    return [pytest.param(arch, marks=pytest.mark.slow if arch.startswith(large) else ()) for arch in archs]
+
+
+@pytest.mark.parametrize("arch", quick(CHANNELS))
 def test_the_maps_are_those_of_torchvisions_network(arch: Any) -> None:
     torch.manual_seed(0)
     theirs = getattr(torchvision.models, arch)().eval()
@@ -44,7 +51,7 @@ def test_the_maps_are_those_of_torchvisions_network(arch: Any) -> None:
     torch.testing.assert_close(found[32], expected)
 
 
-@pytest.mark.parametrize("arch", get_args(TorchvisionArch))
+@pytest.mark.parametrize("arch", quick(get_args(TorchvisionArch)))
 def test_every_network_halves_its_map_from_stage_to_stage(arch: Any) -> None:
     """Every layer of a stage has its map's size, so each stage ends with the last layer of its stride."""
     with torch.device("meta"):  # shapes without memory or arithmetic
@@ -66,6 +73,7 @@ def stage_sizes(net: TorchvisionBackbone, stage: nn.Module) -> list[int]:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_vgg_ends_at_conv5_3_with_stride_16() -> None:
     net = TorchvisionBackbone("vgg16", last_stride=16).eval()
     theirs = torchvision.models.vgg16().eval()

@@ -152,7 +152,13 @@ def test_the_articles_maximum_of_four_samples() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float64, torch.bfloat16)),
+    ],
+)
 @pytest.mark.parametrize("sensitive", [False, True])
 def test_opcheck_of_every_roi_operator_over_two_levels(
     sensitive: bool, dtype: torch.dtype, layout: torch.memory_format
@@ -195,14 +201,19 @@ def test_opcheck_of_non_maximum_suppression() -> None:
     "function",
     [
         roi_align,
-        roi_pool,
-        roi_warp,
         partial(roi_align, reduction="max", box_rounding="round"),
-        partial(roi_warp, preset="warp_mnc"),
-        ps_roi_align,
         ps_roi_pool,
-        partial(ps_roi_pool, preset="ps_pool_rfcn"),
-        ps_roi_warp,
+        *(
+            pytest.param(function, marks=pytest.mark.slow)
+            for function in (
+                roi_pool,
+                roi_warp,
+                partial(roi_warp, preset="warp_mnc"),
+                ps_roi_align,
+                partial(ps_roi_pool, preset="ps_pool_rfcn"),
+                ps_roi_warp,
+            )
+        ),
     ],
 )
 def test_compiled_whole_with_its_gradient_for_any_number_of_boxes(function: Any) -> None:

@@ -23,10 +23,8 @@ from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.prediction.detections import ImageDetections
 from maskrcnn.prediction.outputs import as_annotation
-from tests.cli.conftest import run, tiny
 from tests.prediction.test_predictor import model, pictures
 
-__all__ = ["run", "tiny"]
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["circle", "square", "star"]
 

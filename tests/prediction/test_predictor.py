@@ -221,14 +221,6 @@ def test_settings_that_cannot_be_are_refused() -> None:
     assert predictor(model()).predict([]) == []
 
 
-def test_importing_the_package_is_light_and_the_predictor_needs_no_hydra() -> None:
-    code = (
-        "import sys, maskrcnn; assert 'torch' not in sys.modules; maskrcnn.Predictor; "
-        "sys.exit('hydra' in sys.modules or 'omegaconf' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 MEMORY = """
 import re, numpy as np, torch
 torch.set_num_threads(1)

@@ -79,7 +79,8 @@ def state_of(learner: Learner) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in {**learner.model.state_dict(), **momenta}.items()}
 
 
-@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_process_that_is_lost_at_any_meeting_leaves_the_weights_of_a_whole_step(accumulate: int) -> None:
     """What is written then is labelled with the steps that were finished, so it must be their weights."""
     world = Breaking()

@@ -93,6 +93,7 @@ def test_another_number_of_classes_and_of_channels(torchvision_file: tuple[Path,
     assert any("for each of 5" in line for line in words)
 
 
+@pytest.mark.slow
 def test_detectron2s_pickle(tmp_path: Path) -> None:
     state = random_state(fpn(50, 3))
     content = {"model": {name: value.numpy() for name, value in state.items()}, "__author__": "x"}

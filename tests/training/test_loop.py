@@ -68,7 +68,8 @@ def test_the_counter_sees_what_waits() -> None:
     assert counted.syncs == {"nonzero": 1}
 
 
-@pytest.mark.parametrize("model", ["r50_fpn", pytest.param("r18_c4", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["r50_fpn", "r18_c4"])
 def test_a_training_step_waits_for_nothing(
     batch: TrainBatch, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,7 +167,7 @@ def pixels(side: int = 64) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("kind", ["c4", "dc5", "fpn"])
+@pytest.mark.parametrize("kind", ["c4", pytest.param("dc5", marks=pytest.mark.slow), "fpn"])
 def test_backbone_pyramid_and_rpn_equal_a_forward_by_hand(kind: str) -> None:
     state, rgb = zoo(kind), pixels()
     model = from_detectron2(state).eval()

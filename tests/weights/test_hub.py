@@ -22,12 +22,10 @@ from maskrcnn.models import hub
 from maskrcnn.models.backbones.resnet import ResNet
 from maskrcnn.training import checkpoint
 from maskrcnn.weights import read_weights
-from tests.cli.conftest import run, tiny
 from tests.weights.hub_server import serving
 
 safetensors = pytest.importorskip("safetensors.torch", reason="the extra maskrcnn[hub] is not installed")
 pytest.importorskip("huggingface_hub", reason="the extra maskrcnn[hub] is not installed")
-__all__ = ["run", "tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +101,7 @@ def test_the_predictor_and_eval_take_it_as_they_take_the_checkpoint(
     assert scored == json.loads((run / "predictions.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_an_address(
     run: Path,
     tiny: Sequence[str],

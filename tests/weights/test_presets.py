@@ -63,7 +63,9 @@ def test_torchvision(preset: str, family: str, frozen: int) -> None:
     assert len(settings(converted)) > 1000
 
 
-@pytest.mark.parametrize("kind", ["fpn", "c4", "dc5"])
+@pytest.mark.parametrize(
+    "kind", ["fpn", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("c4", "dc5"))]
+)
 def test_detectron2(kind: str) -> None:
     state = {name: torch.zeros(shape) for name, shape in STRUCTURES[kind](50, 3).items()}
     converted = from_detectron2(state)
