@@ -93,6 +93,17 @@ def test_the_maps_end_at_the_last_stride() -> None:
     assert net.pixel_mean == net.pixel_std == [127.5] * 3
 
 
+@pytest.mark.parametrize("frozen_stages", [0, 2])
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050"])
+def test_every_trained_parameter_gets_a_gradient(name: str, frozen_stages: int) -> None:
+    """Processes that average gradients wait for those of all trained parameters."""
+    net = TimmBackbone(name, last_stride=16, frozen_stages=frozen_stages)
+    torch.cat([x.flatten() for x in net(torch.randn(2, 3, 64, 64)).values()]).square().sum().backward()
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert {name for name, p in net.named_parameters() if p.grad is not None} == trained
+    assert trained
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(seeded("resnet18").state_dict(), tmp_path / "w.pth")
     torch.save([1, 2], tmp_path / "list.pth")

@@ -76,7 +76,9 @@ class TimmBackbone(nn.Module):
         )
         net.pretrained_cfg = net.default_cfg = {}  # it also has the weights
         self.net = _with_norm(net, ("frozen_bn" if weights else "bn") if norm == "auto" else norm)
-        self._freeze((2 if weights else 0) if frozen_stages is None else frozen_stages)
+        frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
+        if last_stride == 16 or any(stride <= 2**frozen for stride in self._strides):
+            self._freeze(frozen)
 
     def forward(self, pixels: Tensor) -> dict[int, Tensor]:
         """Compute the maps.
@@ -91,19 +93,27 @@ class TimmBackbone(nn.Module):
         return {stride: x.permute(0, 3, 1, 2) if self._nhwc else x for stride, x in maps if stride >= _FINEST}
 
     def _freeze(self, stages: int) -> None:
-        """Freeze the parameters that the fine maps depend on. A backward pass finds them in any architecture."""
-        if not any(stride <= 2**stages for stride in self._strides):
-            return
+        """Freeze the parameters on which the maps up to stride ``2**stages`` depend, and those of no map.
+
+        timm keeps the stages after the last map of some networks. A backward pass finds both in any architecture.
+        """
         side = 2 * max(self._strides)
         self.net.eval()  # so that running statistics do not change
-        maps = self.net(torch.zeros(1, self.in_channels, side, side))
+        maps = dict(zip(self._strides, self.net(torch.zeros(1, self.in_channels, side, side)), strict=True))
         self.net.train()
-        fine = sum(x.sum() for stride, x in zip(self._strides, maps, strict=True) if stride <= 2**stages)
+        fine = {id(p) for p in self._reached([x for stride, x in maps.items() if stride <= 2**stages])}
+        used = {id(p) for p in self._reached(list(maps.values()))}
+        for p in self.net.parameters():
+            p.requires_grad_(p.requires_grad and id(p) in used - fine)
+
+    def _reached(self, maps: list[Tensor]) -> list[nn.Parameter]:
+        """The trained parameters on which ``maps`` depend."""
         parameters = [p for p in self.net.parameters() if p.requires_grad]
-        for p, gradient in zip(
-            parameters, torch.autograd.grad(fine, parameters, allow_unused=True), strict=True
-        ):
-            p.requires_grad_(gradient is None)
+        outputs = [x.sum() for x in maps if x.requires_grad]
+        if not outputs or not parameters:
+            return []
+        found = torch.autograd.grad(sum(outputs), parameters, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
+        return [p for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
 
 
 def pixel_statistics(name: str) -> tuple[list[float], list[float]]:
