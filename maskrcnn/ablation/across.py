@@ -1,4 +1,4 @@
-"""One report on the strides tables of all data sets, from their records: gain, share lost, and object size."""
+"""One report on the strides tables of all data sets: RoIAlign's gain, the share lost, and object size."""
 
 from __future__ import annotations
 
@@ -54,7 +54,14 @@ _REGRESSION = (
 
 
 def write_across(folders: Sequence[Path], out: Path) -> list[Path]:
-    """Write across.csv, report.md, report.html and report.tex from the records in ``out/../strides-<data>``.
+    """Write across.csv, report.md, report.html and report.tex.
+
+    Args:
+        folders: folders with descriptions of tables. If two describe the same table, the first one is used.
+        out: folder to write to. Records are read from ``out/../strides-<data>``.
+
+    Returns:
+        The written files.
 
     Raises:
         UserError: no strides table has a record.
@@ -74,7 +81,7 @@ def write_across(folders: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _strides(folders: Sequence[Path], root: Path) -> Iterator[tuple[Table, list[Row]]]:
-    """The strides tables that have records; of two of one name, the one in the first folder."""
+    """The strides tables that have records, each with its rows."""
     for name, folder in {name: f for f in reversed(folders) for name in available(f)}.items():
         kind, _, data = name.partition("-")
         if kind == "strides" and (records := record.read_all(root / name)):
@@ -85,7 +92,7 @@ def _strides(folders: Sequence[Path], root: Path) -> Iterator[tuple[Table, list[
 def _differences(
     table: Table, rows: Sequence[Row], metrics: Sequence[str]
 ) -> Iterator[dict[str, Difference]]:
-    """At every stride that has runs of align and pool, in every metric: align minus each other operator."""
+    """Yield ``{operator: align - operator}`` for every stride and metric that has runs of align and pool."""
     for place, metric in product(grouped(rows, "roi_op").values(), metrics):
         others = [place[name] for name in _OTHERS if name in place and "align" in place]
         sides = [paired(table, "roi_op", place["align"], row, metric) for row in others]
@@ -95,7 +102,7 @@ def _differences(
 
 
 def _gains(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """At every stride and in every metric: the operators' means, align's gain over the others, the share they lose."""
+    """Yield a line per stride and metric: means of the operators, gain of align, and share that the others lose."""
     metrics = [f"{kind}_{name}" for kind in kinds_of(rows) for name in ("AP", "AP50", "AP75")]
     for found in _differences(table, rows, metrics):
         pool = found["pool"]
@@ -111,7 +118,7 @@ def _gains(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def _median_cells(row: Row) -> float | None:
-    """Median size of the objects in cells; where a record holds no median, from its counts by range of sizes."""
+    """Median object size in cells. Without a recorded median, it is estimated from the counts by size."""
     first = row.records[0]
     cell, median = row.cell, first["by_size"].get("median")
     if cell is None:
@@ -127,7 +134,7 @@ def _median_cells(row: Row) -> float | None:
 
 
 def _sizes(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """Gains over pool and warp for each range of sizes."""
+    """Yield the gain over each other operator for each range of object sizes."""
     metrics = [f"{kind}_AP" for kind in kinds_of(rows)]
     for d in (d for found in _differences(table, rows, metrics) for d in found.values()):
         kind, cell = METRICS[d.metric][0], d.row.cell
@@ -143,13 +150,17 @@ def _sizes(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 
 
 def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> Estimate:
-    """Change of ``measure`` for every doubling of the size in cells, with its 95 % interval; ``count`` is of points.
+    """Fit the change of a measure per doubling of the object size by least squares.
 
     Args:
-        frame: columns ``data``, ``stride``, ``cells`` and ``measure``.
+        frame: one point per line, with columns ``data``, ``stride``, ``cells`` (object size) and ``measure``.
         measure: ``gain`` or ``share``.
-        within: give each data set and stride its own level.
+        within: fit one intercept for each data set and stride, instead of one for all points.
         scale: factor of the result.
+
+    Returns:
+        The slope with its 95 % interval, which is None if the points do not determine it. ``count`` is the
+        number of points.
     """
     known = frame[np.isfinite(frame[measure])]
     x, y = np.log2(known["cells"].to_numpy(float)), scale * known[measure].to_numpy(float)
@@ -184,7 +195,7 @@ def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
 
 
 def _main(gains: pd.DataFrame) -> pd.DataFrame:
-    """AP of masks; of boxes for a data set that has no masks."""
+    """Mask AP, or box AP for data sets without masks."""
     masks = set(gains.loc[gains["metric"] == "segm_AP", "data"])
     of_boxes = (gains["metric"] == "bbox_AP") & ~gains["data"].isin(masks)
     return gains[(gains["metric"] == "segm_AP") | of_boxes]
@@ -244,7 +255,7 @@ def _sentences(main: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
 
 
 def _overview(main: pd.DataFrame) -> Plot:
-    """Gain in points and share lost, by data set and stride; pool and warp."""
+    """Plot the gain and the share lost to pool and warp, by data set and stride."""
     left, right = new_panels((7.6, 0.42 * len(main) + 1.9), 1, 2, sharey=True)[0]
     for name, offset in (("pool", -0.13), ("warp", 0.13)):
         style = {"fmt": "o", "capsize": 3, "color": OPERATOR_COLOURS[name], "label": f"align over {name}"}
@@ -267,7 +278,7 @@ def _overview(main: pd.DataFrame) -> Plot:
 
 
 def _size_plot(sizes: pd.DataFrame, kind: str) -> Plot:
-    """Gain and share lost against object size in cells: a colour for each data set, a line style for each stride."""
+    """Plot gain and share lost by object size in cells. Colours are data sets, line styles are strides."""
     own = sizes[(sizes["kind"] == kind) & (sizes["other"] == "pool")]
     datasets = list(dict.fromkeys(own["data"]))
     panels = new_panels((8, 4.2), 1, 2)[0]
@@ -289,7 +300,7 @@ def _size_plot(sizes: pd.DataFrame, kind: str) -> Plot:
 
 
 def _draw_slope(panel: Any, frame: pd.DataFrame, measure: str, scale: float) -> None:
-    """The line of `slope` through all points."""
+    """Draw the line of `slope` through all points."""
     cells_axis(panel)
     known = frame[np.isfinite(frame[measure])]
     x = np.log2(known["cells"])

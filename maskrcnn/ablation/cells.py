@@ -21,12 +21,12 @@ _TAKEN = {"align": 0.5, "align_legacy, warp, pool": 0.0}
 
 
 def draw_cells(fields: Mapping[int, ReceptiveField], title: str, path: Path) -> None:
-    """Draw the receptive field of the middle cell of every map, one panel each.
+    """Draw the receptive field of the middle cell of every map, one panel per map.
 
     Args:
-        fields: the fields by stride.
-        title: title of the picture.
-        path: a PNG is written there.
+        fields: the receptive fields by stride.
+        title: title of the figure.
+        path: PNG file to write.
     """
     figure = Figure(figsize=(4.2 * len(fields), 4.9), layout="constrained")
     figure.suptitle(title, fontsize=11)

@@ -26,7 +26,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, what the runs give, what the paper has, and whether the claim holds here."""
+    """A claim of the paper and its test.
+
+    Attributes:
+        claim: the claim.
+        here: the numbers of the table's runs.
+        paper: the numbers of the paper; ``–`` if it has none.
+        verdict: whether the runs support the claim.
+    """
 
     claim: str
     here: str
@@ -35,7 +42,15 @@ class Claim:
 
 
 def claims(table: Table, rows: Sequence[Row]) -> list[Claim]:
-    """The claims that the table's runs can test."""
+    """Test the paper's claims about align, warp and pool.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        The claims that the runs can test; empty for a table without align and pool.
+    """
     if not {"align", "pool"} <= table.axes.get("roi_op", {}).keys():
         return []
     places = [place for place in grouped(rows, "roi_op").values() if {"align", "pool"} <= place.keys()]
@@ -56,7 +71,7 @@ def _align_beats_pool(align_pool: Difference) -> Iterator[Claim]:
 
 
 def _more_at_32(found: Sequence[Difference]) -> Iterator[Claim]:
-    """The gain grows with the stride: as a share of align's AP, and in points."""
+    """Claims that the gain is larger at stride 32 than at 16: as a share of align's AP, and in points."""
     at = {d.axes["stride"]: d for d in found if d.axes.keys() == {"stride"}}
     if not {"16", "32"} <= at.keys():
         return
@@ -79,7 +94,7 @@ def _paper_share(difference: Difference) -> float | None:
 
 
 def _most_in_detail(align_pool: Difference) -> Iterator[Claim]:
-    """The gain is largest at high IoU and on small objects."""
+    """Claims that the gain is largest at high IoU and on small objects."""
     for metric, other, names in (
         ("segm_AP75", "segm_AP50", "mask AP75 than in mask AP50"),
         ("segm_APs", "segm_APm", "mask AP of small than of medium objects (below 32, 96 px)"),
@@ -89,7 +104,7 @@ def _most_in_detail(align_pool: Difference) -> Iterator[Claim]:
 
 
 def _more_points(text: str, one: Difference, two: Difference) -> Iterator[Claim]:
-    """Claim that one difference is above the other, where the same runs have both."""
+    """Claim that difference ``one`` is larger than ``two``, if the same runs have both."""
     if one.gains and len(one.gains) == len(two.gains):
         yield _more(text, one.gains, two.gains, [one.paper, two.paper], digits=1)
 
@@ -97,7 +112,10 @@ def _more_points(text: str, one: Difference, two: Difference) -> Iterator[Claim]
 def _more(
     text: str, first: Sequence[float], second: Sequence[float], paper: Sequence[float | None], digits: int
 ) -> Claim:
-    """Claim that ``first`` is above ``second``, run by run. digits: 1 for points, 2 for shares, which have no sign."""
+    """Claim that ``first`` is larger than ``second``, paired by run.
+
+    ``digits`` is 1 for points, which are shown with a sign, and 2 for shares.
+    """
     more = paired_by_seed(first, second)
     here, there = (
         " against ".join(signed(v) if digits == 1 or v is None else f"{v:.2f}" for v in sides)
@@ -108,7 +126,7 @@ def _more(
 
 
 def _warp_is_about_pool(table: Table, place: dict[str, Row]) -> Iterator[Claim]:
-    """``|warp − pool| < (align − pool) / 4``: both the gap and its negative are below the quarter."""
+    """Claim that ``|warp − pool| < (align − pool) / 4``, tested for both signs of warp − pool."""
     align, warp, pool = matched(place["align"], place["warp"], place["pool"])
     gap, gain = (Difference(table, "roi_op", row, pool, "segm_AP") for row in (warp, align))
     if not gain.gains or len(gain.gains) != len(gap.gains):

@@ -1,4 +1,4 @@
-"""The report's pictures: the same images under every operator."""
+"""The report's example images, with the detections of every model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ from maskrcnn.prediction.draw import draw_results
 
 
 def example_images(rows: Sequence[Row], images: Path) -> Plot | None:
-    """The same images under every operator: the first seed, detections above 0.5.
+    """Draw the detections of every model on its example images: first seed, scores above 0.5.
 
-    images: the folder with the pictures that the records name; None is returned where one is missing.
+    Args:
+        rows: one row of the table per model.
+        images: folder of the pictures that the records name.
+
+    Returns:
+        The plot; None if a picture is missing or no record names one.
     """
     shown = {(row.records[0]["id"], picture_of(e)) for row in rows for e in row.records[0]["examples"]}
     if not shown or not all((images / name).is_file() for _, name in shown):
@@ -48,12 +53,17 @@ def example_images(rows: Sequence[Row], images: Path) -> Plot | None:
 
 
 def coloured(detections: Sequence[Record], known: list[list[float]]) -> list[Record]:
-    """The detections, each with a ``colour`` that its object keeps in every picture of the image.
+    """Give each detection a ``colour``, so that an object has one colour in all pictures of an image.
+
+    A detection gets the colour of the known box that it overlaps most, if their IoU is at least 0.5. Otherwise
+    its own box is added to ``known``. Detections choose by falling score, and no two share a colour.
 
     Args:
         detections: COCO results of one image.
-        known: boxes (x, y, width, height) seen so far; their indices are the colours. A box that overlaps none of them
-            by half is added. The highest score chooses first, and no two detections share a colour.
+        known: boxes (x, y, width, height) so far, which this function extends. The index of a box is its colour.
+
+    Returns:
+        Copies of the detections, by falling score.
     """
     found: list[Record] = []
     free = list(range(len(known)))
@@ -72,12 +82,12 @@ def coloured(detections: Sequence[Record], known: list[list[float]]) -> list[Rec
 
 
 def picture_of(example: Record) -> str:
-    """The name of an example's picture in the folder of pictures."""
+    """File name of an example's picture."""
     return str(example.get("picture") or Path(example["image"]["file_name"]).name)
 
 
 def _webp(canvas: Figure) -> bytes:
-    """Photographs: a tenth of the size of the same pixels as PNG."""
+    """Encode a figure as WebP, which for photographs is a tenth of the size of PNG."""
     agg = FigureCanvasAgg(canvas)
     agg.draw()
     pixels = np.asarray(agg.buffer_rgba())[..., 2::-1]

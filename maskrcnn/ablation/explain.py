@@ -1,4 +1,4 @@
-"""How a RoI operator reads a box: the weight of every cell, from the operator's gradient, and how it moves."""
+"""How a RoI operator reads a box: the weight of every cell, and the effect of a shift."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class View:
-    """How an operator reads a box on a map.
+    """How an operator reads a box on a feature map.
 
     Attributes:
         box: x1, y1, x2, y2 in pixels.
@@ -35,23 +35,23 @@ class View:
 
     @property
     def seen(self) -> Floats:
-        """``[H, W]``: the share of each cell in the operator's weights; sums to 1."""
+        """``[H, W]``: the share of each cell in the weights of all bins; sums to 1."""
         total: Floats = self.weights.sum((0, 1))
         return np.asarray(total / max(total.sum(), 1e-12))
 
     @property
     def lost(self) -> Floats:
-        """``[H, W]``: the part of the box that the operator does not read."""
+        """``[H, W]``: how much of the box's share in each cell the weights miss."""
         return np.maximum(self.true - self.seen, 0)
 
     @property
     def gained(self) -> Floats:
-        """``[H, W]``: the part that the operator reads outside the box."""
+        """``[H, W]``: how much the weights exceed the box's share in each cell."""
         return np.maximum(self.seen - self.true, 0)
 
     @property
     def shift(self) -> tuple[float, float]:
-        """Offset of the centre of the weights from the centre of the box, (x, y) in pixels of the image."""
+        """Offset (x, y) of the centre of the weights from the centre of the box, in pixels of the image."""
         middle = [_middle(self.seen.sum(axis)) * self.stride for axis in (0, 1)]
         x1, y1, x2, y2 = self.box
         return middle[0] - (x1 + x2) / 2, middle[1] - (y1 + y2) / 2
@@ -66,8 +66,8 @@ def view(
 ) -> View:
     """Compute how an operator reads a box.
 
-    The weights are derivatives of each bin with respect to each cell. If they depend on the map (the gradient of a
-    maximum only reaches the winner), they are the mean over 8,192 random maps.
+    A weight is the derivative of a bin with respect to a cell. If it depends on the map (the gradient of a maximum
+    reaches only the largest cell), it is averaged over 8,192 random maps.
 
     Args:
         operator: any RoI operator.
@@ -89,10 +89,7 @@ def _weights(
     size: tuple[int, int],
     output_size: int,
 ) -> Floats:
-    """Weights of all bins from one backward pass.
-
-    Each bin has its own channel, whose output is only used in that bin.
-    """
+    """Weights of all bins. Each bin has a channel of its own, so one backward pass is enough."""
     bins = output_size**2
     generator = torch.Generator().manual_seed(0)
     wanted = torch.eye(bins, dtype=torch.float64).reshape(1, bins, output_size, output_size)
@@ -132,17 +129,20 @@ def shift_curve(
     output_size: int,
     shifts: Floats,
 ) -> Floats:
-    """Compute the change of the pooled features, in percent of their spread, when image and box move right together.
+    """Compute how much the pooled features change when image and box move right together.
 
-    An operator that keeps the alignment gives 0 for every shift, except for the error of interpolation.
+    The change is zero for an operator that keeps the alignment, except for the error of interpolation.
 
     Args:
         operator: any RoI operator.
-        maps: returns the features ``[1, C, H, W]`` of the image moved by a number of pixels.
-        box: x1, y1, x2, y2 in pixels.
+        maps: returns the features ``[1, C, H, W]`` of the image moved right by a number of pixels.
+        box: x1, y1, x2, y2 in pixels, before the movement.
         stride: pixels per cell.
         output_size: P, bins per side.
-        shifts: in pixels.
+        shifts: ``[S]``, in pixels. The first one is the reference.
+
+    Returns:
+        ``[S]``, the root mean square change in percent of the features' standard deviation.
     """
     valid = torch.ones(1, 1, dtype=torch.bool)
     pooled = []
@@ -156,16 +156,16 @@ def shift_curve(
 def smooth_map(
     size: tuple[int, int], stride: int, seed: int = 0, channels: int = 16
 ) -> Callable[[float], Tensor]:
-    """Generate an image of waves longer than four cells, sampled at the centres of cells.
+    """Generate features of an image of waves longer than four cells, sampled at the centres of cells.
 
     Args:
         size: (height, width) of the map in cells.
         stride: pixels per cell.
-        seed: seed of the waves.
-        channels: number of channels.
+        seed: random seed of the waves.
+        channels: number of channels, C.
 
     Returns:
-        A function from a shift in pixels to the map ``[1, channels, H, W]``.
+        A function from a shift in pixels to the map ``[1, C, H, W]``.
     """
     rng = np.random.default_rng(seed)
     waves = rng.uniform(-1, 1, (channels, 6, 2)) * (2 * np.pi / (4 * stride))

@@ -1,4 +1,4 @@
-"""What a trained model reads of one of its detections, and what follows when the box moves by half a cell."""
+"""How a trained model reads one of its detections, and how its output changes when the box moves by half a cell."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Bits = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a head makes of one box.
+    """The output of a head for one box.
 
     Attributes:
-        box: x1, y1, x2, y2 that it is given, in pixels of the image.
-        pooled: ``[C, P, P]``, what the operator reads.
-        mask: ``[M, M]`` probabilities within the box; None of a model without a mask head.
-        area: ``[H, W]``, the pixels of the image that belong to the pasted mask, or to the refined box.
+        box: x1, y1, x2, y2 of the box, in pixels of the image.
+        pooled: ``[C, P, P]``, the pooled features.
+        mask: ``[M, M]`` probabilities within the box; None for a model without a mask head.
+        area: ``[H, W]``, the pixels of the image inside the pasted mask, or inside the refined box without a mask.
     """
 
     box: tuple[float, ...]
@@ -50,15 +50,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A detection and what operators make of it, with the weights as they are.
+    """One detection, and the outputs of the unchanged model with several RoI operators.
 
     Attributes:
-        label, score: of the detection.
-        stride: of the map that is pooled, in pixels of the network's input.
-        trained: the answer with the model's own operator.
-        by_operator: answers for the box as it is, and moved right by half a cell.
-        channels: of the pooled features, the ones to show first: those that vary most within the box, or the class's
-            score map of an R-FCN model.
+        label: class of the detection, 0..K-1.
+        score: score of the detection.
+        stride: stride of the pooled map, in pixels of the network's input.
+        trained: output with the model's own operator.
+        by_operator: outputs for the detected box and for the box moved right by half a cell.
+        channels: pooled channels to show, the one that varies most within the box first. For an R-FCN model it is
+            the score map of the class.
     """
 
     label: int
@@ -69,7 +70,7 @@ class Explanation:
     channels: list[int]
 
     def overlaps(self) -> dict[str, float]:
-        """IoU of both masks of each operator, or of both refined boxes."""
+        """IoU of the two masks of each operator, or of the two refined boxes."""
         return {name: _iou(*(answer.area for answer in pair)) for name, pair in self.by_operator.items()}
 
 
@@ -83,19 +84,19 @@ def explain_detection(
     operators: Mapping[str, RoIOp],
     device: torch.device,
 ) -> Explanation:
-    """Detection ``index`` of a picture, by falling score, under every operator.
+    """Pool one detection of an image with every operator, as detected and moved right by half a cell.
 
     Args:
-        model: with a box head and an RPN.
+        model: a detector with an RPN and a box head.
         picture: RGB ``[H, W, 3]`` uint8.
-        transform: how the network is shown pictures.
-        size_divisor: sides of the network's input are multiples of it.
-        index: of the detection, from 0.
-        operators: by name. A position-sensitive head takes their position-sensitive forms.
-        device: that the model is on.
+        transform: prepares a picture for the network.
+        size_divisor: the sides of the network's input are multiples of it.
+        index: rank of the detection by falling score, from 0.
+        operators: RoI operators by name. A position-sensitive head uses their position-sensitive forms.
+        device: the model's device.
 
     Raises:
-        UserError: if there is no such detection, or the model makes none of its own.
+        UserError: there is no such detection, or the model has no RPN or box head.
     """
     if model.rpn is None or model.box_head is None:
         raise UserError(
@@ -125,7 +126,10 @@ def explain_detection(
 
 @dataclass(frozen=True)
 class _Reader:
-    """A head with the features of one image; scale: pixels of the image per pixel of the input, ``[4]``."""
+    """A head and the features of one image.
+
+    ``scale`` ``[4]`` is the number of pixels of the image per pixel of the network's input, for box coordinates.
+    """
 
     head: BoxBranch | MaskHead
     features: dict[int, Tensor]
@@ -135,7 +139,12 @@ class _Reader:
     size: tuple[int, int]
 
     def answer(self, operator: RoIOp, box: Tensor) -> Answer:
-        """The answer for ``box`` ``[4]`` in pixels of the network's input."""
+        """Compute the head's output for one box.
+
+        Args:
+            operator: the RoI operator to pool with.
+            box: ``[4]``, in pixels of the network's input.
+        """
         boxes, valid = box[None, None], torch.ones(1, 1, dtype=torch.bool, device=box.device)
         with _pooling_by(self.head, operator) as pooler:
             if isinstance(self.head, MaskHead):
@@ -159,7 +168,7 @@ class _Reader:
         return np.zeros(self.size, np.bool_) if bitmap is None else bitmap.full(*self.size).view(np.bool_)
 
     def _filled(self, box: Tensor) -> Bits:
-        """Pixels with their centre in ``box``."""
+        """Pixels whose centre is inside the box."""
         x1, y1, x2, y2 = (box.cpu() * self.scale).tolist()
         y, x = (np.arange(side) + 0.5 for side in self.size)
         return np.outer((y > y1) & (y < y2), (x > x1) & (x < x2))
@@ -167,7 +176,7 @@ class _Reader:
 
 @contextmanager
 def _pooling_by(head: BoxBranch | MaskHead, operator: RoIOp) -> Iterator[RoIPooler]:
-    """The head with another operator, in its position-sensitive form where the head needs that."""
+    """Give the head another operator for a ``with`` block, in position-sensitive form if the head needs it."""
     own = head.pooler
     pooler = RoIPooler(operator, own.output_size, own.max_stride)
     head.pooler = by_position(pooler) if getattr(own.operator, "position_sensitive", False) else pooler
@@ -178,7 +187,7 @@ def _pooling_by(head: BoxBranch | MaskHead, operator: RoIOp) -> Iterator[RoIPool
 
 
 def _stride(pooler: RoIPooler, features: dict[int, Tensor], box: Tensor) -> int:
-    """The stride of the map that a box is pooled from; operators of one's own are taken to choose as RoIAlign does."""
+    """Stride of the map that a box is pooled from. Operators outside the family are assumed to choose like RoIAlign."""
     strides = sorted(stride for stride in features if stride <= pooler.max_stride)
     operator = pooler.operator if isinstance(pooler.operator, Switches) else PRESETS["align"]
     return strides[int(choose_levels(box[None].float(), [1 / stride for stride in strides], operator))]

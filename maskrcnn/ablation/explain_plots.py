@@ -1,4 +1,4 @@
-"""Figures of what RoI operators see, as PNG."""
+"""Plots of how RoI operators read a box, as PNG files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ _CHANNELS = 16  # of the pooled features that are drawn
 
 
 def readings(operator: RoIOp, seen: View, output_size: int) -> tuple[AxisReading, AxisReading] | None:
-    """How the operator reads the box along x and y; None for one that is not of the family."""
+    """Bins and samples of an operator along x and y.
+
+    Args:
+        operator: a RoI operator.
+        seen: the box and its map.
+        output_size: P, bins per side.
+
+    Returns:
+        One reading per axis; None for an operator that is not defined by `Switches`.
+    """
     if not isinstance(operator, Switches):
         return None
     height, width = seen.true.shape
@@ -42,7 +51,15 @@ def overview(
     image: Pixels | None,
     path: Path,
 ) -> None:
-    """A column per operator: the box as it is and as it is read; the weight of every cell; what is lost and gained."""
+    """Plot a column per operator: its bins and samples, the weight of every cell, and the area lost and gained.
+
+    Args:
+        views: how each operator reads the box.
+        operators: the operators, by the names of ``views``.
+        output_size: P, bins per side.
+        image: RGB ``[H, W, 3]`` uint8 for the background; None leaves it empty.
+        path: PNG file to write.
+    """
     canvas = Canvas(figsize=(3.6 * len(views), 10.8), layout="constrained")
     parts = ("green: the true box", "red: its bins as they are read", "dots: where they are read")
     canvas.suptitle(("\n" if len(views) == 1 else "; ").join(parts), fontsize=10)
@@ -68,7 +85,13 @@ def overview(
 
 
 def bins(views: Mapping[str, View], output_size: int, path: Path) -> None:
-    """The weights of three bins: the first, the middle one and the last."""
+    """Plot the weights of the first, the middle and the last bin on the diagonal, a row per operator.
+
+    Args:
+        views: how each operator reads the box.
+        output_size: P, bins per side.
+        path: PNG file to write.
+    """
     chosen = [0, output_size // 2, output_size - 1]
     canvas = Canvas(figsize=(3.0 * len(chosen), 3.0 * len(views)), layout="constrained")
     panels = canvas.subplots(len(views), len(chosen), squeeze=False)
@@ -84,7 +107,15 @@ def bins(views: Mapping[str, View], output_size: int, path: Path) -> None:
 
 
 def curves(shifts: Floats, by_name: Mapping[str, Floats], stride: int, ylabel: str, path: Path) -> None:
-    """Change against shift, a line per operator; vertical lines stand at whole cells."""
+    """Plot the change of the features against the shift, a line per operator. Vertical lines mark whole cells.
+
+    Args:
+        shifts: ``[S]``, in pixels.
+        by_name: ``[S]`` values of each operator or model.
+        stride: pixels per cell.
+        ylabel: label of the values.
+        path: PNG file to write.
+    """
     canvas = Canvas(figsize=(7, 4), layout="constrained")
     panel = canvas.subplots()
     for name, values in by_name.items():
@@ -97,7 +128,14 @@ def curves(shifts: Floats, by_name: Mapping[str, Floats], stride: int, ylabel: s
 
 
 def detection(found: Explanation, name: str, image: Pixels, path: Path) -> None:
-    """A detection as the model answers it, then a row per operator: features, masks, and both masks in the image."""
+    """Plot a detection as the model finds it, then a row per operator: pooled features, mask, and both outlines.
+
+    Args:
+        found: the detection.
+        name: name of its class.
+        image: RGB ``[H, W, 3]`` uint8.
+        path: PNG file to write.
+    """
     lines = len(found.by_operator) + 1
     canvas = Canvas(figsize=(11.2, 2.9 * lines), layout="constrained")
     panels = canvas.subplots(lines, 4, squeeze=False)
@@ -145,7 +183,7 @@ def _mask(panel: Any, answer: Answer, title: str) -> None:
 
 
 def _area(panel: Any, answer: Answer, image: Pixels, colour: str) -> None:
-    """The image around the box, with the outline of what belongs to the object."""
+    """Show the image around the box, with the outline of the object."""
     panel.imshow(image)
     _outline(panel, answer, colour)
     x1, y1, x2, y2 = answer.box
@@ -161,7 +199,7 @@ def _outline(panel: Any, answer: Answer, colour: str) -> None:
 
 
 def _tiles(channels: Floats) -> Floats:
-    """Channels ``[C, P, P]``, each scaled to 0..1, as a square of tiles with gaps."""
+    """Arrange channels ``[C, P, P]`` in a square of tiles with gaps, each scaled to 0..1."""
     side = math.ceil(math.sqrt(len(channels)))
     low, high = channels.min((1, 2), keepdims=True), channels.max((1, 2), keepdims=True)
     scaled = np.pad(
@@ -211,7 +249,7 @@ def _box(panel: Any, box: Sequence[float], colour: str, width: float = 1.6) -> N
 
 
 def _window(panel: Any, seen: View) -> None:
-    """Show the box and two cells around it."""
+    """Limit the axes to the box and two cells around it."""
     x1, y1, x2, y2 = seen.box
     margin = 2 * seen.stride
     height, width = (n * seen.stride for n in seen.true.shape)

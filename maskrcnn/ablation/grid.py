@@ -18,12 +18,12 @@ Overrides = list[str]  # overrides of maskrcnn train
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences in a report: ``of`` minus each other value of ``axis``, with all other axes equal.
+    """The differences that a report shows: ``of`` minus each other value of ``axis``, all other axes equal.
 
     Args:
-        axis: the compared axis.
+        axis: the axis to compare along.
         of: the first value of each difference.
-        also: further pairs of values on the axis, the first minus the second.
+        also: further pairs of values; the difference is the first minus the second.
     """
 
     axis: str
@@ -33,11 +33,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Paper:
-    """Published metrics.
+    """Metrics that the paper published for one combination of values.
 
     Args:
-        where: the runs, by their values on the axes.
-        metrics: ``{"segm_AP": 30.3, ...}``.
+        where: the value on each axis.
+        metrics: in percent, ``{"segm_AP": 30.3, ...}``.
     """
 
     where: dict[str, str]
@@ -50,7 +50,7 @@ class Run:
 
     Args:
         axes: its value on each axis.
-        seed: its seed.
+        seed: its random seed.
         overrides: its overrides of ``maskrcnn train``.
     """
 
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """``roi_op=align,stride=16`` and seed 0 are ``align-16-seed0``."""
+        """``16-align-seed0`` for seed 0 of ``{"stride": "16", "roi_op": "align"}``."""
         return re.sub(r"[^\w.]+", "-", "-".join([*self.axes.values(), f"seed{self.seed}"]))
 
 
@@ -71,18 +71,18 @@ class Table:
     Args:
         name: name of the table.
         data: the data set.
-        title: one line that describes the table.
+        title: title of the report.
         axes: ``{axis: {value: overrides}}``.
         base: overrides of every run.
-        proposals: None (every run has an RPN), ``ground_truth``, or the overrides of a proposal network that is
-            trained once and whose proposals all runs share.
+        proposals: None: every run trains its own RPN. ``ground_truth``: ground-truth boxes are the proposals.
+            Overrides: one proposal network is trained with them, and all runs share its proposals.
         start_from_proposals: whether the runs start from the proposal network's backbone.
         compare: the differences to report.
-        sizes: edges in pixels of the original image (square root of an object's area) for AP by size.
-        cross: the axis along which the first seed's runs are also tested with the other values.
-        folds: the axis whose values are folds of one data set. Its objects are also compared all together.
+        sizes: lower edges of the ranges for AP by size: square roots of areas, in pixels of the original image.
+        cross: axis along which the first seed's models are also tested with the other values.
+        folds: axis whose values are folds of one data set. Objects of all folds are also compared together.
         paper: published metrics.
-        pictures: whether pictures of the data may be shared, such as those of generated data.
+        pictures: whether pictures of the data may be published, as those of generated data may.
     """
 
     name: str
@@ -100,9 +100,9 @@ class Table:
     pictures: bool = False
 
     def runs(self, seeds: int) -> list[Run]:
-        """The runs with seeds 0 ..
+        """The runs of every combination of values, with seeds 0 to ``seeds - 1``.
 
-        ``seeds`` - 1, ordered by seed, so that a table is complete as early as possible.
+        They are ordered by seed, so that each combination soon has a run.
         """
         places = [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
         own = [[o for axis, value in place.items() for o in self.axes[axis][value]] for place in places]
@@ -113,12 +113,12 @@ class Table:
         ]
 
     def published(self, axes: Mapping[str, str]) -> dict[str, float]:
-        """The paper's metrics of one combination of values; empty if it has none."""
+        """The paper's metrics for one combination of values; empty if it has none."""
         return next((p.metrics for p in self.paper if p.where == dict(axes)), {})
 
 
 def available(folder: Path) -> list[str]:
-    """The tables of a folder, as ``<table>-<data>``."""
+    """Names of the tables in a folder, as ``<table>-<data>``."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 

@@ -1,4 +1,4 @@
-"""The report's lists of what was trained (settings) and how (machine, time, commit)."""
+"""The report's lists of settings (what was trained) and provenance (machine, time, commit)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,15 @@ _OF_A_RUN = (
 
 
 def settings(table: Table, rows: Sequence[Row]) -> list[str]:
-    """The settings that matter, each with all values that the runs have."""
+    """List the settings of the runs by topic.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        One line per topic. A setting that differs between runs has all its values.
+    """
     records = [record for row in rows for record in row.records]
     configs = [flat(record["manifest"]["config"]) for record in records]
     lines = []
@@ -60,7 +68,7 @@ def settings(table: Table, rows: Sequence[Row]) -> list[str]:
 
 
 def _setting(configs: Sequence[dict[str, object]], key: str) -> str | None:
-    """``steps 300``; the values of all runs, in the order found. None where no run has one."""
+    """``steps 300``, or ``steps 200 / 300`` if runs differ. None if no run has the setting."""
     found: dict[str, None] = {}
     for config in configs:
         for name, value in config.items():
@@ -79,7 +87,12 @@ def _proposals(table: Table) -> str:
 
 
 def provenance(table: Table, rows: Sequence[Row]) -> list[str]:
-    """Time, memory, machine, versions and commits of the runs, and what differs between runs that should be alike."""
+    """List time, memory, machines, versions and commits of the runs, and unintended differences between runs.
+
+    Args:
+        table: the table.
+        rows: its rows.
+    """
     manifests = [record["manifest"] for row in rows for record in row.records]
     minutes = [m["seconds"] / 60 for m in manifests]
     commits = Counter(m["commit"] for m in manifests)
@@ -97,7 +110,7 @@ def provenance(table: Table, rows: Sequence[Row]) -> list[str]:
 
 
 def _uneven(rows: Sequence[Row]) -> list[str]:
-    """Settings other than the seed in which runs of one row differ, such as defaults that changed between commits."""
+    """Settings other than the seed that differ within a row, for example defaults that changed between commits."""
     found: dict[str, None] = {}
     for row in (r for r in rows if len(r.records) > 1):
         configs = [flat(record["manifest"]["config"]) for record in row.records]
@@ -109,7 +122,7 @@ def _uneven(rows: Sequence[Row]) -> list[str]:
 
 
 def _shared(manifests: Sequence[Record]) -> list[str]:
-    """Whether all runs had the same proposals and starting weights, as far as their records hold it."""
+    """Whether all runs used the same proposals and starting weights, as far as their records say so."""
     known = Counter(m["shared"] for m in manifests if "shared" in m)
     unknown = len(manifests) - known.total()
     if not known:

@@ -1,4 +1,4 @@
-"""The report's plots, and the parts that all plots of reports share."""
+"""The plots of a table's report, and the parts that all reports share."""
 
 from __future__ import annotations
 
@@ -44,7 +44,13 @@ _STYLES = ("-", "--", ":", "-.")
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture: an SVG element, or the bytes of a WebP file. ``name`` is its file's name in the folder plots/."""
+    """A plot of a report.
+
+    Args:
+        name: name of its file in the folder plots/, without the suffix.
+        caption: the text below it.
+        content: an SVG element, or the bytes of a WebP file.
+    """
 
     name: str
     caption: str
@@ -56,7 +62,7 @@ class Plot:
 
     @property
     def inline(self) -> str:
-        """An element for a page that needs no other file."""
+        """HTML element that contains the plot itself."""
         if isinstance(self.content, str):
             return self.content
         return f'<img alt="" src="data:image/webp;base64,{base64.b64encode(self.content).decode()}">'
@@ -67,17 +73,38 @@ class Plot:
 
 
 def colour_of(value: str, values: Sequence[str]) -> str:
-    """The operator's colour; another value gets one by its place among ``values``."""
+    """Colour of a value in all plots of a report.
+
+    Args:
+        value: the name of an operator, which has a fixed colour, or another value of an axis.
+        values: all values of the axis; the index of another value determines its colour.
+    """
     return OPERATOR_COLOURS.get(value) or _SPARE_COLOURS[list(values).index(value) % len(_SPARE_COLOURS)]
 
 
 def new_panels(size: tuple[float, float], lines: int = 1, columns: int = 1, **shared: Any) -> Any:
-    """The panels ``[lines, columns]`` of a new figure of ``size`` (width, height) in inches."""
+    """Panels (matplotlib axes) of a new figure.
+
+    Args:
+        size: (width, height) of the figure in inches.
+        lines: number of rows of panels.
+        columns: number of columns of panels.
+        **shared: further arguments of ``Figure.subplots``.
+
+    Returns:
+        An array ``[lines, columns]``.
+    """
     return Figure(figsize=size, layout="constrained").subplots(lines, columns, squeeze=False, **shared)
 
 
 def finished(name: str, caption: str, panel: Any) -> Plot:
-    """The plot of the panel's figure, with the panel's legend outside of all panels, so that it covers no data."""
+    """Add a legend to a figure, outside of all panels, and save the figure.
+
+    Args:
+        name: see `Plot`.
+        caption: see `Plot`.
+        panel: panel of the figure whose labels are the legend.
+    """
     figure = panel.figure
     handles, labels = panel.get_legend_handles_labels()
     if len(labels) > FEW_LINES:
@@ -92,7 +119,7 @@ def finished(name: str, caption: str, panel: Any) -> Plot:
 
 
 def cells_axis(panel: Any) -> None:
-    """The size of objects in cells along x, on a log scale."""
+    """Scale the x axis for object sizes in cells, with powers of two as ticks."""
     panel.axhline(0, color="#888", lw=0.8)
     panel.set(xscale="log", xlabel="object size in cells (√area / stride)")
     low, high = panel.get_xlim()
@@ -102,7 +129,13 @@ def cells_axis(panel: Any) -> None:
 
 
 def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
-    """AP of every operator at every place of the other axes, with intervals; next to it the paper's."""
+    """Plot AP of every row with its interval, next to the paper's AP.
+
+    Args:
+        table: the table.
+        rows: its rows.
+        kind: ``segm``, ``bbox`` or ``keypoints``.
+    """
     metric, groups = f"{kind}_AP", _groups(table, rows)
     placed = {(name, value): row for name, members in groups.items() for value, row in members.items()}
     values = _values(groups)
@@ -152,7 +185,7 @@ def _bars(
 def _long_bars(
     names: Sequence[str], estimates: Sequence[Estimate], operators: Sequence[str], xlabel: str
 ) -> Any:
-    """A panel with a horizontal bar for each of many values, paler where it is a variant of an operator."""
+    """A panel with a horizontal bar per row, for many rows. Bars of an operator's variants are paler."""
     panel = new_panels((7, 0.8 + 0.27 * len(names)))[0, 0]
     colours = [
         (OPERATOR_COLOURS.get(text.split(",")[0], _SPARE_COLOURS[0]), 1 if text in OPERATOR_COLOURS else 0.55)
@@ -169,16 +202,23 @@ def _long_bars(
 
 
 def _halves(estimates: Sequence[Estimate]) -> list[float] | None:
-    """Half the intervals; None where there are none."""
+    """Half the width of each interval; None if there are no intervals."""
     halves = [estimate.half or 0.0 for estimate in estimates]
     return halves if any(halves) else None
 
 
 def gains(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
-    """Every stated difference as a bar with its interval, where there are many.
+    """Plot every difference of the table as a bar with its 95 % interval over seeds.
 
-    The intervals are over the seeds. Where no place has several seeds, the bars are the mean AP within images, with the
-    interval over images.
+    If every row is a single run, the bars are differences of AP within images, with intervals over images.
+
+    Args:
+        table: the table.
+        rows: its rows.
+        kind: ``segm``, ``bbox`` or ``keypoints``.
+
+    Returns:
+        The plot; None if there are at most `FEW_LINES` differences.
     """
     found = differences(table, rows, [f"{kind}_AP"])
     if len(found) <= FEW_LINES:
@@ -193,7 +233,16 @@ def gains(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
 
 
 def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
-    """AP at each IoU threshold, and below it the gain of ``compare.of``; a column per place of the other axes."""
+    """Plot AP at each IoU threshold, and below it the gain of ``table.compare.of`` over the other values.
+
+    Args:
+        table: the table.
+        rows: its rows.
+        kind: ``segm``, ``bbox`` or ``keypoints``.
+
+    Returns:
+        The plot; None if no row has such an AP.
+    """
     groups = _groups(table, [row for row in rows if kind in row.records[0]["by_iou"]])
     if not groups:
         return None
@@ -222,7 +271,16 @@ def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
 
 
 def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
-    """The gain of ``compare.of`` over the others, against object size in feature cells."""
+    """Plot the gain of ``table.compare.of`` over the other values by object size in cells.
+
+    Args:
+        table: the table.
+        rows: its rows.
+        kind: ``segm``, ``bbox`` or ``keypoints``.
+
+    Returns:
+        The plot; None if the table has no comparison by size in cells.
+    """
     if table.compare is None or any(kind not in row.records[0]["by_size"] for row in rows):
         return None
     panel = new_panels((7.2, 4.4))[0, 0]
@@ -255,7 +313,16 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
 
 
 def stride_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
-    """The gain against the stride, a dot per seed, and the paper's; None for one stride."""
+    """Plot the gain of ``table.compare.of`` by stride: a dot per seed, their mean, and the paper's gain.
+
+    Args:
+        table: the table.
+        rows: its rows.
+        kind: ``segm``, ``bbox`` or ``keypoints``.
+
+    Returns:
+        The plot; None if the table compares nothing or has a single stride.
+    """
     found = _against_of(table, rows, f"{kind}_AP")
     cells = sorted({cell for _, cell in found})
     # The cells of one stride differ a little in pixels of the original image, as the images do.
@@ -281,7 +348,12 @@ def stride_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
 
 
 def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:
-    """Training loss of the first seed."""
+    """Plot the training loss of the first seed, one panel per combination of the axes that are not compared.
+
+    Args:
+        table: the table.
+        rows: its rows.
+    """
     groups = _groups(table, rows)
     values = _values(groups)
     columns = min(len(groups), 3)
@@ -300,17 +372,20 @@ def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:
 
 
 def _groups(table: Table, rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """``{place on the other axes: {value of the compared axis: row}}``; without a comparison of the first axis."""
+    """Rows grouped as in `grouped`, by the compared axis. Without a comparison, by the first axis."""
     return grouped(rows, table.compare.axis if table.compare else next(iter(table.axes)))
 
 
 def _values(groups: Mapping[str, Mapping[str, Row]]) -> list[str]:
-    """The values of the compared axis that have runs."""
+    """Values of the compared axis that have runs."""
     return list(dict.fromkeys(value for members in groups.values() for value in members))
 
 
 def _against_of(table: Table, rows: Sequence[Row], metric: str) -> list[tuple[Difference, float]]:
-    """``compare.of`` against the others, with the side of a cell in pixels; pyramids have no single stride."""
+    """Differences of ``table.compare.of`` to the other values, each with the side of a cell in pixels.
+
+    Rows of a pyramid are left out, because they have no single stride.
+    """
     return [
         (d, d.row.cell)
         for d in differences(table, rows, [metric])

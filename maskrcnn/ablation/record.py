@@ -1,4 +1,4 @@
-"""The record of a finished run: metrics by threshold, size and image, the learning curve, and how it was made."""
+"""The record of a finished run: metrics by threshold, size and image, learning curve, and provenance."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def scores(
     max_dets: int,
     edges: Sequence[float],
 ) -> Record:
-    """AP in percent: the usual six, by IoU threshold, by size and by image.
+    """Compute AP in percent: COCO's summary, and AP by IoU threshold, by object size and by image.
 
     Args:
         predictions: COCO results.
-        annotations: content of a COCO-format json.
+        annotations: content of a COCO json file.
         kinds: of "bbox", "segm" and "keypoints".
-        max_dets: detections per image that count.
-        edges: of the sizes, square roots of areas in pixels of the original image.
+        max_dets: number of detections per image that count, by falling score.
+        edges: lower edges of the size ranges: square roots of areas, in pixels of the original image.
     """
     truth = load_ground_truth(annotations)
     ids = sorted(truth.getImgIds())
@@ -72,9 +72,18 @@ def _rounded(values: Iterable[float | None]) -> list[float | None]:
 def image_scores(
     predictions: Sequence[Result], annotations: dict[str, Any], kind: str, max_dets: int
 ) -> list[float | None]:
-    """AP of each image as a data set of its own, by rising id; None for an image without objects.
+    """AP of each image by itself, for comparisons paired by image.
 
-    Their mean is not AP, which ranks the detections of all images together. They serve paired comparisons.
+    The mean over images is not AP, which ranks the detections of all images together.
+
+    Args:
+        predictions: COCO results.
+        annotations: content of a COCO json file.
+        kind: "bbox", "segm" or "keypoints".
+        max_dets: number of detections per image that count, by falling score.
+
+    Returns:
+        AP in percent, by rising image id; None for an image without objects.
     """
     found, own = _by_image(predictions), _by_image(annotations["annotations"])
     scores = []
@@ -92,11 +101,17 @@ def _by_image(entries: Sequence[dict[str, Any]]) -> defaultdict[int, list[dict[s
 
 
 def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) -> Record:
-    """Mask IoU of every object with the mask predicted for its own box (ground truth as proposals).
+    """Mask IoU of every object with the mask that was predicted in its ground-truth box.
+
+    Crowds and objects without a mask are left out.
+
+    Args:
+        predictions: COCO results, with ground-truth boxes as proposals.
+        annotations: content of a COCO json file.
 
     Returns:
-        Lists in the order of the annotations' ids: ``id``, ``image``, ``area`` in square pixels of the original image,
-        ``iou`` in percent (0 for an object without a predicted mask).
+        Lists by rising annotation id: ``id``, ``image``, ``area`` in square pixels of the original image, and
+        ``iou`` in percent (0 if no mask was predicted in the box).
     """
     truth = load_ground_truth(annotations)
     by_image = _by_image(predictions)
@@ -123,8 +138,8 @@ def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, dict[str, f
     """Read a run's TensorBoard events.
 
     Returns:
-        (step, total loss) pairs; seconds of work, summed over the sessions of a resumed run; peak memory in MiB of the
-        process and, on a GPU, of the device.
+        (step, total loss) pairs; seconds of training, without the pauses before a run was resumed; peak memory in
+        MiB of the process and, on a GPU, of the device.
     """
     points: dict[int, float] = {}
     seconds = 0.0
@@ -142,9 +157,16 @@ def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, dict[str, f
 
 
 def manifest(run_dir: Path, config: Mapping[str, Any], seconds: float, memory: Mapping[str, float]) -> Record:
-    """How a run was made: config, commit, versions, machine, time and memory.
+    """Describe how a run was made: config, commit, versions, machine, time and memory.
 
-    A run that was resumed on another commit or machine lists both, in their order.
+    Args:
+        run_dir: the run's directory.
+        config: its config.
+        seconds: its training time.
+        memory: peak memory in MiB by name, as from `learning_curve`.
+
+    Returns:
+        The description. If the run was resumed on another commit or machine, all are listed in order.
     """
     made = provenance.sessions(run_dir) or [{**provenance.here(), "commit": "unknown", "machine": "unknown"}]
     return {
@@ -158,7 +180,7 @@ def manifest(run_dir: Path, config: Mapping[str, Any], seconds: float, memory: M
 
 
 def _without_places(node: Any) -> Any:
-    """Absolute paths cut to their last three parts, so that no record holds somebody's home directory."""
+    """Shorten absolute paths to their last three parts, so that no record contains a home directory."""
     if isinstance(node, Mapping):
         return {key: _without_places(setting) for key, setting in node.items()}
     if isinstance(node, list):
@@ -169,7 +191,12 @@ def _without_places(node: Any) -> Any:
 
 
 def examples(predictions: Sequence[Result], annotations: dict[str, Any]) -> list[Record]:
-    """The first images with their detections above a score of 0.5, for pictures."""
+    """The first `EXAMPLES` images, with their detections of score 0.5 or more.
+
+    Args:
+        predictions: COCO results.
+        annotations: content of a COCO json file.
+    """
     return [
         {
             "image": image,
@@ -180,7 +207,13 @@ def examples(predictions: Sequence[Result], annotations: dict[str, Any]) -> list
 
 
 def network_scale(annotations: dict[str, Any], short_side: int | None, max_size: int | None) -> float:
-    """Pixels of the network's input per pixel of the original image, the median over the images."""
+    """Pixels of the network's input per pixel of the original image, as the median over images.
+
+    Args:
+        annotations: content of a COCO json file.
+        short_side: length of the input's shorter side in pixels; None keeps the size of the images.
+        max_size: limit of the input's longer side in pixels; None is no limit.
+    """
     if short_side is None:
         return 1.0
     sides = np.array([[image["height"], image["width"]] for image in annotations["images"]], np.float64)
@@ -191,19 +224,29 @@ def network_scale(annotations: dict[str, Any], short_side: int | None, max_size:
 
 
 def path_of(out: Path, run_id: str) -> Path:
-    """The file of a run's record; results of version 0.1.0 have it in the folder cells/."""
+    """Path of a run's record. Results of version 0.1.0 have records in ``cells/``, later ones in ``records/``.
+
+    Args:
+        out: folder of the results.
+        run_id: id of the run.
+    """
     earlier = out / "cells" / f"{run_id}.json"
     return earlier if earlier.exists() else out / "records" / f"{run_id}.json"
 
 
 def read_all(out: Path) -> list[Record]:
-    """The records of a table's finished runs, by their id."""
+    """The records of a table's finished runs, sorted by id."""
     paths = {path.name: path for folder in ("records", "cells") for path in (out / folder).glob("*.json")}
     return [json.loads(paths[name].read_text()) for name in sorted(paths)]
 
 
 def write(out: Path, record: Record) -> None:
-    """Write a record atomically."""
+    """Write a record atomically.
+
+    Args:
+        out: folder of the results.
+        record: the record.
+    """
     path = path_of(out, record["id"])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -1,4 +1,4 @@
-"""From the records of finished runs to runs.csv, report.md, report.html, report.tex and manifest.json."""
+"""Writes a table's report: runs.csv, report.md, report.html, report.tex and manifest.json."""
 
 from __future__ import annotations
 
@@ -26,9 +26,19 @@ _LATEX = {"±": r"$\pm$", "−": r"$-$", "≥": r"$\ge$", "–": "--"}
 
 @dataclass(frozen=True)
 class Report:
-    """What a report holds, in the order it is read.
+    """The content of a report, in reading order.
 
-    more_plots: in the page alone, folded. sections: folded tables. lists: folded ``(title, points)``.
+    Args:
+        title: the title.
+        introduction: what the numbers mean.
+        sentences: the result.
+        overview: the first plot.
+        plots: the other plots.
+        sections: tables, folded.
+        lists: ``(title, points)``, folded.
+        more_plots: plots that only the html page shows, folded.
+        examples: images with detections.
+        claims: table of the paper's claims.
     """
 
     title: str
@@ -44,7 +54,16 @@ class Report:
 
 
 def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Path]:
-    """Write everything that ``out`` holds next to the records; return the paths of the files."""
+    """Write the report of a table's finished runs.
+
+    Args:
+        table: the table.
+        records: records of its finished runs.
+        out: folder of the results.
+
+    Returns:
+        The written files.
+    """
     rows = grid_rows(table, records)
     report = assemble(table, rows, out / "examples")
     manifest = {"table": asdict(table), "runs": {record["id"]: record["manifest"] for record in records}}
@@ -61,7 +80,16 @@ def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Pat
 
 
 def write_pages(report: Any, out: Path, name: str = "report") -> list[Path]:
-    """Write report.md with its plots in ``out/plots``, report.html and report.tex from the templates ``name``."""
+    """Write report.md with its plots in ``out/plots``, report.html and report.tex.
+
+    Args:
+        report: content of the report.
+        out: folder of the results. Earlier files in ``out/plots`` are removed.
+        name: name of the templates: ``<name>.md.j2`` and ``<name>.html.j2``.
+
+    Returns:
+        The written pages.
+    """
     folder = out / "plots"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -77,7 +105,13 @@ def write_pages(report: Any, out: Path, name: str = "report") -> list[Path]:
 
 
 def assemble(table: Table, rows: Sequence[Row], images: Path) -> Report:
-    """The parts of a table's report. images: the folder of the pictures to show."""
+    """Make the content of a table's report.
+
+    Args:
+        table: the table.
+        rows: its rows.
+        images: folder of the example pictures.
+    """
     kinds = kinds_of(rows)
     own = (plots.gains, plots.iou_curves, plots.size_gain, plots.stride_gain)
     shown = [draw(table, rows, kind) for kind in kinds[:1] for draw in own]
@@ -122,7 +156,7 @@ def _introduction(table: Table, rows: Sequence[Row]) -> str:
 
 
 def _runs(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per run: operator, stride, seed, every axis and switch that varies, metrics, seconds."""
+    """A line per run: operator, stride, seed, the axes and switches that vary, metrics, seconds."""
     switches = [operator_switches(record) for record in records]
     varied = [key for key in switches[0] if len({str(s.get(key)) for s in switches}) > 1]
     points = [m for m in MAIN if m.startswith("keypoints") and any(value(r, m) is not None for r in records)]
@@ -137,7 +171,7 @@ def _runs(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _operator(record: Record) -> str:
-    """The value of the axis, of the run's last such override, or the default."""
+    """The run's operator: its value on the axis, its last override, or the default."""
     given = [o.removeprefix("roi_op=") for o in record["overrides"] if o.startswith("roi_op=")]
     return str(record["axes"].get("roi_op") or (given[-1] if given else "align"))
 

@@ -1,4 +1,4 @@
-"""Trains and records one run of a table: a call of ``maskrcnn train`` in its own folder."""
+"""Trains the runs of a table by calling ``maskrcnn train``, and records them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ COMMAND = ("-m", "maskrcnn.cli")
 
 
 class Processes:
-    """Commands that several threads run, and that stop together.
+    """Runs commands from several threads, and stops all of them together.
 
     Args:
-        devices: a value of CUDA_VISIBLE_DEVICES for each command that runs at a time; empty does not set it.
+        devices: a value of CUDA_VISIBLE_DEVICES for each of the commands that run at a time. If empty, the variable
+            is left as it is.
     """
 
     def __init__(self, devices: Sequence[str] = ()) -> None:
@@ -47,14 +48,14 @@ class Processes:
             self._devices.put(names)  # type: ignore[union-attr]
 
     def call(self, command: Sequence[str], output: IO[str]) -> bool:
-        """Run a command to its end.
+        """Run a command and wait for its end.
 
         Args:
             command: the command.
-            output: the file for its output.
+            output: file for its output.
 
         Returns:
-            Whether its status was 0.
+            Whether its exit status was 0.
         """
         if self.stopped:
             return False
@@ -73,7 +74,7 @@ class Processes:
 
     @contextmanager
     def _own_devices(self) -> Iterator[dict[str, str]]:
-        """The variable that gives a command its own GPUs."""
+        """Environment variables that reserve GPUs for one command."""
         if self._devices is None:
             yield {}
             return
@@ -84,7 +85,7 @@ class Processes:
             self._devices.put(names)
 
     def stop(self) -> None:
-        """Send SIGTERM to all commands, so that training saves and ends. No further command starts."""
+        """Send SIGTERM to all commands, so that training saves and ends. No further command is started."""
         self.stopped = True
         for process in list(self._running):
             process.terminate()
@@ -92,17 +93,17 @@ class Processes:
 
 @dataclass(frozen=True)
 class Runner:
-    """Trains the runs of ``table`` in ``out/runs/<id>`` and records them in ``out/records/<id>.json``.
+    """Trains the runs of a table in ``out/runs/<id>`` and records them in ``out/records/<id>.json``.
 
-    A run with a record is finished.
+    A run is finished when it has a record.
 
     Args:
         table: the table.
         out: folder of the results.
-        extra: overrides of the command line, applied after the table's own.
-        threads: CPU threads of each process.
-        nproc: processes of each run (torchrun).
-        processes: runs the commands. After it was stopped, no run starts.
+        extra: overrides from the command line, applied after the table's own.
+        threads: CPU threads per process.
+        nproc: processes per run (torchrun).
+        processes: runs the commands. After it is stopped, no run starts.
     """
 
     table: Table
@@ -113,7 +114,11 @@ class Runner:
     processes: Processes = field(default_factory=Processes)
 
     def is_done(self, run: Run) -> bool:
-        """Whether the run has a record. Raises UserError if the record was made with other settings."""
+        """Whether the run has a record.
+
+        Raises:
+            UserError: the record was made with other settings.
+        """
         path = record.path_of(self.out, run.id)
         if not path.exists():
             return False
@@ -138,7 +143,11 @@ class Runner:
         return [*given, *run.overrides, *self.extra, *own]
 
     def prepare(self) -> None:
-        """Train the proposal network and store its proposals, unless that is done."""
+        """Train the shared proposal network and store its proposals, if the table has one and they are missing.
+
+        Raises:
+            UserError: the training failed.
+        """
         if not isinstance(self.table.proposals, list) or all(path.exists() for path in self._proposals):
             return
         console.print(f"proposals that all runs share: {self.log('proposals')}")
@@ -151,7 +160,7 @@ class Runner:
             raise UserError(f"the proposal network failed; its output is in {self.log('proposals')}")
 
     def run(self, run: Run) -> bool:
-        """Train (or resume) and record one run. Returns whether that succeeded."""
+        """Train (or resume) and record one run. Returns whether it succeeded."""
         if self.processes.stopped:
             return False
         console.print(f"{run.id} begins")
@@ -172,11 +181,11 @@ class Runner:
         return True
 
     def folder(self, name: str) -> Path:
-        """The run directory of a run by its id."""
+        """Directory of a run, by its id."""
         return self.out / "runs" / name
 
     def log(self, name: str) -> Path:
-        """The output of a run."""
+        """File with the output of a run."""
         return self.out / "runs" / f"{name}.log"
 
     @property
@@ -185,15 +194,15 @@ class Runner:
 
     @property
     def _proposals(self) -> list[Path]:
-        """The files of the shared proposals, train and val. Older results have them as json."""
+        """The files of the shared proposals for train and val. Older results have json files."""
         folder = self._shared / "proposals"
         kind = "json" if (folder / "train.json").exists() else "npz"
         return [folder / f"{split}.{kind}" for split in ("train", "val")]
 
     def _digest(self) -> str:
-        """Hash of the proposals and weights that the runs share.
+        """Hash of the shared proposals and weights.
 
-        It distinguishes runs of one table that were made on two machines, or after ``runs/`` was removed.
+        It differs between runs of one table that were made on two machines, or before and after ``runs/`` was removed.
         """
         files = [*self._proposals, *([self._shared / "last.pt"] if self.table.start_from_proposals else [])]
         digest = hashlib.sha256()
@@ -202,11 +211,11 @@ class Runner:
         return digest.hexdigest()[:16]
 
     def _settings(self, run: Run) -> list[str]:
-        """The overrides that affect the result of a run, without those of the machine and its data folders."""
+        """The overrides that affect a run's result, without those of the machine and its folders."""
         return [o for o in [*run.overrides, *self.extra] if not o.startswith(_OF_THE_MACHINE)]
 
     def _train(self, overrides: list[str], name: str) -> bool:
-        """Call ``maskrcnn train``, after waiting for a process of an earlier call that still trains this run."""
+        """Call ``maskrcnn train``. If another process still trains this run, wait for its end first."""
         files = RunDir(self.folder(name))
         if (owner := files.owner()) is not None:
             console.print(f"{name} is being trained already, by {owner}: waiting for it")
@@ -250,10 +259,10 @@ class Runner:
         return found
 
     def _kept(self, examples: list[record.Record], folder: Path) -> list[record.Record]:
-        """The examples, each with the name of a copy of its picture.
+        """Copy the example pictures, and return the examples with the names of the copies.
 
-        Pictures that may not be shared stay in the folder of the runs. The name has a hash of the content, because
-        runs on other data have other images of the same names.
+        Pictures that may not be published stay in the folder of the runs. The name of a copy has a hash of its content,
+        because different data sets can have images of the same name.
         """
         kept = self.out / ("examples" if self.table.pictures else "runs/examples")
         kept.mkdir(parents=True, exist_ok=True)
@@ -266,7 +275,7 @@ class Runner:
         return named
 
     def _cross(self, run: Run) -> dict[str, Any]:
-        """The metrics of the run when it is tested with the other values of the crossed axis."""
+        """Metrics of the run's model when it is tested with the other values of the crossed axis."""
         axis = self.table.cross
         tested = {}
         for value, overrides in self.table.axes[axis].items() if axis else ():

@@ -1,4 +1,4 @@
-"""The result of a table in at most three sentences, made from its numbers."""
+"""The result of a table in at most three sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ _MANY = 4  # compared values of which each still gets its own words
 
 
 def sentences(table: Table, rows: Sequence[Row]) -> list[str]:
-    """What the runs show in AP: the gain, the share lost, the rest. Empty where there is no AP to speak of."""
+    """State the result in AP: the gain of the compared value, the share that the other loses, further differences.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        At most three sentences; none if the runs have no AP.
+    """
     if not (kinds := kinds_of(rows)):
         return []
     metric = f"{kinds[0]}_AP"
@@ -29,7 +37,7 @@ def sentences(table: Table, rows: Sequence[Row]) -> list[str]:
 
 
 def _stated(found: Sequence[Difference], of: str = "") -> list[str]:
-    """A difference at every place, next to the paper's."""
+    """A sentence with one difference at every combination of the other axes, and the paper's differences."""
     if not found:
         return []
     first, second = found[0].first, found[0].second

@@ -1,4 +1,4 @@
-"""Means, intervals and paired differences over a few seeds."""
+"""Means, confidence intervals and paired differences over a few seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % interval (None where a single value leaves it open)."""
+    """A mean and its confidence interval.
+
+    Args:
+        mean: the mean.
+        low: lower end of the interval; None if there is a single value.
+        high: upper end of the interval; None if there is a single value.
+        count: number of values.
+    """
 
     mean: float
     low: float | None
@@ -28,12 +35,16 @@ class Estimate:
 
     @property
     def half(self) -> float | None:
-        """Half the interval's width."""
+        """Half the width of the interval."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean of independent runs and its Student interval, ``mean ± t(n - 1) s / sqrt(n)``.
+    """Mean of independent runs with Student's t interval, ``mean ± t(n - 1) s / sqrt(n)``.
+
+    Args:
+        values: one value per run.
+        level: confidence level.
 
     Raises:
         ValueError: there are no values.
@@ -49,7 +60,12 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
 
 
 def paired_by_seed(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Estimate:
-    """Mean of ``first - second`` over pairs of runs with the same seed: what both share cancels.
+    """Mean of ``first - second`` over pairs of runs with the same seed, with Student's t interval.
+
+    Args:
+        first: one value per seed.
+        second: values of the other side, in the same order of seeds.
+        level: confidence level.
 
     Raises:
         ValueError: the two sides have different lengths.
@@ -67,18 +83,21 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of ``first - second`` over images or objects, with the bootstrap's interval (Efron 1979).
+    """Mean of ``first - second`` over images or objects, with a bootstrap interval (Efron 1979).
 
-    The interval says how far the difference depends on the images that happen to be in the set;
-    `paired_by_seed` says how far it depends on the training.
+    The interval shows how much the difference depends on the choice of images. `paired_by_seed` shows how much it
+    depends on the training.
 
     Args:
-        first: scores ``[I]``, NaN where there is none.
-        second: the other side's scores ``[I]``.
+        first: scores ``[I]``; NaN for a missing score.
+        second: scores ``[I]`` of the other side.
         groups: ``[I]``, the image of each object. Images are then drawn with all their objects.
-        level: of the interval.
-        resamples: number of draws.
-        seed: of the draws.
+        level: confidence level.
+        resamples: number of bootstrap samples.
+        seed: random seed of the samples.
+
+    Raises:
+        ValueError: the sides differ in shape, or no image has a score on both sides.
     """
     if first.shape != second.shape:
         raise ValueError(f"pairs need as many scores on both sides, not {first.shape} and {second.shape}")
@@ -100,7 +119,11 @@ def paired_bootstrap(
 
 
 def lost_share(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """``(first - second) / first`` run by run: the share of the first's AP that the second loses.
+    """Mean of ``(first - second) / first`` over runs: the share of the first's AP that the second loses.
+
+    Args:
+        first: AP of each run.
+        second: AP of the other side, in the same order.
 
     Raises:
         ValueError: a value of ``first`` is 0.
@@ -113,7 +136,15 @@ def lost_share(first: Sequence[float], second: Sequence[float]) -> Estimate:
 def show(
     estimate: Estimate | None, sign: bool = False, digits: int = 1, scale: float = 1, unit: str = ""
 ) -> str:
-    """``27.4 ± 1.2``, with a true minus sign."""
+    """Format an estimate as ``27.4 ± 1.2``, with a true minus sign; None is ``–``.
+
+    Args:
+        estimate: the estimate.
+        sign: whether positive means get a plus sign.
+        digits: digits after the decimal point.
+        scale: factor of mean and interval, for example 100 for percent.
+        unit: text to append.
+    """
     if estimate is None:
         return "–"
     mean = signed(scale * estimate.mean, digits)
@@ -123,7 +154,12 @@ def show(
 
 
 def show_interval(estimate: Estimate | None, digits: int = 1) -> str:
-    """``+1.2 [+0.4, +2.0]``; the mean alone where there is no interval, ``–`` for None."""
+    """Format an estimate as ``+1.2 [+0.4, +2.0]``, or the mean alone if it has no interval; None is ``–``.
+
+    Args:
+        estimate: the estimate.
+        digits: digits after the decimal point.
+    """
     if estimate is None:
         return "–"
     mean, low, high = (signed(value, digits) for value in (estimate.mean, estimate.low, estimate.high))
@@ -131,7 +167,12 @@ def show_interval(estimate: Estimate | None, digits: int = 1) -> str:
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """``+1.2`` or ``−1.2``, with a true minus sign; zero is ``+0.0``, None ``–``."""
+    """Format a number as ``+1.2`` or ``−1.2``, with a true minus sign; zero is ``+0.0`` and None is ``–``.
+
+    Args:
+        value: the number.
+        digits: digits after the decimal point.
+    """
     if value is None:
         return "–"
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")

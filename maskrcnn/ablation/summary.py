@@ -1,4 +1,4 @@
-"""Records of finished runs, grouped by their place in the table's grid and compared."""
+"""Groups the records of finished runs by their place in a table's grid, and compares them."""
 
 from __future__ import annotations
 
@@ -33,45 +33,65 @@ FEW = 10  # AP of fewer objects is left out
 
 @dataclass(frozen=True)
 class Row:
-    """The runs at one place of the grid, by rising seed."""
+    """The runs of one combination of values, by rising seed.
+
+    Args:
+        axes: the value on each axis.
+        records: the record of each run.
+    """
 
     axes: dict[str, str]
     records: list[Record]
 
     def values(self, metric: str) -> list[float]:
-        """A metric (``segm_AP``) of every run that has it."""
+        """A metric of every run that has it, for example ``segm_AP``."""
         found = [value(record, metric) for record in self.records]
         return [v for v in found if v is not None]
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Mean and interval over the seeds; None where no run has the metric."""
+        """Mean and interval of a metric over seeds; None if no run has the metric."""
         values = self.values(metric)
         return mean_interval(values) if values else None
 
     def mean_of(self, *keys: str) -> Floats:
-        """Mean over the seeds of a list of numbers, ``record[key][key]...``; NaN where one is undefined."""
+        """Mean over seeds of a list of numbers in the records.
+
+        Args:
+            *keys: path of the list, ``record[key][key]...``.
+
+        Returns:
+            The means; NaN where a number is None.
+        """
         means: Floats = np.mean([np.array(reduce(getitem, keys, r), float) for r in self.records], axis=0)
         return means
 
     def by_size(self, kind: str) -> Floats:
-        """AP of the objects in each range of sizes, NaN where there are fewer than `FEW`."""
+        """AP in each size range; NaN for a range of fewer than `FEW` objects."""
         few = np.array(self.records[0]["by_size"]["objects"]) < FEW
         return np.where(few, np.nan, self.mean_of("by_size", kind))
 
     def without(self, axis: str | None) -> dict[str, str]:
-        """The place on the other axes."""
+        """The values on all axes but one."""
         return {key: text for key, text in self.axes.items() if key != axis}
 
     @property
     def cell(self) -> float | None:
-        """Side of a feature cell in pixels of the original image (the median over images); None for a pyramid."""
+        """Side of a feature cell in pixels of the original image, as the median over images; None for a pyramid."""
         stride = stride_of(self.records[0])
         return None if stride == "fpn" else float(stride) / float(self.records[0]["network_scale"])
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of two rows that differ on ``axis`` alone, paired by seed: ``row`` minus ``other``. See `paired`."""
+    """The difference in one metric of two rows, paired by seed: ``row`` minus ``other``. Made by `paired`.
+
+    Args:
+        table: the table.
+        axis: the axis on which the rows differ.
+        row: the first row.
+        other: the second row, with the same seeds.
+        metric: for example ``segm_AP``.
+    """
 
     table: Table
     axis: str
@@ -81,43 +101,47 @@ class Difference:
 
     @property
     def first(self) -> str:
-        """The row's value on the axis."""
+        """The first row's value on the axis."""
         return self.row.axes[self.axis]
 
     @property
     def second(self) -> str:
-        """The other row's value on the axis."""
+        """The second row's value on the axis."""
         return self.other.axes[self.axis]
 
     @property
     def axes(self) -> dict[str, str]:
-        """The place on the other axes."""
+        """The values on the other axes."""
         return self.row.without(self.axis)
 
     @property
     def at(self) -> str:
-        """`` at stride 16``; empty for the only place."""
+        """`` at stride 16``, the values on the other axes as text; empty if there are none."""
         return f" at {place_name(self.axes)}" if self.axes else ""
 
     @cached_property
     def values(self) -> tuple[list[float], list[float]]:
-        """The metric of both rows, seed by seed; empty where a run has no such metric."""
+        """The metric of both rows by seed; two empty lists if a run lacks it."""
         first, second = self.row.values(self.metric), self.other.values(self.metric)
         return (first, second) if len(first) == len(second) else ([], [])
 
     @property
     def gains(self) -> list[float]:
-        """The difference of every seed."""
+        """The difference for each seed."""
         return [a - b for a, b in zip(*self.values, strict=True)]
 
     @cached_property
     def by_seed(self) -> Estimate:
-        """The mean difference. Raises ValueError where a run has no such metric."""
+        """Mean difference over seeds.
+
+        Raises:
+            ValueError: a run lacks the metric.
+        """
         return paired_by_seed(*self.values)
 
     @cached_property
     def by_image(self) -> Estimate | None:
-        """The mean difference of the AP within each image, paired by image; None for other metrics than AP."""
+        """Mean difference of AP within each image, over images; None for metrics other than AP."""
         kind, name = METRICS[self.metric]
         if name != "AP":
             return None
@@ -125,7 +149,7 @@ class Difference:
 
     @property
     def by_size(self) -> list[Estimate | None]:
-        """The mean difference in AP for each range of sizes; None where there are fewer than `FEW` objects."""
+        """Mean difference in AP over seeds in each size range; None for a range of fewer than `FEW` objects."""
         kind, found = METRICS[self.metric][0], []
         for place, objects in enumerate(self.row.records[0]["by_size"]["objects"]):
             first, second = (
@@ -137,42 +161,58 @@ class Difference:
 
     @property
     def share(self) -> Estimate | None:
-        """The share that the second loses; None where the first is not ``compare.of`` or one of its runs has 0."""
+        """Share of the first row's metric that the second loses.
+
+        None if the first row does not have ``table.compare.of``, or one of its runs has a metric of 0.
+        """
         of_all = self.table.compare is not None and self.first == self.table.compare.of
         return lost_share(*self.values) if of_all and min(self.values[0]) > 0 else None
 
     @property
     def paper(self) -> float | None:
-        """The published difference; None where the paper has no metric for one of the rows."""
+        """The paper's difference; None if the paper lacks the metric of a row."""
         first, second = (self.table.published(row.axes).get(self.metric) for row in (self.row, self.other))
         return None if first is None or second is None else first - second
 
 
 def value(record: Record, metric: str) -> float | None:
-    """A metric of one run, in percent; None where the run has none."""
+    """A metric of one run in percent; None if the run lacks it.
+
+    Args:
+        record: the run's record.
+        metric: one of `METRICS`, for example ``segm_AP``.
+    """
     kind, name = METRICS[metric]
     found: float | None = record["metrics"].get(kind, {}).get(name)
     return found
 
 
 def name_of(metric: str) -> str:
-    """``segm_AP75`` is ``mask AP75``."""
+    """Name of a metric in reports: ``mask AP75`` for ``segm_AP75``."""
     kind, name = METRICS[metric]
     return f"{KINDS[kind]} {name}"
 
 
 def place_name(axes: dict[str, str]) -> str:
-    """``stride 16``; empty for the only place."""
+    """Values on axes as text: ``stride 16`` for ``{"stride": "16"}``."""
     return ", ".join(f"{axis} {text}" for axis, text in axes.items())
 
 
 def kinds_of(rows: Sequence[Row]) -> list[str]:
-    """The kinds of AP that all runs have: keypoints, masks, boxes."""
+    """The kinds of AP that all runs have, in the order keypoints, masks, boxes."""
     return [k for k in ("keypoints", "segm", "bbox") if all(k in row.records[0]["by_iou"] for row in rows)]
 
 
 def grid_rows(table: Table, records: Sequence[Record]) -> list[Row]:
-    """The records by their place in the grid, in its order; places without a record are left out."""
+    """Group records by their place in the table's grid.
+
+    Args:
+        table: the table.
+        records: records of its finished runs.
+
+    Returns:
+        The rows that have a record, in the order of the grid.
+    """
     places = [run.axes for run in table.runs(seeds=1)]
     by_seed = sorted(records, key=lambda record: int(record["seed"]))
     rows = [Row(axes, [record for record in by_seed if record["axes"] == axes]) for axes in places]
@@ -180,7 +220,15 @@ def grid_rows(table: Table, records: Sequence[Record]) -> list[Row]:
 
 
 def grouped(rows: Sequence[Row], axis: str) -> dict[str, dict[str, Row]]:
-    """``{place on the other axes: {value of axis: row}}``."""
+    """Group rows that differ on one axis alone.
+
+    Args:
+        rows: the rows.
+        axis: the axis.
+
+    Returns:
+        ``{other axes as text: {value on the axis: row}}``.
+    """
     groups: dict[str, dict[str, Row]] = {}
     for row in rows:
         groups.setdefault(place_name(row.without(axis)), {})[row.axes[axis]] = row
@@ -188,19 +236,36 @@ def grouped(rows: Sequence[Row], axis: str) -> dict[str, dict[str, Row]]:
 
 
 def matched(*rows: Row) -> list[Row]:
-    """The rows, each with its runs of the seeds that all of them have."""
+    """The rows, reduced to the seeds that all of them have."""
     seeds = set.intersection(*({record["seed"] for record in row.records} for row in rows))
     return [Row(row.axes, [r for r in row.records if r["seed"] in seeds]) for row in rows]
 
 
 def paired(table: Table, axis: str, row: Row, other: Row, metric: str) -> Difference:
-    """``row`` minus ``other``, over the seeds that both have."""
+    """The difference of two rows over the seeds that both have.
+
+    Args:
+        table: the table.
+        axis: the axis on which the rows differ.
+        row: the first row.
+        other: the second row, which is subtracted.
+        metric: for example ``segm_AP``.
+    """
     first, second = matched(row, other)
     return Difference(table, axis, first, second, metric)
 
 
 def differences(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> list[Difference]:
-    """What ``table.compare`` asks for: pairs of rows that differ on its axis alone."""
+    """The differences that ``table.compare`` names, at every combination of the other axes.
+
+    Args:
+        table: the table.
+        rows: its rows.
+        metrics: for example ``["segm_AP"]``.
+
+    Returns:
+        The differences whose runs have the metric; empty without a comparison.
+    """
     if table.compare is None:
         return []
     axis, of = table.compare.axis, table.compare.of
@@ -217,13 +282,13 @@ def differences(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> li
 
 
 def bin_centres(edges: Sequence[float]) -> Floats:
-    """Geometric middles of ranges of sizes; the open last one is taken as half as wide again as its edge."""
+    """Geometric centres of size ranges. The last range has no upper edge; 1.5 times its lower edge is used."""
     ends = [*edges[1:], edges[-1] * 1.5]
     return np.array([np.sqrt(max(low, high / 4) * high) for low, high in zip(edges, ends, strict=True)])
 
 
 def stride_of(record: Record) -> str:
-    """The stride of the map that the heads read: 8, 16, 32 for C3, C4, C5, ``fpn`` for a pyramid."""
+    """Stride of the map that the heads read: 8, 16 or 32 for C3, C4 or C5, ``fpn`` for a pyramid."""
     if "stride" in record["axes"]:
         return str(record["axes"]["stride"])
     config: dict[str, Any] = record["manifest"]["config"]
@@ -236,7 +301,7 @@ def stride_of(record: Record) -> str:
 
 
 def operator_switches(record: Record) -> dict[str, Any]:
-    """The settings of the mask head's operator (the box head's where there is no mask head)."""
+    """Settings of the mask head's operator. A model without a mask head has those of the box head's."""
     config: dict[str, Any] = record["manifest"]["config"]
     operator = config.get("mask_roi_op") or config["roi_op"]
     return {key: setting for key, setting in operator.items() if not key.startswith(("_", "canonical"))}

@@ -1,4 +1,4 @@
-"""The report's tables, as data frames."""
+"""The tables of a report, as data frames."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ _CELLS = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
 
 @dataclass(frozen=True)
 class Section:
-    """A folded part of the report: its title, a text, and tables with their captions."""
+    """A folded part of the report.
+
+    Args:
+        title: the title.
+        text: what the tables show.
+        tables: (caption, table) pairs.
+    """
 
     title: str
     text: str
@@ -42,18 +48,18 @@ Line = tuple[Mapping[str, str], Mapping[str, object]]  # place on the axes, then
 
 
 def _frame(lines: Sequence[Line]) -> pd.DataFrame:
-    """A table of lines; a column may have the name of an axis."""
+    """A table of lines. A column may have the same name as an axis."""
     places, texts = zip(*lines, strict=True)
     return pd.concat([pd.DataFrame(places), pd.DataFrame(texts)], axis=1)
 
 
 def _section(title: str, text: str, lines: Sequence[Line]) -> list[Section]:
-    """A section of one table; none without lines."""
+    """A section with one table; empty if there are no lines."""
     return [Section(title, text, [("", _frame(lines))])] if lines else []
 
 
 def results(rows: Sequence[Row]) -> list[Section]:
-    """Every place of the grid: number of runs, and each metric with its interval."""
+    """A section with all metrics of every row."""
     metrics = [m for m in MAIN if any(row.values(m) for row in rows)]
     lines = [
         (row.axes, {"runs": len(row.records), **{name_of(m): show(row.estimate(m)) for m in metrics}})
@@ -63,13 +69,26 @@ def results(rows: Sequence[Row]) -> list[Section]:
 
 
 def claims_table(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
-    """The paper's claims: what is claimed, here, in the paper, whether it holds."""
+    """The paper's claims, with the numbers here and in the paper, and whether each holds.
+
+    Args:
+        table: the table.
+        rows: its rows.
+    """
     lines = [(c.claim, c.here, c.paper, c.verdict.value) for c in claims(table, rows)]
     return pd.DataFrame(lines, columns=["claim", "here", "paper", "holds"])
 
 
 def difference_table(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """All differences that the table compares, with both intervals."""
+    """A section with all differences that the table compares, over seeds and within images.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        One section; empty without a comparison.
+    """
     found = differences(table, rows, MAIN)
     text = _DIFFERENCES.format(count=len(found))
     return _section("Differences", text, [(d.axes, _difference(d)) for d in found])
@@ -90,7 +109,15 @@ def _difference(d: Difference) -> dict[str, str]:
 
 
 def paper_table(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """Every metric next to the published one."""
+    """A section with every metric next to the published one.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        One section; empty if the paper has no metrics for the table.
+    """
     lines: list[Line] = []
     for row, metric in product(rows if table.paper else (), MAIN):
         own, there = row.estimate(metric), table.published(row.axes).get(metric)
@@ -105,7 +132,15 @@ def paper_table(table: Table, rows: Sequence[Row]) -> list[Section]:
 
 
 def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """AP, and its differences, by the size of the objects."""
+    """A section with AP and its differences by object size.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        One section; empty if the runs have no AP.
+    """
     edges = rows[0].records[0]["by_size"]["edges"]
     names = [
         f"{low:g}–{high} px" for low, high in zip(edges, [*(f"{e:g}" for e in edges[1:]), ""], strict=True)
@@ -140,7 +175,7 @@ def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
 
 
 def _objects(table: Table, rows: Sequence[Row]) -> list[tuple[dict[str, str], list[int]]]:
-    """Numbers of objects: one line, or a line per place where the places of the other axes have other data."""
+    """Number of objects by size: one line, or one for each combination of the other axes if their data differ."""
     counts: list[tuple[dict[str, str], list[int]]] = []
     axis = table.compare.axis if table.compare else None
     for row in rows:
@@ -154,7 +189,15 @@ def _objects(table: Table, rows: Sequence[Row]) -> list[tuple[dict[str, str], li
 
 
 def cross_table(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """AP of models that are tested with another operator than they were trained with."""
+    """A section with AP of models that are tested with other operators than in training.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        One section; empty if ``table.cross`` is None or no run was tested so.
+    """
     if table.cross is None or not any(row.records[0].get("tested_with") for row in rows):
         return []
     lines = []
@@ -173,7 +216,15 @@ def cross_table(table: Table, rows: Sequence[Row]) -> list[Section]:
 
 
 def instance_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """Mean mask IoU, paired by object, of runs whose boxes were given."""
+    """A section with the mean mask IoU of runs with ground-truth boxes, and its differences paired by object.
+
+    Args:
+        table: the table.
+        rows: its rows.
+
+    Returns:
+        One section; empty without a comparison, or if the runs predict boxes themselves.
+    """
     if table.compare is None or any("instances" not in row.records[0] for row in rows):
         return []
     axis, of = table.compare.axis, table.compare.of
@@ -206,7 +257,7 @@ def _instances_text(rows: Sequence[Row]) -> str:
 
 
 def _places(table: Table, rows: Sequence[Row]) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """The objects of every row, then those of all folds together where all folds have runs."""
+    """Yield the objects of every row, then the objects of all folds together if all folds have runs."""
     assert table.compare is not None
     of = {table.compare.axis: table.compare.of}
     found = [(row, _instances(row, [best for best in rows if best.axes == row.axes | of])) for row in rows]
@@ -221,7 +272,11 @@ def _places(table: Table, rows: Sequence[Row]) -> Iterator[tuple[dict[str, str],
 
 
 def _instances(row: Row, best: Sequence[Row]) -> pd.DataFrame:
-    """A line per object: its IoU, also of the seeds that ``best`` has, that of ``best``, range of sizes, and image."""
+    """A line per object.
+
+    ``iou`` is the mean over the row's seeds. ``first`` (of the row in ``best``) and ``second`` (of this row) are
+    means over the seeds that both rows have, and NaN if ``best`` is empty.
+    """
     instances = row.records[0]["instances"]
     compared = [
         side.mean_of("instances", "iou") for other in best for side in matched(other, row) if side.records
@@ -241,7 +296,7 @@ def _instances(row: Row, best: Sequence[Row]) -> pd.DataFrame:
 
 
 def _gain(objects: pd.DataFrame) -> str:
-    """The mean difference and its interval; images are drawn with all their objects."""
+    """Mean of ``first - second`` with its interval. Images are drawn with all their objects."""
     images = None if objects["image"].isna().any() else objects["image"].to_numpy()
     gain = paired_bootstrap(objects["first"].to_numpy(), objects["second"].to_numpy(), images)
     return show(gain, sign=True, digits=2)

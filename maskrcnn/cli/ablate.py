@@ -3,8 +3,8 @@
 Usage: maskrcnn ablate [table=strides] [data=shapes] [seeds=1] [key=value ...]
 
 Trains every run of the table, then writes report.md, report.html, report.tex, runs.csv and manifest.json into out.
-Repeat the command to continue an interrupted table: finished runs are skipped. table=across trains nothing; it writes
-one report of the strides tables of all data sets.
+Repeat the command to continue an interrupted table: finished runs are skipped. table=across trains nothing. It writes
+one report on the strides tables of all data sets.
 
 Examples:
   maskrcnn ablate                                              align, warp, pool at strides 16 and 32, on shapes
@@ -13,7 +13,7 @@ Examples:
   maskrcnn ablate table=2c data=coco data.root=DIR nproc=8     the paper's Table 2c
   maskrcnn ablate table=2c data=coco data.root=DIR launcher=submitit_slurm hydra.launcher.partition=gpu
 
-table and data name a file of configs/tables/.
+table and data select the file configs/tables/<table>-<data>.yaml.
 """
 
 from __future__ import annotations
@@ -52,16 +52,17 @@ class Ablate:
     """Keys of ``maskrcnn ablate``. Every other key=value is passed to each run, for example data.root=DIR.
 
     Args:
-        table: ``across``, or a table with a file configs/tables/<table>-<data>.yaml.
-        data: the data set of the table.
-        seeds: number of runs of each combination, with seeds 0 .. seeds - 1.
+        table: name of the table, or ``across``.
+        data: data set of the table. The file configs/tables/<table>-<data>.yaml describes the table.
+        seeds: number of runs of each combination, with seeds 0 to seeds - 1.
         out: folder of the results; None is results/<table>-<data>. Finished runs in it are skipped, and interrupted
-            ones are resumed.
-        jobs: number of runs at a time; None is 2 on a CPU with two or more cores, 1 otherwise.
-        threads: CPU threads of each run; None divides the cores.
-        nproc: processes of each run under torchrun.
+            runs are resumed.
+        jobs: number of runs at a time. None is 2 on a CPU with two or more cores and 1 with one core; on GPUs, as
+            many as fit with ``nproc`` GPUs each.
+        threads: CPU threads per process; None divides the cores evenly.
+        nproc: processes per run, under torchrun.
         launcher: one of Hydra's launchers, for example ``submitit_slurm``. Its settings are hydra.launcher.* keys.
-        report_only: only write the report of the finished runs.
+        report_only: write the report of the finished runs without training.
         debug: print tracebacks of errors.
     """
 
@@ -78,7 +79,15 @@ class Ablate:
 
 
 class Plan(NamedTuple):
-    """The work of a command: the table, its runner, and the runs without a record."""
+    """The work of a command.
+
+    Attributes:
+        settings: keys of the command.
+        table: the table.
+        runner: trains its runs.
+        jobs: number of runs at a time.
+        missing: runs without a record.
+    """
 
     settings: DictConfig
     table: Table
@@ -88,7 +97,7 @@ class Plan(NamedTuple):
 
 
 def plan(arguments: Sequence[str]) -> Plan:
-    """Plan the work of ``arguments``. The config of every missing run is checked before the first one is trained."""
+    """Plan the work of a command, and check the config of every missing run before the first one is trained."""
     settings, rest = _settings(arguments)
     jobs, threads = _shares(settings.jobs, settings.threads, settings.nproc)
     chosen = any(argument.startswith("device=") for argument in rest)
@@ -102,7 +111,7 @@ def plan(arguments: Sequence[str]) -> Plan:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Train the missing runs of the table, repeat those that fail, and report the finished ones."""
+    """Train the missing runs of the table, try failed runs a second time, and report the finished ones."""
     if "table=across" in arguments:
         _across(arguments)
         return
@@ -134,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _settings(arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
-    """The keys of this command, and the overrides for the runs."""
+    """Split arguments into the keys of this command and overrides for the runs."""
     given = {
         name: a.partition("=")[2] for name in ("data", "scale") for a in arguments if a.startswith(f"{name}=")
     }
@@ -149,7 +158,7 @@ def _settings(arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
 
 
 def _across(arguments: Sequence[str]) -> None:
-    """Write the report across data sets, from the records of the strides tables next to ``out``."""
+    """Write the report across data sets from the records of the strides tables in the folder that contains ``out``."""
     settings, rest = _settings(arguments)
     if rest:
         raise UserError(f"table=across trains nothing; {' '.join(rest)} has no use here")
@@ -157,7 +166,7 @@ def _across(arguments: Sequence[str]) -> None:
 
 
 def _tables() -> list[Path]:
-    """The folders of tables: in the working directory, then in the project."""
+    """Folders with tables: of the working directory, then of the package."""
     return [Path("configs/tables"), TABLES]
 
 
@@ -167,7 +176,7 @@ def _print_written(paths: Sequence[Path]) -> None:
 
 
 def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int]:
-    """Number of runs at a time, and CPU threads of each of their processes."""
+    """Number of runs at a time, and CPU threads per process."""
     if jobs is None:
         gpus = torch.cuda.device_count()
         jobs = max(gpus // nproc, 1) if gpus else min(cores(), 2)
@@ -175,7 +184,7 @@ def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int
 
 
 def _devices(jobs: int, nproc: int) -> list[str]:
-    """The GPUs of each of the runs at a time, as values of CUDA_VISIBLE_DEVICES; empty without a GPU."""
+    """The GPUs of each simultaneous run, as values of CUDA_VISIBLE_DEVICES; empty without a GPU."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
     if not torch.cuda.device_count():
@@ -209,9 +218,15 @@ def _launch_all(runner: Runner, runs: Sequence[Run], launcher: str, arguments: S
 def _failing_twice(
     attempt: Callable[[Sequence[Run]], list[Run]], runner: Runner, runs: Sequence[Run]
 ) -> list[str]:
-    """Call ``attempt``, which returns the runs that failed, and call it again for those.
+    """Try the runs, and try those that failed a second time.
 
-    Returns the ids that still fail.
+    Args:
+        attempt: trains runs and returns those that failed.
+        runner: knows the log files, and whether it was stopped.
+        runs: the runs.
+
+    Returns:
+        The ids of the runs that failed again.
     """
     for outcome in ("failed and is tried again", "failed twice"):
         runs = attempt(runs)
@@ -223,13 +238,13 @@ def _failing_twice(
 
 
 def _launch(arguments: Sequence[str], runs: Sequence[Run], launcher: str, folder: Path) -> None:
-    """Start one job per run.
+    """Start one job per run with a launcher, and wait for all of them.
 
     Args:
-        arguments: of this command. Those named ``hydra.*`` are the launcher's settings.
+        arguments: arguments of this command. Those named ``hydra.*`` are settings of the launcher.
         runs: the runs.
         launcher: one of Hydra's launchers.
-        folder: the launcher writes its files there.
+        folder: folder for the launcher's files.
     """
     options = [a for a in arguments if a.startswith("hydra.")]
     own = [
@@ -252,7 +267,7 @@ def run_one(arguments: Sequence[str], run_id: str) -> bool:
 
     Args:
         arguments: as for `main`.
-        run_id: the run.
+        run_id: id of the run.
 
     Returns:
         Whether it succeeded.

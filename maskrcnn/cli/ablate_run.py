@@ -1,4 +1,4 @@
-"""Trains one run of a table as a job of Hydra's launchers (SLURM through submitit): ``maskrcnn ablate launcher=``."""
+"""Trains one run of a table as a job of a Hydra launcher, such as SLURM through submitit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from maskrcnn.cli.ablate import run_one
 
 @dataclass
 class Job:
-    """One job.
+    """Config of one job.
 
     Args:
         run: id of the run.
-        arguments: of ``maskrcnn ablate``.
+        arguments: arguments of ``maskrcnn ablate``.
     """
 
     run: str = ""
@@ -29,7 +29,10 @@ ConfigStore.instance().store(name="job", node=Job)
 
 @hydra.main(version_base="1.3", config_path=None, config_name="job")
 def main(job: Job) -> None:
-    """Train the run. A failed run is recognised by its missing record; a failing job would hide the others."""
+    """Train the run. A failed run is recognised by its missing record.
+
+    The job itself does not fail, because the launcher would then hide the results of the other jobs.
+    """
     of_the_job = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()  # otherwise the configs of the run cannot be composed
     run_one(list(job.arguments), job.run)

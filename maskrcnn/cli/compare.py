@@ -143,10 +143,10 @@ def draw(
     """Draw bars of the metrics, and the training losses if there are any.
 
     Args:
-        names: names of the runs.
-        metrics: metrics of each run.
-        losses: (step, loss) of each run.
-        path: the file.
+        names: name of each run.
+        metrics: metrics of each run, in percent.
+        losses: (step, loss) pairs of each run.
+        path: .png or .svg file to write.
     """
     import numpy as np
     from matplotlib.figure import Figure

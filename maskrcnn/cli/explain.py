@@ -2,9 +2,13 @@
 
 Usage: maskrcnn explain [box=[x1,y1,x2,y2]] [stride=32] [key=value ...]
 
-Prints how each operator reads the box, and writes into run_dir: overview.png (the box before and after rounding, bins
-and samples, the weight of every cell from the operator's gradient, the area lost and gained), bins.png, shift.png (the
-change of the features when image and box move together) and explain.json.
+Prints how each operator reads the box, and writes into run_dir:
+  overview.png    bins and samples, the weight of every cell (from the operator's gradient), area lost and gained
+  bins.png        the weights of three bins
+  shift.png       the change of the pooled features when image and box move together
+  model_*.png     the same for features and masks of the models in checkpoints=
+  weights.npz     the weights
+  explain.json    the printed numbers
 
 Examples:
   maskrcnn explain                                     the articles' 665x665 box on a map of stride 32
@@ -14,8 +18,8 @@ Examples:
   maskrcnn explain image=photo.jpg box=[120,80,260,300] checkpoints=[a/last.pt,b/last.pt]   also masks of models
   maskrcnn explain image=photo.jpg checkpoints=[runs/a/last.pt] detection=0     one detection of a trained model
 
-With detection=N it writes detection.png instead: the pooled features and the mask before and after pasting, and the
-same under each operator when the box moves by half a cell.
+detection=N writes detection.png instead. It shows the pooled features and the mask before and after pasting, and the
+same with each operator when the box moves by half a cell.
 """
 
 from __future__ import annotations
@@ -60,15 +64,16 @@ class Explain(configs.Common):
 
     Args:
         box: x1, y1, x2, y2 in pixels of the image.
-        image: a file; None is an empty image of ``image_size``.
+        image: image file; None is an empty image of ``image_size``.
         image_size: height, width in pixels.
         stride: pixels per cell of the feature map.
-        output_size: P of the pooled P x P cells.
+        output_size: P, bins per side.
         operators: names of operators, as for ``roi_op=``.
-        checkpoints: trained models, whose features and masks are compared when the image moves (needs ``image``).
-        detection: draw this detection of ``checkpoints`` in ``image`` under every operator, instead of the other
-            plots; 0 has the highest score. The trained weights do not change.
-        page: an html file to write instead of the plots: an interactive page for the browser.
+        checkpoints: trained models. Their pooled features and masks are compared when image and box move (needs
+            ``image``).
+        detection: rank by score, from 0, of a detection of ``checkpoints`` in ``image``. It is drawn with every
+            operator, instead of the other plots. The trained weights do not change.
+        page: html file to write instead of the plots, with an interactive page for the browser.
     """
 
     box: list[float] = field(default_factory=lambda: [0.0, 0.0, 665.0, 665.0])
@@ -83,7 +88,7 @@ class Explain(configs.Common):
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw and print how all operators read the box."""
+    """Draw and print how the operators read the box."""
     own, switches = configs.split(arguments, Explain)
     settings = configs.compose_config("explain", own, Explain)
     image = None if settings.image is None else read_image(settings.image)
@@ -131,7 +136,7 @@ def main(arguments: Sequence[str]) -> None:
 def _page(
     settings: DictConfig, image: Pixels | None, box: Box, size: tuple[int, int], operators: dict[str, RoIOp]
 ) -> str:
-    """The interactive page, with a channel of every checkpoint's features."""
+    """The interactive page, with a feature channel of every checkpoint."""
     family = {name: op for name, op in operators.items() if isinstance(op, Switches)}
     if len(family) < len(operators):
         others = ", ".join(sorted(set(operators) - set(family)))
@@ -150,7 +155,7 @@ def _page(
 
 
 def _detections(settings: DictConfig, image: Pixels | None, switches: list[str]) -> None:
-    """One picture and one table for every checkpoint."""
+    """Draw one detection, and print its table, for every checkpoint."""
     if image is None or not settings.checkpoints:
         raise UserError("detection= is of a model in an image: give image=FILE and checkpoints=[FILE]")
     device = assembly.open_device(settings.device, settings.threads)
@@ -179,7 +184,7 @@ def _detections(settings: DictConfig, image: Pixels | None, switches: list[str])
 
 
 def _forms(model: MaskRCNN, names: list[str]) -> list[str]:
-    """The operators' names, or those of their position-sensitive forms if the head needs them."""
+    """Names of the operators, or of their position-sensitive forms if the head needs those."""
     head = model.mask_head or model.box_head
     if head is None or not getattr(head.pooler.operator, "position_sensitive", False):
         return names
@@ -266,9 +271,9 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
 
 @torch.no_grad()
 def _model_curves(paths: list[str], image: Pixels, box: Box, run_dir: Path, device: torch.device) -> None:
-    """Draw features and masks of trained models when image and box move together.
+    """Draw how features and masks of trained models change when image and box move together.
 
-    They move by up to two cells of the coarsest map.
+    They move right by up to two cells of the coarsest map.
     """
     models = {
         name: assembly.load_trained(path, [], configs.Train)[1].to(device).eval()
@@ -319,7 +324,7 @@ def _pooled_and_mask(
 
 
 def _moved(image: Pixels, shift: int, device: torch.device) -> Images:
-    """The image moved right by ``shift`` pixels, on a canvas that fits every shift."""
+    """The image moved right by ``shift`` pixels, on a canvas of one size for all shifts."""
     height, width = image.shape[:2]
     canvas = torch.zeros(1, 3, -(-height // 32) * 32, -(-(width + 96) // 32) * 32, dtype=torch.uint8)
     canvas[0, :, :height, shift : shift + width] = torch.from_numpy(image.copy()).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""An interactive html page that shows how RoI operators read a box, for mouse, touch and keyboard."""
+"""An interactive html page that shows how RoI operators read a box, with mouse, touch and keyboard."""
 
 from maskrcnn.ablation.explorer.channels import ChannelMaps, channel_maps
 from maskrcnn.ablation.explorer.page import Start, explorer_page

@@ -17,10 +17,10 @@ POSITIONS = 4  # steps within one cell
 
 @dataclass(frozen=True)
 class ChannelMaps:
-    """One channel of the features of one stride.
+    """One channel of a network's features at one stride.
 
     Args:
-        name: of the network and the channel, as the page shows it.
+        name: name of the network, as the page shows it.
         stride: pixels per cell.
         values: ``[POSITIONS + 1, H, W]``, for the image moved right by 0, 1/4, ..., 1 cell.
     """
@@ -30,7 +30,7 @@ class ChannelMaps:
     values: npt.NDArray[np.float16]
 
     def packed(self) -> dict[str, Any]:
-        """As the page's script reads it: little-endian half-precision numbers in base64."""
+        """JSON for the page's script. The values are little-endian float16 in base64."""
         height, width = self.values.shape[1:]
         data = base64.b64encode(np.ascontiguousarray(self.values, dtype="<f2").tobytes()).decode()
         return {"name": self.name, "stride": self.stride, "height": height, "width": width, "data": data}
@@ -39,12 +39,12 @@ class ChannelMaps:
 def channel_maps(
     name: str, features: Callable[[int], Mapping[int, Tensor]], size: tuple[int, int]
 ) -> list[ChannelMaps]:
-    """The most varied channel of the features at each stride, one of 4, 8, 16 and 32.
+    """Pick the channel with the largest variance at each of the strides 4, 8, 16 and 32 that the network has.
 
     Args:
-        name: of the network.
-        features: the features ``[1, C, h, w]`` by stride of the image moved right by so many pixels.
-        size: height and width of the image in pixels; what the maps have beyond one more cell is left out.
+        name: name of the network.
+        features: returns the features ``[1, C, h, w]`` by stride of the image moved right by a number of pixels.
+        size: (height, width) of the image in pixels. Maps are cut to the cells of the image and one more column.
     """
     at = {0: features(0)}
     found = []

@@ -1,4 +1,4 @@
-"""The explorer: one html file, without network access, to try what RoI operators read of a box."""
+"""The explorer: one html file that works offline and shows what RoI operators read of a box."""
 
 from __future__ import annotations
 
@@ -33,12 +33,15 @@ class Start:
     """What the page shows when it opens.
 
     Args:
-        box: x1, y1, x2, y2 in pixels of the network input.
-        size: height and width of the generated picture; a picture of one's own has its own.
+        box: x1, y1, x2, y2 in pixels of the network's input.
+        size: (height, width) of the generated picture. Unused with a picture of your own.
         stride: pixels per cell of the feature map.
-        output_size: P, 1 to 14.
-        operators: switches by name, in place of the presets of the same name. The first and the last are compared;
-            none: align and pool.
+        output_size: P, bins per side, 1 to 14.
+        operators: switches by name; they replace presets of the same name. The first and the last one are compared.
+            If empty, align and pool are.
+
+    Raises:
+        UserError: ``output_size`` is out of range.
     """
 
     box: tuple[float, float, float, float] = (75.0, 118.0, 305.0, 303.0)
@@ -57,12 +60,15 @@ class Start:
 def explorer_page(
     start: Start | None = None, picture: Pixels | None = None, maps: Sequence[ChannelMaps] = ()
 ) -> str:
-    """The page as html.
+    """Make the page.
 
     Args:
-        start: box, map and operators that the page opens with.
-        picture: ``[H, W, 3]`` uint8 RGB; None: a generated one.
-        maps: channels of networks' features for ``picture``; the first one is shown.
+        start: what the page shows when it opens.
+        picture: ``[H, W, 3]`` uint8 RGB; None generates one.
+        maps: feature channels of networks for ``picture``; the first network is shown.
+
+    Returns:
+        The page as html.
     """
     start = start or Start()
     family = {name: PRESETS[name] for name in OPERATORS} | dict(start.operators)
