@@ -17,9 +17,8 @@ class Dice:
         """Sum over the chosen regions: logits ``[R, K, M, M]``, masks ``[R, M, M]``, labels and chosen ``[R]``."""
         p = self.probabilities(logits, labels)
         overlap = 2 * (p * masks).sum((1, 2)) / (p.square() + masks.square()).sum((1, 2)).clamp(min=1e-6)
-        return ((1 - overlap) * chosen).sum() * masks[
-            0
-        ].numel()  # the detector divides by the number of cells
+        cells = masks[0].numel()  # the detector divides the loss by the number of cells
+        return ((1 - overlap) * chosen).sum() * cells
 
     def probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mask of each region: the sigmoid of its class's map."""
