@@ -33,13 +33,14 @@ from maskrcnn.ablation.summary import (
 from maskrcnn.ablation.tables import Section
 from maskrcnn.errors import UserError
 
-_OTHERS = ("pool", "warp")  # that align is compared with
+_OTHERS = ("pool", "warp")  # operators that align is compared with
 _COLUMNS = [
     *("data", "stride", "metric", "align", "pool", "warp"),
     *("gain", "low", "high", "share", "median_cells"),
 ]
 _MEASURES = (("gain", "points", 1), ("share", "% of align's AP", 100))
-_PAPER = {"16": 0.112, "32": 0.236}  # Tables 2c and 2d: (30.3 - 26.9) / 30.3 and (30.9 - 23.6) / 30.9
+# Share of align's AP that pool loses in Tables 2c and 2d: (30.3 - 26.9) / 30.3 and (30.9 - 23.6) / 30.9.
+_PAPER = {"16": 0.112, "32": 0.236}
 _INTRODUCTION = (
     "Every row is the mean over seeds of one data set's strides table. The gain is align − pool, paired by seed, in "
     "points of AP; the share is the part of align's AP that pool loses. Brackets are Student's 95 % intervals over "

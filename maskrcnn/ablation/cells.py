@@ -15,8 +15,8 @@ from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.models.receptive import ReceptiveField
 
 _REACH = 3  # number of cells to draw on each side of the middle of the block
-# Operators by the place, in cells from the upper left corner of a cell's block, where they take the cell to lie. Those
-# that round take it there on average.
+# The position of a cell that the operators assume, in cells from the upper left corner of the cell's block. For
+# operators that round, it is the mean position.
 _TAKEN = {"align": 0.5, "align_legacy, warp, pool": 0.0}
 
 

@@ -14,7 +14,7 @@ from maskrcnn.models.protocols import RoIOp
 
 Floats = npt.NDArray[np.float64]
 _RANDOM_MAPS = 8192
-_AT_ONCE = 64
+_AT_ONCE = 64  # maps per backward pass
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def explain_detection(
     """
     if model.rpn is None or model.box_head is None:
         raise UserError(
-            "detection= is one that the model finds by itself, but this one has no RPN or no box head"
+            "detection= needs a model that finds objects by itself; this one has no RPN or no box head"
         )
     images = batch_images([prepared(picture, transform).picture], Canvas(size_divisor)).to(device)
     features = model.features(images)

@@ -20,7 +20,7 @@ from maskrcnn.data.images import Pixels
 from maskrcnn.models.protocols import RoIOp
 
 TRUE, READ = "#1a9850", "#d73027"
-_CHANNELS = 16  # of the pooled features that are drawn
+_CHANNELS = 16  # maximum number of pooled channels to draw
 
 
 def readings(operator: RoIOp, seen: View, output_size: int) -> tuple[AxisReading, AxisReading] | None:

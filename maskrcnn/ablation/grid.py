@@ -13,7 +13,7 @@ import yaml
 
 from maskrcnn.errors import UserError
 
-Overrides = list[str]  # overrides of maskrcnn train
+Overrides = list[str]  # of maskrcnn train
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def read_table(folder: Path, name: str, data: str) -> Table:
     path = folder / f"{name}-{data}.yaml"
     if not path.is_file():
         raise UserError(
-            f"table={name} data={data} is not described; there are: {', '.join(available(folder))}"
+            f"no table={name} data={data}: {path} does not exist; found: {', '.join(available(folder))}"
         )
     try:
         content = yaml.safe_load(path.read_text())
@@ -182,11 +182,11 @@ def _comparison(
 def _paper(path: Path, axes: dict[str, dict[str, Overrides]], entry: dict[str, Any]) -> Paper:
     where = {str(axis): str(value) for axis, value in entry.get("where", {}).items()}
     if where.keys() != axes.keys() or any(value not in axes[axis] for axis, value in where.items()):
-        raise UserError(f"{path}: paper has metrics where {where}, which is no run of this table")
+        raise UserError(f"{path}: paper has metrics of {where}, which is no run of this table")
     return Paper(where, {key: float(value) for key, value in entry.items() if key != "where"})
 
 
 def _overrides(path: Path, given: Sequence[str]) -> Overrides:
     if not isinstance(given, list) or not all(isinstance(o, str) and "=" in o for o in given):
-        raise UserError(f"{path}: {given!r} must be a list of key=value overrides of tools/train.py")
+        raise UserError(f"{path}: expected a list of key=value overrides of tools/train.py, found {given!r}")
     return list(given)

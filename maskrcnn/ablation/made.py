@@ -11,7 +11,7 @@ from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.summary import Row
 from maskrcnn.training.recipe import flat
 
-# The keys of a run's config by topic. Keys that a run does not have, or that are null or false, are left out.
+# Keys of a run's config by topic. Missing keys, and keys that are null or false, are left out.
 _KEYS = {
     "backbone": (
         *("backbone._target_", "arch", "backbone.name", "norm", "frozen_stages", "last_stage"),
@@ -34,7 +34,7 @@ _KEYS = {
     ),
     "test": ("score_threshold", "nms_iou", "num_detections", "evaluation.max_dets"),
 }
-# Settings that say where and on what a run runs.
+# Settings of a single run and its machine. They may differ within a row.
 _OF_A_RUN = (
     *("seed", "run_dir", "device", "threads", "debug", "data.num_workers"),
     *("checkpoint.", "log.", "categories"),

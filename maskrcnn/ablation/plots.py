@@ -28,17 +28,17 @@ from maskrcnn.ablation.summary import (
     place_name,
 )
 
-# The same content gives the same file: no date, and ids that do not change.
+# Constant ids (and no date), so that equal content gives equal files.
 matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
-# Text stays text in the browser's own font: half the size of outlines, and it can be searched and copied.
+# Text is not converted to outlines. Files are half as large, and the text can be searched and copied.
 matplotlib.rcParams["svg.fonttype"] = "none"
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
-FEW_LINES = 6
+FEW_LINES = 6  # plots with more lines or bars have another layout
 _SPARE_COLOURS = (
     *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377"),
     *("#66ccee", "#777777", "#994f00", "#332288"),
 )
-_LABEL = 12  # letters in a line below a group of bars
+_LABEL = 12  # maximum number of letters in a line of a bar group's label
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -157,7 +157,7 @@ def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
         panel.set(title=title)
     panels[0].set(ylabel=f"{KINDS[kind]} AP")
     panels[0].margins(y=0.08)
-    # Set after all panels are drawn, as it ends the automatic limits of those that share the axis.
+    # This ends the automatic limits of all panels that share the axis, so it comes after they are drawn.
     panels[0].set_ylim(0, None)
     missing = ", ".join(f"{v} at {n}" for n, v in placed if paper and (n, v) not in paper)
     caption += " next to the paper's on COCO." if paper else "."
@@ -325,7 +325,7 @@ def stride_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     """
     found = _against_of(table, rows, f"{kind}_AP")
     cells = sorted({cell for _, cell in found})
-    # The cells of one stride differ a little in pixels of the original image, as the images do.
+    # Cells of one stride can differ a little in pixels of the original image, because image sizes differ.
     if table.compare is None or not cells or cells[-1] < 1.2 * cells[0]:
         return None
     values, of = list(table.axes[table.compare.axis]), table.compare.of

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 Result = dict[str, Any]
 _SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 _MEMORY = {"memory/peak_rss_mib": "peak_memory_mib", "memory/device_peak_mib": "peak_device_memory_mib"}
-EXAMPLES = 3  # images whose detections are kept for the report's pictures
+EXAMPLES = 3  # number of images whose detections are kept for the report
 
 
 def scores(

@@ -72,7 +72,7 @@ def write_report(table: Table, records: Sequence[Record], out: Path) -> list[Pat
     written = [out / "manifest.json", out / "runs.csv", *write_pages(report, out)]
     private = out / "runs" / "examples"
     if not table.pictures and private.is_dir():
-        # A page with pictures that may not be shared stays in the folder that is not committed.
+        # Pictures that may not be published: their page is written to the folder that is not committed.
         page = out / "runs" / "report.html"
         page.write_text(_render("report.html.j2", assemble(table, rows, private)))
         written.append(page)

@@ -24,7 +24,7 @@ from maskrcnn.console import console
 from maskrcnn.errors import UserError
 from maskrcnn.training.run_dir import RunDir
 
-# Keys of paths and machines, which do not change what a run computes.
+# Keys of paths and the machine. They do not change what a run computes.
 _OF_THE_MACHINE = (
     *("data.root=", "data.annotations=", "data.images=", "data.num_workers="),
     *("device=", "threads=", "checkpoint.every=", "log.every="),
@@ -59,7 +59,7 @@ class Processes:
         """
         if self.stopped:
             return False
-        # Idle OpenMP threads that spin would take CPU time from the other runs.
+        # Idle OpenMP threads would otherwise spin and take CPU time from the other runs.
         environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         with (
             self._own_devices() as own,
@@ -132,7 +132,7 @@ class Runner:
 
     def overrides(self, run: Run) -> list[str]:
         """All overrides of ``maskrcnn train`` for the run."""
-        given = ["metric=coco"]  # records have COCO's metrics, also for data with another metric
+        given = ["metric=coco"]  # records have COCO's metrics, also for data sets with another default metric
         if self.table.proposals == "ground_truth":
             given += ["model.rpn=null", "proposals.train=ground_truth", "proposals.val=ground_truth"]
         elif self.table.proposals is not None:
@@ -150,7 +150,7 @@ class Runner:
         """
         if not isinstance(self.table.proposals, list) or all(path.exists() for path in self._proposals):
             return
-        console.print(f"proposals that all runs share: {self.log('proposals')}")
+        console.print(f"training the proposal network that all runs share: {self.log('proposals')}")
         overrides = [*self.table.proposals, *self.extra, f"run_dir={self._shared}", "seed=0"]
         partial = self._shared / "proposals.partial"
         propose = [f"checkpoint={self._shared / 'last.pt'}", f"run_dir={partial}"]
@@ -288,7 +288,7 @@ class Runner:
                 f"threads={self.threads}",
             ]
             if not self._call("eval", [*own, *overrides], run.id):
-                raise UserError(f"{run.id} cannot be tested with {value}: {self.log(run.id)}")
+                raise UserError(f"testing {run.id} with {value} failed; its output is in {self.log(run.id)}")
             tested[value] = json.loads((folder / "metrics.json").read_text())
             shutil.rmtree(folder)
         return tested

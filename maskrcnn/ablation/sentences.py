@@ -8,7 +8,7 @@ from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.statistics import show, show_interval, signed
 from maskrcnn.ablation.summary import Difference, Row, differences, kinds_of, name_of, place_name
 
-_MANY = 4  # compared values of which each still gets its own words
+_MANY = 4  # with more compared values, the differences are summarised
 
 
 def sentences(table: Table, rows: Sequence[Row]) -> list[str]:

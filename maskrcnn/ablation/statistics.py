@@ -111,7 +111,7 @@ def paired_bootstrap(
         index = np.unique(groups[known], return_inverse=True)[1]
     sums, sizes = np.bincount(index, difference), np.bincount(index)
     rng = np.random.default_rng(seed)
-    # Multinomial counts are the same resampling without the index matrix.
+    # Multinomial counts resample without a matrix of indices.
     counts = rng.multinomial(sums.size, np.full(sums.size, 1 / sums.size), size=resamples)
     means = counts @ sums / (counts @ sizes)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

@@ -28,7 +28,7 @@ METRICS = {
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
     if (kind, name) != ("keypoints", "APs")
 }
-FEW = 10  # AP of fewer objects is left out
+FEW = 10  # AP of fewer objects is not reported
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class Section:
     tables: list[tuple[str, pd.DataFrame]]
 
 
-Line = tuple[Mapping[str, str], Mapping[str, object]]  # place on the axes, then the other columns
+Line = tuple[Mapping[str, str], Mapping[str, object]]  # values on the axes, then the other columns
 
 
 def _frame(lines: Sequence[Line]) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def paper_table(table: Table, rows: Sequence[Row]) -> list[Section]:
         if own is not None:
             paper = "new" if there is None else f"{there:.1f}"
             line = {"metric": name_of(metric), "here": show(own), "paper": paper}
-            if table.data == "coco":  # a difference to another data set's metric means nothing
+            if table.data == "coco":  # metrics of different data sets are not comparable
                 line["here − paper"] = "" if there is None else signed(own.mean - there)
             lines.append((row.axes, line))
     text = "The paper's metrics are COCO's with an ImageNet backbone. On other data, compare the differences."
@@ -290,7 +290,7 @@ def _instances(row: Row, best: Sequence[Row]) -> pd.DataFrame:
             "first": first,
             "second": second,
             "span": pd.cut(cells, _CELLS, right=False, labels=names),
-            "image": instances.get("image", np.nan),  # older records do not hold it
+            "image": instances.get("image", np.nan),  # older records lack it
         }
     )
 

@@ -148,7 +148,7 @@ def _settings(arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
         name: a.partition("=")[2] for name in ("data", "scale") for a in arguments if a.startswith(f"{name}=")
     }
     if "scale" in given:
-        raise UserError(f"scale={given['scale']}: this key is called data now; give data={given['scale']}")
+        raise UserError(f"scale={given['scale']}: this key is now called data; give data={given['scale']}")
     # In a run's config, data is a group, and Hydra would look for configs/data/<name>.yaml.
     others = [a for a in arguments if not a.startswith(("data=", "hydra."))]
     own, rest = configs.split(others, Ablate)
@@ -161,7 +161,9 @@ def _across(arguments: Sequence[str]) -> None:
     """Write the report across data sets from the records of the strides tables in the folder that contains ``out``."""
     settings, rest = _settings(arguments)
     if rest:
-        raise UserError(f"table=across trains nothing; {' '.join(rest)} has no use here")
+        raise UserError(
+            f"table=across trains nothing, so it takes no settings of runs; remove {' '.join(rest)}"
+        )
     _print_written(write_across(_tables(), Path(settings.out or "results/across")))
 
 

@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
     box = _checked_box(list(settings.box), height, width)
     operators = {name: _operator(name, switches) for name in settings.operators}
     if settings.checkpoints and image is None:
-        raise UserError("checkpoints are looked at with an image: give image=FILE")
+        raise UserError("checkpoints= needs an image: give image=FILE")
     if settings.page is not None:
         html = _page(settings, image, box, (height, width), operators)
         Path(settings.page).parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ def _page(
     if len(family) < len(operators):
         others = ", ".join(sorted(set(operators) - set(family)))
         raise UserError(
-            f"operators: the page knows the family of maskrcnn_ops alone, not {others}; leave it out"
+            f"page= shows operators of maskrcnn_ops only, not {others}; remove them from operators="
         )
     start = Start(box, size, settings.stride, settings.output_size, family)
     if image is None or not settings.checkpoints:
@@ -157,7 +157,7 @@ def _page(
 def _detections(settings: DictConfig, image: Pixels | None, switches: list[str]) -> None:
     """Draw one detection, and print its table, for every checkpoint."""
     if image is None or not settings.checkpoints:
-        raise UserError("detection= is of a model in an image: give image=FILE and checkpoints=[FILE]")
+        raise UserError("detection= needs an image and a model: give image=FILE and checkpoints=[FILE]")
     device = assembly.open_device(settings.device, settings.threads)
     run_dir = assembly.open_run_dir(settings.run_dir)
     numbers: dict[str, Any] = {}
@@ -193,7 +193,7 @@ def _forms(model: MaskRCNN, names: list[str]) -> list[str]:
 
 def _moved_table(name: str, numbers: dict[str, Any]) -> Table:
     title = f"{name}: {numbers['class']} {numbers['score']:.2f}, box moved by half a cell of {numbers['stride']} px"
-    table = Table("operator", "IoU of both answers", title=title, title_justify="left")
+    table = Table("operator", "IoU of both outputs", title=title, title_justify="left")
     for operator, overlap in numbers["iou_of_moved"].items():
         table.add_row(operator, f"{overlap:.3f}")
     return table
@@ -248,8 +248,8 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in (
         "",
-        "sees, cells",
-        "a bin, cells",
+        "region read, cells",
+        "bin, cells",
         "lost",
         "gained",
         "shift, pixels",
@@ -311,7 +311,7 @@ def _pooled_and_mask(
     features = model.features(images)
     head = model.mask_head or model.box_head
     if head is None:
-        raise UserError("a proposal network has no head that pools")
+        raise UserError("checkpoints= has a proposal network; expected models with a box head or a mask head")
     if model.mask_head is None:
         assert model.box_head is not None
         return head.pooler(model.box_head.pooled_maps(features), boxes, valid), None

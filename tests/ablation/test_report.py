@@ -354,8 +354,8 @@ def test_every_table_can_be_read_and_its_runs_have_ids_of_their_own(name: str) -
     assert [run.seed for run in runs] == sorted(run.seed for run in runs)
 
 
-def test_a_table_that_is_not_described_is_named_with_those_that_are() -> None:
-    with pytest.raises(UserError, match=r"table=9z data=coco is not described; there are: .*strides-shapes"):
+def test_a_table_without_a_file_is_named_with_those_that_have_one() -> None:
+    with pytest.raises(UserError, match=r"no table=9z data=coco: .*9z-coco\.yaml .* found: .*strides-shapes"):
         read_table(TABLES, "9z", "coco")
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 STRIDES = (4, 8, 16, 32)
-POSITIONS = 4  # steps within one cell
+POSITIONS = 4  # shifts of the image within one cell
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from maskrcnn.ablation.explorer.channels import ChannelMaps
 from maskrcnn.data.images import Pixels
 from maskrcnn.errors import UserError
 
-# Each of these needs only what stands before it.
+# Each script uses only those before it.
 SCRIPTS = ("geometry.js", "picture.js", "examples.js", "draw.js", "panel.js", "pointer.js", "explorer.js")
 OPERATORS = ("align", "align_legacy", "warp", "warp_mnc", "pool", "ps_align", "ps_pool", "ps_warp")
 _OTHER_COLOUR = "#66717d"
 MOST_BINS = 14
-_LONGEST_SIDE = 800  # pixels of the picture in the page
+_LONGEST_SIDE = 800  # limit of the picture's sides in pixels
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Start:
     def __post_init__(self) -> None:
         if not 1 <= self.output_size <= MOST_BINS:
             raise UserError(
-                f"the page shows 1 to {MOST_BINS} bins a side; found output_size={self.output_size}"
+                f"the page shows 1 to {MOST_BINS} bins per side; found output_size={self.output_size}"
             )
 
 
