@@ -25,24 +25,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from omegaconf import DictConfig
 
-from maskrcnn.ablation import record
-from maskrcnn.ablation.across import write_across
 from maskrcnn.ablation.grid import Run, Table, read_table
-from maskrcnn.ablation.report import write_report
-from maskrcnn.ablation.run import Processes, Runner
+from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.config import files
 from maskrcnn.console import console
 from maskrcnn.errors import Interrupted, Positive, UserError
 from maskrcnn.training.interruption import Interruption
-from maskrcnn.training.provenance import cores
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds: a wrong key is refused before
+    from maskrcnn.ablation.run import Runner
 
 TABLES = files.CONFIG_DIR / "tables"
 
@@ -99,10 +97,12 @@ class Plan(NamedTuple):
 def plan(arguments: Sequence[str]) -> Plan:
     """Plan the work of a command, and check the config of every missing run before the first one is trained."""
     settings, rest = _settings(arguments)
+    table = _table(settings)
+    own = [key.name for key in fields(Ablate)]
+    configs.check_keys("train", [*table.runs(seeds=1)[0].overrides, *rest], others=own)
     jobs, threads = _shares(settings.jobs, settings.threads, settings.nproc)
     chosen = any(argument.startswith("device=") for argument in rest)
-    runner = _runner(settings, rest, threads, [] if chosen else _devices(jobs, settings.nproc))
-    table = runner.table
+    runner = _runner(settings, table, rest, threads, [] if chosen else _devices(jobs, settings.nproc))
     missing = [run for run in table.runs(settings.seeds) if not runner.is_done(run)]
     if not settings.report_only:
         for run in (r for r in missing if r.seed == missing[0].seed):
@@ -132,6 +132,9 @@ def main(arguments: Sequence[str]) -> None:
         if interruption.requested:
             left = sum(not runner.is_done(run) for run in missing)
             raise Interrupted(f"{left} of {number} runs are left; the same command resumes them")
+    from maskrcnn.ablation import record
+    from maskrcnn.ablation.report import write_report
+
     records = record.read_all(runner.out)
     if records:
         _print_written(write_report(table, records, runner.out))
@@ -164,6 +167,9 @@ def _across(arguments: Sequence[str]) -> None:
         raise UserError(
             f"table=across trains nothing, so it takes no settings of runs; remove {' '.join(rest)}"
         )
+    with interruptible():
+        from maskrcnn.ablation.across import write_across
+
     _print_written(write_across(_tables(), Path(settings.out or "results/across")))
 
 
@@ -179,6 +185,10 @@ def _print_written(paths: Sequence[Path]) -> None:
 
 def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int]:
     """Number of runs at a time, and CPU threads per process."""
+    import torch
+
+    from maskrcnn.training.provenance import cores
+
     if jobs is None:
         gpus = torch.cuda.device_count()
         jobs = max(gpus // nproc, 1) if gpus else min(cores(), 2)
@@ -187,6 +197,8 @@ def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int
 
 def _devices(jobs: int, nproc: int) -> list[str]:
     """The GPUs of each simultaneous run, as values of CUDA_VISIBLE_DEVICES; empty without a GPU."""
+    import torch
+
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = given.split(",") if given else [str(i) for i in range(torch.cuda.device_count())]
     if not torch.cuda.device_count():
@@ -274,13 +286,23 @@ def run_one(arguments: Sequence[str], run_id: str) -> bool:
     Returns:
         Whether it succeeded.
     """
+    import torch
+
     settings, rest = _settings(arguments)
-    runner = _runner(settings, rest, settings.threads or torch.get_num_threads())
+    runner = _runner(settings, _table(settings), rest, settings.threads or torch.get_num_threads())
     return runner.run(next(run for run in runner.table.runs(settings.seeds) if run.id == run_id))
 
 
-def _runner(settings: DictConfig, rest: Sequence[str], threads: int, devices: Sequence[str] = ()) -> Runner:
+def _table(settings: DictConfig) -> Table:
     folder = next((f for f in _tables() if (f / f"{settings.table}-{settings.data}.yaml").is_file()), TABLES)
-    table = read_table(folder, str(settings.table), settings.data)
+    return read_table(folder, str(settings.table), settings.data)
+
+
+def _runner(
+    settings: DictConfig, table: Table, rest: Sequence[str], threads: int, devices: Sequence[str] = ()
+) -> Runner:
+    with interruptible():
+        from maskrcnn.ablation.run import Processes, Runner
+
     out = Path(settings.out or f"results/{table.name}-{table.data}")
     return Runner(table, out, tuple(rest), threads, settings.nproc, Processes(devices))

@@ -57,17 +57,10 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     Raises:
         UserError: names the key, the value and the nearest valid key.
     """
-    parsed = parse(overrides)
-    groups = [override for override in parsed if _is_group(override)]
-    single = [override for override in parsed if override not in groups]
-    timm = [str(o.value()) for o in single if is_timm(o.key_or_group, o.value())]
-    exchanged = ("model.backbone.",) if timm else ()
-    keys = [o.key_or_group for o in single if not (o.is_add() or o.key_or_group.startswith(exchanged))]
-    _refuse_unknown_groups(name, groups, schema)
-    if "torch" not in sys.modules:
-        _refuse_unknown_keys(name, keys, groups, schema)
+    check_keys(name, overrides, schema)
+    groups, single = _parsed(overrides)
     config = _with_defaults(_composed(name, groups), schema)
-    for network in timm:
+    for network in _timm_networks(single):
         put_timm(config, network)
     for override in single:
         _set(config, override, merge=True)
@@ -77,31 +70,48 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     return config
 
 
-def _refuse_unknown_groups(name: str, groups: Sequence[Override], schema: type) -> None:
-    """Raise UserError for a group that the command does not have, or an option that its group does not have."""
+def check_keys(name: str, overrides: Sequence[str], schema: type = Train, others: Sequence[str] = ()) -> None:
+    """Raise UserError for a wrong key or option of a command before torch is imported, which takes seconds.
+
+    Where torch is imported already, only the options are checked: `compose_config` checks every key when it sets it,
+    and this check costs a second composition.
+
+    Args:
+        name: name of the command.
+        overrides: ``key=value`` or ``group=option``.
+        schema: dataclass with all keys.
+        others: further names that an error may suggest.
+    """
+    groups, single = _parsed(overrides)
     for override in groups:
         group = override.get_key_element()
         if files.find(f"{name}.yaml") is None:
             raise UserError(f"unknown key {group!r}{nearest(group, [f.name for f in fields(schema)])}")
         if group != "roi_op":
             _check_option(override)
-
-
-def _refuse_unknown_keys(name: str, keys: Sequence[str], groups: Sequence[Override], schema: type) -> None:
-    """Raise UserError for a wrong key before torch is imported, which takes seconds.
-
-    Every key is checked when it is set, and this costs a second composition. Where torch is imported already, the error
-    comes from there.
-    """
-    settings = OmegaConf.create(defaults_of(schema))
-    known = set(_keys(settings))
-    rest = [key for key in keys if key not in known and not key.startswith(_OF_CONSTRUCTORS)]
+    if "torch" in sys.modules:
+        return
+    known = set(_keys(OmegaConf.create(defaults_of(schema))))
+    exchanged = ("model.backbone.",) if _timm_networks(single) else ()
+    keys = [o.key_or_group for o in single if not o.is_add()]
+    rest = [key for key in keys if key not in known and not key.startswith((*_OF_CONSTRUCTORS, *exchanged))]
     if rest:
         composed = _composed(name, [o for o in groups if o.get_key_element() != "roi_op"], "~roi_op")
         known |= set(_keys(composed))
         for key in rest:
             if key not in known:
-                raise UserError(f"unknown key {key!r}{nearest(key, sorted(known))}")
+                raise UserError(f"unknown key {key!r}{nearest(key, sorted({*known, *others}))}")
+
+
+def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
+    """The overrides that choose an option of a group, and those of single keys."""
+    parsed = parse(overrides)
+    groups = [override for override in parsed if _is_group(override)]
+    return groups, [override for override in parsed if override not in groups]
+
+
+def _timm_networks(single: Sequence[Override]) -> list[str]:
+    return [str(o.value()) for o in single if is_timm(o.key_or_group, o.value())]
 
 
 def read_config(path: Path) -> DictConfig:
@@ -192,9 +202,9 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
         config: the stored config.
         overrides: a group (``data=voc``) is composed again, and a key is set.
         schema: dataclass with all keys.
+        others: further names that an error may suggest.
     """
-    parsed = parse(overrides)
-    groups = [override for override in parsed if _is_group(override)]
+    groups, single = _parsed(overrides)
     for override in groups:
         group = override.get_key_element()
         fresh = _composed("train", [override])
@@ -202,9 +212,8 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
             raise UserError(f"{override.input_line}: a recipe is for tools/train.py; give single keys here")
         OmegaConf.update(config, group, fresh[group], merge=False)
     config = _with_defaults(config, schema)
-    for override in parsed:
-        if override not in groups:
-            _set(config, override, merge=False)
+    for override in single:
+        _set(config, override, merge=False)
     _fill_operators(config)
     check(config, schema)
     return config

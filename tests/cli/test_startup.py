@@ -57,6 +57,9 @@ def test_help_imports_no_torch(command: str) -> None:
         (["export", "checkpoint=best.pt", "format=gguf"], "onnx"),
         (["propose", "devise=cpu"], "checkpoint="),
         (["replay", "stepp=1"], "step"),
+        (["ablate", "tabel=strides"], "table"),
+        (["ablate", "table=stride"], "strides"),
+        (["ablate", "schedule.stpes=3"], "schedule.steps"),
         (["check-data", "annotation=A.json"], "annotations="),
     ],
 )
