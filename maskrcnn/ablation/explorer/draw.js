@@ -6,7 +6,7 @@ const Draw = (() => {
   const LIGHT = [246, 247, 248];
   const MOST_POINTS = 6000;
 
-  // Grey of a value between low and high, and a colour of text that is readable on it.
+  // Grey of a value between low and high, and the colour of readable text on it.
   function grey(value, [low, high]) {
     const t = high > low ? Math.min(Math.max((value - low) / (high - low), 0), 1) : 0.5;
     const rgb = DARK.map((v, k) => Math.round(v + (LIGHT[k] - v) * t));
@@ -23,18 +23,18 @@ const Draw = (() => {
     return [low, high];
   }
 
-  // Show a value in a field, unless somebody is typing another one.
+  // Show a value in a field, unless the user is typing in it.
   function refill(input, value) {
     if (!("edited" in input.dataset)) input.value = value;
   }
 
-  // A number for people: a true minus, and one digit less from 100 on.
+  // Format a number with a true minus sign, and with at most one digit after the point from 100 on.
   function number(value, digits = 2) {
     const size = Math.abs(value);
     return value.toFixed(size >= 100 ? Math.min(digits, 1) : digits).replace("-", "−");
   }
 
-  // Places in cells to coordinates of the drawing: f.x(column), f.y(row), f.cell the side of a cell.
+  // Converts positions in cells to coordinates of the drawing: f.x(column), f.y(row). f.cell is the side of a cell.
   function frame(view, width, stride) {
     const k = width / view.width;
     return { k, cell: stride * k, x: (c) => (c * stride - view.x) * k, y: (c) => (c * stride - view.y) * k };
@@ -112,7 +112,7 @@ const Draw = (() => {
     return reading.y.bins.map((y) => reading.x.bins.map((x) => rect(f, [x.low, x.high], [y.low, y.high], "bin")).join("")).join("");
   }
 
-  // All points, in the order row, column, i, j, with their place on the drawing.
+  // All points in the order row, column, i, j, with their positions on the drawing in cells.
   function pointsOf(reading) {
     const all = [];
     reading.y.bins.forEach((yBin, row) => reading.x.bins.forEach((xBin, column) =>
@@ -133,7 +133,7 @@ const Draw = (() => {
   function neighbours(f, cells, at) {
     const marks = cells.map(({ row, column, weight }) => {
       const [x, y] = [f.x(column + 0.5), f.y(row + 0.5)];
-      const outward = [column + 0.5 < at.x ? -0.14 : 0.14, row + 0.5 < at.y ? -0.2 : 0.2]; // leaves the sample free
+      const outward = [column + 0.5 < at.x ? -0.14 : 0.14, row + 0.5 < at.y ? -0.2 : 0.2]; // away from the sample
       const label = f.cell < 34 ? "" : `<text class="weight" x="${x + outward[0] * f.cell}" y="${y + outward[1] * f.cell + Math.sign(outward[1]) * 4 + 4}">${weight.toFixed(2)}</text>`;
       return rect(f, [column, column + 1], [row, row + 1], "neighbour") + `<path class="link" d="M${f.x(at.x)} ${f.y(at.y)}L${x} ${y}"/>`
         + `<circle class="centre" cx="${x}" cy="${y}" r="${2 + 4 * weight}"/>` + label;

@@ -1,4 +1,4 @@
-// The worked examples of the articles. Every number in their sentences is computed from what the page draws.
+// Worked examples from articles about RoI operators. Every number in the sentences is computed from what the page draws.
 "use strict";
 
 const Examples = (() => {
@@ -12,8 +12,9 @@ const Examples = (() => {
   const cells = (bin) => `${bin.low}–${bin.high - 1}`;
   const first = { row: 0, column: 0, i: 0, j: 0 };
 
-  // zoom: from the second step on. A step has the layers to show, the selected sample, how far the image is moved (cells), and a sentence made from
-  // the readings a and b of the two panels, the state s and the sizes of the picture.
+  // An example zooms to the box from its second step if `zoom` is set. A step has `show` (layers), `select` (a sample),
+  // `moved` (shift of the image in cells) and `text`, a function of the readings a and b of the two panels, their areas,
+  // shifts and changes, and the state s.
   const article665 = {
     name: "665 px at stride 32",
     about: "An 800 × 800 image and a box of 665 × 665 pixels, pooled to 7 × 7 from a map of stride 32.",
@@ -23,7 +24,7 @@ const Examples = (() => {
       { show: "box", text: ({ s }) => `The box is 665 pixels wide. One cell of the map is ${whole(s.stride)} pixels, so the box is 665 / 32 = ${n(665 / s.stride)} cells wide: it ends inside a cell.` },
       { show: "box region area", text: ({ a }) => `First rounding of RoIPool: the ends become whole cells, round(0) = 0 and round(${(665 / 32).toFixed(2)}) = ${whole(a.x.high - 1)}. Both ends count, so it reads ${whole(width(a.x))} cells. The articles round down instead and read ${whole(Math.floor(665 / 32))}; released code rounds to the nearest.` },
       { show: "box bins", text: ({ a }) => `Second rounding: a bin is ${whole(width(a.x))} / 7 = ${n(a.x.bin)} cells. It reads every cell it touches: cells ${list(a.x.bins.map(cells))}. Neighbouring bins share a cell. (In the articles 20 / 7 = ${n(20 / 7)} is rounded down to 2.)` },
-      { show: "box region area", text: ({ a, areaA, shiftA }) => `What it costs here: ${whole(width(a.x))} cells are ${whole(width(a.x) * 32)} pixels instead of 665. The region gains ${percent(areaA.gained)} of the box's area, and the mean place it reads lies ${n(shiftA[0], 1)} pixels right of the box's middle. With the articles' 20 cells, ${n(665 / 32 - 20)} of a cell or ${whole(665 - 640)} pixels would be lost.` },
+      { show: "box region area", text: ({ a, areaA, shiftA }) => `The effect here: ${whole(width(a.x))} cells are ${whole(width(a.x) * 32)} pixels instead of 665. The region gains ${percent(areaA.gained)} of the box's area, and the mean position it reads is ${n(shiftA[0], 1)} pixels right of the box's middle. With the articles' 20 cells, ${n(665 / 32 - 20)} of a cell or ${whole(665 - 640)} pixels would be lost.` },
       { show: "box region bins points", text: ({ b }) => `RoIAlign rounds nothing: the region is ${n(width(b.x))} cells wide, a bin ${n(b.x.bin)} cells, with 2 × 2 samples each. The first lie at x = ${list(b.x.bins[0].points.map((p) => n(place(p))))}.` },
       { show: "box region points neighbours", select: first, text: ({ b }) => { const p = b.x.bins[0].points[0]; return `A sample between cell centres is interpolated. Along x, the first one at ${n(place(p))} lies between the centres ${n(p.low + 0.5, 1)} and ${n(p.high + 0.5, 1)} and takes ${n(1 - p.weight)} of the first and ${n(p.weight)} of the second.`; } },
       { show: "box region", moved: 0.5, text: ({ changeA, changeB }) => `Now image and box move right by half a cell (16 pixels). The content of the box is the same, so the pooled features should be too: RoIPool's change by ${percent(changeA / 100)} of the map's range, RoIAlign's by ${percent(changeB / 100)}.` },
@@ -47,7 +48,7 @@ const Examples = (() => {
 
   const small = {
     name: "7 × 5 cells to 2 × 2, maximum",
-    about: "A region of 7 × 5 cells pooled to 2 × 2, four samples a bin. The map is the ramp column + 10 row.",
+    about: "A region of 7 × 5 cells pooled to 2 × 2, four samples per bin. The map is the ramp column + 10 row.",
     picture: [8, 8], unit: 0.125, map: "ramp", stride: 1, bins: 2, box: [0, 0, 7, 5],
     panels: [["align", { reduction: "max" }], ["align", {}]],
     steps: [
@@ -66,11 +67,11 @@ const Examples = (() => {
     panels: [["align_legacy", {}], ["align", {}]],
     steps: [
       { show: "box", text: ({ b }) => `Times 5, the box runs from x = ${n(b.x.low)} to ${n(b.x.high, 3)} and from y = ${n(b.y.low, 3)} to ${n(b.y.high, 3)} on the map: ${n(width(b.x), 3)} × ${n(width(b.y))} cells.` },
-      { show: "box region bins", text: ({ a }) => `Two bins a side: ${n(a.x.bin, 3)} × ${n(a.y.bin, 3)} cells each.` },
-      { show: "box region bins points", text: ({ a }) => `By default torchvision does not subtract half a pixel (left, align_legacy). The first sample gets x = 0 + ${n(a.x.bin, 3)} / 4 = ${n(a.x.bins[0].points[0].x, 3)}, counted from the first cell's centre. On the drawing that is ${n(place(a.x.bins[0].points[0]), 3)}: half a cell too far right and down.` },
+      { show: "box region bins", text: ({ a }) => `Two bins per side: ${n(a.x.bin, 3)} × ${n(a.y.bin, 3)} cells each.` },
+      { show: "box region bins points", text: ({ a }) => `By default, torchvision does not subtract half a pixel (left, align_legacy). The first sample gets x = 0 + ${n(a.x.bin, 3)} / 4 = ${n(a.x.bins[0].points[0].x, 3)}, counted from the first cell's centre. On the drawing that is ${n(place(a.x.bins[0].points[0]), 3)}: half a cell too far right and down.` },
       { show: "box region bins points neighbours", select: first, text: ({ a }) => { const [x, y] = [a.x.bins[0].points[0], a.y.bins[0].points[0]]; return `Its four neighbours are columns ${x.low}, ${x.high} and rows ${y.low}, ${y.high}. It reads ${n(x.x + 10 * y.x, 3)} on the ramp.`; } },
       { show: "box region bins points", text: ({ a }) => `The pooled values are ${list(a.pooled.flat().map((bin) => n(bin.value, 3)))}.` },
-      { show: "box region bins points area", text: ({ a, b, shiftA }) => `With aligned=True (right) the region covers the box and the first value is ${n(b.pooled[0][0].value, 3)} instead of ${n(a.pooled[0][0].value, 3)}. Without it, the mean place read is off by ${n(shiftA[0] * 5, 2)} cells along x and ${n(shiftA[1] * 5, 2)} along y.` },
+      { show: "box region bins points area", text: ({ a, b, shiftA }) => `With aligned=True (right) the region covers the box and the first value is ${n(b.pooled[0][0].value, 3)} instead of ${n(a.pooled[0][0].value, 3)}. Without it, the mean position read is off by ${n(shiftA[0] * 5, 2)} cells along x and ${n(shiftA[1] * 5, 2)} along y.` },
     ],
   };
 

@@ -1,4 +1,4 @@
-// The page's state, and what changes it.
+// The page's state, the functions that change it, and the rendering of the page.
 "use strict";
 
 const Explorer = (() => {
@@ -9,8 +9,8 @@ const Explorer = (() => {
   const pictures = {};
   const maps = new Map();
   const state = {
-    picture: null, // of Pictures; unit: the least movement of the box, in its pixels
-    unit: 1,
+    picture: null, // see Pictures
+    unit: 1, // smallest movement of the box, in pixels
     box: null, // x1, y1, x2, y2 in pixels
     object: null, // box that the position-sensitive maps are made for
     map: "brightness", // or "ramp", or the name of a network
@@ -23,15 +23,15 @@ const Explorer = (() => {
     showMap: false,
     zoom: false,
     example: null, // { name, step }
-    edited: false, // since the example's step was shown
+    edited: false, // whether the user changed the example's step
   };
   let panels = [];
-  let frozenView = null; // while the box is dragged
+  let frozenView = null; // the view while the box is dragged
   let scheduled = false;
 
-  // ---- what is read ----
+  // ---- reading the state ----
 
-  // The present network's maps at the present stride, one for each position of the image.
+  // Maps of the current network at the current stride, one for each position of the image.
   function networkMaps() {
     const entry = data.maps.find(({ name, stride }) => name === state.map && stride === state.stride);
     return entry.decoded ??= Pictures.decode(entry);
@@ -76,7 +76,7 @@ const Explorer = (() => {
     return read(index, moved).pooled.flat().map((bin) => bin.value);
   }
 
-  // Change of the pooled features, percent of the map's range, at every position of the slider (null where there is no map).
+  // Change of the pooled features in percent of the map's range, for every position of the slider; null without a map.
   function curve(index) {
     const still = values(index, 0);
     const range = Draw.range(mapOf(state.panels[index].switches, 0), 0);
@@ -123,9 +123,9 @@ const Explorer = (() => {
     };
   }
 
-  // ---- what changes it ----
+  // ---- changing the state ----
 
-  // Sets some of the state. An edit of an example's numbers ends it.
+  // Change parts of the state. An edit by the user ends the current example.
   function set(changes, edit = true) {
     Object.assign(state, changes);
     if (edit && state.example) state.edited = true;
@@ -177,7 +177,7 @@ const Explorer = (() => {
     return pictures[[width, height, ...box]] ??= Pictures.generated(width, height, box);
   }
 
-  // The page as it opens: one's own box on the photograph or on the generated picture.
+  // The state when the page opens: the user's own box on the photograph or on the generated picture.
   function free() {
     const { start } = data;
     set({
@@ -199,7 +199,7 @@ const Explorer = (() => {
     }, false);
   }
 
-  // ---- the page ----
+  // ---- rendering ----
 
   function sentence() {
     const e = Examples[state.example.name];
@@ -303,7 +303,7 @@ const Explorer = (() => {
     new ResizeObserver(() => set({}, false)).observe(part("panels"));
   }
 
-  // A network has maps of its own strides only: where it lacks the present one, its first is taken and shown.
+  // If a network has no map at the current stride, its first stride is selected.
   function chosenMap(name) {
     const own = data.maps.filter((entry) => entry.name === name).map((entry) => entry.stride);
     return { map: name, stride: !own.length || own.includes(state.stride) ? state.stride : own[0] };

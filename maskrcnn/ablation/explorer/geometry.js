@@ -1,20 +1,20 @@
-// The RoI operators for one box and one image: where they read a feature map and what they pool.
+// The RoI operators for one box on one feature map: the positions they read and the values they pool.
 //
 // The arithmetic is that of maskrcnn_ops (csrc/geometry.h): float32, operation by operation in the same order, so that
 // coordinates are the same bits. Every product, sum and quotient of coordinates is rounded by Math.fround.
 //
-// Two coordinates are in use, both in cells of the map. In the operators' own, cell c is centred at c. On the drawing,
-// cell c covers c to c + 1, so its centre is at c + 0.5. Fields named `x` are the operators'; `low` and `high` of a
-// bin or a region are places on the drawing.
+// There are two coordinate systems, both in cells of the map. For the operators, cell c is centred at c. On the drawing,
+// cell c covers c to c + 1, so its centre is at c + 0.5. Fields named `x` are coordinates of the operators; `low` and
+// `high` of a bin or a region are coordinates of the drawing.
 //
-// Nothing here knows the page: no DOM, no state.
+// This file uses neither the DOM nor the page's state.
 "use strict";
 
 const RoIGeometry = (() => {
   const f32 = Math.fround;
   const POSITIONS = { centre: 0.5, corner: 0, thirds: 1 };
-  const MARGINS = { align: 1, mnc: 0.5, inner: 0 }; // beyond the outermost centres, where samples still count
-  const CENTRE = 0.5; // of a cell, on the drawing
+  const MARGINS = { align: 1, mnc: 0.5, inner: 0 }; // samples up to this far outside the outermost centres are inside
+  const CENTRE = 0.5; // position of a cell's centre on the drawing
 
   // C's round: half away from zero.
   function roundHalfAway(x) {
@@ -47,7 +47,7 @@ const RoIGeometry = (() => {
     return x > 0 ? Math.min(Math.trunc(x), size) : 0;
   }
 
-  // The cells first..last-1 of bin p. A whole start is added after the rounding, as the released RoIPool does.
+  // The cells first..last-1 of bin p. If the start is a whole number, it is added after rounding, as in the released RoIPool.
   function cellsOfBin(start, bin, p, size, s) {
     const low = f32(p * bin);
     const high = f32((p + 1) * bin);
@@ -117,7 +117,7 @@ const RoIGeometry = (() => {
     return upper * (1 - y.weight) + lower * y.weight;
   }
 
-  // Value of one bin, and for a maximum the point [i, j] that has it. Samples outside the map count as zeros.
+  // Value of one bin, and for a maximum the index [i, j] of the largest sample. Samples outside the map are zero.
   function poolBin(value, yBin, xBin, reduction) {
     let sum = 0;
     let best = -Infinity;
@@ -136,9 +136,10 @@ const RoIGeometry = (() => {
     return { value: best, winner };
   }
 
-  // An operator's reading of box [x1, y1, x2, y2] (pixels) on a map.
-  //   map: { height, width, at(channel, row, column) }; plain operators read channel 0, position-sensitive ones
-  //   channel i * P + j in bin (i, j).
+  // Apply the operator with switches s to a map.
+  //   map: { height, width, at(channel, row, column) }. Position-sensitive operators read channel i * P + j in bin
+  //        (i, j), the others channel 0.
+  //   box: [x1, y1, x2, y2] in pixels.  scale: cells per pixel.  bins: P, bins per side.
   function read(map, box, scale, bins, s) {
     const y = readAxis(box[1], box[3], scale, bins, map.height, s);
     const x = readAxis(box[0], box[2], scale, bins, map.width, s);
@@ -149,7 +150,7 @@ const RoIGeometry = (() => {
     return { x, y, pooled };
   }
 
-  // The ends of what an axis reads: the region, or with rounded bins the cells from the first to the last.
+  // The range [low, high] that is read along an axis: the region, or with rounded bins all cells of the bins.
   function extent(axis, rounded) {
     if (!rounded) return [axis.low, Math.max(axis.high, axis.low)];
     const used = axis.bins.filter((bin) => bin.high > bin.low);
@@ -157,7 +158,7 @@ const RoIGeometry = (() => {
     return [Math.min(...used.map((bin) => bin.low)), Math.max(...used.map((bin) => bin.high))];
   }
 
-  // Area of the box that the operator leaves out and area that it adds, as shares of the box's area.
+  // Area of the box that is not read, and area read outside the box, as shares of the box's area.
   function areas(box, scale, reading, s) {
     const [left, right] = extent(reading.x, s.bin_rounding);
     const [top, bottom] = extent(reading.y, s.bin_rounding);
@@ -168,7 +169,7 @@ const RoIGeometry = (() => {
     return { lost: 1 - overlap / own, gained: ((right - left) * (bottom - top) - overlap) / own };
   }
 
-  // Distance from the middle of the box to the mean place that an axis reads, in pixels; null if it reads nothing.
+  // Distance along an axis from the middle of the box to the mean position read, in pixels; null if nothing is read.
   function shift(axis, low, high, scale) {
     let sum = 0;
     let total = 0;
@@ -182,7 +183,7 @@ const RoIGeometry = (() => {
     return total ? sum / total / scale - (low + high) / 2 : null;
   }
 
-  // Root mean square of the differences of two lists of values, in percent of the map's range [lowest, highest].
+  // Root mean square difference of two lists of values, in percent of the map's range [lowest, highest].
   function change(before, after, [lowest, highest]) {
     const squares = before.reduce((sum, v, i) => sum + (v - after[i]) ** 2, 0);
     return highest > lowest ? 100 * Math.sqrt(squares / before.length) / (highest - lowest) : 0;

@@ -5,28 +5,28 @@ const PURPOSES = {
   align: "Mask R-CNN's RoIAlign. Nothing is rounded, and the box moves by half a cell so that places and cell centres agree.",
   align_legacy: "RoIAlign as first released: nothing is rounded, but the half pixel is missing.",
   warp: "RoIWarp as Mask R-CNN describes it: the box is rounded like RoIPool's, then sampled like RoIAlign.",
-  warp_mnc: "RoIWarp as MNC released it: rounded box, one sample a cell at its corner, maximum.",
+  warp_mnc: "RoIWarp as MNC released it: rounded box, one sample per cell at its corner, maximum.",
   pool: "Fast R-CNN's RoIPool: the box and then each bin are rounded to whole cells; the largest cell wins.",
-  ps_align: "Position-sensitive RoIAlign: bin (i, j) reads score map i · P + j alone.",
+  ps_align: "Position-sensitive RoIAlign: bin (i, j) reads only score map i · P + j.",
   ps_pool: "R-FCN's position-sensitive pooling: rounded box and bins, the mean of score map i · P + j.",
   ps_warp: "Position-sensitive RoIWarp: a rounded box, sampled; bin (i, j) reads score map i · P + j.",
 };
 
-// Every switch: its label, and the values of a choice, or "check", or the limits of a number.
+// Every switch: [label, kind]. The kind is a list of choices, "check" for a checkbox, or the limits of a number.
 const SWITCHES = {
   box_rounding: ["Box rounded (round: to cells)", ["none", "round", "pixel"]],
-  plus_one: ["+1: the last cell counts", "check"],
+  plus_one: ["+1: include the last cell", "check"],
   offset: ["Offset, cells (half pixel: 0.5)", { min: -1, max: 1, step: 0.25 }],
-  min_width: ["Least width, cells", ["none", "0", "0.1", "1"]],
+  min_width: ["Minimum width, cells", ["none", "0", "0.1", "1"]],
   bin_rounding: ["Bins rounded to cells", "check"],
-  sampling_ratio: ["Samples a bin and axis (0: one a cell)", { min: 0, max: 8, step: 1 }],
-  sample_position: ["Place of samples", ["centre", "corner", "thirds"]],
+  sampling_ratio: ["Samples per bin and axis (0: one per cell)", { min: 0, max: 8, step: 1 }],
+  sample_position: ["Sample position", ["centre", "corner", "thirds"]],
   border: ["Border of the map", ["align", "mnc", "inner"]],
   reduction: ["Reduction", ["avg", "max"]],
 };
 
 class Panel {
-  // names: of the operators to choose from. act: what the panel asks the page for (see Explorer).
+  // names: the operators to choose from. act: functions that change the page's state (see Explorer).
   constructor(index, names, act) {
     this.act = act;
     this.index = index;
@@ -105,7 +105,7 @@ class Panel {
     return q !== null && p.row === q.row && p.column === q.column && p.i === q.i && p.j === q.j;
   }
 
-  // Draw everything. seen: what Explorer.seen(index) describes.
+  // Draw everything. seen: the result of Explorer.seen(index).
   show(seen) {
     this.seen = seen;
     this.root.style.setProperty("--op", seen.colour);
@@ -176,7 +176,7 @@ class Panel {
     return bin + (point && point.inside && !seen.switches.bin_rounding ? Draw.neighbours(f, this.cells(point), point) : "");
   }
 
-  // The cells that a sample reads, with weight and value.
+  // The four cells that a sample reads, with their weights and values.
   cells(point) {
     const { reading, map, channelOf } = this.seen;
     const x = reading.x.bins[point.column].points[point.j];
@@ -214,7 +214,7 @@ class Panel {
       ["region, rows", `${n(reading.y.low)} to ${n(reading.y.high)}`, "region-y"],
       ["region, cells", `${n(size(reading.x))} × ${n(size(reading.y))}`, "size"],
       ["one bin, cells", `${n(reading.x.bin)} × ${n(reading.y.bin)}`, "bin"],
-      ["samples a bin", samples, "samples"],
+      ["samples per bin", samples, "samples"],
       ["area lost", `${n(100 * areas.lost, 1)} %`, "lost"],
       ["area gained", `${n(100 * areas.gained, 1)} %`, "gained"],
       ["shift, pixels", `${signed(shift[0])}, ${signed(shift[1])}`, "shift"],
@@ -239,7 +239,7 @@ class Panel {
       body.innerHTML = this.wholeCells(seen, row, column);
     } else if (!point) {
       name.textContent = `Bin (${row}, ${column})${map}`;
-      body.innerHTML = `<p class="quiet">This bin has fewer samples than the one that is selected.</p>`;
+      body.innerHTML = `<p class="quiet">This bin has no sample with the selected index.</p>`;
     } else {
       name.textContent = `Bin (${row}, ${column}), sample (${point.i}, ${point.j})${map}${many}`;
       body.innerHTML = this.interpolation(seen, point);
@@ -250,16 +250,16 @@ class Panel {
     const [x, y] = [seen.reading.x.bins[column], seen.reading.y.bins[row]];
     const bin = seen.reading.pooled[row][column];
     const count = x.points.length * y.points.length;
-    if (!count) return "<p>No cell of the map: the value is 0.</p>";
+    if (!count) return "<p>The bin contains no cell of the map, so its value is 0.</p>";
     const where = `<p>Reads columns ${x.low} to ${x.high - 1} and rows ${y.low} to ${y.high - 1}: ${count} whole cells.</p>`;
-    if (!bin.winner) return `${where}<p>Their mean is <b>${Draw.number(bin.value, 3)}</b>.</p>`;
+    if (!bin.winner) return `${where}<p>The mean is <b>${Draw.number(bin.value, 3)}</b>.</p>`;
     return `${where}<p>The largest is <b>${Draw.number(bin.value, 3)}</b>, in column ${x.low + bin.winner[1]}, row ${y.low + bin.winner[0]}.</p>`;
   }
 
   interpolation(seen, point) {
     const n = Draw.number;
     const place = `<p>At column ${n(point.x)}, row ${n(point.y)} on the map; ${n(point.x - 0.5)}, ${n(point.y - 0.5)} in code.</p>`;
-    if (!point.inside) return `${place}<p>That is outside the map: it reads 0.</p>`;
+    if (!point.inside) return `${place}<p>This is outside the map, so the sample is 0.</p>`;
     const cells = this.cells(point);
     const lines = cells.map((c) => `<tr><td>${c.column}, ${c.row}</td><td>${c.weight.toFixed(3)}</td><td>${n(c.value, 3)}</td><td>${n(c.weight * c.value, 3)}</td></tr>`);
     const sum = cells.reduce((total, c) => total + c.weight * c.value, 0);

@@ -1,4 +1,4 @@
-// The picture and the feature maps made from it.
+// Pictures, and feature maps made from them.
 "use strict";
 
 const Pictures = (() => {
@@ -11,8 +11,8 @@ const Pictures = (() => {
   // 1 inside an ellipse, 0 outside, with a soft edge.
   const ellipse = (u, v, cu, cv, ru, rv) => 1 - smooth(0.93, 1.07, Math.hypot((u - cu) / ru, (v - cv) / rv));
 
-  // Colour of the generated picture, a duck on water, which has no border: the duck covers u from 0.16 to 0.8 and v
-  // from 0.28 to 0.77.
+  // Colour of the generated picture at (u, v): a duck on water. The duck covers u from 0.16 to 0.8 and v from 0.28 to
+  // 0.77; the water has no end.
   function duck(u, v) {
     const wave = 0.5 + 0.5 * Math.sin(46 * v + 3 * Math.sin(7 * u + 11 * v));
     const water = mix([58, 110, 148], [104, 156, 186], wave * smooth(0.55, 0.9, v));
@@ -44,9 +44,9 @@ const Pictures = (() => {
     return canvas;
   }
 
-  // A picture has its size in pixels of the network's input, its brightness at a place, and a bitmap of the rectangle
-  // left..width x 0..height to draw. `left` is negative where the picture has more to show when it moves right.
-  // This one shows the duck in the box.
+  // A picture has its size in pixels of the network's input, a function for the brightness at a pixel, and a bitmap of
+  // the rectangle left..width x 0..height to draw. `left` is negative if the picture continues to the left, which is
+  // visible when it moves right. This one has the duck in the box.
   function generated(width, height, box) {
     const size = Math.min((box[2] - box[0]) / 0.64, (box[3] - box[1]) / 0.49);
     const middle = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
@@ -73,10 +73,10 @@ const Pictures = (() => {
     return { name: "photograph", width, height, left: 0, canvas, at };
   }
 
-  // Maps have { height, width, at(channel, row, column) }; `moved` is how far the image is moved right, in cells.
+  // A map is { height, width, at(channel, row, column) }. `moved` is the shift of the image to the right, in cells.
   function brightnessMap(picture, stride, moved) {
     const [height, width] = [Math.ceil(picture.height / stride), Math.ceil(picture.width / stride)];
-    const per = stride * 512 >= 16 * picture.width ? 4 : 2; // places along a side of a cell
+    const per = stride * 512 >= 16 * picture.width ? 4 : 2; // points per side of a cell
     const values = new Float32Array(height * width);
     for (let k = 0; k < values.length; k++) {
       const [row, column] = [Math.floor(k / width), k % width];
@@ -94,14 +94,14 @@ const Pictures = (() => {
     return { height, width, at: (channel, row, column) => values[row * width + column] };
   }
 
-  // Column + 10 row: pooled values then say where an operator has read, in its own coordinates.
+  // The map column + 10 row. Its pooled values show where an operator reads, in the operator's coordinates.
   function rampMap(picture, stride, moved) {
     const [height, width] = [Math.ceil(picture.height / stride), Math.ceil(picture.width / stride)];
     return { height, width, at: (channel, row, column) => Math.fround(column - moved + 10 * row) };
   }
 
-  // P x P score maps as R-FCN learns them: map (i, j) is 1 where part (i, j) of the object lies and falls to 0 within
-  // half a part around it. object: its box in pixels.
+  // P x P score maps as R-FCN learns them: map (i, j) is 1 at part (i, j) of the object and falls to 0 within half a part
+  // around it. object: the object's box in pixels.
   function partMaps(picture, stride, moved, bins, object) {
     const part = (place, low, high, index) => {
       const from = (place * stride - low) / (high - low) * bins - index - 0.5;
@@ -114,14 +114,14 @@ const Pictures = (() => {
     return { height, width, at };
   }
 
-  // A half-precision number from its 16 bits.
+  // Converts the 16 bits of a half-precision number.
   function half(bits) {
     const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
     const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -24 * fraction;
     return bits & 0x8000 ? -size : size;
   }
 
-  // Channel maps of a network as the page's data holds them: base64 of float16 [shifts, height, width].
+  // Decode channel maps of a network from the page's data: base64 of float16 [shifts, height, width].
   function decode({ height, width, data }) {
     const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
     const values = Float32Array.from(new Uint16Array(bytes.buffer), half);

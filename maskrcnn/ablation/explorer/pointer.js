@@ -1,8 +1,8 @@
-// Mouse, touch and keyboard on the drawing of a panel.
+// Mouse, touch and keyboard input on the drawing of a panel.
 "use strict";
 
 class Pointer {
-  static EDGES = [[0, 1], [2, 1], [2, 3], [0, 3]]; // of the box, that each corner moves
+  static EDGES = [[0, 1], [2, 1], [2, 3], [0, 3]]; // the edges of the box that each corner moves
   static ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   constructor(panel, act) {
