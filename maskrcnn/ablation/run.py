@@ -211,8 +211,10 @@ class Runner:
         return digest.hexdigest()[:16]
 
     def _settings(self, run: Run) -> list[str]:
-        """The overrides that affect a run's result, without those of the machine and its folders."""
-        return [o for o in [*run.overrides, *self.extra] if not o.startswith(_OF_THE_MACHINE)]
+        """The overrides that affect a run's result. Those of the machine and folders of files are left out."""
+        return [
+            _without_folder(o) for o in [*run.overrides, *self.extra] if not o.startswith(_OF_THE_MACHINE)
+        ]
 
     def _train(self, overrides: list[str], name: str) -> bool:
         """Call ``maskrcnn train``. If another process still trains this run, wait for its end first."""
@@ -292,3 +294,9 @@ class Runner:
             tested[value] = json.loads((folder / "metrics.json").read_text())
             shutil.rmtree(folder)
         return tested
+
+
+def _without_folder(override: str) -> str:
+    """``key=name`` for ``key=/folder/name``, so that a record holds for another machine and names no home directory."""
+    key, equals, value = override.partition("=")
+    return f"{key}{equals}{Path(value).name}" if value.startswith("/") else override

@@ -20,6 +20,7 @@ import torch
 
 from maskrcnn.ablation import explain_plots as draw
 from maskrcnn.ablation.explain import Floats
+from maskrcnn.ablation.grid import read_table
 from maskrcnn.ablation.run import COMMAND, Runner
 from maskrcnn.cli import ablate, explain, propose, train
 from maskrcnn.config import build as assembly
@@ -404,3 +405,17 @@ def test_explain_draws_a_detection_of_a_trained_model(run: Path, tiny: Sequence[
 def test_explain_refuses_in_words(arguments: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
         explain.main([*arguments, f"run_dir={tmp_path}"])
+
+
+def test_a_record_holds_where_a_file_lies_elsewhere_and_names_no_folder(tmp_path: Path) -> None:
+    def runner(weights: str) -> Runner:
+        table = read_table(ablate.TABLES, "augmentations", "facades")
+        return Runner(table, tmp_path, ("data.root=/data", f"model.backbone.weights={weights}"), 1, 1)
+
+    run = runner("/home/a/w.pth").table.runs(seeds=1)[0]
+    made = [*run.overrides, "model.backbone.weights=w.pth"]
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / f"{run.id}.json").write_text(json.dumps({"overrides": made}))
+    assert runner("/home/b/w.pth").is_done(run)
+    with pytest.raises(UserError, match=r"weights=w\.pth\nnot\n.*weights=other\.pth"):
+        runner("/home/a/other.pth").is_done(run)
