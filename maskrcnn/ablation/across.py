@@ -42,15 +42,16 @@ _MEASURES = (("gain", "points", 1), ("share", "% of align's AP", 100))
 # Share of align's AP that pool loses in Tables 2c and 2d: (30.3 - 26.9) / 30.3 and (30.9 - 23.6) / 30.9.
 _PAPER = {"16": 0.112, "32": 0.236}
 _INTRODUCTION = (
-    "Every row is the mean over seeds of one data set's strides table. The gain is align − pool, paired by seed, in "
-    "points of AP; the share is the part of align's AP that pool loses. Brackets are Student's 95 % intervals over "
-    "seeds. Object sizes are square roots of areas, in cells of the map that the heads read."
+    "Each row is one data set and stride. AP is the mean over seeds. The gain is align − pool in points of AP, paired "
+    "by seed, and the share is the part of align's AP that pool loses. Brackets are Student's 95 % intervals over "
+    "seeds. Object sizes are square roots of areas, in cells of the feature map that the heads read."
 )
 _REGRESSION = (
-    "Ordinary least squares of the gain (or the share) on log2 of the size in cells. A point is one range of sizes of "
-    f"one data set and stride, with at least {FEW} objects. One line for all points compares all tables. With a level "
-    "of its own for each data set and stride, only sizes within a table are compared. Brackets are 95 % intervals of "
-    "the slope. Ranges of one table come from the same runs, so that the true intervals are somewhat wider."
+    "Ordinary least squares of the gain (or the share) on log2 of the object size in cells. Each point is one size "
+    f"range of one data set and stride, with at least {FEW} objects. With one intercept for all points, sizes are "
+    "compared across all tables. With an intercept for each data set and stride, they are compared within tables only. "
+    "Brackets are 95 % intervals of the slope. Size ranges of one table come from the same runs, so the true "
+    "intervals are somewhat wider."
 )
 
 
@@ -179,7 +180,7 @@ def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> 
 
 def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
     main = _main(gains)
-    median = "{0.data}: {0.seeds} seeds; median object {0.median_cells:.1f} cells at stride {0.stride}"
+    median = "{0.data}: {0.seeds} seeds; median object size {0.median_cells:.1f} cells at stride {0.stride}"
     return Report(
         title="RoIAlign, RoIWarp and RoIPool across data sets",
         introduction=_INTRODUCTION,
@@ -187,9 +188,9 @@ def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
         overview=_overview(main),
         plots=[_size_plot(sizes, kind) for kind in ("segm", "bbox") if (sizes["kind"] == kind).any()],
         sections=[
-            Section("Gain and share lost in AP", _INTRODUCTION, [("", _table(main))]),
-            Section("Does the gain follow the size of the objects?", _REGRESSION, [("", _slopes(sizes))]),
-            Section("AP, AP50 and AP75", "All metrics; warp next to pool.", [("", _table(gains))]),
+            Section("Gain and share lost", "Mask AP; box AP for data without masks.", [("", _table(main))]),
+            Section("Change of the gain with object size", _REGRESSION, [("", _slopes(sizes))]),
+            Section("AP, AP50 and AP75", "All metrics, for pool and warp.", [("", _table(gains))]),
         ],
         lists=[("Data sets", [median.format(row) for row in gains.drop_duplicates("data").itertuples()])],
     )
@@ -220,10 +221,10 @@ def _slopes(sizes: pd.DataFrame) -> pd.DataFrame:
     for (kind, other), frame in sizes.groupby(["kind", "other"], sort=False):
         for (measure, unit, scale), within in product(_MEASURES, (False, True)):
             found = slope(frame, measure, within, scale)
-            level = "own of each data set and stride" if within else "one for all points"
+            level = "one per data set and stride" if within else "one for all points"
             follows = "yes" if found.resolved else "not resolved"
             lines.append([KINDS[kind], other, unit, found.count, level, show_interval(found), follows])
-    header = ["AP", "gain over", "unit", "points", "level", "change per doubling of size", "follows size"]
+    header = ["AP", "gain over", "unit", "points", "intercept", "change per doubling of size", "excludes 0"]
     return pd.DataFrame(lines, columns=header)
 
 
@@ -241,16 +242,16 @@ def _sentences(main: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
             f"{100 * r.share:.0f} % ({r.data}, stride {r.stride})" for r in (known.iloc[0], known.iloc[-1])
         ]
         lines.append(
-            f"Pool loses from {ends[0]} to {ends[1]} of align's AP; the paper "
-            f"has {100 * _PAPER['16']:.0f} % at stride 16 and {100 * _PAPER['32']:.0f} % at 32."
+            f"Pool loses {ends[0]} to {ends[1]} of align's AP. In the paper, it loses "
+            f"{100 * _PAPER['16']:.0f} % at stride 16 and {100 * _PAPER['32']:.0f} % at stride 32."
         )
     kind = "segm" if (sizes["kind"] == "segm").any() else "bbox"
     own = sizes[(sizes["kind"] == kind) & (sizes["other"] == "pool")]
     if len(own):
         points, share = slope(own, "gain", within=True), slope(own, "share", within=True, scale=100)
         lines.append(
-            f"With every doubling of the object size in cells the gain in {KINDS[kind]} AP changes by "
-            f"{show_interval(points)} points, and the share lost by {show_interval(share)} % of align's AP."
+            f"When the object size in cells doubles, the gain in {KINDS[kind]} AP changes by "
+            f"{show_interval(points)} points and the share lost by {show_interval(share)} % of align's AP."
         )
     return lines
 
@@ -296,7 +297,9 @@ def _size_plot(sizes: pd.DataFrame, kind: str) -> Plot:
     panels[0].set(ylabel=f"align − pool, {KINDS[kind]} AP")
     panels[1].set(ylabel="share of align's AP that pool loses, %")
     within = slope(own, "gain", within=True)
-    text = f"Within a data set and stride, {signed(within.mean)} points for every doubling of the size."
+    text = (
+        f"Within a data set and stride, it changes by {signed(within.mean)} points per doubling of the size."
+    )
     return finished(f"size_{kind}", f"Gain in {KINDS[kind]} AP by object size in cells. {text}", panels[0])
 
 

@@ -84,7 +84,7 @@ def _more_at_32(found: Sequence[Difference]) -> Iterator[Claim]:
         text = "the share of align's mask AP that pool loses is larger at stride 32 than at 16"
         yield _more(text, shares[0], shares[1], [_paper_share(d) for d in both], digits=2)
     for metric in ("segm_AP", "segm_AP75"):
-        text = f"align − pool in {name_of(metric)} is more points at stride 32 than at 16"
+        text = f"align − pool in {name_of(metric)} (points) is larger at stride 32 than at 16"
         yield from _more_points(text, replace(coarse, metric=metric), replace(fine, metric=metric))
 
 
@@ -97,9 +97,9 @@ def _most_in_detail(align_pool: Difference) -> Iterator[Claim]:
     """Claims that the gain is largest at high IoU and on small objects."""
     for metric, other, names in (
         ("segm_AP75", "segm_AP50", "mask AP75 than in mask AP50"),
-        ("segm_APs", "segm_APm", "mask AP of small than of medium objects (below 32, 96 px)"),
+        ("segm_APs", "segm_APm", "mask AP of small (below 32 px) than of medium objects (32 to 96 px)"),
     ):
-        text = f"align − pool is more in {names}{align_pool.at}"
+        text = f"align − pool is larger in {names}{align_pool.at}"
         yield from _more_points(text, replace(align_pool, metric=metric), replace(align_pool, metric=other))
 
 

@@ -48,8 +48,10 @@ def example_images(rows: Sequence[Row], images: Path) -> Plot | None:
             panel.imshow(draw_results(read_image(str(images / name)), detections, names))
         line[0].set_title(", ".join(row.axes.values()), loc="left", fontsize=10)
     same = len({name for _, name in shown}) == count
-    what = "The same images" if same else "The first images of each run's data"
-    return Plot("examples", f"{what} under each model (first seed), scores above 0.5.", _webp(canvas))
+    what = "the same images" if same else "the first images of its data"
+    return Plot(
+        "examples", f"Detections of each model (first seed) on {what}, scores above 0.5.", _webp(canvas)
+    )
 
 
 def coloured(detections: Sequence[Record], known: list[list[float]]) -> list[Record]:

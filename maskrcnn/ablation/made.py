@@ -23,7 +23,7 @@ _KEYS = {
         *("mask_head.pooler.output_size", "mask_head.trunk._target_", "mask_head.trunk.num_convs"),
         *("mask_head.trunk.dim", "mask_head.loss"),
     ),
-    "regions an image": ("sampler.num_samples", "sampler.positive_fraction", "sampler.iou"),
+    "regions per image": ("sampler.num_samples", "sampler.positive_fraction", "sampler.iou"),
     "training": (
         *("schedule.steps", "schedule.batch_size", "schedule.optimizer", "schedule.lr", "schedule.decay"),
         *("schedule.warmup_steps", "schedule.weight_decay"),
@@ -32,7 +32,7 @@ _KEYS = {
         *("source._target_", "num_train", "num_val", "image_size", "source.short_side", "data.short_side"),
         *("data.max_size", "horizontal_flip", "vertical_flip", "scale_jitter", "crop"),
     ),
-    "test": ("score_threshold", "nms_iou", "num_detections", "evaluation.max_dets"),
+    "inference": ("score_threshold", "nms_iou", "num_detections", "evaluation.max_dets"),
 }
 # Settings of a single run and its machine. They may differ within a row.
 _OF_A_RUN = (
@@ -62,7 +62,7 @@ def settings(table: Table, rows: Sequence[Row]) -> list[str]:
     return [
         *lines,
         f"proposals: {_proposals(table)}",
-        f"images tested on: {' or '.join(map(str, images))}",
+        f"validation images: {' or '.join(map(str, images))}",
         f"first run: tools/train.py {' '.join(records[0]['overrides'])}, with these proposals",
     ]
 
@@ -79,11 +79,11 @@ def _setting(configs: Sequence[dict[str, object]], key: str) -> str | None:
 
 def _proposals(table: Table) -> str:
     if table.proposals is None:
-        return "of the network's own RPN, trained jointly"
+        return "from the model's own RPN, trained jointly"
     if isinstance(table.proposals, str):
-        return "the boxes of the ground truth"
-    start = ", whose backbone all runs start from" if table.start_from_proposals else ""
-    return f"stored, of one RPN trained apart ({' '.join(table.proposals)}){start}"
+        return "ground-truth boxes"
+    start = "; all runs start from its backbone" if table.start_from_proposals else ""
+    return f"precomputed with one RPN that is trained separately ({' '.join(table.proposals)}){start}"
 
 
 def provenance(table: Table, rows: Sequence[Row]) -> list[str]:
@@ -100,10 +100,10 @@ def provenance(table: Table, rows: Sequence[Row]) -> list[str]:
     changed = " (+: with uncommitted changes)" if any("+" in commit for commit in commits) else ""
     versions = sorted({f"torch {m['versions']['torch']}" for m in manifests})
     return [
-        f"{len(minutes)} runs, {sum(minutes):.0f} minutes together, {min(minutes):.1f} to {max(minutes):.1f} minutes "
-        f"each (with or without others at the same time), at most {max(m['peak_memory_mib'] for m in manifests)} MiB",
+        f"{len(minutes)} runs, {sum(minutes):.0f} minutes in total, {min(minutes):.1f} to {max(minutes):.1f} minutes "
+        f"each (runs may share the machine), peak memory {max(m['peak_memory_mib'] for m in manifests)} MiB",
         f"machine: {'; '.join(sorted({m['machine'] for m in manifests}))}; {', '.join(versions)}",
-        f"commit: {made}{changed}; every run's config and versions are in manifest.json",
+        f"commit: {made}{changed}; manifest.json has the config and versions of every run",
         *(_shared(manifests) if isinstance(table.proposals, list) else []),
         *_uneven(rows),
     ]
@@ -115,7 +115,7 @@ def _uneven(rows: Sequence[Row]) -> list[str]:
     for row in (r for r in rows if len(r.records) > 1):
         configs = [flat(record["manifest"]["config"]) for record in row.records]
         for key in sorted(set().union(*configs)):
-            values = {json.dumps(config.get(key, "not there")) for config in configs}
+            values = {json.dumps(config[key]) if key in config else "missing" for config in configs}
             if len(values) > 1 and not key.startswith(_OF_A_RUN):
                 found[f"{key} ({' or '.join(sorted(values))})"] = None
     return [f"runs of one row differ in more than their seed: {', '.join(found)}"] if found else []
@@ -127,9 +127,9 @@ def _shared(manifests: Sequence[Record]) -> list[str]:
     unknown = len(manifests) - known.total()
     if not known:
         return [
-            f"the records of the {unknown} runs do not hold which proposals and starting weights they had"
+            f"the records of the {unknown} runs do not say which proposals and starting weights were used"
         ]
-    older = f"; the records of {unknown} runs do not hold it" if unknown else ""
+    older = f"; the records of {unknown} runs do not say it" if unknown else ""
     if len(known) == 1:
         return [f"one set of proposals and starting weights: {next(iter(known))}{older}"]
     counts = ", ".join(f"{name} ({count} runs)" for name, count in sorted(known.items()))

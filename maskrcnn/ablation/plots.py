@@ -228,7 +228,7 @@ def gains(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     shown = [d.by_seed if several or d.by_image is None else d.by_image for d in found]
     what = f"{KINDS[kind]} AP{'' if several else ' within images'}"
     panel = _long_bars(names, shown, [d.second for d in found], f"difference in {what}")
-    over = "seeds" if several else "images, which do not cover what another seed would change"
+    over = "seeds" if several else "images, which do not cover the variation between seeds"
     return finished("gains", f"Differences in {what} with 95 % intervals over the {over}.", panel)
 
 
@@ -264,7 +264,7 @@ def iou_curves(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
             column[1].axhline(0, color="#888", lw=0.8)
     panels[0][0].set(ylabel=f"{KINDS[kind]} AP", ylim=(0, None))
     if lines > 1:
-        panels[1][0].set(ylabel=f"gain of {of} over each")
+        panels[1][0].set(ylabel=f"gain of {of} over the others")
     caption = f"{KINDS[kind].capitalize()} AP at each IoU threshold, mean of the seeds"
     below = f"; below: the gain of {of}" if lines > 1 else ""
     return finished(f"iou_{kind}", f"{caption}{below}.", panels[0][0])
@@ -306,8 +306,8 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     cells_axis(panel)
     panel.set(ylabel=f"gain in {KINDS[kind]} AP")
     caption = (
-        f"Gain of {table.compare.of} in {KINDS[kind]} AP by the size of the objects in cells of the map that the head "
-        "pools from; bars are 95 % intervals over the seeds."
+        f"Gain of {table.compare.of} in {KINDS[kind]} AP by object size, in cells of the pooled feature map; bars are "
+        "95 % intervals over the seeds."
     )
     return finished(f"size_{kind}", caption, panel)
 
@@ -344,7 +344,7 @@ def stride_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     panel.set(xlabel="side of a cell in pixels of the original image", ylabel=f"gain in {KINDS[kind]} AP")
     panel.set(ylim=(min(0, panel.get_ylim()[0]), None))
     panel.axhline(0, color="#888", lw=0.8)
-    return finished("stride_gain", f"Gain of {of} by stride: every seed (dots) and their mean.", panel)
+    return finished("stride_gain", f"Gain of {of} by stride: each seed (dots) and the mean.", panel)
 
 
 def learning_curves(table: Table, rows: Sequence[Row]) -> Plot:

@@ -134,8 +134,8 @@ def assemble(table: Table, rows: Sequence[Row], images: Path) -> Report:
             *tables.cross_table(table, rows),
         ],
         lists=[
-            ("What was trained", made.settings(table, rows)),
-            ("How it was made", made.provenance(table, rows)),
+            ("Training settings", made.settings(table, rows)),
+            ("Time, machine and versions", made.provenance(table, rows)),
         ],
     )
 
@@ -145,13 +145,15 @@ def _introduction(table: Table, rows: Sequence[Row]) -> str:
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     whole = len(table.runs(seeds=1))
     missing = (
-        "" if len(rows) == whole else f" {whole - len(rows)} of the {whole} places have no finished run yet."
+        ""
+        if len(rows) == whole
+        else f" {whole - len(rows)} of the {whole} combinations have no finished run yet."
     )
     shared = " and one proposal network" if isinstance(table.proposals, list) else ""
     return (
         f"Table {table.name}, data={table.data}, {seeds} seed(s). Metrics are in percent. Intervals (±) are Student's "
-        "95 % over seeds unless the text says otherwise; a single run has none. A seed sets the first weights and the "
-        f"order of the batches; all runs of a row share one data set{shared}.{missing}"
+        "95 % intervals over seeds unless the text says otherwise; a single run has none. The seed determines the "
+        f"initial weights and the order of batches. All runs of a row share one data set{shared}.{missing}"
     )
 
 

@@ -66,11 +66,13 @@ def _many(found: Sequence[Difference], rows: Sequence[Row], metric: str, of: str
     lines = [f"{_capital(of)} has {show(best)} {name_of(metric)}; {len(own)} variants are compared with it."]
     if sure:
         largest = "; ".join(f"{d.second} {signed(-d.by_seed.mean)} ± {d.by_seed.half:.1f}" for d in sure[:3])
-        lines.append(f"{len(sure)} differences exclude 0. The largest: {largest}.")
+        lines.append(
+            f"{len(sure)} of them differ from {of}: the 95 % interval excludes 0. Largest differences: {largest}."
+        )
     if open_ones:
         low, high = signed(-max(open_ones)), signed(-min(open_ones))
         lines.append(
-            f"The other {len(open_ones)} variants lie {low} to {high} points from {of}, not resolved."
+            f"The other {len(open_ones)} differ from {of} by {low} to {high} points, which is not resolved."
         )
     return lines
 

@@ -16,15 +16,15 @@ from maskrcnn.ablation.summary import FEW, METRICS, Difference, Row, differences
 
 MAIN = tuple(m for m in METRICS if m not in {f"{k}_AP{s}" for k in ("segm", "bbox") for s in "sml"})
 _DIFFERENCES = (
-    "By seed: the mean of the paired differences of runs with the same seed. Within images: the same of the AP within "
-    "each image by itself, averaged over the seeds and bootstrapped over images. It is another metric than AP, which "
-    "ranks the detections of all images together, and its interval does not cover what another seed would change. "
-    "Resolved: all intervals exclude 0, on the same side. Nothing is adjusted for the number of lines ({count}): one "
-    "in twenty would exclude 0 by chance if nothing differed. Share lost: (first − second) / first."
+    "By seed: the mean difference of runs with the same seed. Within images: the mean difference of each image's own "
+    "AP, averaged over seeds, with a bootstrap interval over images. This is not AP, which ranks the detections of all "
+    "images together, and its interval does not cover the variation between seeds. Resolved: all intervals of the line "
+    "exclude 0, on the same side. There is no correction for the number of lines ({count}): if nothing differed, one "
+    "interval in twenty would exclude 0 by chance. Share lost: (first − second) / first."
 )
 _SIZES = (
-    "Objects whose square root of area lies in each range of pixels of the original image. Divide by the side of a "
-    f"cell to get their size in cells. Ranges of fewer than {FEW} objects are left out."
+    "AP by object size. A size is the square root of the object's area in pixels of the original image; divided by the "
+    f"cell side, it is in cells. Ranges of fewer than {FEW} objects are left out."
 )
 _CELLS = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
 
@@ -65,7 +65,7 @@ def results(rows: Sequence[Row]) -> list[Section]:
         (row.axes, {"runs": len(row.records), **{name_of(m): show(row.estimate(m)) for m in metrics}})
         for row in rows
     ]
-    return _section("All metrics", "The mean over the seeds ± half the 95 % interval.", lines)
+    return _section("All metrics", "Mean over seeds ± half of the 95 % interval.", lines)
 
 
 def claims_table(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def _difference(d: Difference) -> dict[str, str]:
         "within images": "" if d.by_image is None else show(d.by_image, sign=True),
         "resolved": "one run" if d.by_seed.low is None else "yes" if agree else "no",
         "share lost": "" if d.share is None else show(d.share, scale=100, unit=" %"),
-        "paper": "new" if d.paper is None else signed(d.paper),
+        "paper": signed(d.paper),
     }
 
 
@@ -122,13 +122,13 @@ def paper_table(table: Table, rows: Sequence[Row]) -> list[Section]:
     for row, metric in product(rows if table.paper else (), MAIN):
         own, there = row.estimate(metric), table.published(row.axes).get(metric)
         if own is not None:
-            paper = "new" if there is None else f"{there:.1f}"
+            paper = "–" if there is None else f"{there:.1f}"
             line = {"metric": name_of(metric), "here": show(own), "paper": paper}
             if table.data == "coco":  # metrics of different data sets are not comparable
                 line["here − paper"] = "" if there is None else signed(own.mean - there)
             lines.append((row.axes, line))
-    text = "The paper's metrics are COCO's with an ImageNet backbone. On other data, compare the differences."
-    return _section("Next to the paper", text, lines)
+    text = "The paper's metrics are on COCO, with an ImageNet backbone. On other data, compare differences."
+    return _section("Comparison with the paper", text, lines)
 
 
 def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
@@ -148,10 +148,10 @@ def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
 
     def line(row: Row, texts: Sequence[str]) -> dict[str, str]:
         cell = "by level" if row.cell is None else f"{row.cell:g} px"
-        return {"a cell": cell, **dict(zip(names, texts, strict=True))}
+        return {"cell side": cell, **dict(zip(names, texts, strict=True))}
 
     counts = [
-        (place, {"a cell": "", **dict(zip(names, map(str, objects), strict=True))})
+        (place, {"cell side": "", **dict(zip(names, map(str, objects), strict=True))})
         for place, objects in _objects(table, rows)
     ]
     tables = []
@@ -210,7 +210,7 @@ def cross_table(table: Table, rows: Sequence[Row]) -> list[Section]:
             line[f"tested with {value}"] = "–" if ap is None else f"{ap:.1f}"
         lines.append((row.axes, line))
     text = (
-        "Mask AP of the first seed's models, tested with each operator. A row names the operator of training."
+        "Mask AP of the first seed's models, tested with each operator. Rows are the operators of training."
     )
     return _section("Trained with one operator, tested with another", text, lines)
 
@@ -242,17 +242,15 @@ def instance_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
     tables = [("", _frame(lines))]
     if sizes:
         tables.append(("By object size in cells", _frame(sizes)))
-    return [Section("Mask IoU of given boxes", _instances_text(rows), tables)]
+    return [Section("Mask IoU in ground-truth boxes", _instances_text(rows), tables)]
 
 
 def _instances_text(rows: Sequence[Row]) -> str:
     whole = all("image" in row.records[0]["instances"] for row in rows)
-    drawn = (
-        "images, each with all its objects" if whole else "objects, as if those of one image were independent"
-    )
+    drawn = "images, each with all its objects" if whole else "objects, which treats them as independent"
     return (
-        "The IoU of every object's mask, averaged over the seeds, and the mean of the paired differences with the 95 % "
-        f"interval of a bootstrap over {drawn}. The interval does not cover what another seed would change."
+        "Mean mask IoU over objects and seeds, and the mean difference paired by object with the 95 % interval of a "
+        f"bootstrap over {drawn}. The interval does not cover the variation between seeds."
     )
 
 

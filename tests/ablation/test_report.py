@@ -160,7 +160,7 @@ def test_the_report_states_the_claims_with_their_verdicts(table: Table, report: 
     text = (report / "report.md").read_text()
     assert "| align − pool > 0 in mask AP at stride 16 | +4.1 [+3.9, +4.3] | +3.4 | yes |" in text
     assert "| 16 | align | 3 | 31.1 ± " in text
-    assert "| 32 | warp | mask AP | 13.0 ± 2.5 | new |" in text
+    assert "| 32 | warp | mask AP | 13.0 ± 2.5 | – |" in text
     found = by_text(table, records())
     share = found["the share of align's mask AP that pool loses is larger at stride 32 than at 16"]
     assert share.here.startswith("0.38 against 0.13")
@@ -186,14 +186,14 @@ def test_claims_on_points_detail_and_small_objects_have_verdicts(table: Table) -
         return claim.here
 
     # 4.0, 4.1, 4.2 at 16 and 8.0, 8.1, 8.2 at 32; AP75 3.0, 3.1, 3.2 above that.
-    points = "is more points at stride 32 than at 16"
+    points = "(points) is larger at stride 32 than at 16"
     assert here(f"in mask AP {points}", Verdict.HOLDS).startswith("+8.1 against +4.1, difference +4.0")
     assert here(f"in mask AP75 {points}", Verdict.HOLDS).startswith("+11.2 against +4.1")
-    detail = "is more in mask AP75 than in mask AP50 at stride"
+    detail = "is larger in mask AP75 than in mask AP50 at stride"
     assert here(f"{detail} 16", Verdict.OPEN).startswith("+4.1 against +4.1")
     assert here(f"{detail} 32", Verdict.HOLDS).startswith("+11.2 against +8.1, difference +3.1")
     # Half of 4.1 and of 8.1, less 1.03.
-    small = "is more in mask AP of small than of medium objects (below 32, 96 px) at stride"
+    small = "is larger in mask AP of small (below 32 px) than of medium objects (32 to 96 px) at stride"
     assert here(f"{small} 16", Verdict.FAILS).startswith("+1.0 against +4.1")
     assert here(f"{small} 32", Verdict.FAILS).startswith("+3.0 against +8.1")
 
@@ -336,7 +336,7 @@ def test_plots_of_an_earlier_report_are_removed(table: Table, tmp_path: Path) ->
 @pytest.mark.usefixtures("unplotted")
 def test_missing_runs_are_counted(table: Table, tmp_path: Path) -> None:
     write_report(table, [r for r in records() if r["axes"] != {"stride": "32", "roi_op": "warp"}], tmp_path)
-    assert "1 of the 6 places have no finished run yet" in (tmp_path / "report.md").read_text()
+    assert "1 of the 6 combinations have no finished run yet" in (tmp_path / "report.md").read_text()
 
 
 def test_the_page_needs_nothing_from_elsewhere(report: Path) -> None:
@@ -550,7 +550,7 @@ def test_runs_of_a_row_that_differ_in_their_settings_are_listed(table: Table, tm
     assert "differ in more" not in (tmp_path / "report.md").read_text()
     made[0]["manifest"]["config"]["schedule"] = {"steps": 5}
     write_report(table, made, tmp_path)
-    words = 'runs of one row differ in more than their seed: schedule.steps ("not there" or 5)'
+    words = "runs of one row differ in more than their seed: schedule.steps (5 or missing)"
     assert words in (tmp_path / "report.md").read_text()
 
 
@@ -577,12 +577,15 @@ def test_the_report_says_what_was_trained(table: Table, tmp_path: Path) -> None:
     assert "- first run: tools/train.py roi_op=align, with" in text
     assert "- backbone: frozen_stages 0 / 2, last_stage 4 / 5\n" in text
     assert "- training: steps 200 / 300, optimizer sgd, lr 0.02\n" in text
-    assert "- proposals: stored, of one RPN trained apart (experiment=ablation_shapes_rpn), whose" in text
-    assert "- images tested on: 3\n" in text
+    rpn = (
+        "precomputed with one RPN that is trained separately (experiment=ablation_shapes_rpn); all runs start"
+    )
+    assert f"- proposals: {rpn}" in text
+    assert "- validation images: 3\n" in text
     write_report(replace(table, proposals="ground_truth"), made, tmp_path)
-    assert "- proposals: the boxes of the ground truth\n" in (tmp_path / "report.md").read_text()
+    assert "- proposals: ground-truth boxes\n" in (tmp_path / "report.md").read_text()
     write_report(replace(table, proposals=None), made, tmp_path)
-    assert "- proposals: of the network's own RPN" in (tmp_path / "report.md").read_text()
+    assert "- proposals: from the model's own RPN" in (tmp_path / "report.md").read_text()
 
 
 def test_only_what_is_compared_with_all_has_a_share_to_lose(table: Table) -> None:
