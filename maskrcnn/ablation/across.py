@@ -14,7 +14,7 @@ from scipy.special import stdtrit
 from maskrcnn.ablation import record
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table, available, read_table
-from maskrcnn.ablation.plots import Plot, cells_axis, colour_of, finished, new_panels
+from maskrcnn.ablation.plot import Plot, cells_axis, colour_of, finished, new_panels
 from maskrcnn.ablation.report import Report, write_pages
 from maskrcnn.ablation.statistics import Estimate, lost_share, show, show_interval, signed
 from maskrcnn.ablation.summary import (

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pycocotools import mask as coco_mask
 
-from maskrcnn.ablation.plots import FEW_LINES, Plot
+from maskrcnn.ablation.plot import FEW_LINES, Plot
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.summary import Row
 from maskrcnn.data.images import read_image

@@ -1,21 +1,16 @@
-"""The plots of a table's report, and the parts that all reports share."""
+"""The plots of a table's report."""
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table
+from maskrcnn.ablation.plot import FEW_LINES, SPARE_COLOURS, Plot, cells_axis, colour_of, finished, new_panels
 from maskrcnn.ablation.statistics import Estimate
 from maskrcnn.ablation.summary import (
     KINDS,
@@ -28,104 +23,9 @@ from maskrcnn.ablation.summary import (
     place_name,
 )
 
-# Constant ids (and no date), so that equal content gives equal files.
-matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
-# Text is not converted to outlines. Files are half as large, and the text can be searched and copied.
-matplotlib.rcParams["svg.fonttype"] = "none"
 _THRESHOLDS = np.arange(0.5, 1.0, 0.05)
-FEW_LINES = 6  # plots with more lines or bars have another layout
-_SPARE_COLOURS = (
-    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377"),
-    *("#66ccee", "#777777", "#994f00", "#332288"),
-)
 _LABEL = 12  # maximum number of letters in a line of a bar group's label
 _STYLES = ("-", "--", ":", "-.")
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plot of a report.
-
-    Args:
-        name: name of its file in the folder plots/, without the suffix.
-        caption: the text below it.
-        content: an SVG element, or the bytes of a WebP file.
-    """
-
-    name: str
-    caption: str
-    content: str | bytes
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.{'svg' if isinstance(self.content, str) else 'webp'}"
-
-    @property
-    def inline(self) -> str:
-        """HTML element that contains the plot itself."""
-        if isinstance(self.content, str):
-            return self.content
-        return f'<img alt="" src="data:image/webp;base64,{base64.b64encode(self.content).decode()}">'
-
-    def write(self, folder: Path) -> None:
-        content = self.content if isinstance(self.content, bytes) else self.content.encode()
-        (folder / self.file).write_bytes(content)
-
-
-def colour_of(value: str, values: Sequence[str]) -> str:
-    """Colour of a value in all plots of a report.
-
-    Args:
-        value: the name of an operator, which has a fixed colour, or another value of an axis.
-        values: all values of the axis; the index of another value determines its colour.
-    """
-    return OPERATOR_COLOURS.get(value) or _SPARE_COLOURS[list(values).index(value) % len(_SPARE_COLOURS)]
-
-
-def new_panels(size: tuple[float, float], lines: int = 1, columns: int = 1, **shared: Any) -> Any:
-    """Panels (matplotlib axes) of a new figure.
-
-    Args:
-        size: (width, height) of the figure in inches.
-        lines: number of rows of panels.
-        columns: number of columns of panels.
-        **shared: further arguments of ``Figure.subplots``.
-
-    Returns:
-        An array ``[lines, columns]``.
-    """
-    return Figure(figsize=size, layout="constrained").subplots(lines, columns, squeeze=False, **shared)
-
-
-def finished(name: str, caption: str, panel: Any) -> Plot:
-    """Add a legend to a figure, outside of all panels, and save the figure.
-
-    Args:
-        name: see `Plot`.
-        caption: see `Plot`.
-        panel: panel of the figure whose labels are the legend.
-    """
-    figure = panel.figure
-    handles, labels = panel.get_legend_handles_labels()
-    if len(labels) > FEW_LINES:
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-    elif any(labels):
-        columns = 2 if max(map(len, labels)) > 20 else 4
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return Plot(name, caption, text[text.index("<svg") :])
-
-
-def cells_axis(panel: Any) -> None:
-    """Scale the x axis for object sizes in cells, with powers of two as ticks."""
-    panel.axhline(0, color="#888", lw=0.8)
-    panel.set(xscale="log", xlabel="object size in cells (√area / stride)")
-    low, high = panel.get_xlim()
-    ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= t <= high]
-    panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    panel.minorticks_off()
 
 
 def overview(table: Table, rows: Sequence[Row], kind: str) -> Plot:
@@ -188,7 +88,7 @@ def _long_bars(
     """A panel with a horizontal bar per row, for many rows. Bars of an operator's variants are paler."""
     panel = new_panels((7, 0.8 + 0.27 * len(names)))[0, 0]
     colours = [
-        (OPERATOR_COLOURS.get(text.split(",")[0], _SPARE_COLOURS[0]), 1 if text in OPERATOR_COLOURS else 0.55)
+        (OPERATOR_COLOURS.get(text.split(",")[0], SPARE_COLOURS[0]), 1 if text in OPERATOR_COLOURS else 0.55)
         for text in operators
     ]
     means = [estimate.mean for estimate in estimates]

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from maskrcnn.ablation import made, plots, tables
 from maskrcnn.ablation.examples import example_images
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.plots import Plot
+from maskrcnn.ablation.plot import Plot
 from maskrcnn.ablation.record import Record
 from maskrcnn.ablation.sentences import sentences
 from maskrcnn.ablation.summary import Row, grid_rows, kinds_of, operator_switches, stride_of, value
