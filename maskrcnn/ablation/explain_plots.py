@@ -61,7 +61,7 @@ def overview(
         path: PNG file to write.
     """
     canvas = Canvas(figsize=(3.6 * len(views), 10.8), layout="constrained")
-    parts = ("green: the true box", "red: its bins as they are read", "dots: where they are read")
+    parts = ("green: the box", "red: the bins that the operator reads", "dots: its samples")
     canvas.suptitle(("\n" if len(views) == 1 else "; ").join(parts), fontsize=10)
     panels = canvas.subplots(3, len(views), squeeze=False)
     for column, (name, seen) in zip(panels.T, views.items(), strict=True):
@@ -224,7 +224,7 @@ def _geometry(
     for row in range(height + 1):
         panel.axhline(row * stride, color="#888", lw=0.4)
     if read is None:
-        panel.set_title(f"{name}\nthe true box in green", fontsize=10)
+        panel.set_title(f"{name}\ngreen: the box", fontsize=10)
         return
     x, y = read
     for low, high in x.bins:
@@ -235,7 +235,7 @@ def _geometry(
         panel.plot(*np.transpose(points), ".", color="#2b2b2b", ms=2)
     w, h = np.diff([x.region, y.region])[:, 0]
     true_w, true_h = np.subtract(seen.box[2:], seen.box[:2]) / stride
-    panel.set_title(f"{name}\nsees {w:.2f} x {h:.2f} cells of {true_w:.2f} x {true_h:.2f}", fontsize=10)
+    panel.set_title(f"{name}\nreads {w:.2f} x {h:.2f} cells, box {true_w:.2f} x {true_h:.2f}", fontsize=10)
 
 
 def _extent(seen: View) -> tuple[float, float, float, float]:

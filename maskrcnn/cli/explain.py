@@ -248,7 +248,7 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in (
         "",
-        "region read, cells",
+        "region, cells",
         "bin, cells",
         "lost",
         "gained",
