@@ -20,6 +20,7 @@ from maskrcnn.ablation.claims import Claim, Verdict, claims
 from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.examples import coloured, picture_of
 from maskrcnn.ablation.grid import Table, available, read_table
+from maskrcnn.ablation.plot import Plot
 from maskrcnn.ablation.report import write_report
 from maskrcnn.ablation.run import Runner
 from maskrcnn.ablation.summary import differences, grid_rows, stride_of
@@ -54,7 +55,7 @@ def report(table: Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that read numbers and sentences: drawing takes nine tenths of a report's time."""
-    monkeypatch.setattr(plots, "finished", lambda name, caption, panel: plots.Plot(name, caption, "<svg/>"))
+    monkeypatch.setattr(plots, "finished", lambda name, caption, panel: Plot(name, caption, "<svg/>"))
 
 
 @pytest.mark.parametrize(
