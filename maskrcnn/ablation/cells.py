@@ -17,7 +17,7 @@ from maskrcnn.models.receptive import ReceptiveField
 _REACH = 3  # number of cells to draw on each side of the middle of the block
 # The position of a cell that the operators assume, in cells from the upper left corner of the cell's block. For
 # operators that round, it is the mean position.
-_TAKEN = {"align": 0.5, "align_legacy, warp, pool": 0.0}
+_ASSUMED = {"align": 0.5, "align_legacy, warp, pool": 0.0}
 
 
 def draw_cells(fields: Mapping[int, ReceptiveField], title: str, path: Path) -> None:
@@ -48,10 +48,10 @@ def _draw(panel: Any, stride: int, field: ReceptiveField) -> None:
         Rectangle((0, 0), 1, 1, fill=False, edgecolor="#0b5fa5", linewidth=1.6, label="the cell's block")
     )
     x, y = (0.5 + shift for shift in field.shift)
-    panel.plot(x, y, "+", color="#d73027", markersize=13, markeredgewidth=2, label="centre of what it sees")
-    for names, place in _TAKEN.items():
+    panel.plot(x, y, "+", color="#d73027", markersize=13, markeredgewidth=2, label="centre of the receptive field")
+    for names, place in _ASSUMED.items():
         colour = OPERATOR_COLOURS[names.partition(",")[0]]
-        panel.plot(place, place, "o", color=colour, markersize=7, label=f"{names}: taken to lie here")
+        panel.plot(place, place, "o", color=colour, markersize=7, label=f"assumed by {names}")
     panel.set(
         xlim=(0.5 - _REACH, 0.5 + _REACH), ylim=(0.5 + _REACH, 0.5 - _REACH), xlabel="cells", ylabel="cells"
     )
