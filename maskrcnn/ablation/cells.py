@@ -48,7 +48,9 @@ def _draw(panel: Any, stride: int, field: ReceptiveField) -> None:
         Rectangle((0, 0), 1, 1, fill=False, edgecolor="#0b5fa5", linewidth=1.6, label="the cell's block")
     )
     x, y = (0.5 + shift for shift in field.shift)
-    panel.plot(x, y, "+", color="#d73027", markersize=13, markeredgewidth=2, label="centre of the receptive field")
+    panel.plot(
+        x, y, "+", color="#d73027", markersize=13, markeredgewidth=2, label="centre of the receptive field"
+    )
     for names, place in _ASSUMED.items():
         colour = OPERATOR_COLOURS[names.partition(",")[0]]
         panel.plot(place, place, "o", color=colour, markersize=7, label=f"assumed by {names}")
