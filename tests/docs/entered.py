@@ -8,6 +8,7 @@ default config, with fewer and smaller images.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import tempfile
@@ -53,7 +54,8 @@ class Calls:
             self.yaml.add(str(arguments[0]))
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        if event != "call" or frame.f_code.co_name.startswith("<"):
+        function = frame.f_code.co_flags & inspect.CO_OPTIMIZED  # the body of a class, which an import runs, is none
+        if event != "call" or not function or frame.f_code.co_name.startswith("<"):
             return
         if (call := _named(frame)) is not None:
             self.order.append(call)
