@@ -54,7 +54,8 @@ class Calls:
             self.yaml.add(str(arguments[0]))
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        function = frame.f_code.co_flags & inspect.CO_OPTIMIZED  # the body of a class, which an import runs, is none
+        # The body of a class, which an import runs, is no function.
+        function = frame.f_code.co_flags & inspect.CO_OPTIMIZED
         if event != "call" or not function or frame.f_code.co_name.startswith("<"):
             return
         if (call := _named(frame)) is not None:
