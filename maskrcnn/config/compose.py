@@ -202,7 +202,6 @@ def override_config(config: DictConfig, overrides: Sequence[str], schema: type =
         config: the stored config.
         overrides: a group (``data=voc``) is composed again, and a key is set.
         schema: dataclass with all keys.
-        others: further names that an error may suggest.
     """
     groups, single = _parsed(overrides)
     for override in groups:

@@ -6,124 +6,22 @@ The compiled kernels must equal them. They are used if there are no compiled ker
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from .geometry import Points, choose_levels, points_of
+from .geometry import Points
+from .reference_points import (
+    cells_by_row,
+    corner_cells,
+    in_chunks,
+    maps_of,
+    point_values,
+    point_weights,
+    regions_by_level,
+    used_points,
+)
 from .switches import Switches
-
-CHUNK_ELEMENTS = 1 << 23  # bound on the values gathered at once
-
-
-def usable_regions(boxes: Tensor, image: Tensor) -> Tensor:
-    """Return whether a region [R] has an image and finite coordinates."""
-    return (image >= 0) & torch.isfinite(boxes).all(dim=1)
-
-
-def _groups(
-    boxes: Tensor, image: Tensor, sizes: list[tuple[int, int]], scales: list[float], switches: Switches
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield each level index and the regions that pool from it."""
-    levels = choose_levels(boxes, scales, switches) if len(scales) > 1 else torch.zeros_like(image)
-    usable = usable_regions(boxes, image)
-    for level in range(len(sizes)):
-        yield level, torch.nonzero(usable & (levels == level)).flatten()
-
-
-def _chunks(
-    boxes: Tensor,
-    scale: float,
-    output: tuple[int, int],
-    size: tuple[int, int],
-    channels: int,
-    switches: Switches,
-) -> Iterator[tuple[slice, slice, Points, Points]]:
-    """Yield slices of regions and channels that are small enough to gather at once, and the points of the regions."""
-    step = 1 if switches.sampling_ratio <= 0 or switches.bin_rounding else 16
-    for begin in range(0, len(boxes), step):
-        part = boxes[begin : begin + step]
-        y = points_of(part[:, 1], part[:, 3], scale, output[0], size[0], switches)
-        x = points_of(part[:, 0], part[:, 2], scale, output[1], size[1], switches)
-        places = max(1, len(part) * output[0] * y.low.shape[2] * output[1] * x.low.shape[2])
-        width = max(1, CHUNK_ELEMENTS // places)
-        for first in range(0, channels, width):
-            yield slice(begin, begin + step), slice(first, min(first + width, channels)), y, x
-
-
-def _corners(
-    y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Return the four rows of the flattened map that every point reads, and their weights: [R, P, M, Q, L].
-
-    ``group`` is P * Q for a position-sensitive map, which has a row for each cell and bin, and 1 otherwise.
-    """
-    bins = torch.arange(group, device=image.device)
-    bins = bins.view(y.low.shape[1], 1, -1, 1) if group > 1 else bins
-    rows = [(y.low, 1 - y.high_weight), (y.high, y.high_weight)]
-    columns = [(x.low, 1 - x.high_weight), (x.high, x.high_weight)]
-    base = image[:, None, None, None, None] * size[0]
-    return [
-        (
-            ((base + row[:, :, :, None, None]) * size[1] + column[:, None, None]) * group + bins,
-            wy[:, :, :, None, None] * wx[:, None, None],
-        )
-        for row, wy in rows
-        for column, wx in columns
-    ]
-
-
-def _used(y: Points, x: Points) -> Tensor:
-    return y.used[:, :, :, None, None] & x.used[:, None, None]
-
-
-def _values(cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int) -> Tensor:
-    """Return the interpolated values [R, P, M, Q, L, C] of the map ``cells`` [N H W group, C]."""
-    parts = [cells[index] * weight[..., None] for index, weight in _corners(y, x, image, size, group)]
-    return parts[0] + parts[1] + parts[2] + parts[3]
-
-
-def _cells_by_row(feature: Tensor, dtype: torch.dtype, group: int) -> Tensor:
-    """[N, C group, H, W] -> [N H W group, C]."""
-    channels = feature.shape[1] // group
-    cells = feature.permute(0, 2, 3, 1).reshape(-1, channels, group)
-    return cells.transpose(1, 2).reshape(-1, channels).to(dtype)
-
-
-def _maps_of(cells: Tensor, images: int, size: tuple[int, int], group: int) -> Tensor:
-    """The inverse of :func:`_cells_by_row`."""
-    channels = cells.shape[1]
-    maps = cells.view(images, *size, group, channels).transpose(3, 4)
-    return maps.reshape(images, *size, channels * group).permute(0, 3, 1, 2)
-
-
-def _frozen(y: Points, x: Points, winner: Tensor, size: tuple[int, int], switches: Switches) -> Tensor:
-    """Return [R, P, M, Q, L, C], True at the point of each bin that ``winner`` [R, C, P, Q] names."""
-    chosen = winner.permute(0, 2, 3, 1)[:, :, None, :, None]  # [R, P, 1, Q, 1, C]
-    m = torch.arange(y.low.shape[2], device=winner.device)[:, None]
-    n = torch.arange(x.low.shape[2], device=winner.device)
-    if switches.bin_rounding:
-        place = (y.first[:, :, None, None, None] + m[:, None]) * size[1] + x.first[:, None, None, :, None] + n
-    else:
-        place = m[:, None] * x.count[:, None, None, :, None] + n
-        place = place.expand(len(winner), y.low.shape[1], -1, -1, -1)
-    return (chosen == place[..., None]) & _used(y, x)[..., None]
-
-
-def _share(y: Points, x: Points) -> Tensor:
-    """Return the weight of every point in the mean of its bin, [R, P, M, Q, L]."""
-    divisor = (y.divisor[:, :, None] * x.divisor[:, None]).to(y.high_weight.dtype)  # [R, P, Q]
-    return _used(y, x).to(divisor.dtype) / divisor[:, :, None, :, None]
-
-
-def _point_weights(
-    y: Points, x: Points, winner: Tensor | None, size: tuple[int, int], switches: Switches
-) -> Tensor:
-    """Return the weight of every point in the output of its bin, [R, P, M, Q, L, C or 1]."""
-    if winner is None:
-        return _share(y, x)[..., None]
-    return _frozen(y, x, winner, size, switches).to(y.high_weight.dtype)
 
 
 def _like_output(
@@ -171,16 +69,16 @@ def roi_sample(
     group = switches.input_channels(height, width)
     check_channels(features[0].shape[1], group, winner)
     out = _like_output(features, len(boxes), (height, width), boxes.dtype, group)
-    for level, regions in _groups(boxes, image, sizes, scales, switches):
-        cells = _cells_by_row(features[level], boxes.dtype, group)
-        pieces = _chunks(
+    for level, regions in regions_by_level(boxes, image, sizes, scales, switches):
+        cells = cells_by_row(features[level], boxes.dtype, group)
+        pieces = in_chunks(
             boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches
         )
         for rows, channels, y, x in pieces:
             index = regions[rows]
             chosen = None if winner is None else winner[index][:, channels]
-            weights = _point_weights(y, x, chosen, sizes[level], switches)
-            values = _values(cells[:, channels], y, x, image[index], sizes[level], group)
+            weights = point_weights(y, x, chosen, sizes[level], switches)
+            values = point_values(cells[:, channels], y, x, image[index], sizes[level], group)
             # A point of weight 0 may be NaN or infinite.
             mean = torch.where(weights != 0, values * weights, 0).sum(dim=(2, 4))  # [R, P, Q, C]
             out[index, channels] = mean.permute(0, 3, 1, 2)
@@ -208,14 +106,14 @@ def roi_maximum(
     sizes = [(f.shape[2], f.shape[3]) for f in features]
     out = _like_output(features, len(boxes), (height, width), boxes.dtype, 1)
     winner = torch.full_like(out, -1, dtype=torch.int32)
-    for level, regions in _groups(boxes, image, sizes, scales, switches):
-        cells = _cells_by_row(features[level], boxes.dtype, 1)
-        pieces = _chunks(
+    for level, regions in regions_by_level(boxes, image, sizes, scales, switches):
+        cells = cells_by_row(features[level], boxes.dtype, 1)
+        pieces = in_chunks(
             boxes[regions], scales[level], (height, width), sizes[level], cells.shape[1], switches
         )
         for rows, channels, y, x in pieces:
             index = regions[rows]
-            values = _values(cells[:, channels], y, x, image[index], sizes[level], 1)
+            values = point_values(cells[:, channels], y, x, image[index], sizes[level], 1)
             best, place = _best_points(values, y, x, sizes[level], switches)
             out[index, channels] = best.permute(0, 3, 1, 2)
             winner[index, channels] = place.permute(0, 3, 1, 2).to(torch.int32)
@@ -229,7 +127,7 @@ def _best_points(
     if values.shape[2] == 0 or values.shape[4] == 0:
         none = values.new_zeros(values.shape[0], values.shape[1], values.shape[3], values.shape[5])
         return none, torch.full_like(none, -1, dtype=torch.int64)
-    values = torch.where(_used(y, x)[..., None], values, -math.inf)
+    values = torch.where(used_points(y, x)[..., None], values, -math.inf)
     flat = values.transpose(2, 3).flatten(3, 4)  # [R, P, Q, M L, C]
     best, place = flat.max(dim=3)
     m, n = place // values.shape[4], place % values.shape[4]
@@ -273,20 +171,20 @@ def roi_spread(
     group = switches.input_channels(*output)
     check_channels(shape[1], group, winner)
     maps = [boxes.new_zeros(shape[0] * h * w * group, shape[1] // group) for h, w in sizes]
-    for level, regions in _groups(boxes, image, sizes, scales, switches):
-        pieces = _chunks(boxes[regions], scales[level], output, sizes[level], shape[1] // group, switches)
+    for level, regions in regions_by_level(boxes, image, sizes, scales, switches):
+        pieces = in_chunks(boxes[regions], scales[level], output, sizes[level], shape[1] // group, switches)
         for rows, channels, y, x in pieces:
             index = regions[rows]
             chosen = None if winner is None else winner[index][:, channels]
-            weights = _point_weights(y, x, chosen, sizes[level], switches)
+            weights = point_weights(y, x, chosen, sizes[level], switches)
             part = grad[index][:, channels].to(boxes.dtype).permute(0, 2, 3, 1)[:, :, None, :, None]
             part = torch.where(weights != 0, part * weights, 0)  # [R, P, M, Q, L, C]
             target = maps[level][:, channels]
-            for cell, weight in _corners(y, x, image[index], sizes[level], group):
+            for cell, weight in corner_cells(y, x, image[index], sizes[level], group):
                 target.index_add_(0, cell.flatten(), (part * weight[..., None]).flatten(0, 4))
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return [
-        _maps_of(m, shape[0], size, group).to(grad.dtype).contiguous(memory_format=layout)
+        maps_of(m, shape[0], size, group).to(grad.dtype).contiguous(memory_format=layout)
         for m, size in zip(maps, sizes, strict=True)
     ]
 
@@ -321,13 +219,13 @@ def roi_box_gradient(
     output = (grad.shape[2], grad.shape[3])
     group = switches.input_channels(*output)
     result = torch.zeros_like(boxes)
-    for level, regions in _groups(boxes, image, sizes, scales, switches):
-        cells = _cells_by_row(features[level], boxes.dtype, group)
-        pieces = _chunks(boxes[regions], scales[level], output, sizes[level], cells.shape[1], switches)
+    for level, regions in regions_by_level(boxes, image, sizes, scales, switches):
+        cells = cells_by_row(features[level], boxes.dtype, group)
+        pieces = in_chunks(boxes[regions], scales[level], output, sizes[level], cells.shape[1], switches)
         for rows, channels, y, x in pieces:
             index = regions[rows]
             chosen = None if winner is None else winner[index][:, channels]
-            weights = _point_weights(y, x, chosen, sizes[level], switches)
+            weights = point_weights(y, x, chosen, sizes[level], switches)
             part = grad[index][:, channels].to(boxes.dtype).permute(0, 2, 3, 1)[:, :, None, :, None]
             part = torch.where(weights != 0, part * weights, 0)
             by_y, by_x = _slopes(cells[:, channels], y, x, image[index], sizes[level], group)
@@ -342,7 +240,7 @@ def _slopes(
     cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
 ) -> tuple[Tensor, Tensor]:
     """Return the derivatives [R, P, M, Q, L, C] of the interpolated values by y and by x."""
-    values = [cells[index] for index, _ in _corners(y, x, image, size, group)]
+    values = [cells[index] for index, _ in corner_cells(y, x, image, size, group)]
     right, down = x.high_weight[:, None, None, :, :, None], y.high_weight[:, :, :, None, None, None]
     by_y = (values[2] - values[0]) * (1 - right) + (values[3] - values[1]) * right
     by_x = (values[1] - values[0]) * (1 - down) + (values[3] - values[2]) * down

@@ -34,7 +34,7 @@ def test_needs_no_class_of_torch(library: Path) -> None:
 
 def test_the_report_names_the_instruction_set() -> None:
     if not kernels.CPU.compiled:
-        pytest.skip("the CPU kernels are not compiled on this machine")
+        pytest.skip("needs the compiled CPU kernels, and there are none (no C++ compiler at installation)")
     assert f"_C_cpu.so, {kernels.instruction_set()}" in kernels.report()
 
 
@@ -62,16 +62,14 @@ def test_kernels_are_not_loaded_for_a_device_they_were_not_compiled_for(
 def test_the_cuda_library_says_what_it_was_compiled_for() -> None:
     library = next((path for path in LIBRARIES if path.name.startswith("_C_cuda")), None)
     if library is None:
-        pytest.skip("the CUDA kernels are not compiled on this machine")
+        pytest.skip("needs the compiled CUDA kernels, and there are none (no nvcc at installation)")
     assert re.search(rb"maskrcnn_ops for CUDA architectures \d{3}(,\d{3,4})*\0", library.read_bytes())
 
 
 @pytest.mark.slow
 def test_a_gpu_that_was_asked_for_and_is_not_there_fails_its_tests() -> None:
     if torch.cuda.is_available() and kernels.CUDA.compiled:
-        pytest.skip(
-            "the CUDA kernels run on this machine, so none of their tests has a reason to fail for want of a GPU"
-        )
+        pytest.skip("a GPU is there: this tests what is reported without one")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops/test_cuda.py"],
         env={**os.environ, "MASKRCNN_TEST_DEVICE": "cuda"},
@@ -102,7 +100,7 @@ def test_the_roi_kernels_for_older_processors_equal_the_reference(wish: str, nam
     plain version runs on a processor without AVX2 alone.
     """
     if not kernels.CPU.compiled:
-        pytest.skip("the CPU kernels are not compiled on this machine")
+        pytest.skip("needs the compiled CPU kernels, and there are none (no C++ compiler at installation)")
     if kernels.instruction_set() == "baseline" != wish:
         pytest.skip("this processor has no AVX2")
     files = ("test_operators", "test_combinations", "test_torchvision")

@@ -36,7 +36,9 @@ pytestmark = pytest.mark.skipif(
     ABSENT,
     reason="needs a GPU and CUDA kernels that were compiled on installation (test_cuda_on_cpu.py needs neither)",
 )
-on_a_gpu = pytest.mark.skipif(DEVICE != "cuda", reason="what the CPU plays has one device and one stream")
+on_a_gpu = pytest.mark.skipif(
+    DEVICE != "cuda", reason="needs a GPU: the emulation on a CPU has one device and one stream"
+)
 SHAPE = [2, 0, 18, 27, 9, 13]  # images, channels (set by the test), sides of two levels
 OPS = torch.ops.maskrcnn_ops
 # The sums of a backward pass over 300 regions; one rounding to half precision at the end.

@@ -27,7 +27,7 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[2:]]))
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of maskrcnn_ops whose kernels for the CPU are the CUDA ones."""
     if shutil.which("g++") is None:
-        pytest.skip("playing the CUDA kernels on the CPU needs a C++ compiler (g++)")
+        pytest.skip("running the CUDA kernels on the CPU needs a C++ compiler (g++)")
     folder = tmp_path_factory.mktemp("cuda_on_cpu")
     copy = folder / "maskrcnn_ops"
     shutil.copytree(SOURCES.parent, copy, ignore=shutil.ignore_patterns("*.so", "csrc", "__pycache__"))

@@ -121,7 +121,7 @@ def test_pixels_in_doubt_are_decided_by_torchs_resampling(
 ) -> None:
     """Many are, with a wide margin of doubt; where the kernel's own decision is not torch's the mask is made anew."""
     if not CPU.compiled:
-        pytest.skip("the operators are not compiled: torch's resampling decides every pixel")
+        pytest.skip("needs the compiled CPU kernels: without them, torch's resampling decides every pixel")
     monkeypatch.setattr(rle, "DOUBT", 5e-4)
     kernel, close = rle._encoded, []
 

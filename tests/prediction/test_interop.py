@@ -120,7 +120,8 @@ def test_annotation_programs_get_polygons(run: Path, tmp_path: Path) -> None:
 
 def test_label_studios_converter_reads_the_polygons(tmp_path: Path) -> None:
     converter = pytest.importorskip(
-        "label_studio_sdk.converter.imports.coco", reason="the package label-studio-sdk is not installed"
+        "label_studio_sdk.converter.imports.coco",
+        reason="needs the optional package: pip install label-studio-sdk",
     )
     found = found_in()
     results = [as_annotation(r, n, polygons=True) for n, r in enumerate(found.to_coco(1, [1, 2, 3]), 1)]
@@ -179,7 +180,7 @@ print("matched", len(theirs), "sliced", len(sliced.object_prediction_list))
 
 
 def test_sahi_gets_the_detections(tmp_path: Path) -> None:
-    pytest.importorskip("sahi", reason="the package sahi is not installed")
+    pytest.importorskip("sahi", reason="needs the optional package: pip install sahi")
     done = subprocess.run([sys.executable, "-c", SAHI], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "matched" in done.stdout

@@ -9,7 +9,8 @@ from maskrcnn.data.folders import outlines
 from maskrcnn.data.folders.entries import Entries, listed
 from maskrcnn.data.folders.folder import IMAGES, WHOLE, Folder, part_called, xml_root
 from maskrcnn.data.folders.protocol import Part
-from maskrcnn.data.formats.voc import ImageSets, VocDataset, parse_xml
+from maskrcnn.data.formats.voc import ImageSets, VocDataset
+from maskrcnn.data.formats.voc_xml import parse_xml
 from maskrcnn.errors import UserError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from maskrcnn.data.dataset import Dataset, ImageRecord, OnCorruptImage
-from maskrcnn.data.images import read_image
+from maskrcnn.data.formats.voc_xml import class_names, parse_xml
 from maskrcnn.data.masks import MaskBitmap, crop_to_object, encode
 from maskrcnn.errors import UserError
 
@@ -131,25 +130,6 @@ class VocSource:
         return inside[0] if inside else root
 
 
-@dataclass(frozen=True)
-class VocAnnotation:
-    """The content of an xml file.
-
-    Attributes:
-        height: of the image in pixels.
-        width: of the image in pixels.
-        boxes: ``[G, 4]`` float32, continuous.
-        labels: ``[G]`` int64.
-        difficult: ``[G]`` bool.
-    """
-
-    height: int
-    width: int
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    difficult: npt.NDArray[np.bool_]
-
-
 def categories(classes: Sequence[str] = CLASSES) -> list[dict[str, Any]]:
     """Classes in COCO's form, numbered from 1."""
     return [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
@@ -201,8 +181,7 @@ class VocReader:
         """VOC's own classes if any of them occurs: a misspelt class is then an error instead of a new class."""
         found: set[str] = set()
         for path in sorted((self.root / "Annotations").glob("*.xml")):
-            root = _parsed(path)
-            found |= {_name(entry) for entry in root.findall("object")} if root is not None else set()
+            found |= class_names(path)
             if found & set(CLASSES):
                 return CLASSES
         return sorted(found) or CLASSES
@@ -225,14 +204,6 @@ class VocReader:
             annotation_ids=image_id * 1000 + 1 + np.arange(len(annotation.labels)),
             segmentations=[k if has_masks else None for k in range(1, len(annotation.labels) + 1)],
         )
-
-
-def _parsed(path: Path) -> ElementTree.Element | None:
-    """The root element of the xml; None if it is broken, which is reported when the image is read."""
-    try:
-        return ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError):
-        return None
 
 
 def image_numbers(names: Sequence[str]) -> list[int]:
@@ -258,68 +229,6 @@ def image_number(name: str) -> int:
     if not digits.isdecimal():
         raise UserError(f"the VOC image name {name!r} is no number, as in 000005 or 2007_000027")
     return int(digits)
-
-
-def parse_xml(path: Path, classes: Sequence[str], image: Path) -> VocAnnotation:
-    """Read an annotation file.
-
-    Args:
-        path: the xml.
-        classes: class names.
-        image: the image file. Its size is used if the xml says 0 x 0, as LabelImg sometimes writes.
-
-    Raises:
-        UserError: the file is missing, broken or incomplete.
-    """
-    try:
-        tree = ElementTree.parse(path)
-    except FileNotFoundError as error:
-        raise UserError(f"the annotation {path} is missing, but a split lists its image") from error
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path} is not valid xml ({error}); unpack or download it again") from error
-    height, width = (_number(tree.find("size"), side, path) for side in ("height", "width"))
-    if height == width == 0:
-        height, width = read_image(image).shape[:2]
-    if min(height, width) < 1:
-        raise UserError(f"{path} says the image is {height:g} x {width:g} (height x width)")
-    found = enumerate(tree.findall("object"), start=1)
-    objects = [_object(entry, path, number, classes) for number, entry in found]
-    return VocAnnotation(
-        height=int(height),
-        width=int(width),
-        boxes=np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4),
-        labels=np.array([label for _, label, _ in objects], np.int64),
-        difficult=np.array([difficult for _, _, difficult in objects], bool),
-    )
-
-
-def _object(
-    entry: ElementTree.Element, path: Path, number: int, classes: Sequence[str]
-) -> tuple[list[float], int, bool]:
-    name = _name(entry)
-    if name not in classes:
-        raise UserError(
-            f"{path}: object {number} has the class {name!r}, which is none of: {', '.join(classes)}; "
-            "data.classes=[...] lists others"
-        )
-    box = entry.find("bndbox")
-    x1, y1, x2, y2 = (_number(box, side, path) for side in ("xmin", "ymin", "xmax", "ymax"))
-    if x2 < x1 or y2 < y1:
-        raise UserError(f"{path}: object {number} has a box of negative size ({x1}, {y1}, {x2}, {y2})")
-    difficult = (entry.findtext("difficult") or "0").strip() == "1"
-    return [x1 - 1, y1 - 1, x2, y2], list(classes).index(name), difficult
-
-
-def _name(entry: ElementTree.Element) -> str:
-    return (entry.findtext("name") or "").strip()
-
-
-def _number(parent: ElementTree.Element | None, name: str, path: Path) -> float:
-    text = None if parent is None else parent.findtext(name)
-    try:
-        return float(text or "")
-    except ValueError as error:
-        raise UserError(f"{path}: <{name}> is {text!r}, not a number") from error
 
 
 def read_instances(path: Path, size: tuple[int, int], num_objects: int) -> npt.NDArray[np.uint8]:
