@@ -98,8 +98,9 @@ def plan(arguments: Sequence[str]) -> Plan:
     """Plan the work of a command, and check the config of every missing run before the first one is trained."""
     settings, rest = _settings(arguments)
     table = _table(settings)
-    own = [key.name for key in fields(Ablate)]
-    configs.check_keys("train", [*table.runs(seeds=1)[0].overrides, *rest], others=own)
+    if not settings.report_only:
+        own = [key.name for key in fields(Ablate)]
+        configs.check_keys("train", [*table.runs(seeds=1)[0].overrides, *rest], others=own)
     jobs, threads = _shares(settings.jobs, settings.threads, settings.nproc)
     chosen = any(argument.startswith("device=") for argument in rest)
     runner = _runner(settings, table, rest, threads, [] if chosen else _devices(jobs, settings.nproc))
@@ -185,9 +186,10 @@ def _print_written(paths: Sequence[Path]) -> None:
 
 def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int]:
     """Number of runs at a time, and CPU threads per process."""
-    import torch
+    with interruptible():
+        import torch
 
-    from maskrcnn.training.provenance import cores
+        from maskrcnn.training.provenance import cores
 
     if jobs is None:
         gpus = torch.cuda.device_count()

@@ -102,7 +102,7 @@ class TimmBackbone(nn.Module):
         maps = dict(zip(self._strides, self.net(torch.zeros(1, self.in_channels, side, side)), strict=True))
         self.net.train()
         fine = {id(p) for p in self._reached([x for stride, x in maps.items() if stride <= 2**stages])}
-        used = {id(p) for p in self._reached(list(maps.values()))}
+        used = {id(p) for p in self._reached([x for stride, x in maps.items() if stride >= _FINEST])}
         for p in self.net.parameters():
             p.requires_grad_(p.requires_grad and id(p) in used - fine)
 
