@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from maskrcnn_ops import batched_nms
 from torch import Tensor, nn
 
+from maskrcnn.errors import UserError
 from maskrcnn.models import boxes as box_ops
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.losses import binary, full_precision, smooth_l1
@@ -40,11 +41,13 @@ class RPNHead(nn.Module):
     Args:
         in_channels: number of channels of every map.
         anchors_per_place: number of anchors per cell.
-        num_convs: number of 3x3 convolutions.
+        num_convs: number of 3x3 convolutions, at least 1.
     """
 
     def __init__(self, in_channels: int, anchors_per_place: int, num_convs: int = 1) -> None:
         super().__init__()
+        if num_convs < 1:
+            raise UserError(f"the RPN needs at least one 3x3 convolution, but num_convs={num_convs}")
         self.convs = nn.ModuleList(
             nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(num_convs)
         )
@@ -63,23 +66,48 @@ class RPNHead(nn.Module):
         Returns:
             ``[N, H*W*A, 5]`` for each map, ordered by (y, x, anchor).
         """
-        weight, bias = (
-            self._both(self.logits.weight, self.deltas.weight),
-            self._both(self.logits.bias, self.deltas.bias),
-        )
-        outputs = []
-        for x in features:
-            for conv in self.convs:
-                x = F.relu(conv(x), inplace=True)
-            outputs.append(F.conv2d(x, weight, bias).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 5))
-        return outputs
+        return self.predict(self.hidden(features))
 
-    def _both(self, logits: Tensor | None, deltas: Tensor | None) -> Tensor:
-        """Merge the weights of both layers: each anchor's logit, then its four deltas."""
-        assert logits is not None
-        assert deltas is not None
-        rest = logits.shape[1:]
-        return torch.cat([logits.view(-1, 1, *rest), deltas.view(-1, 4, *rest)], 1).flatten(0, 1)
+    def hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Apply all 3x3 convolutions but the last."""
+        maps = list(features)
+        for conv in self.convs[:-1]:
+            maps = [F.relu(conv(x), inplace=True) for x in maps]
+        return maps
+
+    def predict(self, hidden: Sequence[Tensor]) -> list[Tensor]:
+        """Compute the outputs from those of `hidden`. Shapes as in `forward`."""
+        weight, bias = self._predictor()
+        maps = [F.relu(self.convs[-1](x), inplace=True) for x in hidden]
+        return [F.conv2d(x, weight, bias).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 5) for x in maps]
+
+    def predict_at(self, hidden: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Compute the outputs of some anchors only, from the 3x3 cells around each of them.
+
+        Args:
+            hidden: maps ``[N, C, H, W]``, from `hidden`.
+            index: ``[N, S]`` anchors, numbered as in the outputs of all maps one after another.
+
+        Returns:
+            ``[N, S, 5]``.
+        """
+        conv, (weight, bias) = self.convs[-1], self._predictor()
+        cells = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in hidden]
+        outside = cells[0].new_zeros(len(index), 1, cells[0].shape[2])
+        place, anchor = index // self.logits.out_channels, index % self.logits.out_channels
+        around = _neighbours(tuple(x.shape[2:] for x in hidden), index.device)[place]  # [N, S, 9]
+        patches = take(torch.cat([*cells, outside], 1), around.flatten(1)).view(*index.shape, -1)
+        x = F.relu(F.linear(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias), inplace=True)
+        outputs = F.linear(x, weight.flatten(1), bias).unflatten(-1, (-1, 5))  # [N, S, A, 5]
+        return outputs.take_along_dim(anchor[..., None, None], 2).squeeze(2)
+
+    def _predictor(self) -> tuple[Tensor, Tensor]:
+        """Merge the weights and biases of both 1x1 layers: each anchor's logit, then its four deltas."""
+        (w, b), (v, c) = ((layer.weight, layer.bias) for layer in (self.logits, self.deltas))
+        assert b is not None
+        assert c is not None
+        weight = torch.cat([w.unsqueeze(1), v.unflatten(0, (-1, 4))], 1).flatten(0, 1)
+        return weight, torch.cat([b.unsqueeze(1), c.view(-1, 4)], 1).flatten()
 
 
 def best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -161,12 +189,15 @@ class RPN(nn.Module):
             features: maps ``[N, C, H, W]`` by stride.
             sizes: ``[N, 2]`` (height, width) of the images, to which boxes are clipped.
         """
-        return self._select(self._predict(features), sizes)
+        return self._select(self._predict(self._hidden(features), features), sizes)
 
     def propose_and_learn(
         self, features: dict[int, Tensor], sizes: Tensor, targets: Targets
     ) -> tuple[Proposals, dict[str, Loss]]:
         """Compute proposals and losses.
+
+        Only the sampled anchors have a gradient. They are predicted again, which takes less time than the gradient of
+        all anchors.
 
         Args:
             features: maps ``[N, C, H, W]`` by stride.
@@ -176,11 +207,16 @@ class RPN(nn.Module):
         Returns:
             The proposals, and the losses ``rpn_objectness`` and ``rpn_box``.
         """
-        found = self._predict(features)
-        return self._select(found, sizes), self._losses(found, targets)
+        hidden = self._hidden(features)
+        with torch.no_grad():
+            found = self._predict(hidden, features)
+        return self._select(found, sizes), self._losses(hidden, found.anchors, targets)
 
-    def _predict(self, features: dict[int, Tensor]) -> _Anchored:
-        levels = self.head([features[stride] for stride in sorted(features)])
+    def _hidden(self, features: dict[int, Tensor]) -> list[Tensor]:
+        return self.head.hidden([features[stride] for stride in sorted(features)])
+
+    def _predict(self, hidden: list[Tensor], features: dict[int, Tensor]) -> _Anchored:
+        levels = self.head.predict(hidden)
         outputs, anchors = full_precision(torch.cat(levels, 1)), torch.cat(self.anchors(features))
         return _Anchored(outputs[..., 0], outputs[..., 1:], anchors, [level.shape[1] for level in levels])
 
@@ -213,20 +249,21 @@ class RPN(nn.Module):
         valid = kept > -torch.inf
         return Proposals(take(boxes, index), kept.masked_fill(~valid, 0.0), valid)
 
-    def _losses(self, found: _Anchored, targets: Targets) -> dict[str, Loss]:
+    def _losses(self, hidden: list[Tensor], anchors: Tensor, targets: Targets) -> dict[str, Loss]:
         with torch.no_grad():
-            match_ = match(found.anchors[None], targets)
-            positive = (match_.iou >= self.positive_iou) | match_.best_of_object
-            negative = (match_.iou < self.negative_iou) & ~(positive | match_.in_crowd)
+            found = match(anchors[None], targets)
+            positive = (found.iou >= self.positive_iou) | found.best_of_object
+            negative = (found.iou < self.negative_iou) & ~(positive | found.in_crowd)
             index, valid, is_positive = sample(
                 positive, negative, self.num_samples, self.max_positives, targets.keys, SAMPLING_STREAM
             )
-            objects = take(targets.boxes, match_.object.gather(1, index))
-            wanted = box_ops.encode(objects, found.anchors[index], self.box_weights)
+            objects = take(targets.boxes, found.object.gather(1, index))
+            wanted = box_ops.encode(objects, anchors[index], self.box_weights)
             count = valid.sum()
+        outputs = full_precision(self.head.predict_at(hidden, index))
         return {
-            "rpn_objectness": binary(found.logits.gather(1, index), is_positive, valid, count),
-            "rpn_box": smooth_l1(take(found.deltas, index), wanted, is_positive, self.beta, count),
+            "rpn_objectness": binary(outputs[..., 0], is_positive, valid, count),
+            "rpn_box": smooth_l1(outputs[..., 1:], wanted, is_positive, self.beta, count),
         }
 
 
@@ -234,3 +271,16 @@ class RPN(nn.Module):
 def _levels(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     """0 for the first ``sizes[0]`` entries, 1 for the next ``sizes[1]``, ..."""
     return torch.cat([torch.full((size,), level, device=device) for level, size in enumerate(sizes)])
+
+
+@lru_cache(maxsize=64)
+def _neighbours(sides: tuple[torch.Size, ...], device: torch.device) -> Tensor:
+    """For each cell of maps of ``sides``, the 3x3 cells around it, in row-major order: ``[P, 9]``; P is outside."""
+    cells = sum(height * width for height, width in sides)
+    first, found = 0, []
+    for height, width in sides:
+        numbers = first + torch.arange(height * width, device=device).view(height, width)
+        padded = F.pad(numbers, (1, 1, 1, 1), value=cells)
+        found.append(padded.unfold(0, 3, 1).unfold(1, 3, 1).reshape(-1, 9))
+        first += height * width
+    return torch.cat(found)

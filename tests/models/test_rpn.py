@@ -21,11 +21,18 @@ def features() -> dict[int, Tensor]:
     return {s: torch.randn(2, 8, 96 // s, 128 // s, generator=generator) for s in (8, 16)}
 
 
-def make_rpn() -> RPN:
+def make_rpn(num_convs: int = 1) -> RPN:
     torch.manual_seed(3)
     anchors = Anchors([[16], [32]])
     rpn = RPN(
-        8, anchors, pre_nms_train=60, post_nms_train=40, pre_nms_test=30, post_nms_test=20, num_samples=32
+        8,
+        anchors,
+        num_convs,
+        pre_nms_train=60,
+        post_nms_train=40,
+        pre_nms_test=30,
+        post_nms_test=20,
+        num_samples=32,
     )
     for layer in (rpn.head.logits, rpn.head.deltas):
         torch.nn.init.normal_(layer.weight, std=0.3)
@@ -93,6 +100,36 @@ def test_losses_equal_the_loop_over_the_same_anchors() -> None:
     assert losses["rpn_objectness"].total.item() == pytest.approx(objectness, rel=1e-4)
     assert losses["rpn_box"].total.item() == pytest.approx(regression, rel=1e-4)
     assert regression > 0
+
+
+@pytest.mark.parametrize("num_convs", [1, 2])
+def test_gradients_equal_those_through_the_outputs_of_all_anchors(num_convs: int) -> None:
+    rpn = make_rpn(num_convs).double()
+    targets = random_targets(2, 96, seed=1)
+    maps = {stride: x.double().requires_grad_() for stride, x in features().items()}
+    inputs = [*maps.values(), *rpn.parameters()]
+    _, losses = rpn.propose_and_learn(maps, SIZES, targets)
+    found = torch.autograd.grad(losses["rpn_objectness"].total + 3 * losses["rpn_box"].total, inputs)
+
+    outputs = torch.cat(rpn.head([maps[8], maps[16]]), 1)
+    anchors = torch.cat(rpn.anchors(maps))
+    matched = match(anchors[None], targets)
+    positive = (matched.iou >= 0.7) | matched.best_of_object
+    index, valid, chosen = sample(
+        positive, (matched.iou < 0.3) & ~positive, 32, 16, targets.keys, SAMPLING_STREAM
+    )
+    assert valid.all()
+    at_samples = outputs[torch.arange(2)[:, None], index]
+    goals = [
+        box_ops.encode(targets.boxes[n, matched.object[n, index[n]]], anchors[index[n]]) for n in range(2)
+    ]
+    loss = F.binary_cross_entropy_with_logits(at_samples[..., 0], chosen.double(), reduction="sum")
+    loss = loss + 3 * F.smooth_l1_loss(
+        at_samples[chosen][:, 1:], torch.stack(goals)[chosen].double(), beta=1 / 9, reduction="sum"
+    )
+    for got, expected in zip(found, torch.autograd.grad(loss, inputs), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+        assert expected.abs().max() > 1e-3
 
 
 def test_a_level_smaller_than_the_quota_and_an_image_without_objects() -> None:
