@@ -12,7 +12,7 @@ import torch
 from torch.amp import GradScaler
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.convolution import use_matrix_products
+from maskrcnn.models.convolution import use_fast_convolutions
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision, autocast
 from maskrcnn.training.ema import Ema
@@ -28,7 +28,7 @@ class Learner:
         schedule: learning rate and optimizer.
         device: the model's device.
         precision: precision of the arithmetic; weights stay float32 (float64 for ``fp64``). ``fp16`` scales the loss.
-        fast_gradients: on a CPU, see `use_matrix_products`.
+        fast_gradients: on a CPU, see `use_fast_convolutions`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Learner:
         fast_gradients: bool = True,
     ) -> None:
         if fast_gradients and device.type == "cpu":
-            use_matrix_products(model)
+            use_fast_convolutions(model)
         self.model, self.schedule, self.device, self.precision = model, schedule, device, precision
         self.optimizer = build_optimizer(model, schedule)
         self.scaler = GradScaler(device.type, enabled=precision == "fp16")

@@ -7,6 +7,7 @@
     axis_reading                                how an operator reads a box along one axis, for figures
     batched_nms                                 non-maximum suppression over images and groups
     masks_to_rle                                mask probabilities to COCO's run-length encoding
+    conv3x3, conv3x3_input_gradient, ...        3x3 convolutions by Winograd's method, on a CPU
 
 The operators use compiled kernels if they were built, and the PyTorch reference otherwise, with one warning.
 `python -m maskrcnn_ops` prints which of them are used.
@@ -30,6 +31,12 @@ from .roi_op import RoIOp
 from .roi_pool import RoIPool, roi_pool
 from .roi_warp import RoIWarp, roi_warp
 from .switches import PRESETS, Switches
+from .winograd import (
+    conv3x3,
+    conv3x3_input_gradient,
+    conv3x3_weight_gradient,
+    winograd_is_available,
+)
 
 __all__ = [
     "PRESETS",
@@ -45,6 +52,9 @@ __all__ = [
     "atomic_backward",
     "axis_reading",
     "batched_nms",
+    "conv3x3",
+    "conv3x3_input_gradient",
+    "conv3x3_weight_gradient",
     "masks_to_rle",
     "ps_roi_align",
     "ps_roi_pool",
@@ -52,4 +62,5 @@ __all__ = [
     "roi_align",
     "roi_pool",
     "roi_warp",
+    "winograd_is_available",
 ]

@@ -43,6 +43,10 @@ _LIBRARY.define(
     " float doubt) -> (Tensor, Tensor, Tensor)"
 )
 
+_LIBRARY.define("winograd_input(Tensor map, int first, int last) -> Tensor")
+_LIBRARY.define("winograd_gradient(Tensor map, int first, int last) -> Tensor")
+_LIBRARY.define("winograd_output(Tensor products, Tensor? bias, Tensor(a!) map, int first) -> ()")
+
 for _name in ("roi_sample", "roi_maximum", "roi_spread", "roi_box_gradient"):
     _LIBRARY.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
 _LIBRARY.impl("nms", reference_nms.nms, "CompositeExplicitAutograd")

@@ -1,131 +1,132 @@
-"""Gradients of convolutions' weights by matrix products against the library's in float64."""
+"""Layers that use Winograd's method against torch's."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 
 import pytest
 import torch
+from maskrcnn_ops import winograd_is_available
 from torch import Tensor, nn
 
 from maskrcnn.models import convolution
 from maskrcnn.models.backbones.folded import FrozenStage
 from maskrcnn.models.backbones.resnet import ResNet
-from maskrcnn.models.convolution import Conv2d, use_matrix_products, weight_gradient
+from maskrcnn.models.convolution import Conv2d, use_fast_convolutions
 
-KINDS = list(itertools.product((1, 3), (1, 2)))  # kernel, stride
+pytestmark = pytest.mark.skipif(not winograd_is_available(), reason="needs the compiled CPU operators")
 
 
-def channels_last(*size: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+def channels_last(*size: int) -> Tensor:
+    return torch.randn(*size).contiguous(memory_format=torch.channels_last)
 
 
 @pytest.fixture
-def any_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers of few channels count too, on any CPU."""
-    monkeypatch.setattr(convolution, "_LEAST_CHANNELS", {1: 1, 3: 1})
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of few channels and small maps count too, on any CPU."""
+    monkeypatch.setattr(convolution, "_LEAST_CHANNELS", 1)
+    monkeypatch.setattr(convolution, "_LEAST_CELLS", 1)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
 
 
-@pytest.mark.parametrize(("kernel", "stride"), KINDS)
-def test_the_gradient_is_the_librarys(kernel: int, stride: int) -> None:
-    for images, height, width in itertools.product((1, 2, 3), (1, 2, 3, 6), (1, 2, 3, 5)):
-        x = channels_last(images, 5, stride * height, stride * width)
-        grad = channels_last(images, 4, height, width)
-        weight = torch.zeros(4, 5, kernel, kernel, dtype=torch.float64, requires_grad=True)
-        nn.functional.conv2d(x, weight, None, stride, kernel // 2).backward(grad)
-        torch.testing.assert_close(weight_gradient(x, grad, kernel, stride), weight.grad, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("size", [(2, 128, 64, 64), (16, 128, 14, 14)])
-def test_float32_is_as_close_to_float64_as_the_librarys(size: tuple[int, int, int, int]) -> None:
-    x, grad = channels_last(*size, dtype=torch.float32), channels_last(*size, dtype=torch.float32)
-    weight = torch.zeros(128, 128, 3, 3, requires_grad=True)
-    nn.functional.conv2d(x, weight, padding=1).backward(grad)
-    assert weight.grad is not None
-    exact = weight_gradient(x.double(), grad.double(), 3, 1)
-    ours, theirs = (
-        (found.double() - exact).norm() for found in (weight_gradient(x, grad, 3, 1), weight.grad)
-    )
-    assert ours < 2 * theirs
-    assert torch.equal(weight_gradient(x, grad, 3, 1), weight_gradient(x, grad, 3, 1))
-
-
-def pair(kernel: int, stride: int) -> tuple[nn.Module, nn.Module]:
-    """A layer of the library's and its copy that uses matrix products."""
-    layer = nn.Conv2d(6, 4, kernel, stride, kernel // 2, dtype=torch.float64)
+def pair() -> tuple[nn.Module, nn.Module]:
+    """A layer of the library's and its copy that uses Winograd's method."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 8, 3, padding=1)
     other = copy.deepcopy(layer)
-    assert use_matrix_products(nn.Sequential(other)) == 1
+    assert use_fast_convolutions(nn.Sequential(other)) == 1
     return layer, other
 
 
-@pytest.mark.usefixtures("any_width")
-@pytest.mark.parametrize(("kernel", "stride"), KINDS)
-def test_all_gradients_of_a_layer_and_gradients_of_gradients(kernel: int, stride: int) -> None:
+@pytest.mark.usefixtures("any_size")
+def test_all_gradients_of_a_layer_and_gradients_of_gradients() -> None:
     found = []
-    for layer in pair(kernel, stride):
+    for layer in pair():
         torch.manual_seed(0)
-        x = channels_last(2, 6, 8, 6).requires_grad_()
+        x = channels_last(2, 16, 9, 6).requires_grad_()
         out = layer(x)
         inputs = [x, *layer.parameters()]
         first = torch.autograd.grad(out.sin().sum(), inputs, retain_graph=True)
         again = torch.autograd.grad(out.sin().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in again), inputs)
         found.append([out, *first, *again, *second])
-    assert type(out.grad_fn).__name__ == "_ConvolutionBackward"
+    assert type(out.grad_fn).__name__ == "_Convolution3x3Backward"
     for ours, library in zip(found[1], found[0], strict=True):
-        torch.testing.assert_close(ours, library, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(ours, library, rtol=1e-4, atol=1e-4 * library.abs().max().item())
 
 
-@pytest.mark.usefixtures("any_width")
+@pytest.mark.usefixtures("any_size")
 def test_a_residual_network_learns_the_same_and_keeps_its_names() -> None:
     torch.manual_seed(0)
     for norm in ("bn", "frozen_bn"):
-        net = ResNet("resnet18", norm=norm, frozen_stages=0).double().to(memory_format=torch.channels_last)
+        net = ResNet("resnet18", norm=norm, frozen_stages=0).to(memory_format=torch.channels_last)
         other = copy.deepcopy(net)
-        assert use_matrix_products(other) > 15
+        assert use_fast_convolutions(other) == 13  # of stride 1; the other seven are 7x7, 1x1 or of stride 2
         assert list(other.state_dict()) == list(net.state_dict())
         assert any(isinstance(m, FrozenStage) for m in other.modules()) == (norm == "frozen_bn")
         x = channels_last(2, 3, 64, 64)
         for model in (net, other):
             sum(maps.square().mean() for maps in model(x).values()).backward()  # type: ignore[union-attr]
         for ours, library in zip(other.parameters(), net.parameters(), strict=True):
-            torch.testing.assert_close(ours.grad, library.grad, rtol=1e-8, atol=1e-10)
+            assert library.grad is not None
+            atol = 1e-3 * library.grad.abs().max().item()
+            torch.testing.assert_close(ours.grad, library.grad, rtol=1e-3, atol=atol)
 
 
-@pytest.mark.usefixtures("any_width")
+@pytest.mark.usefixtures("any_size")
 def test_everything_else_is_left_to_the_library() -> None:
     model = nn.Sequential(
-        nn.Conv2d(4, 4, 3),
-        nn.Conv2d(4, 4, 3, padding=1, groups=2),
-        nn.Conv2d(4, 4, 3, 1, 2, 2),
-        nn.Conv2d(4, 4, 7),
+        nn.Conv2d(8, 8, 3),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2),
+        nn.Conv2d(8, 8, 3, 1, 2, 2),
+        nn.Conv2d(8, 8, 3, 2, 1),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 8, 7),
+        nn.Conv2d(8, 12, 3, padding=1),
     )
-    assert use_matrix_products(model) == 0
-    layer = nn.Conv2d(4, 4, 3, 2, 1)
-    use_matrix_products(layer)
-    x = channels_last(2, 4, 8, 8, dtype=torch.float32)
+    assert use_fast_convolutions(model) == 0
+    _, layer = pair()
+    x = channels_last(2, 16, 8, 8)
     assert type(layer) is Conv2d
-    assert "Convolution" in type(layer(x).grad_fn).__name__
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x)
     assert out.dtype == torch.bfloat16
-    for maps in (out, layer(x.contiguous()), layer(x[:, :, :7])):
+    for maps in (out, layer(x.contiguous()), layer(x[:, :, :7]), copy.deepcopy(layer).double()(x.double())):
         assert type(maps.grad_fn).__name__ == "ConvolutionBackward0"
+
+
+@pytest.mark.usefixtures("any_size")
+def test_without_gradients_and_with_frozen_weights() -> None:
+    layer, other = pair()
+    x = channels_last(2, 16, 8, 8)
     with torch.no_grad():
-        assert layer(x).grad_fn is None
-    layer.weight.requires_grad_(False)
-    assert type(layer(x).grad_fn).__name__ == "ConvolutionBackward0"
+        assert other(x).grad_fn is None
+        torch.testing.assert_close(other(x), layer(x), rtol=1e-5, atol=1e-5)
+    other.requires_grad_(False)
+    assert not other(x).requires_grad
+    given = x.clone().requires_grad_()
+    other(given).sum().backward()
+    expected = x.clone().requires_grad_()
+    layer(expected).sum().backward()
+    torch.testing.assert_close(given.grad, expected.grad, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("any_width")
+@pytest.mark.usefixtures("any_size")
 def test_compiled_layers_are_one_graph() -> None:
-    layer, other = pair(3, 1)
-    x = channels_last(2, 6, 8, 8)
+    layer, other = pair()
+    x = channels_last(2, 16, 8, 8)
     torch.compile(other, backend="aot_eager", fullgraph=True)(x).square().sum().backward()
     layer(x).square().sum().backward()
     torch.testing.assert_close(other.weight.grad, layer.weight.grad)
+
+
+def test_small_maps_are_left_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    layer = nn.Conv2d(128, 128, 3, padding=1)
+    assert use_fast_convolutions(layer) == 1
+    names = [type(layer(channels_last(2, 128, 16, side)).grad_fn).__name__ for side in (15, 16)]
+    assert names == ["ConvolutionBackward0", "_Convolution3x3Backward"]
 
 
 @pytest.mark.parametrize(("capability", "changed"), [("AVX512", 0), ("AVX2", 1), ("DEFAULT", 1)])
@@ -133,4 +134,4 @@ def test_cpus_with_avx512_keep_the_librarys(
     capability: str, changed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert use_matrix_products(nn.Conv2d(128, 128, 3, padding=1)) == changed
+    assert use_fast_convolutions(nn.Conv2d(128, 128, 3, padding=1)) == changed
