@@ -1,4 +1,4 @@
-"""Detection of one image with the masks of its detections, beside torchvision's Mask R-CNN R50-FPN."""
+"""Detection of one image with the masks of its detections, beside the peers' Mask R-CNN R50-FPN."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torchvision
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from benchmarks import detectors, memory
+from benchmarks import detectors, detectron2, memory
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.timing import compare_steps, device_of, keep_freed_memory, machine
 from maskrcnn.data.loader import TrainBatch
+from maskrcnn.models.convolution import use_fast_convolutions
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.heads.box import BoxHead
 from maskrcnn.models.precision import Precision, autocast
@@ -48,15 +49,20 @@ def run(
         masks = (theirs()[0]["masks"][:, 0] > 0.5).numpy().astype(np.uint8)
         return [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
 
+    peers: list[tuple[str, Callable[[], object], str]] = [
+        ("torchvision in fp32, full masks as probabilities", theirs, "2x"),
+        ("torchvision in fp32, masks as COCO's run lengths, as ours", theirs_encoded, "2x"),
+    ]
+    if detectron2.is_installed():
+        other = detectron2.detection(detectron2.with_weights_of(own, place), image)
+        peers.append(("Detectron2 in fp32, full masks as booleans", other, "2x"))
     rows = []
     for precision in wanted:
         setting = f"R50-FPN, 1 x {side}x{side}, ours in {precision}, {place.type}, {threads} threads"
-        for words, peer_side, goal in (
-            ("full masks as probabilities", theirs, "2.5x"),
-            ("masks as COCO's run lengths, as ours", theirs_encoded, ""),
-        ):
-            peer_words, own_side = f"torchvision in fp32, {words}", partial(ours, precision)
-            rows += compare_steps("evaluation", peer_words, setting, own_side, peer_side, repeats, goal)
+        for words, peer_side, goal in peers:
+            rows += compare_steps(
+                "detection", words, setting, partial(ours, precision), peer_side, repeats, goal
+            )
     counts = {"ours": {name: len(ours(name)) for name in wanted}, "torchvision": len(theirs()[0]["boxes"])}
     return {
         "machine": before,
@@ -72,6 +78,7 @@ def run(
 def our_side(model: MaskRCNN, image: TrainBatch, place: torch.device) -> Callable[..., list[Result]]:
     """Detection of the batch's one image in a precision, masks as COCO's run lengths."""
     images, size = image.images.to(place), image.images.sizes[0]
+    use_fast_convolutions(model)
 
     @torch.no_grad()
     def detect(precision: Precision = "fp32") -> list[Result]:
@@ -102,9 +109,11 @@ def one_side(name: str, side: int, threads: int, device: str) -> Callable[[], ob
         image = detectors.pictures(folder, 1, (side, side))
     own, peer = detectors.pair(image)
     confident(own, peer, image)
-    return (
-        our_side(own.to(place), image, place) if name == "ours" else their_side(peer.to(place), image, place)
-    )
+    if name == "ours":
+        return our_side(own.to(place), image, place)
+    if name == "Detectron2":
+        return detectron2.detection(detectron2.with_weights_of(own, place), image)
+    return their_side(peer.to(place), image, place)
 
 
 def _counts(side: Any) -> dict[str, Any]:

@@ -13,24 +13,26 @@ from typing import Any
 
 import torch
 
-SIDES = ("ours", "torchvision")
+from benchmarks import detectron2
+
 TIMES = 2  # the second time finds what the first one leaves: gradients, momentum
 
 
 def peaks(suite: str, **arguments: Any) -> dict[str, Any]:
-    """MiB of both sides, and the peer's divided by ours.
+    """MiB of each side, and each peer's divided by ours.
 
     Args:
         suite: a module of benchmarks/ whose ``one_side(name, **arguments)`` makes the work.
         arguments: of ``one_side``; plain values.
 
     Returns:
-        ``resident_mib`` of the process by side, on a GPU also ``device_mib``; ``ratio``, of the device in use.
+        ``resident_mib`` of the process by side, on a GPU also ``device_mib``; ``ratio`` by peer, of the device in use.
     """
-    found = {side: _measured(suite, side, arguments) for side in SIDES}
-    kinds = {kind: {side: found[side][kind] for side in SIDES} for kind in found["ours"]}
+    sides = ["ours", "torchvision", *(["Detectron2"] if detectron2.is_installed() else [])]
+    found = {side: _measured(suite, side, arguments) for side in sides}
+    kinds: dict[str, Any] = {kind: {side: found[side][kind] for side in sides} for kind in found["ours"]}
     used = kinds.get("device_mib", kinds["resident_mib"])
-    return {**kinds, "ratio": round(used["torchvision"] / used["ours"], 2)}
+    return {**kinds, "ratio": {peer: round(used[peer] / used["ours"], 2) for peer in sides[1:]}}
 
 
 def _measured(suite: str, side: str, arguments: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A training step of Mask R-CNN R50-FPN beside torchvision's: same weights, images and batch, in turns."""
+"""A training step of Mask R-CNN R50-FPN beside the peers': same weights, images and batch, in turns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from benchmarks import detectors, memory
+from benchmarks import detectors, detectron2, memory
 from benchmarks.counting import Counted, arithmetic
 from benchmarks.regions import IMAGE
 from benchmarks.timing import Row, compare, compare_steps, keep_freed_memory, machine
@@ -123,6 +123,10 @@ def run(
         if device.type == "cpu" and pair.ours == "fp32" and pair.variant == "eager":
             work = arithmetic({"ours": ours, "torchvision": theirs})
         losses[pair.name] = {"ours": _rounded(ours()), "torchvision": _rounded(theirs())}
+    if detectron2.is_installed():
+        rows += _beside_detectron2(
+            images, device, f"{SETTING}, {batch} x {size[0]}x{size[1]}", threads, repeats
+        )
     return {
         "machine": before,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
@@ -136,6 +140,18 @@ def run(
     }
 
 
+def _beside_detectron2(
+    images: TrainBatch, device: torch.device, setting: str, threads: int, repeats: int
+) -> list[Row]:
+    """Both sides in float32."""
+    own, _ = detectors.pair(images)
+    peer = detectron2.with_weights_of(own, device)
+    ours = _finished(our_step(own.to(device), images, device, "fp32"), device)
+    theirs = _finished(detectron2.step(peer, images, LR), device)
+    setting += f", ours in fp32, {device.type}, {threads} threads"
+    return compare_steps("training step", "Detectron2 in fp32", setting, ours, theirs, repeats, "1.5x")
+
+
 def one_side(name: str, batch: int, size: Sequence[int], threads: int) -> Callable[[], Step]:
     """A step in float32 of one side alone, for `memory.peaks`."""
     torch.set_num_threads(threads)
@@ -145,6 +161,8 @@ def one_side(name: str, batch: int, size: Sequence[int], threads: int) -> Callab
     own, peer = detectors.pair(images)
     if name == "ours":
         return our_step(own.to(device), images, device, "fp32")
+    if name == "Detectron2":
+        return detectron2.step(detectron2.with_weights_of(own, device), images, LR)
     return their_step(peer.to(device), images, device, "fp32")
 
 

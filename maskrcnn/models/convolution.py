@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from maskrcnn.models.backbones.frozen_norms import with_norm
 
 # With fewer channels, or fewer cells in the output, the transforms take longer than the method saves.
-_LEAST_CHANNELS = 128
-_LEAST_CELLS = 512
+_LEAST_CHANNELS = 64
+_LEAST_CELLS = 256
 
 
 class Conv2d(nn.Conv2d):
