@@ -92,6 +92,7 @@ class RPNHead(nn.Module):
             ``[N, S, 5]``.
         """
         conv, (weight, bias) = self.convs[-1], self._predictor()
+        assert isinstance(conv, nn.Conv2d)
         cells = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in hidden]
         outside = cells[0].new_zeros(len(index), 1, cells[0].shape[2])
         place, anchor = index // self.logits.out_channels, index % self.logits.out_channels
@@ -99,7 +100,8 @@ class RPNHead(nn.Module):
         patches = take(torch.cat([*cells, outside], 1), around.flatten(1)).view(*index.shape, -1)
         x = F.relu(F.linear(patches, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias), inplace=True)
         outputs = F.linear(x, weight.flatten(1), bias).unflatten(-1, (-1, 5))  # [N, S, A, 5]
-        return outputs.take_along_dim(anchor[..., None, None], 2).squeeze(2)
+        chosen: Tensor = outputs.take_along_dim(anchor[..., None, None], 2)
+        return chosen.squeeze(2)
 
     def _predictor(self) -> tuple[Tensor, Tensor]:
         """Merge the weights and biases of both 1x1 layers: each anchor's logit, then its four deltas."""
