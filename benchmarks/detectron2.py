@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,11 +41,12 @@ def with_weights_of(own: MaskRCNN, device: torch.device, regions: int = 512) -> 
     for name, value in own.state_dict().items():
         other = theirs(name)
         assert other is not None, name
-        state[other] = value.flip(1) if other == "backbone.stem.conv1.weight" else value  # its images are BGR
+        other = re.sub(r"^backbone\.(stem|res)", r"backbone.bottom_up.\1", other)
+        state[other] = value.flip(1) if other.endswith("stem.conv1.weight") else value  # its images are BGR
     missing, unexpected = model.load_state_dict(state, strict=False)
     left = [name for name in missing if "anchor" not in name and not name.startswith("pixel_")]
     if left or unexpected:
-        raise RuntimeError(f"Detectron2's model has other weights: {left} {unexpected}")
+        raise RuntimeError(f"Detectron2's model has other weights: {left[:5]} {unexpected[:5]}")
     return model
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks import detectron2
+from maskrcnn.training.logging import peak_memory_mib
 
 TIMES = 2  # the second time finds what the first one leaves: gradients, momentum
 
@@ -50,7 +50,7 @@ def report(work: Callable[[], object]) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats()
     for _ in range(TIMES):
         work()
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    resident = peak_memory_mib()
     device = {"device_mib": torch.cuda.max_memory_allocated() / 2**20} if torch.cuda.is_available() else {}
     return {name: round(value, 1) for name, value in {"resident_mib": resident, **device}.items()}
 
