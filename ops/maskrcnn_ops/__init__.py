@@ -14,22 +14,13 @@ The operators use compiled kernels if they were built, and the PyTorch reference
 """
 
 from . import kernels  # noqa: F401  (loads the compiled kernels)
-from .anatomy import AxisReading, axis_reading
+from .geometry import AxisReading, axis_reading
 from .nms import batched_nms
 from .operators import atomic_backward
-from .position_sensitive import (
-    PSRoIAlign,
-    PSRoIPool,
-    PSRoIWarp,
-    ps_roi_align,
-    ps_roi_pool,
-    ps_roi_warp,
-)
+from .pooling import RoIAlign, RoIPool, RoIWarp, roi_align, roi_pool, roi_warp
+from .position_sensitive import PSRoIAlign, PSRoIPool, PSRoIWarp, ps_roi_align, ps_roi_pool, ps_roi_warp
 from .rle import masks_to_rle
-from .roi_align import RoIAlign, roi_align
 from .roi_op import RoIOp
-from .roi_pool import RoIPool, roi_pool
-from .roi_warp import RoIWarp, roi_warp
 from .switches import PRESETS, Switches
 from .winograd import (
     conv3x3,

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-import torch
+import torch.fx
 from torch import Tensor, nn
 
 from .operators import ops
-from .reference import check_channels
 from .switches import Switches
+
+torch.fx.wrap("pool_single_level")  # torch.fx traces the function as one node
 
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 MAX_LEVELS = 8  # kMaxLevels of csrc/geometry.h
@@ -78,11 +79,7 @@ def check_features(features: Sequence[Tensor]) -> None:
                 f"features: expected float64, float32, bfloat16 or float16, found {feature.dtype}"
             )
         first = features[0]
-        if (
-            feature.shape[:2] != first.shape[:2]
-            or feature.dtype != first.dtype
-            or feature.device != first.device
-        ):
+        if (feature.shape[:2], feature.dtype, feature.device) != (first.shape[:2], first.dtype, first.device):
             raise ValueError(
                 "features: expected the same N, C, dtype and device at every level, found "
                 f"{list(first.shape)} {first.dtype} {first.device} and "
@@ -136,7 +133,8 @@ def pool_regions(
     """Run the operator that ``switches`` describe.
 
     Args:
-        features: L maps [N, C, H, W], fine to coarse; [N, C P P, H, W] for position-sensitive operators.
+        features: L maps [N, C, H, W], fine to coarse; [N, C P P, H, W] for position-sensitive operators. They passed
+            `check_features`.
         boxes: [R, 4] x1, y1, x2, y2 in pixels, any floating dtype.
         image: [R] int64 image indices. -1 marks a padded region, whose output is 0.
         output_size: P, or (height, width).
@@ -150,16 +148,18 @@ def pool_regions(
     Raises:
         TypeError, ValueError: if an argument has a wrong type, shape or device.
     """
-    check_features(features)
     height, width = pair(output_size)
-    dtype = features[0].dtype
+    dtype, channels, group = features[0].dtype, features[0].shape[1], switches.input_channels(height, width)
     if not boxes.is_floating_point():
         raise TypeError(f"boxes: expected a floating dtype, found {boxes.dtype}")
     if boxes.device != features[0].device:
         raise ValueError(
             f"boxes: expected on {features[0].device} like the features, found on {boxes.device}"
         )
-    check_channels(features[0].shape[1], switches.input_channels(height, width), None)
+    if channels % group:
+        raise ValueError(
+            f"features: position_sensitive takes a multiple of P * P = {group} channels, found {channels}"
+        )
     if box_gradient and switches.bin_rounding:
         raise ValueError("box_gradient: bins of whole cells (bin_rounding) have no gradient by the box")
     wide = torch.float64 in (dtype, boxes.dtype)
@@ -208,17 +208,39 @@ def pool_single_level(
 class RoIModule(nn.Module):
     """Base class of the module forms. It shows the settings in repr.
 
-    Attributes:
-        settings: names of the attributes that repr always shows.
+    Args:
+        output_size: P, or (height, width).
+        spatial_scale: 1 / stride.
         switches: the operator.
         plain: the operator that the settings alone give. repr shows the switches that differ from it.
-        box_gradient: whether gradients of the box coordinates are computed.
+        box_gradient: compute gradients of the box coordinates.
+
+    Attributes:
+        settings: names of the attributes that repr always shows.
     """
 
-    settings: tuple[str, ...] = ()
-    switches: Switches
-    plain: Switches
-    box_gradient: bool = False
+    settings: tuple[str, ...] = ("output_size", "spatial_scale")
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        spatial_scale: float,
+        switches: Switches,
+        plain: Switches,
+        box_gradient: bool = False,
+    ) -> None:
+        super().__init__()
+        self.output_size, self.spatial_scale = output_size, spatial_scale
+        self.switches, self.plain, self.box_gradient = switches, plain, box_gradient
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        """Pool [N, C, H, W] to [K, C, P, P] at ``rois`` [K, 5], or at a list of [k, 4].
+
+        The input of a position-sensitive operator is [N, C P P, H, W].
+        """
+        return pool_single_level(
+            input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
+        )
 
     def extra_repr(self) -> str:
         """The settings, and the other arguments of the constructor that differ from their defaults."""
@@ -229,14 +251,3 @@ class RoIModule(nn.Module):
         if self.box_gradient:
             shown["box_gradient"] = True
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
-
-
-__all__ = [
-    "RoIModule",
-    "check_features",
-    "check_positive",
-    "flag",
-    "pair",
-    "pool_regions",
-    "pool_single_level",
-]

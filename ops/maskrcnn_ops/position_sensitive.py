@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
-import torch.fx
 from torch import Tensor
 
-from .functional import RoIModule, pool_single_level
+from . import functional
+from .functional import RoIModule
 from .switches import GeometryOverrides, Switches, SwitchOverrides, override
 from .switches import preset as named
 
 PoolPreset = Literal["ps_pool", "ps_pool_rfcn"]
-
-torch.fx.wrap("pool_single_level")  # torch.fx traces the function as one node
 
 
 def _sampled(name: str, sampling_ratio: int, overrides: GeometryOverrides) -> Switches:
@@ -61,7 +59,7 @@ def ps_roi_align(
             are checked too.
     """
     chosen = _sampled("ps_align", sampling_ratio, switches)
-    return pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
+    return functional.pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
 
 
 def ps_roi_warp(
@@ -95,7 +93,7 @@ def ps_roi_warp(
         TypeError, ValueError: as :func:`ps_roi_align`.
     """
     chosen = _sampled("ps_warp", sampling_ratio, switches)
-    return pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
+    return functional.pool_single_level(input, boxes, output_size, spatial_scale, chosen, box_gradient)
 
 
 def ps_roi_pool(
@@ -130,7 +128,7 @@ def ps_roi_pool(
     Raises:
         TypeError, ValueError: as :func:`ps_roi_align`.
     """
-    return pool_single_level(input, boxes, output_size, spatial_scale, _pooled(preset, switches))
+    return functional.pool_single_level(input, boxes, output_size, spatial_scale, _pooled(preset, switches))
 
 
 class _SampledModule(RoIModule):
@@ -148,19 +146,10 @@ class _SampledModule(RoIModule):
         box_gradient: bool = False,
         **switches: Unpack[GeometryOverrides],
     ) -> None:
-        super().__init__()
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
+        chosen = _sampled(self.preset_name, sampling_ratio, switches)
+        plain = _sampled(self.preset_name, sampling_ratio, {})
+        super().__init__(output_size, spatial_scale, chosen, plain, box_gradient)
         self.sampling_ratio = sampling_ratio
-        self.box_gradient = box_gradient
-        self.switches = _sampled(self.preset_name, sampling_ratio, switches)
-        self.plain = _sampled(self.preset_name, sampling_ratio, {})
-
-    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pool [N, C P P, H, W] to [K, C, P, P] at ``rois`` [K, 5], or at a list of [k, 4]."""
-        return pool_single_level(
-            input, rois, self.output_size, self.spatial_scale, self.switches, self.box_gradient
-        )
 
 
 class PSRoIAlign(_SampledModule):
@@ -176,14 +165,7 @@ class PSRoIWarp(_SampledModule):
 
 
 class PSRoIPool(RoIModule):
-    """Module form of :func:`ps_roi_pool`.
-
-    Args:
-        output_size: P, or (height, width).
-        spatial_scale: 1 / stride.
-        preset: "ps_pool" or "ps_pool_rfcn", see :func:`ps_roi_pool`.
-        switches: any switch of :class:`maskrcnn_ops.Switches`, such as border="align".
-    """
+    """Module form of :func:`ps_roi_pool`, with the same arguments."""
 
     settings = ("output_size", "spatial_scale", "preset")
 
@@ -195,13 +177,5 @@ class PSRoIPool(RoIModule):
         preset: PoolPreset = "ps_pool",
         **switches: Unpack[SwitchOverrides],
     ) -> None:
-        super().__init__()
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
+        super().__init__(output_size, spatial_scale, _pooled(preset, switches), named(preset))
         self.preset = preset
-        self.switches = _pooled(preset, switches)
-        self.plain = _pooled(preset, {})
-
-    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        """Pool [N, C P P, H, W] to [K, C, P, P] at ``rois`` [K, 5], or at a list of [k, 4]."""
-        return pool_single_level(input, rois, self.output_size, self.spatial_scale, self.switches)

@@ -1,8 +1,9 @@
-"""What every operator of the PyTorch reference starts from: the points of its regions, and the cells that they read."""
+"""The points of the regions that the PyTorch reference computes at once, and the cells that they read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,73 +14,121 @@ from .switches import Switches
 CHUNK_ELEMENTS = 1 << 23  # bound on the values gathered at once
 
 
-def usable_regions(boxes: Tensor, image: Tensor) -> Tensor:
-    """Return whether a region [R] has an image and finite coordinates."""
-    return (image >= 0) & torch.isfinite(boxes).all(dim=1)
+@dataclass(frozen=True)
+class Piece:
+    """Some regions of one level and some channels, few enough to compute at once.
+
+    Attributes:
+        level: index of the map.
+        size: (H, W) of the map.
+        regions: [R] indices of the regions.
+        image: [R] their images.
+        channels: channels of the output.
+        group: number of bins that read channels of their own: P * Q for position-sensitive operators, else 1.
+        y, x: the points of the regions along both axes.
+        whole: whether the points are cells (bin_rounding).
+    """
+
+    level: int
+    size: tuple[int, int]
+    regions: Tensor
+    image: Tensor
+    channels: slice
+    group: int
+    y: Points
+    x: Points
+    whole: bool
+
+    def of(self, values: Tensor) -> Tensor:
+        """Select the regions and channels of values [R, C, P, Q], as [R, P, 1, Q, 1, C]."""
+        return values[self.regions][:, self.channels].permute(0, 2, 3, 1)[:, :, None, :, None]
+
+    def used(self) -> Tensor:
+        """Return which points exist, [R, P, M, Q, L]."""
+        return self.y.used[:, :, :, None, None] & self.x.used[:, None, None]
+
+    def numbers(self) -> Tensor:
+        """Return the number of every point as a winner, see :func:`roi_maximum`, [R, P, M, Q, L]."""
+        (_, bins, rows), columns = self.y.low.shape, self.x.low.shape[2]
+        m, n = (torch.arange(count, device=self.image.device) for count in (rows, columns))
+        if self.whole:
+            row = (self.y.first[..., None] + m)[..., None, None] * self.size[1]
+            return row + (self.x.first[..., None] + n)[:, None, None]
+        numbers = m[:, None, None] * self.x.count[:, None, None, :, None] + n
+        return numbers.expand(-1, bins, -1, -1, -1)
+
+    def corners(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the four rows of the flattened map that every point reads, and their weights: [R, P, M, Q, L]."""
+        y, x, group = self.y, self.x, self.group
+        bins = torch.arange(group, device=self.image.device)
+        bins = bins.view(y.low.shape[1], 1, -1, 1) if group > 1 else bins
+        rows = [(y.low, 1 - y.high_weight), (y.high, y.high_weight)]
+        columns = [(x.low, 1 - x.high_weight), (x.high, x.high_weight)]
+        base = self.image[:, None, None, None, None] * self.size[0]
+        return [
+            (
+                ((base + row[:, :, :, None, None]) * self.size[1] + column[:, None, None]) * group + bins,
+                wy[:, :, :, None, None] * wx[:, None, None],
+            )
+            for row, wy in rows
+            for column, wx in columns
+        ]
+
+    def values(self, cells: Tensor) -> Tensor:
+        """Return the interpolated values [R, P, M, Q, L, C] of the map ``cells``, see `cells_by_row`."""
+        cells = cells[:, self.channels]
+        parts = [cells[index] * weight[..., None] for index, weight in self.corners()]
+        return parts[0] + parts[1] + parts[2] + parts[3]
+
+    def weights(self, winner: Tensor | None) -> Tensor:
+        """Return the weight of every point in the output of its bin, [R, P, M, Q, L, C or 1].
+
+        It is the share in the mean, or 1 at the point that ``winner`` [R, C, P, Q] names.
+        """
+        dtype = self.y.high_weight.dtype
+        if winner is not None:
+            won = self.of(winner) == self.numbers()[..., None]
+            return (won & self.used()[..., None]).to(dtype)
+        divisor = (self.y.divisor[:, :, None] * self.x.divisor[:, None]).to(dtype)  # [R, P, Q]
+        return (self.used().to(dtype) / divisor[:, :, None, :, None])[..., None]
 
 
-def regions_by_level(
-    boxes: Tensor, image: Tensor, sizes: list[tuple[int, int]], scales: list[float], switches: Switches
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield each level index and the regions that pool from it."""
-    levels = choose_levels(boxes, scales, switches) if len(scales) > 1 else torch.zeros_like(image)
-    usable = usable_regions(boxes, image)
-    for level in range(len(sizes)):
-        yield level, torch.nonzero(usable & (levels == level)).flatten()
-
-
-def in_chunks(
+def pieces(
     boxes: Tensor,
-    scale: float,
+    image: Tensor,
     output: tuple[int, int],
-    size: tuple[int, int],
+    sizes: list[tuple[int, int]],
+    scales: list[float],
     channels: int,
     switches: Switches,
-) -> Iterator[tuple[slice, slice, Points, Points]]:
-    """Yield slices of regions and channels that are small enough to gather at once, and the points of the regions."""
-    step = 1 if switches.sampling_ratio <= 0 or switches.bin_rounding else 16
-    for begin in range(0, len(boxes), step):
-        part = boxes[begin : begin + step]
-        y = points_of(part[:, 1], part[:, 3], scale, output[0], size[0], switches)
-        x = points_of(part[:, 0], part[:, 2], scale, output[1], size[1], switches)
-        places = max(1, len(part) * output[0] * y.low.shape[2] * output[1] * x.low.shape[2])
-        width = max(1, CHUNK_ELEMENTS // places)
-        for first in range(0, channels, width):
-            yield slice(begin, begin + step), slice(first, min(first + width, channels)), y, x
+) -> Iterator[Piece]:
+    """Split the regions with an image and finite coordinates by level, and into pieces.
 
-
-def corner_cells(
-    y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Return the four rows of the flattened map that every point reads, and their weights: [R, P, M, Q, L].
-
-    ``group`` is P * Q for a position-sensitive map, which has a row for each cell and bin, and 1 otherwise.
+    Args:
+        boxes: [R, 4] in pixels.
+        image: [R] int64, -1 for padding.
+        output: (height, width) of the output.
+        sizes: (H, W) of every level.
+        scales: 1 / stride of every level.
+        channels: number of channels of the maps.
+        switches: the operator.
     """
-    bins = torch.arange(group, device=image.device)
-    bins = bins.view(y.low.shape[1], 1, -1, 1) if group > 1 else bins
-    rows = [(y.low, 1 - y.high_weight), (y.high, y.high_weight)]
-    columns = [(x.low, 1 - x.high_weight), (x.high, x.high_weight)]
-    base = image[:, None, None, None, None] * size[0]
-    return [
-        (
-            ((base + row[:, :, :, None, None]) * size[1] + column[:, None, None]) * group + bins,
-            wy[:, :, :, None, None] * wx[:, None, None],
-        )
-        for row, wy in rows
-        for column, wx in columns
-    ]
-
-
-def used_points(y: Points, x: Points) -> Tensor:
-    return y.used[:, :, :, None, None] & x.used[:, None, None]
-
-
-def point_values(
-    cells: Tensor, y: Points, x: Points, image: Tensor, size: tuple[int, int], group: int
-) -> Tensor:
-    """Return the interpolated values [R, P, M, Q, L, C] of the map ``cells`` [N H W group, C]."""
-    parts = [cells[index] * weight[..., None] for index, weight in corner_cells(y, x, image, size, group)]
-    return parts[0] + parts[1] + parts[2] + parts[3]
+    levels = choose_levels(boxes, scales, switches) if len(scales) > 1 else torch.zeros_like(image)
+    usable = (image >= 0) & torch.isfinite(boxes).all(dim=1)
+    group = switches.input_channels(*output)
+    step = 1 if switches.sampling_ratio <= 0 or switches.bin_rounding else 16
+    for level, (scale, size) in enumerate(zip(scales, sizes, strict=True)):
+        chosen = torch.nonzero(usable & (levels == level)).flatten()
+        for begin in range(0, len(chosen), step):
+            regions = chosen[begin : begin + step]
+            x1, y1, x2, y2 = boxes[regions].unbind(1)
+            y = points_of(y1, y2, scale, output[0], size[0], switches)
+            x = points_of(x1, x2, scale, output[1], size[1], switches)
+            places = len(regions) * output[0] * y.low.shape[2] * output[1] * x.low.shape[2]
+            width = max(1, CHUNK_ELEMENTS // max(1, places))
+            for first in range(0, channels // group, width):
+                some = slice(first, first + width)
+                yield Piece(level, size, regions, image[regions], some, group, y, x, switches.bin_rounding)
 
 
 def cells_by_row(feature: Tensor, dtype: torch.dtype, group: int) -> Tensor:
@@ -90,35 +139,7 @@ def cells_by_row(feature: Tensor, dtype: torch.dtype, group: int) -> Tensor:
 
 
 def maps_of(cells: Tensor, images: int, size: tuple[int, int], group: int) -> Tensor:
-    """The inverse of :func:`cells_by_row`."""
+    """The inverse of `cells_by_row`."""
     channels = cells.shape[1]
     maps = cells.view(images, *size, group, channels).transpose(3, 4)
     return maps.reshape(images, *size, channels * group).permute(0, 3, 1, 2)
-
-
-def _frozen(y: Points, x: Points, winner: Tensor, size: tuple[int, int], switches: Switches) -> Tensor:
-    """Return [R, P, M, Q, L, C], True at the point of each bin that ``winner`` [R, C, P, Q] names."""
-    chosen = winner.permute(0, 2, 3, 1)[:, :, None, :, None]  # [R, P, 1, Q, 1, C]
-    m = torch.arange(y.low.shape[2], device=winner.device)[:, None]
-    n = torch.arange(x.low.shape[2], device=winner.device)
-    if switches.bin_rounding:
-        place = (y.first[:, :, None, None, None] + m[:, None]) * size[1] + x.first[:, None, None, :, None] + n
-    else:
-        place = m[:, None] * x.count[:, None, None, :, None] + n
-        place = place.expand(len(winner), y.low.shape[1], -1, -1, -1)
-    return (chosen == place[..., None]) & used_points(y, x)[..., None]
-
-
-def _share(y: Points, x: Points) -> Tensor:
-    """Return the weight of every point in the mean of its bin, [R, P, M, Q, L]."""
-    divisor = (y.divisor[:, :, None] * x.divisor[:, None]).to(y.high_weight.dtype)  # [R, P, Q]
-    return used_points(y, x).to(divisor.dtype) / divisor[:, :, None, :, None]
-
-
-def point_weights(
-    y: Points, x: Points, winner: Tensor | None, size: tuple[int, int], switches: Switches
-) -> Tensor:
-    """Return the weight of every point in the output of its bin, [R, P, M, Q, L, C or 1]."""
-    if winner is None:
-        return _share(y, x)[..., None]
-    return _frozen(y, x, winner, size, switches).to(y.high_weight.dtype)

@@ -81,7 +81,8 @@ class Switches:
         if half_pixel is not None:
             object.__setattr__(self, "offset", _offset_of(half_pixel, self.offset))
         for name, choices in _CHOICES.items():
-            _check_choice(name, getattr(self, name), choices)
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name}: expected {' or '.join(map(repr, choices))}, found {value!r}")
         for name in ("plus_one", "bin_rounding", "position_sensitive"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected true or false, found {getattr(self, name)!r}")
@@ -178,12 +179,6 @@ class SwitchOverrides(ReductionOverrides, total=False):
     sampling_ratio: int
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        expected = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name}: expected {expected}, found {value!r}")
-
-
 def _offset_of(half_pixel: object, offset: float) -> float:
     """Return the offset that ``half_pixel`` stands for. Other offsets than 0 and 0.5 contradict it: a ValueError."""
     if not isinstance(half_pixel, bool):
@@ -209,51 +204,31 @@ def _check_number(name: str, value: object) -> None:
         raise ValueError(f"{name}: expected a finite number, found {value!r}")
 
 
-_LEGACY = Switches(offset=0.0, min_width=1)
-_POOL = Switches(
-    box_rounding="round", plus_one=True, offset=0.0, min_width=1, bin_rounding=True, reduction="max"
-)
-_WARP = Switches(box_rounding="round", plus_one=True, offset=0.0, min_width=1)
-_WARP_MNC = Switches(
-    box_rounding="round",
-    offset=0.0,
-    min_width=0,
-    sample_position="corner",
-    border="mnc",
-    reduction="max",
-)
-_PS_POOL = Switches(
-    box_rounding="round",
-    offset=0.0,
-    min_width=1,
-    bin_rounding=True,
-    border="inner",
-    position_sensitive=True,
-)
-_PS_POOL_RFCN = Switches(
-    box_rounding="pixel",
-    plus_one=True,
-    offset=0.0,
-    min_width=0.1,
-    bin_rounding=True,
-    position_sensitive=True,
-)
-_PS_WARP = Switches(box_rounding="round", offset=0.0, min_width=1, position_sensitive=True)
-
 _NAMES = tuple(f.name for f in fields(Switches))
 _OVERRIDABLE = (*(name for name in _NAMES if not name.startswith("canonical")), "half_pixel")
 
+_LEGACY = Switches(offset=0.0, min_width=1)
+_ROUNDED: dict[str, Any] = {"box_rounding": "round", "offset": 0.0, "min_width": 1}
 PRESETS: dict[str, Switches] = {
     "align": Switches(),
     "align_legacy": _LEGACY,
-    "pool": _POOL,
-    "warp": _WARP,
-    "warp_mnc": _WARP_MNC,
+    "pool": Switches(**_ROUNDED, plus_one=True, bin_rounding=True, reduction="max"),
+    "warp": Switches(**_ROUNDED, plus_one=True),
+    "warp_mnc": Switches(
+        **{**_ROUNDED, "min_width": 0}, sample_position="corner", border="mnc", reduction="max"
+    ),
     "warp_continuous": _LEGACY,
     "ps_align": Switches(position_sensitive=True),
-    "ps_pool": _PS_POOL,
-    "ps_pool_rfcn": _PS_POOL_RFCN,
-    "ps_warp": _PS_WARP,
+    "ps_pool": Switches(**_ROUNDED, bin_rounding=True, border="inner", position_sensitive=True),
+    "ps_pool_rfcn": Switches(
+        box_rounding="pixel",
+        plus_one=True,
+        offset=0.0,
+        min_width=0.1,
+        bin_rounding=True,
+        position_sensitive=True,
+    ),
+    "ps_warp": Switches(**_ROUNDED, position_sensitive=True),
 }
 
 

@@ -18,11 +18,11 @@ from maskrcnn_ops import (
     batched_nms,
     kernels,
     reference,
-    reference_nms,
     roi_align,
     roi_pool,
     roi_warp,
 )
+from maskrcnn_ops import nms as reference_nms
 from torch import Tensor
 
 from tests.ops.test_operators import NAMES, SWITCHES, channels_for

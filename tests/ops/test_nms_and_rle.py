@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskrcnn_ops import batched_nms, masks_to_rle, reference_nms, rle
+from maskrcnn_ops import batched_nms, masks_to_rle, rle
+from maskrcnn_ops import nms as reference_nms
 from maskrcnn_ops.kernels import CPU
 from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
