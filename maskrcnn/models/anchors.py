@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -73,13 +73,10 @@ class Anchors:
         grid = _grid.__wrapped__ if torch.compiler.is_exporting() else _grid
         return [
             grid(
-                _Cells(_sides(features[stride]), self._steps(features, stride), self.offset),
-                sizes,
-                self.aspect_ratios,
-                self.rounded,
-                features[stride].device,
+                *(_sides(features[stride]), self._steps(features, stride), self.offset),
+                *(sizes, self.aspect_ratios, self.rounded, features[stride].device),
             )
-            for (stride, sizes) in zip(sorted(features), self.sizes, strict=True)
+            for stride, sizes in zip(sorted(features), self.sizes, strict=True)
         ]
 
     def _steps(self, features: dict[int, Tensor], stride: int) -> tuple[int, int]:
@@ -95,29 +92,24 @@ def _sides(feature: Tensor) -> tuple[int, int]:
     return feature.shape[-2], feature.shape[-1]
 
 
-class _Cells(NamedTuple):
-    """The cells of a map: rows and columns, their distance in pixels, and the anchors' position in a cell (0..1)."""
-
-    shape: tuple[int, int]
-    steps: tuple[int, int]
-    offset: float
-
-
 @lru_cache(maxsize=256)
 def _grid(
-    cells: _Cells,
+    shape: tuple[int, int],
+    steps: tuple[int, int],
+    offset: float,
     sizes: tuple[float, ...],
     ratios: tuple[float, ...],
     rounded: bool,
     device: torch.device,
 ) -> Tensor:
+    """Anchors of ``shape`` cells (rows, columns) that are ``steps`` pixels apart."""
     size = torch.tensor(sizes, device=device)
     root = torch.tensor(ratios, device=device).sqrt()
     half_height = (root[:, None] * size / 2).flatten()
     half_width = (size / root[:, None] / 2).flatten()
     base = torch.stack([-half_width, -half_height, half_width, half_height], dim=1)  # [per_place, 4]
     base = base.round() if rounded else base
-    y = (torch.arange(cells.shape[0], device=device) + cells.offset) * cells.steps[0]
-    x = (torch.arange(cells.shape[1], device=device) + cells.offset) * cells.steps[1]
+    y = (torch.arange(shape[0], device=device) + offset) * steps[0]
+    x = (torch.arange(shape[1], device=device) + offset) * steps[1]
     centre = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).repeat(1, 1, 2)  # [H, W, 4]
     return (centre[:, :, None] + base).reshape(-1, 4)

@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal, get_args
 
-import torch
 from maskrcnn_ops import PRESETS
 from maskrcnn_ops import RoIOp as Operator
 from torch import nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.backbones.resnet import Arch, Norm, ResNet
+from maskrcnn.models.backbones.pretrained import measured_channels
+from maskrcnn.models.backbones.resnet import Arch, ResNet
 from maskrcnn.models.backbones.torchvision import TorchvisionArch, TorchvisionBackbone
 from maskrcnn.models.detector import MaskRCNN, Sampler
 from maskrcnn.models.heads.box import BoxHead
 from maskrcnn.models.heads.mask import FCNPredictor, MaskHead
 from maskrcnn.models.heads.trunks import ConvTrunk, Res5Trunk, TwoFCTrunk
+from maskrcnn.models.norms import Norm, chosen_norm
 from maskrcnn.models.protocols import RoIOp
 from maskrcnn.models.pyramids import FPN, SingleMap
 from maskrcnn.models.roi_pooling import RoIPooler
@@ -125,7 +126,8 @@ class _Builder:
             raise UserError(f"pyramid={self.pyramid!r} is none of {', '.join(get_args(Pyramid))}")
         self.operator = _operator(arguments["roi_op"])
         self.backbone = self._backbone(arguments["backbone"])
-        self.channels = _channels(self.backbone)
+        channels = getattr(self.backbone, "channels", None) or measured_channels(self.backbone)
+        self.channels: list[int] = list(channels.values())
 
     def build(self, masks: bool) -> MaskRCNN:
         pyramid = self._pyramid()
@@ -148,22 +150,15 @@ class _Builder:
         if isinstance(given, nn.Module):
             return given
         chosen = {key: self.arguments[key] for key in ("norm", "weights", "frozen_stages")}
-        if given.startswith("timm/"):
-            from maskrcnn.models.backbones.timm import TimmBackbone  # an optional package
-
-            backbone: nn.Module = TimmBackbone(
-                given, last_stride=16 if self.pyramid == "c4" else 32, **chosen
-            )
-            return backbone
         if given in get_args(Arch):
             return ResNet(given, last_stage=4 if self.pyramid == "c4" else 5, **chosen)  # type: ignore[arg-type]
-        known = [*get_args(Arch), *get_args(TorchvisionArch)]
-        if given not in known:
-            close = difflib.get_close_matches(given, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(f"backbone={given!r} is unknown{hint} There are: {', '.join(known)}, timm/<name>")
-        last = 16 if self.pyramid == "c4" else 32
-        return TorchvisionBackbone(given, last_stride=last, **chosen)  # type: ignore[arg-type]
+        kind: Any = TorchvisionBackbone
+        if given.startswith("timm/"):
+            from maskrcnn.models.backbones.timm import TimmBackbone as kind  # an optional package
+        else:
+            _check_known("backbone", given, [*get_args(Arch), *get_args(TorchvisionArch)], ", timm/<name>")
+        backbone: nn.Module = kind(given, last_stride=16 if self.pyramid == "c4" else 32, **chosen)
+        return backbone
 
     def _pyramid(self) -> FPN | SingleMap:
         if self.pyramid != "fpn":
@@ -187,8 +182,7 @@ class _Builder:
                     f"pyramid='c4' has the res5 of a residual network in its heads; backbone={arch!r}"
                 )
             return Res5Trunk(arch, self.arguments["norm"], self.arguments["weights"])
-        narrow = {"fpn": 256, "c5": 512}
-        return TwoFCTrunk(in_channels, 7, narrow[self.pyramid]) if self.small else TwoFCTrunk(in_channels, 7)
+        return TwoFCTrunk(in_channels, 7, {"fpn": 256, "c5": 512}[self.pyramid] if self.small else 1024)
 
     def _mask_head(self, in_channels: int, box_head: BoxHead) -> MaskHead:
         dim: int = {"fpn": 64, "c4": 128, "c5": 128}[self.pyramid] if self.small else 256
@@ -202,39 +196,29 @@ class _Builder:
 
     def _recipe(self, function: Callable[..., MaskRCNN]) -> dict[str, Any] | None:
         """The call as plain values, with which a checkpoint rebuilds the model; None if it has custom parts."""
-        pretrained = self.arguments["weights"] is not None
         plain = dict(self.arguments)
-        # A checkpoint has its own weights, so settle here what depends on the pretrained ones.
-        if plain["norm"] == "auto":
-            plain["norm"] = "frozen_bn" if pretrained else "bn"
-        if plain["frozen_stages"] is None:
-            plain["frozen_stages"] = 2 if pretrained else 0
         if isinstance(plain["backbone"], nn.Module):
             return None
+        # A checkpoint has its own weights, so settle here what depends on the pretrained ones.
+        plain["norm"] = chosen_norm(plain["norm"], plain["weights"])
+        if plain["frozen_stages"] is None:
+            plain["frozen_stages"] = 2 if plain["weights"] else 0
         if not isinstance(plain["roi_op"], str):
             if type(self.operator) is not Operator:
                 return None
-            switches = {f.name: getattr(self.operator, f.name) for f in fields(self.operator)}
-            plain["roi_op"] = {"_target_": "maskrcnn_ops.RoIOp", **switches}
+            plain["roi_op"] = {"_target_": "maskrcnn_ops.RoIOp", **asdict(self.operator)}
         return {"_target_": f"{function.__module__}.{function.__name__}", **plain}
 
 
 def _operator(given: str | RoIOp) -> RoIOp:
     if not isinstance(given, str):
         return given
-    if given not in PRESETS:
-        close = difflib.get_close_matches(given, PRESETS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"roi_op={given!r} is unknown{hint} There are: {', '.join(PRESETS)}")
+    _check_known("roi_op", given, list(PRESETS))
     return Operator.preset(given)
 
 
-@torch.no_grad()
-def _channels(backbone: nn.Module) -> list[int]:
-    """Number of channels of each map, finest first."""
-    if hasattr(backbone, "channels"):
-        return list(backbone.channels.values())  # type: ignore[operator]
-    training = backbone.training
-    maps = backbone.eval()(torch.zeros(1, getattr(backbone, "in_channels", 3), 64, 64))
-    backbone.train(training)
-    return [maps[stride].shape[1] for stride in sorted(maps)]
+def _check_known(key: str, given: str, known: list[str], others: str = "") -> None:
+    if given not in known:
+        close = difflib.get_close_matches(given, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"{key}={given!r} is unknown{hint} There are: {', '.join(known)}{others}")

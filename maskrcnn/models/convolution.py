@@ -12,7 +12,7 @@ import torch
 from maskrcnn_ops import conv3x3, conv3x3_input_gradient, conv3x3_weight_gradient, winograd_is_available
 from torch import Tensor, nn
 
-from maskrcnn.models.backbones.frozen_norms import with_norm
+from maskrcnn.models.backbones.folded import with_norm
 
 # With fewer channels, or fewer cells in the output, the transforms take longer than the method saves.
 _LEAST_CHANNELS = 64

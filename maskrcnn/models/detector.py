@@ -13,18 +13,9 @@ from maskrcnn.errors import UserError
 from maskrcnn.models.heads.box import BoxBranch, BoxHead
 from maskrcnn.models.heads.keypoint import KeypointHead
 from maskrcnn.models.heads.mask import MaskHead
-from maskrcnn.models.matching import match, take
 from maskrcnn.models.rpn import RPN
-from maskrcnn.models.sampling import sample
-from maskrcnn.structures import (
-    Detections,
-    Images,
-    Loss,
-    Preprocessing,
-    Proposals,
-    Samples,
-    Targets,
-)
+from maskrcnn.models.sampling import match, sample, take
+from maskrcnn.structures import Detections, Images, Loss, Preprocessing, Proposals, Samples, Targets
 
 SAMPLING_STREAM = 2
 
@@ -128,7 +119,11 @@ class MaskRCNN(nn.Module):
         self.box_head, self.mask_head, self.sampler = box_head, mask_head, sampler
         self.keypoint_head, self.preprocessing = keypoint_head, preprocessing
         if box_head is not None and mask_head is not None and mask_head.trunk is None:
-            mask_head.share_trunk(_trunk_of(box_head))
+            if not isinstance(box_head, BoxHead):
+                raise UserError(
+                    "mask_head.trunk=null takes the box head's trunk, but this box head has none on regions"
+                )
+            mask_head.share_trunk(box_head.trunk)
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
@@ -157,7 +152,9 @@ class MaskRCNN(nn.Module):
             proposals, losses = self._rpn().propose_and_learn(features, images.sizes, targets)
         if self.sampler is None:
             return losses
-        samples = self.sampler(proposals, targets, self._num_classes())
+        trained = self.box_head or self.mask_head
+        assert trained is not None
+        samples = self.sampler(proposals, targets, trained.num_classes)
         heads: list[BoxBranch | MaskHead | KeypointHead | None] = [
             self.box_head,
             self.mask_head,
@@ -243,23 +240,10 @@ class MaskRCNN(nn.Module):
         inside = (y.unsqueeze(-1) < height) & (x < width)  # [N, H, W]
         return (pixels * inside.unsqueeze(1)).contiguous(memory_format=torch.channels_last)
 
-    def _num_classes(self) -> int:
-        head = self.box_head or self.mask_head
-        assert head is not None
-        return head.num_classes
-
     def _rpn(self) -> RPN:
         if self.rpn is None:
             raise ValueError("this model has no RPN, so proposals must be given")
         return self.rpn
-
-
-def _trunk_of(box_head: BoxBranch) -> nn.Module:
-    if not isinstance(box_head, BoxHead):
-        raise UserError(
-            "mask_head.trunk=null takes the box head's trunk, but this box head has none on regions"
-        )
-    return box_head.trunk
 
 
 def _trim(detections: Detections) -> Detections:

@@ -11,9 +11,25 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from maskrcnn.models.losses import full_precision
+from maskrcnn.errors import UserError
+from maskrcnn.models.precision import full_precision
 
 LayerNorm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
+
+
+def chosen_norm(norm: Norm, weights: str | None) -> LayerNorm:
+    """Resolve ``auto``: ``frozen_bn`` with pretrained weights, ``bn`` without.
+
+    Raises:
+        UserError: group norm with pretrained weights.
+    """
+    if weights and norm == "gn":
+        raise UserError(
+            f"norm=gn has no pretrained weights (weights={weights} were trained with batch norm); "
+            "set norm=frozen_bn, or weights=null to train from scratch"
+        )
+    return ("frozen_bn" if weights else "bn") if norm == "auto" else norm
 
 
 def norm_layer(norm: LayerNorm, eps: float = 1e-5) -> Callable[[int], nn.Module]:
@@ -37,7 +53,7 @@ def replace_batch_norms(net: nn.Module, norm: LayerNorm) -> int:
 
     Args:
         net: changed in place.
-        norm: name of the new norm. It keeps the old values, except for ``gn``.
+        norm: name of the new norm. It keeps the old values, except for ``gn``. ``bn`` changes nothing.
 
     Returns:
         The number of replaced layers.
@@ -45,7 +61,7 @@ def replace_batch_norms(net: nn.Module, norm: LayerNorm) -> int:
     count = 0
     for parent in list(net.modules()):
         for name, layer in parent.named_children():
-            if isinstance(layer, nn.BatchNorm2d):
+            if norm != "bn" and isinstance(layer, nn.BatchNorm2d):
                 setattr(parent, name, _replacement(layer, norm))
                 count += 1
     return count
@@ -73,16 +89,17 @@ def normalised(conv: nn.Conv2d, norm: LayerNorm | None, eps: float = 1e-5) -> nn
     return nn.Sequential(conv, norm_layer(norm, eps)(conv.out_channels))
 
 
-def batch_norm_of(norm: nn.BatchNorm2d, x: Tensor, used: Tensor) -> Tensor:
+def batch_norm_of(norm: nn.Module, x: Tensor, used: Tensor) -> Tensor:
     """Apply batch norm in training mode to some of the regions.
 
     Empty regions change neither the output of the others nor the running statistics.
 
     Args:
-        norm: the layer, whose running statistics are updated.
+        norm: a batch norm, whose running statistics are updated.
         x: regions ``[R, C, P, P]``.
         used: ``[R]`` bool, the regions that count.
     """
+    assert isinstance(norm, nn.BatchNorm2d)
     values, weight = full_precision(x), used[:, None, None, None]
     count = used.sum() * x.shape[2] * x.shape[3]
     divisor = count.clamp(min=1)
@@ -96,10 +113,8 @@ def batch_norm_of(norm: nn.BatchNorm2d, x: Tensor, used: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, seen: Tensor) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    momentum = seen * (0.1 if norm.momentum is None else norm.momentum)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum.to(norm.running_mean.dtype))
-    norm.running_var.lerp_(var.to(norm.running_var.dtype), momentum.to(norm.running_var.dtype))
-    norm.num_batches_tracked += seen
+    assert norm.momentum is not None
+    for name, value in (("running_mean", mean), ("running_var", var)):
+        running = norm.get_buffer(name)
+        running.lerp_(value.to(running.dtype), (seen * norm.momentum).to(running.dtype))
+    norm.get_buffer("num_batches_tracked").add_(seen)

@@ -1,4 +1,4 @@
-"""Precision of the arithmetic: autocast, and where it must not be used (coordinates in pixels)."""
+"""Precision of the arithmetic: autocast, and where it must not be used (coordinates in pixels, losses)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maskrcnn.errors import Precision as Precision
 
@@ -27,3 +28,8 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     return torch.autocast(
         device.type, _AUTOCAST.get(precision, torch.bfloat16), enabled=precision in _AUTOCAST
     )
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Convert bfloat16 and float16 to float32. Keep float32 and float64."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()

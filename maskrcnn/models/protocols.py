@@ -52,7 +52,7 @@ class RoIOp(Protocol):
 
 @runtime_checkable
 class MaskLoss(Protocol):
-    """A loss on the maps of a mask head, and how to read a mask from them. ``heads/mask_losses.py`` has three."""
+    """A loss on the maps of a mask head, and how to read a mask from them. ``maskrcnn.models.losses`` has three."""
 
     def num_maps(self, num_classes: int) -> int:
         """Number of maps that the predictor has for ``num_classes`` classes."""

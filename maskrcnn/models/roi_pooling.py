@@ -59,8 +59,11 @@ class RoIPooler(nn.Module):
         Returns:
             ``[N * K, C, P, P]``.
         """
-        used = {stride: feature for stride, feature in features.items() if stride <= self.max_stride}
-        return self.operator(used, boxes, valid, self.output_size)
+        return self.operator(self.pooled_strides(features), boxes, valid, self.output_size)
+
+    def pooled_strides(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
+        """Select the maps of strides up to ``max_stride``."""
+        return {stride: feature for stride, feature in features.items() if stride <= self.max_stride}
 
     def regions(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Regions:
         """Pool like `forward`, without the padding on a CPU.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from maskrcnn.errors import UserError
 from maskrcnn.models import boxes as box_ops
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.losses import binary, full_precision, smooth_l1
-from maskrcnn.models.matching import match, take
-from maskrcnn.models.sampling import sample
+from maskrcnn.models.losses import binary, smooth_l1
+from maskrcnn.models.precision import full_precision
+from maskrcnn.models.sampling import match, sample, take
 from maskrcnn.structures import Loss, Proposals, Targets
 
 SAMPLING_STREAM = 1

@@ -16,8 +16,8 @@ from maskrcnn.errors import UserError
 from maskrcnn.models import boxes as box_ops
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.heads.keypoint import points_of
-from maskrcnn.models.matching import take
 from maskrcnn.models.precision import Precision, autocast, exactly
+from maskrcnn.models.sampling import take
 from maskrcnn.prediction.batching import prepared
 from maskrcnn.prediction.detections import ImageDetections, image_detections
 from maskrcnn.structures import Detections, Images

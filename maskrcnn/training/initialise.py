@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models import hub
-from maskrcnn.models.backbones.channels import inflated
+from maskrcnn.models.backbones.pretrained import inflated
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.training import checkpoint
 from maskrcnn.weights import read_weights, translated

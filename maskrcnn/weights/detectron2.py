@@ -27,6 +27,7 @@ from maskrcnn.models.pyramids import FPN, SingleMap
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.models.rpn import RPN
 from maskrcnn.structures import Preprocessing
+from maskrcnn.weights.torchvision_names import renamed
 
 Published = Literal["r50_c4", "r101_c4", "r50_dc5", "r101_dc5", "r50_fpn", "r101_fpn"]
 
@@ -123,25 +124,19 @@ def to_ours(state: Mapping[str, Tensor], model: MaskRCNN) -> dict[str, Tensor]:
     first = "backbone.stem.0.weight"
     if first in out:
         out[first] = _first_convolution(out[first], state, model)
-    for name in (
-        "rpn.head.logits.weight",
-        "rpn.head.logits.bias",
-        "rpn.head.deltas.weight",
-        "rpn.head.deltas.bias",
-    ):
-        if name in out and model.rpn is not None:
+    for name in out:
+        if model.rpn is not None and name.startswith(("rpn.head.logits.", "rpn.head.deltas.")):
             out[name] = _ratios_first(out[name], model.rpn.anchors, 4 if "deltas" in name else 1)
     return out
 
 
 def theirs(name: str) -> str | None:
     """Detectron2's name of our entry, without ``bottom_up`` for the backbone; None if it has no counterpart."""
-    for pattern, replacement in _NAMES:
-        if re.match(pattern, name):
-            name = re.sub(f"^{pattern}", replacement, name)
-            name = re.sub(r"\.bn(\d)\.", r".conv\1.norm.", name)
-            return name.replace(".downsample.0.", ".shortcut.").replace(".downsample.1.", ".shortcut.norm.")
-    return None
+    found = renamed(name, _NAMES)
+    if found is None:
+        return None
+    found = re.sub(r"\.bn(\d)\.", r".conv\1.norm.", found)
+    return found.replace(".downsample.0.", ".shortcut.").replace(".downsample.1.", ".shortcut.norm.")
 
 
 def _rgb(state: Mapping[str, Tensor], name: str) -> list[float] | None:

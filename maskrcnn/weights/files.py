@@ -62,7 +62,7 @@ def read_pickle(data: bytes) -> Any:
     Raises:
         pickle.UnpicklingError: the pickle names anything else. It is raised before that is called.
     """
-    return _Reader(io.BytesIO(data), encoding="latin1").load_plain()
+    return _finished(_Reader(io.BytesIO(data), encoding="latin1").load())
 
 
 def _is_plain_pickle(path: Path) -> bool:
@@ -134,9 +134,6 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no file of weights needs")
         return stand_in
 
-    def load_plain(self) -> Any:
-        return _finished(self.load())
-
 
 class _DType:
     """Stand-in for the type of an array; ``text`` is kind and bytes, such as "f4"."""
@@ -174,13 +171,6 @@ class _Array:
         return torch.from_numpy(values.reshape(shape).copy())
 
 
-class _Number:
-    """A NumPy scalar."""
-
-    def __init__(self, dtype: _DType, data: Any) -> None:
-        self.value = dtype.read(data).item()
-
-
 def _from_buffer(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
     """Arrays in protocol 5."""
     array = _Array()
@@ -188,26 +178,14 @@ def _from_buffer(data: Any, dtype: _DType, shape: tuple[int, ...], order: str) -
     return array
 
 
-def _encoded(text: str, encoding: str) -> bytes:
-    """Bytes in protocol 2."""
-    return text.encode("latin1")
-
-
-def _empty() -> bytes:
-    """No bytes in protocols 0 to 2."""
-    return b""
-
-
 def _as_bytes(data: Any) -> bytes:
     return data.encode("latin1") if isinstance(data, str) else bytes(data)
 
 
 def _finished(value: Any) -> Any:
-    """Replace the stand-ins in ``value`` by tensors and numbers."""
+    """Replace the arrays in ``value`` by tensors."""
     if isinstance(value, _Array):
         return value.finished()
-    if isinstance(value, _Number):
-        return value.value
     if isinstance(value, Mapping):
         return {key: _finished(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -217,11 +195,11 @@ def _finished(value: Any) -> Any:
 
 _STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _Number,
+    ("numpy.core.multiarray", "scalar"): lambda dtype, data: dtype.read(data).item(),
     ("numpy.core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
-    ("_codecs", "encode"): _encoded,
-    ("__builtin__", "bytes"): _empty,
+    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),  # bytes in protocol 2
+    ("__builtin__", "bytes"): lambda: b"",  # no bytes in protocols 0 to 2
     ("collections", "OrderedDict"): OrderedDict,
 }

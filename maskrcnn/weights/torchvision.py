@@ -20,8 +20,8 @@ from maskrcnn.models.detector import MaskRCNN, Sampler
 from maskrcnn.models.heads.box import BoxHead
 from maskrcnn.models.heads.keypoint import KeypointHead
 from maskrcnn.models.heads.mask import FCNPredictor, MaskHead
-from maskrcnn.models.heads.mask_losses import Sigmoid
 from maskrcnn.models.heads.trunks import ConvFCTrunk, ConvTrunk, TwoFCTrunk
+from maskrcnn.models.losses import Sigmoid
 from maskrcnn.models.norms import LayerNorm
 from maskrcnn.models.pyramids import FPN
 from maskrcnn.models.roi_pooling import RoIPooler
@@ -29,13 +29,19 @@ from maskrcnn.models.rpn import RPN
 from maskrcnn.structures import Preprocessing
 from maskrcnn.weights import torchvision_names
 
-# Blocks of the four stages, groups and width of a group -> name of the network.
-_ARCHITECTURES: dict[tuple[tuple[int, ...], int, int], Arch] = {
-    ((3, 4, 6, 3), 1, 64): "resnet50",
-    ((3, 4, 23, 3), 1, 64): "resnet101",
-    ((3, 4, 23, 3), 64, 4): "resnext101_64x4d",
+# Kind of the blocks, their number in the four stages, groups and width of a group -> name of the network.
+_ARCHITECTURES: dict[tuple[type, tuple[int, ...], int, int], Arch] = {
+    (resnet.BasicBlock, (2, 2, 2, 2), 1, 64): "resnet18",
+    (resnet.BasicBlock, (3, 4, 6, 3), 1, 64): "resnet34",
+    (resnet.Bottleneck, (3, 4, 6, 3), 1, 64): "resnet50",
+    (resnet.Bottleneck, (3, 4, 23, 3), 1, 64): "resnet101",
+    (resnet.Bottleneck, (3, 4, 23, 3), 64, 4): "resnext101_64x4d",
 }
-_BASIC: dict[tuple[int, ...], Arch] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+_NORMS: dict[Any, LayerNorm] = {
+    FrozenBatchNorm2d: "frozen_bn",
+    nn.SyncBatchNorm: "sync_bn",
+    nn.BatchNorm2d: "bn",
+}
 
 
 class _Norm(NamedTuple):
@@ -120,13 +126,11 @@ def _backbone(body: nn.Module) -> ResNet:
 def _architecture(stages: list[nn.Module]) -> Arch:
     blocks = tuple(len(list(stage.children())) for stage in stages)
     first = stages[0].get_submodule("0")
-    if isinstance(first, resnet.BasicBlock) and blocks in _BASIC:
-        return _BASIC[blocks]
-    if isinstance(first, resnet.Bottleneck):
-        conv = _expect(first.conv2, nn.Conv2d, "conv2")
-        found = _ARCHITECTURES.get((blocks, conv.groups, conv.out_channels // conv.groups))
-        if found is not None:
-            return found
+    conv = getattr(first, "conv2", None)
+    if isinstance(conv, nn.Conv2d):
+        key = (type(first), blocks, conv.groups, conv.out_channels // conv.groups)
+        if key in _ARCHITECTURES:
+            return _ARCHITECTURES[key]
     raise UserError(f"the backbone, {blocks} blocks of {type(first).__name__}, is none of ours")
 
 
@@ -273,12 +277,9 @@ def _norm_of(block: Any) -> _Norm:
 
 
 def _norm(layer: nn.Module) -> _Norm:
-    if isinstance(layer, FrozenBatchNorm2d):
-        return _Norm("frozen_bn", layer.eps)
-    if isinstance(layer, nn.SyncBatchNorm):
-        return _Norm("sync_bn", layer.eps)
-    if isinstance(layer, nn.BatchNorm2d):
-        return _Norm("bn", layer.eps)
+    for kind, name in _NORMS.items():
+        if isinstance(layer, kind):
+            return _Norm(name, layer.eps)
     raise UserError(f"the normalisation {type(layer).__name__} is not one that from_torchvision knows")
 
 

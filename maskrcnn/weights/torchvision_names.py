@@ -57,7 +57,7 @@ def theirs(name: str, names: Iterable[str]) -> str | None:
         convs = {text.split(".")[4] for text in names if text.startswith("box_head.trunk.convs.convs.")}
         place = len(convs) + 1 + 2 * int(match[1])  # after flattening; every second layer is a ReLU
         return f"roi_heads.box_head.{place}.{name[match.end() :]}"
-    return _renamed(name, _NAMES)
+    return renamed(name, _NAMES)
 
 
 def to_ours(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,14 +69,14 @@ def to_ours(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
         state: torchvision's state dict.
         own: the state dict of our model.
     """
-    former = {_renamed(name, _FORMER) or name: value for name, value in state.items()}
+    former = {renamed(name, _FORMER) or name: value for name, value in state.items()}
     ours = {theirs(name, own): name for name in own}
     out: dict[str, Tensor] = {}
     for their_name, value in former.items():
         name = ours.get(their_name, their_name)
         rows = _rows(name)
         if rows is not None:
-            value = _rolled(value, -rows)
+            value = value.roll(-rows, 0)
             unused = not name.startswith("box_head.logits")
             if unused and len(value) == len(own[name]) + rows:
                 value = value[:-rows]
@@ -99,12 +99,13 @@ def from_ours(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
         rows = _rows(name)
         if rows is not None:
             absent = classes * rows - len(value)
-            value = _rolled(torch.cat([value, value.new_zeros(absent, *value.shape[1:])]), rows)
+            value = torch.cat([value, value.new_zeros(absent, *value.shape[1:])]).roll(rows, 0)
         out[their_name] = value
     return out
 
 
-def _renamed(name: str, table: list[tuple[str, str]]) -> str | None:
+def renamed(name: str, table: list[tuple[str, str]]) -> str | None:
+    """Replace the beginning of a name by the first pattern that matches; None if none does."""
     for pattern, replacement in table:
         if re.match(pattern, name):
             return re.sub(f"^{pattern}", replacement, name)
@@ -114,8 +115,3 @@ def _renamed(name: str, table: list[tuple[str, str]]) -> str | None:
 def _rows(name: str) -> int | None:
     """Number of rows of an entry that belong to each class; None if classes have no separate rows."""
     return _BY_CLASS.get(name.rpartition(".")[0])
-
-
-def _rolled(value: Tensor, rows: int) -> Tensor:
-    """Move the first ``-rows`` rows to the end, or the last ``rows`` to the front."""
-    return torch.roll(value, rows, 0)

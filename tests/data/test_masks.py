@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from maskrcnn.data.masks import MaskBitmap, crop_to_object, encode, pack
 from maskrcnn.data.segmentation import decode, decode_all, parse_rle_strings
 from maskrcnn.errors import UserError
-from maskrcnn.models.mask_targets import aligned_mask_targets, has_mask, mask_targets
+from maskrcnn.models.heads.mask import aligned_mask_targets, has_mask, mask_targets
 
 HEIGHT, WIDTH = 37, 53
 

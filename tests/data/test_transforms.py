@@ -23,7 +23,7 @@ from maskrcnn.data.formats.coco import CocoDataset
 from maskrcnn.data.masks import crop_to_object, pack
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
-from maskrcnn.models.mask_targets import mask_targets
+from maskrcnn.models.heads.mask import mask_targets
 from maskrcnn.structures import Preprocessing
 
 

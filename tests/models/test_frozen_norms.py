@@ -11,7 +11,7 @@ from maskrcnn_ops import winograd_is_available
 from torch import Tensor, nn
 
 from maskrcnn.models import convolution
-from maskrcnn.models.backbones.frozen_norms import Folded, fold_frozen_norms
+from maskrcnn.models.backbones.folded import Folded, fold_frozen_norms
 from maskrcnn.models.backbones.timm import TimmBackbone
 from maskrcnn.models.backbones.torchvision import TorchvisionBackbone
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.heads.mask import FCNPredictor, MaskHead, MLPPredictor
-from maskrcnn.models.heads.mask_losses import MASK_LOSSES
 from maskrcnn.models.heads.trunks import ConvTrunk
+from maskrcnn.models.losses import MASK_LOSSES
 from maskrcnn.models.protocols import MaskLoss
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.structures import Detections, Images, Samples

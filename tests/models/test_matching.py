@@ -5,7 +5,7 @@ import torchvision
 from torchvision.models.detection._utils import Matcher
 
 from maskrcnn.models.detector import Sampler
-from maskrcnn.models.matching import match, take
+from maskrcnn.models.sampling import match, take
 from maskrcnn.structures import Proposals, Targets
 from tests.models.batches import NUM_CLASSES, box_targets, random_targets
 from tests.models.test_boxes import random_boxes

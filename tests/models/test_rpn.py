@@ -8,9 +8,8 @@ from torch import Tensor
 
 from maskrcnn.models import boxes as box_ops
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.matching import match
 from maskrcnn.models.rpn import RPN, SAMPLING_STREAM
-from maskrcnn.models.sampling import sample
+from maskrcnn.models.sampling import match, sample
 from tests.models.batches import random_targets
 
 SIZES = torch.tensor([[96.0, 128.0], [80.0, 100.0]])

@@ -1,22 +1,27 @@
-"""Residual stages with frozen norms, each folded into the convolution before it.
+"""Frozen norms, each folded into the convolution before it.
 
 A frozen norm is a scale and a shift per channel: ``y = scale * conv(x, w) + shift = conv(x, scale * w, shift)``.
 Scaling the weights instead of the maps saves two passes over every map, a copy for the backward pass, and ten small
 operators per norm. Parameters and buffers keep the names and values that they have without folding.
+
+`FrozenStage` and `FrozenStem` are for torchvision's residual networks, and scale the weights of a whole stage in one
+operator. `fold_frozen_norms` is for any network: tracing it shows which norms are the only readers of a convolution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 _BUFFERS = ("weight", "bias", "running_mean", "running_var")
+_KINDS: dict[type[nn.Conv2d], type[nn.Conv2d]] = {}
 
 
 class FoldedNorms:
@@ -28,9 +33,7 @@ class FoldedNorms:
     def __init__(self, pairs: Sequence[tuple[nn.Conv2d, FrozenBatchNorm2d]]) -> None:
         self.convs = [conv for conv, _ in pairs]
         self.norms = [norm for _, norm in pairs]
-        self._state: list[
-            tuple[int, int]
-        ] = []  # identity and version of the constants that the cache depends on
+        self._state: list[tuple[int, int]] = []  # identity and version of the constants that the cache is for
         self._scales: list[Tensor] = []
         self._shifts: list[Tensor] = []
         self._weights: list[Tensor] = []
@@ -75,11 +78,6 @@ class _Scaled(torch.autograd.Function):
         return None, *torch._foreach_mul(grads, ctx.scales)
 
 
-def _convolve(x: Tensor, conv: nn.Conv2d, folded: tuple[Tensor, Tensor]) -> Tensor:
-    out: Tensor = conv._conv_forward(x, *folded)
-    return out
-
-
 class FrozenStem(nn.Sequential):
     """Convolution, frozen norm, ReLU and pooling, the layers of a network's stem."""
 
@@ -90,7 +88,7 @@ class FrozenStem(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layers: ``[N, 3, H, W]`` to ``[N, C, H/4, W/4]``."""
         (folded,) = self._folded.weights()
-        pooled: Tensor = self[3](F.relu_(_convolve(input, self._folded.convs[0], folded)))
+        pooled: Tensor = self[3](F.relu_(self._folded.convs[0]._conv_forward(input, *folded)))
         return pooled
 
 
@@ -104,15 +102,15 @@ class FrozenStage(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the blocks: ``[N, C, H, W]`` to ``[N, C', H / stride, W / stride]``."""
-        folded = iter(zip(self._folded.convs, self._folded.weights(), strict=True))
+        weights = iter(self._folded.weights())
         x = input
         for main, shortcut in self._paths:
             out = x
-            for index in range(len(main)):
-                out = out if index == 0 else F.relu_(out)
-                out = _convolve(out, *next(folded))
-            out += _convolve(x, *next(folded)) if shortcut else x
-            x = F.relu_(out)
+            for index, (conv, _) in enumerate(main):
+                out = conv._conv_forward(F.relu_(out) if index else out, *next(weights))
+            for conv, _ in shortcut:
+                x = conv._conv_forward(x, *next(weights))
+            x = F.relu_(out.add_(x))
         return x
 
 
@@ -141,3 +139,92 @@ def paths(block: nn.Module) -> tuple[Pairs, Pairs]:
         main.append((block.conv3, block.bn3))
     shortcut: Any = [] if block.downsample is None else [tuple(block.downsample.children())]
     return main, shortcut
+
+
+class WithNorm:
+    """A convolution that also applies a frozen norm. `fold_frozen_norms` turns the network's convolutions into it."""
+
+    norm: tuple[Any, ...]  # a tuple, so that the norm is not registered in the convolution
+    _parameters: dict[str, Tensor | None]
+
+    @property
+    def weight(self) -> Tensor:
+        """The stored weight times the norm's scale."""
+        stored = self._parameters["weight"]
+        assert stored is not None
+        return stored * self._scale().view(-1, 1, 1, 1)
+
+    @property
+    def bias(self) -> Tensor:
+        """The norm's shift, plus the stored bias (if any) times the norm's scale."""
+        norm, stored, scale = self.norm[0], self._parameters["bias"], self._scale()
+        mean = norm.running_mean if stored is None else norm.running_mean - stored
+        shift: Tensor = norm.bias - mean * scale
+        return shift
+
+    def _scale(self) -> Tensor:
+        norm = self.norm[0]
+        scale: Tensor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return scale
+
+
+def with_norm(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    """Return the cached class of the convolution ``kind`` with a norm."""
+    return _KINDS.setdefault(kind, type(kind.__name__, (WithNorm, kind), {}))
+
+
+class Folded:
+    """A frozen norm that a convolution applies. It only applies its activation, if it has one."""
+
+    act: nn.Module
+    drop: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation to ``x``, the normalised map."""
+        activated: Tensor = self.act(self.drop(x)) if hasattr(self, "act") else x
+        return activated
+
+
+def fold_frozen_norms(net: nn.Module, *kinds: type[nn.Module]) -> int:
+    """Fold each frozen norm that is the only reader of a convolution's output.
+
+    Args:
+        net: a network, changed in place. A network that `torch.fx` cannot trace is not changed.
+        kinds: classes of frozen norms other than torchvision's, with the same buffers.
+
+    Returns:
+        The number of folded norms.
+    """
+    pairs = list(_pairs(net, (FrozenBatchNorm2d, *kinds)))
+    for conv, norm in pairs:
+        conv.__class__ = with_norm(type(conv))
+        conv.norm = (norm,)  # type: ignore[assignment]
+        norm.__class__ = type(type(norm).__name__, (Folded, type(norm)), {})
+    return len(pairs)
+
+
+def _pairs(net: nn.Module, norms: tuple[type[nn.Module], ...]) -> Iterator[tuple[nn.Conv2d, nn.Module]]:
+    """Yield convolutions, each with the norm that is the only reader of its output."""
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, norms) or not any(True for _ in m.children())
+
+    if not any(isinstance(module, norms) for module in net.modules()):
+        return
+    try:
+        graph = Tracer().trace(net)
+    except (fx.proxy.TraceError, TypeError):
+        return  # the forward pass depends on values, so leave the norms unfolded
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    often = Counter(node.target for node in calls)  # a module that is called twice may read two convolutions
+    for node in calls:
+        norm, (source, *_) = net.get_submodule(str(node.target)), node.args
+        if not isinstance(norm, norms) or not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        conv = net.get_submodule(str(source.target))
+        if (
+            isinstance(conv, nn.Conv2d)
+            and len(source.users) == often[node.target] == often[source.target] == 1
+        ):
+            yield conv, norm

@@ -1,4 +1,4 @@
-"""ImageNet weights of torchvision's networks: from a file, or downloaded by name."""
+"""ImageNet weights of backbones, from a file or downloaded by name, and for images of any number of channels."""
 
 from __future__ import annotations
 
@@ -85,3 +85,36 @@ def _download(arch: str, name: str) -> dict[str, Tensor]:
             f"Fetch {url} on another machine and put it into {cache}, or pass its path as weights, "
             "or start from random weights with model.backbone.weights=null"
         ) from error
+
+
+def inflated(weight: Tensor, channels: int) -> Tensor:
+    """Adapt RGB filters to images of another number of channels: infrared, depth, multispectral.
+
+    Each new filter is the mean of the three, times 3 / channels. An image with equal channels has the same response as
+    before.
+
+    Args:
+        weight: ``[O, 3, k, k]``.
+        channels: number of input channels.
+
+    Returns:
+        ``[O, channels, k, k]``.
+    """
+    shape = (weight.shape[0], channels, *weight.shape[2:])
+    return (weight.mean(1, keepdim=True) * (weight.shape[1] / channels)).expand(shape).contiguous()
+
+
+def inflate(conv: nn.Conv2d, channels: int) -> None:
+    """Change the number of input channels of an RGB convolution in place."""
+    if channels != conv.in_channels:
+        conv.in_channels = channels
+        conv.weight = nn.Parameter(inflated(conv.weight.detach(), channels), conv.weight.requires_grad)
+
+
+@torch.no_grad()
+def measured_channels(backbone: nn.Module) -> dict[int, int]:
+    """Measure the number of channels of each map of a backbone by stride, finest first, with a small image."""
+    training = backbone.training
+    maps = backbone.eval()(torch.zeros(1, getattr(backbone, "in_channels", 3), 64, 64))
+    backbone.train(training)
+    return {stride: maps[stride].shape[1] for stride in sorted(maps)}

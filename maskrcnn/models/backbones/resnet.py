@@ -8,13 +8,11 @@ import torchvision
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones.channels import inflate
 from maskrcnn.models.backbones.folded import stem, with_folded_norms
-from maskrcnn.models.backbones.pretrained import load_pretrained
-from maskrcnn.models.norms import norm_layer
+from maskrcnn.models.backbones.pretrained import inflate, load_pretrained
+from maskrcnn.models.norms import Norm, chosen_norm, norm_layer
 
 Arch = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_64x4d"]
-Norm = Literal["auto", "frozen_bn", "bn", "sync_bn", "gn"]
 
 
 class ResNet(nn.Module):
@@ -66,12 +64,13 @@ class ResNet(nn.Module):
         self.in_channels, self.stride_in_1x1 = in_channels, stride_in_1x1
         self.dilate_first = dilate_first if dilated else None  # without dilation, the setting has no effect
         self.stem = stem(net)
-        stages = {"res2": net.layer1, "res3": net.layer2, "res4": net.layer3, "res5": net.layer4}
-        stages = {name: with_folded_norms(stage) for name, stage in stages.items()}
-        self.stages = nn.ModuleDict(dict(list(stages.items())[: last_stage - 1]))
+        layers = [net.layer1, net.layer2, net.layer3, net.layer4][: last_stage - 1]
+        self.stages = nn.ModuleDict(
+            {f"res{n}": with_folded_norms(layer) for n, layer in enumerate(layers, 2)}
+        )
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
         widest = 512 if arch in ("resnet18", "resnet34") else 2048
-        widths = [widest // 8, widest // 4, widest // 2, widest][: last_stage - 1]
+        widths = [widest // part for part in (8, 4, 2, 1)][: last_stage - 1]
         self.channels = dict(zip(self.strides, widths, strict=True))  # a later map of the same stride wins
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
         for stage in [self.stem, *self.stages.values()][:frozen]:
@@ -106,15 +105,9 @@ def build_resnet(
     if (dilated or stride_in_1x1) and arch in ("resnet18", "resnet34"):
         what = "dilated res5" if dilated else "stride_in_1x1"
         raise UserError(f"{what} needs bottleneck blocks, which {arch} does not have; use resnet50 or deeper")
-    norm = ("frozen_bn" if weights else "bn") if norm == "auto" else norm
-    if weights and norm == "gn":
-        raise UserError(
-            f"norm=gn has no pretrained weights (weights={weights} were trained with batch norm); "
-            "set norm=frozen_bn, or weights=null to train from scratch"
-        )
-    build = getattr(torchvision.models, arch)
-    net: torchvision.models.ResNet = build(
-        norm_layer=norm_layer(norm, norm_eps), replace_stride_with_dilation=[False, False, dilated]
+    net: torchvision.models.ResNet = getattr(torchvision.models, arch)(
+        norm_layer=norm_layer(chosen_norm(norm, weights), norm_eps),
+        replace_stride_with_dilation=[False, False, dilated],
     )
     del net.fc
     if stride_in_1x1:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones.frozen_norms import fold_frozen_norms
+from maskrcnn.models.backbones.folded import fold_frozen_norms
 from maskrcnn.models.backbones.pretrained import read_state
+from maskrcnn.models.norms import LayerNorm, chosen_norm
 
 TimmNorm = Literal["auto", "frozen_bn", "bn", "sync_bn"]
 _FINEST = 4  # stride of the first map
@@ -75,7 +76,7 @@ class TimmBackbone(nn.Module):
             for key in ("mean", "std")
         )
         net.pretrained_cfg = net.default_cfg = {}  # it also has the weights
-        self.net = _with_norm(net, ("frozen_bn" if weights else "bn") if norm == "auto" else norm)
+        self.net = _with_norm(net, chosen_norm(norm, weights))
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
         if last_stride == 16 or any(stride <= 2**frozen for stride in self._strides):
             self._freeze(frozen)
@@ -161,12 +162,10 @@ def _build(name: str, weights: str | None, last_stride: int, options: dict[str, 
         info = timm.create_model(name, features_only=True, **options).feature_info
         wanted = {r: i for r, i in zip(info.reduction(), info.out_indices, strict=True) if r <= last_stride}
         options = {**options, "features_only": True, "out_indices": tuple(wanted.values())}
-        if weights is None or weights == "imagenet":
-            return timm.create_model(name, pretrained=weights is not None, **options)
-        state = _state_of(name, weights)
-        return timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options
-        )
+        own = {}
+        if weights not in (None, "imagenet"):
+            own["pretrained_cfg_overlay"] = {"state_dict": _state_of(name, weights)}
+        return timm.create_model(name, pretrained=weights is not None, **options, **own)
     except UserError:
         raise
     except OSError as error:
@@ -197,7 +196,7 @@ def _state_of(name: str, path: str) -> dict[str, Tensor]:
     return whole
 
 
-def _with_norm(net: nn.Module, norm: TimmNorm) -> nn.Module:
+def _with_norm(net: nn.Module, norm: LayerNorm) -> nn.Module:
     if norm == "bn":
         return net
     from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import torch
 import torchvision
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
-from maskrcnn.models.backbones.channels import inflate
-from maskrcnn.models.backbones.frozen_norms import fold_frozen_norms
-from maskrcnn.models.backbones.pretrained import load_pretrained
-from maskrcnn.models.backbones.resnet import Norm
-from maskrcnn.models.norms import replace_batch_norms
+from maskrcnn.models.backbones.folded import fold_frozen_norms
+from maskrcnn.models.backbones.pretrained import inflate, load_pretrained, measured_channels
+from maskrcnn.models.norms import Norm, chosen_norm, replace_batch_norms
 
 TorchvisionArch = Literal[
     "vgg16",
@@ -76,7 +73,9 @@ class TorchvisionBackbone(nn.Module):
         net: nn.Module = getattr(torchvision.models, arch)()
         if weights:
             load_pretrained(net, arch, weights, leave_out=("classifier.", "head."))
-        _set_norm(net, arch, norm, weights)
+        replaced = replace_batch_norms(net, chosen_norm(norm, weights))
+        if norm == "gn" and not replaced:
+            raise UserError(f"{arch} has no batch norm that norm=gn could replace; leave norm=auto")
         features = net.get_submodule("features")
         inflate(next(m for m in features.modules() if isinstance(m, nn.Conv2d)), in_channels)
         fold_frozen_norms(features)
@@ -89,7 +88,7 @@ class TorchvisionBackbone(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(*layers[begin : end + 1]) for begin, end in zip(begins, ends, strict=True)
         )
-        self.channels = self._channels()
+        self.channels = measured_channels(self)
         frozen = (2 if weights else 0) if frozen_stages is None else frozen_stages
         for stage in self.stages[:frozen]:
             stage.requires_grad_(False)
@@ -109,23 +108,3 @@ class TorchvisionBackbone(nn.Module):
             x = stage(x)
             maps[stride] = x.permute(0, 3, 1, 2) if self.channels_last else x
         return maps
-
-    @torch.no_grad()
-    def _channels(self) -> dict[int, int]:
-        """Number of channels of each map by stride, measured with a small image."""
-        self.eval()  # so that running statistics do not change
-        maps = self(torch.zeros(1, self.in_channels, 64, 64))
-        self.train()
-        return {stride: x.shape[1] for stride, x in maps.items()}
-
-
-def _set_norm(net: nn.Module, arch: str, norm: Norm, weights: str | None) -> None:
-    if norm == "auto":
-        norm = "frozen_bn" if weights else "bn"
-    if weights and norm == "gn":
-        raise UserError(
-            f"norm=gn has no pretrained weights (weights={weights} were trained with batch norm); "
-            "set norm=frozen_bn, or weights=null to train from scratch"
-        )
-    if norm != "bn" and replace_batch_norms(net, norm) == 0 and norm == "gn":
-        raise UserError(f"{arch} has no batch norm that norm=gn could replace; leave norm=auto")

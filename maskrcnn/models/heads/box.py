@@ -11,9 +11,10 @@ from maskrcnn_ops import batched_nms
 from torch import Tensor, nn
 
 from maskrcnn.models import boxes as box_ops
-from maskrcnn.models.losses import full_precision, multiclass, smooth_l1
-from maskrcnn.models.matching import take
+from maskrcnn.models.losses import multiclass, smooth_l1
+from maskrcnn.models.precision import full_precision
 from maskrcnn.models.roi_pooling import RoIPooler
+from maskrcnn.models.sampling import take
 from maskrcnn.structures import Detections, Images, Loss, Proposals, Samples, Targets
 
 

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.models.losses import full_precision, multiclass
-from maskrcnn.models.matching import take
-from maskrcnn.models.precision import exactly
+from maskrcnn.models.heads.trunks import initialise
+from maskrcnn.models.losses import multiclass
+from maskrcnn.models.precision import exactly, full_precision
 from maskrcnn.models.roi_pooling import RoIPooler
+from maskrcnn.models.sampling import take
 from maskrcnn.structures import Detections, Images, Loss, Samples, Targets
 
 _COARSE = 2  # positions per cell of a heatmap in the coarse search for its maximum
@@ -37,9 +38,7 @@ class KeypointHead(nn.Module):
         self.pooler, self.trunk, self.num_keypoints = pooler, trunk, num_keypoints
         dim: int = trunk.out_channels  # type: ignore[assignment]
         self.upsample = nn.ConvTranspose2d(dim, num_keypoints, 4, stride=2, padding=1)
-        nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
-        assert self.upsample.bias is not None
-        nn.init.zeros_(self.upsample.bias)
+        initialise(self.upsample)
 
     def heatmaps(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> Tensor:
         """Compute heatmaps.
@@ -74,15 +73,11 @@ class KeypointHead(nn.Module):
             raise ValueError("the keypoint head needs keypoints, but the targets have none")
         positives = samples.positives()
         logits = self.heatmaps(features, positives.boxes, positives.positive)
-        wanted, labelled = cells_of(
-            take(targets.keypoints, positives.matched), positives.boxes, logits.shape[-1]
-        )
+        keypoints = take(targets.keypoints, positives.matched)
+        wanted, labelled = cells_of(keypoints, positives.boxes, logits.shape[-1])
         chosen = (labelled & positives.positive[..., None]).flatten()
-        return {
-            "keypoint": multiclass(
-                logits.flatten(3).flatten(0, 2), wanted.flatten(), chosen, count=chosen.sum()
-            )
-        }
+        logits = logits.flatten(3).flatten(0, 2)  # [N K J, M M]
+        return {"keypoint": multiclass(logits, wanted.flatten(), chosen, chosen.sum())}
 
     def detect(self, features: dict[int, Tensor], regions: Detections, images: Images) -> Detections:
         """Add keypoints ``[N, D, J, 3]`` to detections: x, y in pixels of the network's input, and score.

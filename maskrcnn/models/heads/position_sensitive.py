@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskrcnn.errors import UserError
 from maskrcnn.models import boxes as box_ops
 from maskrcnn.models.heads.box import BoxBranch, BoxHead
-from maskrcnn.models.losses import full_precision
+from maskrcnn.models.precision import full_precision
 from maskrcnn.models.protocols import RoIOp
 from maskrcnn.models.roi_pooling import RoIPooler
 
@@ -63,7 +63,7 @@ class VoteHead(BoxBranch):
 
     def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
         """Compute the score and box maps of the pooled strides."""
-        return _maps(self.trunk, features, self.pooler.max_stride)
+        return {stride: self.trunk(x) for stride, x in self.pooler.pooled_strides(features).items()}
 
     def predict(self, features: dict[int, Tensor], boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """See `BoxBranch.predict`."""
@@ -110,7 +110,7 @@ class LightHead(BoxHead):
 
     def pooled_maps(self, features: dict[int, Tensor]) -> dict[int, Tensor]:
         """Compute the thin maps of the pooled strides."""
-        return _maps(self.maps, features, self.pooler.max_stride)
+        return {stride: self.maps(x) for stride, x in self.pooler.pooled_strides(features).items()}
 
 
 class LargeSeparable(nn.Module):
@@ -140,11 +140,6 @@ class LargeSeparable(nn.Module):
         return F.relu(self.paths[0](x) + self.paths[1](x))
 
 
-def _maps(network: nn.Module, features: dict[int, Tensor], max_stride: int) -> dict[int, Tensor]:
-    """Apply the network to the maps of the pooled strides."""
-    return {stride: network(x) for stride, x in features.items() if stride <= max_stride}
-
-
 def by_position(pooler: RoIPooler) -> RoIPooler:
     """Return the pooler with the position-sensitive form of its operator. Custom operators are not changed."""
     operator: RoIOp = pooler.operator
@@ -161,7 +156,7 @@ def by_position(pooler: RoIPooler) -> RoIPooler:
 
 
 def _initialise(layers: nn.Module) -> None:
-    """Initialise convolutions with small weights and no bias."""
+    """Initialise convolutions with small weights and a bias of 0."""
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=0.01)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.backbones.folded import paths, with_folded_norms
-from maskrcnn.models.backbones.resnet import Arch, Norm, build_resnet
-from maskrcnn.models.norms import LayerNorm, batch_norm_of, normalised
+from maskrcnn.models.backbones.resnet import Arch, build_resnet
+from maskrcnn.models.norms import LayerNorm, Norm, batch_norm_of, normalised
 
 
 class FullyConnected(nn.Linear):
@@ -98,16 +98,14 @@ class ConvTrunk(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """Apply the layers: ``[R, C, P, P]`` to ``[R, dim, P, P]``."""
         used = pooled.detach().flatten(1).any(1) if self.has_batch_norm and self.training else None
-        for conv in self.convs:
-            pooled = F.relu(conv(pooled) if used is None else _of_used(conv, pooled, used), inplace=True)
+        for layer in self.convs:
+            if used is None:
+                pooled = layer(pooled)
+            else:
+                conv, norm = layer.children()
+                pooled = batch_norm_of(norm, conv(pooled), used)
+            pooled = F.relu(pooled, inplace=True)
         return pooled
-
-
-def _of_used(layer: nn.Module, pooled: Tensor, used: Tensor) -> Tensor:
-    """Apply a convolution and its batch norm, which only sees the regions ``used`` ``[R]``."""
-    conv, norm = layer.children()
-    assert isinstance(norm, nn.BatchNorm2d)
-    return batch_norm_of(norm, conv(pooled), used)
 
 
 class ConvFCTrunk(nn.Module):
