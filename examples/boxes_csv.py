@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 
-from maskrcnn.data.folders.entries import Entries
-from maskrcnn.data.folders.folder import Folder
-from maskrcnn.data.folders.outlines import rectangle
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.folders.entries import Entries, Outline
+from maskrcnn.data.folders.folder import Folder, Part
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,6 @@ class BoxesCsv:
             if file not in images:
                 images[file] = entries.named(file, near=folder.root)
             if (image := images[file]) is not None:
-                entries.add(image, name, rectangle(*map(float, corners)))
+                entries.add(image, name, Outline.rectangle(*map(float, corners)))
         entries.unlabelled(folder.images)
         return entries.parts()

@@ -32,7 +32,7 @@ MODULES = sorted((ROOT / "maskrcnn").rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
-    """The project's parts that a module imports: `maskrcnn.data.store` and `from maskrcnn import data` are `data`."""
+    """The project's parts that a module imports: `maskrcnn.data.masks` and `from maskrcnn import data` are `data`."""
     parts: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from maskrcnn.cli.check_data import folder_source, read_arguments, split_data
 from maskrcnn.data.download import SETS, prepare
-from maskrcnn.data.folders.written import write_coco
+from maskrcnn.data.folders.source import write_coco
 from maskrcnn.errors import UserError
 
 KEYS = ("set", "from", "to", "images", "mirror", "keep", "debug")

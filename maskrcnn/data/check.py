@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,22 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.data.dataset import ImageRecord
+from maskrcnn.data.dataset import ImageRecord, coco_entry
 from maskrcnn.data.defects import Defect, Kind
 from maskrcnn.data.formats import sbd
 from maskrcnn.data.formats.coco_json import select
-from maskrcnn.data.formats.coco_selection import Selection, distinct_names
-from maskrcnn.data.formats.voc import CLASSES, VocReader, image_numbers, record_masks, split_names
+from maskrcnn.data.formats.coco_selection import Entry, Selection, distinct_names
+from maskrcnn.data.formats.voc import CLASSES, VocReader, image_numbers, split_names
 from maskrcnn.data.images import few_bits, read_image
 from maskrcnn.data.masks import MaskBitmap
 from maskrcnn.data.segmentation import decode
 from maskrcnn.errors import UserError
 
-SIZES = {
-    "small": (0, 32),
-    "medium": (32, 96),
-    "large": (96, float("inf")),
-}  # COCO's limits, as square roots of areas
+# COCO's limits, as square roots of areas.
+SIZES = {"small": (0, 32), "medium": (32, 96), "large": (96, float("inf"))}
 
 
 @dataclass
@@ -81,11 +77,8 @@ def check_coco(data: dict[str, Any], images: Path, keep_doubtful: bool = True) -
     Returns:
         The findings, and the valid entries.
     """
-    if not images.is_dir():
-        raise UserError(f"there is no images folder {images}")
     sound = select(data, images, keep_doubtful)
-    findings = Findings(defects=list(sound.defects))
-    findings.num_images, findings.num_annotations = len(data["images"]), len(data["annotations"])
+    findings = Findings(len(data["images"]), len(data["annotations"]), defects=list(sound.defects))
     names = distinct_names(sound.categories)
     for image_id, image in list(sound.images.items()):
         if defect := _image_defect(image, images):
@@ -93,17 +86,14 @@ def check_coco(data: dict[str, Any], images: Path, keep_doubtful: bool = True) -
             if defect.fatal:
                 del sound.images[image_id]
                 continue
-        sound.objects[image_id] = objects = [
-            _with_mask(entry, image, names, findings) for entry in sound.objects[image_id]
-        ]
+        objects = [_with_mask(entry, image, names, findings) for entry in sound.objects[image_id]]
+        sound.objects[image_id] = objects
         findings.num_images_with_masks += any("segmentation" in entry for entry in objects)
         findings.num_empty_images += not objects
     return findings, sound
 
 
-def _with_mask(
-    entry: dict[str, Any], image: dict[str, Any], names: dict[int, str], findings: Findings
-) -> dict[str, Any]:
+def _with_mask(entry: Entry, image: Entry, names: dict[int, str], findings: Findings) -> Entry:
     """Count an annotation.
 
     Returns it without its mask if that is empty, and without its area if that belongs to another mask.
@@ -115,19 +105,16 @@ def _with_mask(
     if segmentation is not None and mask is None:
         findings.defects.append(Defect(Kind.EMPTY_MASK, where))
         left_out = {"segmentation", "area"}
-    elif mask is not None and _far(entry.get("area"), int(mask.bits.sum())):
+    elif mask is not None and not _fits(entry.get("area"), int(mask.bits.sum())):
         findings.defects.append(Defect(Kind.AREA_OF_MASK, where))
         left_out = {"area"}
     _count(findings, names[entry["category_id"]], entry["bbox"], mask, bool(entry["iscrowd"]))
     return {key: value for key, value in entry.items() if key not in left_out} if left_out else entry
 
 
-def _far(area: float | None, pixels: int) -> bool:
-    """Whether an area differs by more than a factor of two and sixteen pixels.
-
-    Tools count the pixels of an outline differently.
-    """
-    return area is not None and not pixels / 2 - 16 <= area <= 2 * pixels + 16
+def _fits(area: float | None, pixels: int) -> bool:
+    """Whether an area is about that of the mask. Tools count the pixels of an outline differently."""
+    return area is None or pixels / 2 - 16 <= area <= 2 * pixels + 16
 
 
 def check_voc(root: Path) -> Findings:
@@ -136,12 +123,12 @@ def check_voc(root: Path) -> Findings:
     chosen = "Segmentation" if (sets / "Segmentation").is_dir() else "Main"
     splits = [name for name in ("train", "val", "trainval") if (sets / chosen / f"{name}.txt").is_file()]
     names = sorted({n for split in splits or ["trainval"] for n in split_names(root, chosen, split)})
-    findings, reader = Findings(), VocReader(root)
-    for name, number in zip(names, image_numbers(names), strict=True):
-        with _defects_of(findings, name):
-            record, images = reader.record(name, number), root / "JPEGImages"
-            _check_record(findings, record, reader.classes, images, partial(record_masks, root, record))
-    return findings
+    reader, numbers = VocReader(root), image_numbers(names)
+
+    def read(name: str) -> tuple[ImageRecord, list[int]]:
+        return reader.record(name, numbers[name]), []
+
+    return _checked(names, read, reader.masks, root / "JPEGImages", reader.classes)
 
 
 def check_sbd(root: Path) -> Findings:
@@ -149,42 +136,38 @@ def check_sbd(root: Path) -> Findings:
     root = sbd.find_root(root)
     splits = [name for name in ("train", "val") if (root / f"{name}.txt").is_file()]
     names = {name for split in splits or ["train"] for name in sbd.split_names(root, split)}
-    findings = Findings()
-    for name in sorted(names):
-        with _defects_of(findings, name):
-            record, empty = sbd.read_record(root, name)
-            for number in empty:
-                findings.defects.append(Defect(Kind.NO_PIXEL, f"image {name}, object {number}"))
-            _check_record(findings, record, CLASSES, root / "img", partial(sbd.record_masks, root, record))
-    return findings
+    read, masks_of = partial(sbd.read_record, root), partial(sbd.record_masks, root)
+    return _checked(sorted(names), read, masks_of, root / "img", CLASSES)
 
 
-@contextmanager
-def _defects_of(findings: Findings, name: str) -> Iterator[None]:
-    """Count an image. An error while reading it becomes a defect."""
-    findings.num_images += 1
-    try:
-        yield
-    except UserError as error:
-        findings.defects.append(Defect(Kind.FILE, f"image {name}", str(error)))
-
-
-def _check_record(
-    findings: Findings,
-    record: ImageRecord,
-    classes: Sequence[str],
+def _checked(
+    names: Sequence[str],
+    read: Callable[[str], tuple[ImageRecord, list[int]]],
+    masks_of: Callable[[ImageRecord], list[MaskBitmap | None]],
     images: Path,
-    read_masks: Callable[[], list[MaskBitmap | None]],
-) -> None:
-    findings.num_annotations += len(record.labels)
-    findings.num_empty_images += not len(record.labels)
-    read_image(images / record.file_name, (record.height, record.width))
-    masks = read_masks()
-    findings.num_images_with_masks += any(mask is not None for mask in masks)
-    for g, mask in enumerate(masks):
-        x1, y1, x2, y2 = record.boxes[g].tolist()
-        box = [x1, y1, x2 - x1, y2 - y1]
-        _count(findings, classes[int(record.labels[g])], box, mask, bool(record.crowd[g]))
+    classes: Sequence[str],
+) -> Findings:
+    """Count images and objects. An error while reading an image becomes a defect.
+
+    ``read`` returns the annotations of an image and the numbers of objects without a pixel.
+    """
+    findings = Findings(num_images=len(names))
+    for name in names:
+        try:
+            record, empty = read(name)
+            findings.defects += [Defect(Kind.NO_PIXEL, f"image {name}, object {number}") for number in empty]
+            findings.num_annotations += len(record.labels)
+            findings.num_empty_images += not len(record.labels)
+            read_image(images / record.file_name, (record.height, record.width))
+            masks = masks_of(record)
+        except UserError as error:
+            findings.defects.append(Defect(Kind.FILE, f"image {name}", str(error)))
+            continue
+        findings.num_images_with_masks += any(mask is not None for mask in masks)
+        for g, mask in enumerate(masks):
+            entry = coco_entry(record, g, None, (record.height, record.width))
+            _count(findings, classes[int(record.labels[g])], entry["bbox"], mask, bool(record.crowd[g]))
+    return findings
 
 
 def _count(findings: Findings, name: str, box: list[float], mask: MaskBitmap | None, crowd: bool) -> None:

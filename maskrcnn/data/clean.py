@@ -43,16 +43,16 @@ def cleaned(data: Content, images: Path, crowds_are_objects: bool = False) -> Cl
     Raises:
         UserError: no image, no annotation or no category would be left.
     """
-    if not images.is_dir():
-        raise UserError(f"there is no images folder {images}")
-    defects: list[Defect] = []
+    finder, defects = FileFinder(images), list[Defect]()
+    for key in ("images", "annotations", "categories"):  # an empty entry is reported as one without id
+        data = {**data, key: [entry if isinstance(entry, dict) else {} for entry in data[key]]}
     data = _with_whole_ids(data, "images", "image_id", defects)
     data = _with_whole_ids(data, "categories", "category_id", defects)
     annotations = _renumbered(data["annotations"], defects)
     if crowds_are_objects:
         annotations = [_as_object(entry, defects) for entry in annotations]
     data = {**data, "annotations": annotations}
-    data["images"] = _with_sizes(data, FileFinder(images), defects)
+    data["images"] = _with_sizes(data, finder, defects)
     findings, sound = check_coco(data, images, keep_doubtful=False)
     # Check again, because a box that was cut may no longer match its mask.
     content = (again := select(sound.content(data), None, keep_doubtful=False)).content(data)
@@ -93,82 +93,69 @@ def with_classes_of(content: Content, other: list[Any], name: str, defects: list
 
 def _with_whole_ids(data: Content, what: str, key: str, defects: list[Defect]) -> Content:
     """Replace ids that are strings or exceed 64 bits by numbers, in the entries and in the annotations."""
-    ids = [_same(entry.get("id")) for entry in data[what] if isinstance(entry, dict)]
+    ids = [_same(entry.get("id")) for entry in data[what]]
     if not any(isinstance(value, str) for value in ids):
         return data
     # Number classes in the order of their ids, so that two files with the same classes get the same numbers.
     distinct = list(dict.fromkeys(value for value in ids if value is not None))
     order = sorted(distinct, key=str) if what == "categories" else distinct
-    numbers = {value: place for place, value in enumerate(order, 1)}
+    numbers: dict[int | str | None, int] = {value: place for place, value in enumerate(order, 1)}
     defects += [Defect(Kind.NUMBERED, f"{what} {value} is {numbers[value]}", "an id") for value in order]
 
-    def changed(entry: Any, key: str) -> Any:
-        value = _same(entry.get(key)) if isinstance(entry, dict) else None
-        return (
-            {**entry, key: None if value is None else numbers.get(value)}
-            if isinstance(entry, dict)
-            else entry
-        )
+    def changed(entries: list[Content], key: str) -> list[Content]:
+        return [entry and {**entry, key: numbers.get(_same(entry.get(key)))} for entry in entries]
 
-    return {
-        **data,
-        what: [changed(entry, "id") for entry in data[what]],
-        "annotations": [changed(entry, key) for entry in data["annotations"]],
-    }
+    return {**data, what: changed(data[what], "id"), "annotations": changed(data["annotations"], key)}
 
 
 def _same(value: Any) -> int | str | None:
     """A key that is equal for equivalent ids: a number, or a string that is not a number. None for invalid ids."""
-    if (found := whole(value)) is not None:
-        return found
-    return (
-        str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
-    )
+    found = whole(value)
+    if found is None and isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+        return str(value)
+    return found
 
 
-def _renumbered(annotations: list[Any], defects: list[Defect]) -> list[Any]:
+def _renumbered(annotations: list[Content], defects: list[Defect]) -> list[Content]:
     """Renumber annotations from 1 if an id is missing, 0 ("none" in scoring), too large or duplicated."""
-    first: dict[Any, Any] = {}
+    first: dict[int, Content] = {}
     kept = []
     for entry in annotations:
-        number = whole(entry.get("id")) if isinstance(entry, dict) else None
+        number = whole(entry.get("id"))
         if number is not None and first.setdefault(number, entry) is not entry and first[number] == entry:
             defects.append(Defect(Kind.LISTED_TWICE, f"annotation {number}"))
         else:
             kept.append(entry)
-    ids = [whole(entry.get("id")) for entry in kept if isinstance(entry, dict)]
+    ids = [whole(entry.get("id")) for entry in kept if entry]
     if all(ids) and len(set(ids)) == len(ids):
         return kept
     defects.append(Defect(Kind.RENUMBERED, f"{len(kept)} annotations"))
-    return [{**entry, "id": k} if isinstance(entry, dict) else entry for k, entry in enumerate(kept, 1)]
+    return [entry and {**entry, "id": k} for k, entry in enumerate(kept, 1)]
 
 
-def _as_object(entry: Any, defects: list[Defect]) -> Any:
-    if not isinstance(entry, dict) or not entry.get("iscrowd"):
+def _as_object(entry: Content, defects: list[Defect]) -> Content:
+    if not entry.get("iscrowd"):
         return entry
     defects.append(Defect(Kind.CROWD_IS_OBJECT, f"annotation {entry.get('id')}"))
     return {**entry, "iscrowd": 0}
 
 
-def _with_sizes(data: Content, finder: FileFinder, defects: list[Defect]) -> list[Any]:
+def _with_sizes(data: Content, finder: FileFinder, defects: list[Defect]) -> list[Content]:
     """Image entries with the height and width of their files, if those are missing or swapped."""
-    reach: dict[Any, list[float]] = {}
+    reach: dict[int | str | None, tuple[float, float]] = {}
     for entry in data["annotations"]:
-        box = entry.get("bbox") if isinstance(entry, dict) else None
+        box = entry.get("bbox")
         x, y, w, h = [number(v) or 0.0 for v in box] if isinstance(box, list) and len(box) == 4 else [0.0] * 4
-        of_image = reach.setdefault(
-            _same(entry.get("image_id")) if isinstance(entry, dict) else None, [0.0, 0.0]
-        )
-        of_image[:] = max(of_image[0], y + h), max(of_image[1], x + w)
-    return [
-        _with_size(entry, finder, reach.get(_same(entry.get("id")), [0.0, 0.0]), defects)
-        if isinstance(entry, dict)
-        else entry
-        for entry in data["images"]
-    ]
+        image = _same(entry.get("image_id"))
+        farthest_y, farthest_x = reach.get(image, (0.0, 0.0))
+        reach[image] = max(farthest_y, y + h), max(farthest_x, x + w)
+    images = [(entry, reach.get(_same(entry.get("id")), (0.0, 0.0))) for entry in data["images"]]
+    return [_with_size(entry, finder, farthest, defects) for entry, farthest in images]
 
 
-def _with_size(entry: Content, finder: FileFinder, reach: list[float], defects: list[Defect]) -> Content:
+def _with_size(
+    entry: Content, finder: FileFinder, reach: tuple[float, float], defects: list[Defect]
+) -> Content:
     """An image entry with the size of its file.
 
     ``reach``: (y, x) of the farthest corner of a box, which the size must contain.
@@ -179,25 +166,17 @@ def _with_size(entry: Content, finder: FileFinder, reach: list[float], defects: 
         return entry
     stated = [whole(entry.get(side)) for side in ("height", "width")]
     lacks = any(side is None or side < 1 for side in stated)
+    path = finder.folder / paths[0]
     try:
-        with Image.open(finder.folder / paths[0]) as file:
+        with Image.open(path) as file:
             if not lacks and (file.width == file.height or [file.width, file.height] != stated):
                 return entry
-        if not lacks and _reads(finder.folder / paths[0], stated):  # rotated by its EXIF orientation
-            return entry
-        height, width = read_image(finder.folder / paths[0]).shape[:2]
+        height, width = read_image(path).shape[:2]
     except (OSError, ValueError, UserError, Image.DecompressionBombError):  # `check_coco` reports the file
         return entry
-    if not lacks and (reach[0] > height + 1 or reach[1] > width + 1):
+    turned = [height, width] == stated  # by its EXIF orientation
+    if not lacks and (turned or reach[0] > height + 1 or reach[1] > width + 1):
         return entry
     kind = Kind.SIZE_OF_FILE if lacks else Kind.SIZE_EXCHANGED
     defects.append(Defect(kind, f"image {entry.get('id')}"))
     return {**entry, "height": height, "width": width}
-
-
-def _reads(path: Path, size: Any) -> bool:
-    try:
-        read_image(path, size)
-    except UserError:
-        return False
-    return True

@@ -37,19 +37,12 @@ class ColourJitter:
 
     def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         """Change the colours of an image ``[H, W, 3]`` uint8."""
-        brightness, contrast, saturation = rng.uniform(-1, 1, 3) * (
-            self.brightness,
-            self.contrast,
-            self.saturation,
-        )
+        amounts = rng.uniform(-1, 1, 3) * (self.brightness, self.contrast, self.saturation)
         hue, grey = rng.uniform(-1, 1) * self.hue, rng.random() < self.grey
         out = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        if self.brightness:
-            out = functional.adjust_brightness(out, 1 + brightness)
-        if self.contrast:
-            out = functional.adjust_contrast(out, 1 + contrast)
-        if self.saturation:
-            out = functional.adjust_saturation(out, 1 + saturation)
+        changes = functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation
+        for amount, change in zip(amounts, changes, strict=True):
+            out = change(out, 1 + amount) if amount else out
         if self.hue:
             out = functional.adjust_hue(out, hue)
         if grey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +14,8 @@ import numpy.typing as npt
 
 from maskrcnn.data.images import CorruptImageError, Pixels, read_image
 from maskrcnn.data.keypoints import mirror_order
-from maskrcnn.data.masks import MaskBitmap
+from maskrcnn.data.masks import MaskBitmap, encode
 from maskrcnn.data.segmentation import decode, decode_all
-from maskrcnn.data.store import RecordStore
 from maskrcnn.errors import UserError
 
 Floats = npt.NDArray[np.float32]
@@ -114,22 +114,18 @@ class Dataset(ABC):
             raise UserError(f"on_corrupt_image={on_corrupt_image!r} is unknown; use 'stop' or 'skip'")
         if not records:
             raise UserError(f"the data set with images in {images} holds no image")
-        self.categories = categories
-        self.on_corrupt_image = on_corrupt_image
-        self.report = list(report)
-        self.images = images
+        self.categories, self.images = categories, images
+        self.on_corrupt_image, self.report = on_corrupt_image, list(report)
         self.image_ids = np.array([r.image_id for r in records], np.int64)
         self.sizes = np.array([(r.height, r.width) for r in records], np.int64)  # [len, 2] (height, width)
         self.num_objects = np.array([len(r.labels) for r in records], np.int64)
         self.num_crowds = int(sum(r.crowd.sum() for r in records))
         self.has_masks = any(segmentation is not None for r in records for segmentation in r.segmentations)
-        self.num_keypoints = max(
-            (r.keypoints.shape[1] for r in records if r.keypoints is not None), default=0
-        )
+        self.num_keypoints = max(0 if r.keypoints is None else r.keypoints.shape[1] for r in records)
         names = max((c.get("keypoints", ()) for c in categories), key=len, default=())
         self.mirror_keypoints = mirror_order(names) if self.num_keypoints else None
         self.proposals: Proposer | None = None
-        self._records = RecordStore(records)
+        self._records = _Records(records)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -169,17 +165,9 @@ class Dataset(ABC):
         except CorruptImageError as error:
             remedy = "replace it, or set data.on_corrupt_image=skip to continue without it"
             raise CorruptImageError(f"{error}; {remedy}") from error
-        return Example(
-            image,
-            record.image_id,
-            record.boxes,
-            record.labels,
-            record.crowd,
-            self.masks(record),
-            record.keypoints,
-            None if self.proposals is None else self.proposals.of(record.image_id),
-            self.mirror_keypoints,
-        )
+        proposals = None if self.proposals is None else self.proposals.of(record.image_id)
+        objects = record.boxes, record.labels, record.crowd, self.masks(record), record.keypoints
+        return Example(image, record.image_id, *objects, proposals, self.mirror_keypoints)
 
     @abstractmethod
     def ground_truth(self) -> dict[str, Any]:
@@ -205,6 +193,44 @@ class Dataset(ABC):
                 f"annotation {record.annotation_ids[g]} of image {record.image_id} ({record.file_name}): "
                 f"{error}; fix or remove it (tools/check_data.py --fix does)"
             ) from error
+
+
+class _Records:
+    """The records, pickled in one buffer.
+
+    A list of a million small Python objects grows by a copy per worker: reading an object writes its reference count,
+    which un-shares its memory page after a fork. The buffer has no such counts. As a tensor, it is passed to spawned
+    workers in shared memory.
+    """
+
+    def __init__(self, records: Sequence[ImageRecord]) -> None:
+        import torch  # lazily, so that checking and scoring annotations does not import it
+
+        buffer, ends = bytearray(), [0]
+        for record in records:
+            buffer += pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
+            ends.append(len(buffer))
+        self._buffer, self._ends = torch.frombuffer(buffer, dtype=torch.uint8), torch.tensor(ends)
+
+    def __getitem__(self, index: int) -> ImageRecord:
+        begin, end = self._ends[index : index + 2].tolist()
+        record: ImageRecord = pickle.loads(self._buffer.numpy()[begin:end].data)
+        return record
+
+
+def coco_entry(
+    objects: Example | ImageRecord, g: int, mask: MaskBitmap | None, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Object ``g`` of an image of ``size`` (height, width) in COCO's format, without id. Categories count from 1."""
+    x1, y1, x2, y2 = objects.boxes[g].tolist()
+    return {
+        "image_id": objects.image_id,
+        "category_id": int(objects.labels[g]) + 1,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1) if mask is None else int(mask.bits.sum()),
+        "iscrowd": int(objects.crowd[g]),
+        **({} if mask is None else {"segmentation": encode(mask.full(*size))}),
+    }
 
 
 def check_same_categories(train: Dataset, val: Dataset) -> None:

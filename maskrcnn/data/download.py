@@ -45,6 +45,7 @@ class Archive:
 
 
 _COCO, _VOC = "http://images.cocodataset.org", "http://host.robots.ox.ac.uk/pascal/VOC"
+_SBD = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours"
 SETS: dict[str, tuple[Archive, ...]] = {
     "coco": (
         Archive(f"{_COCO}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c"),
@@ -56,12 +57,7 @@ SETS: dict[str, tuple[Archive, ...]] = {
         Archive(f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
     ),
     "voc2012": (Archive(f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd"),),
-    "sbd": (
-        Archive(
-            "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-            "82b4d87ceb2ed10f6038a1cba92111cb",
-        ),
-    ),
+    "sbd": (Archive(f"{_SBD}/benchmark.tgz", "82b4d87ceb2ed10f6038a1cba92111cb"),),
 }
 
 
@@ -102,16 +98,13 @@ def fetch(url: str, path: Path, progress: Progress) -> None:
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
     except ValueError as error:
-        raise UserError(
-            f"{url} is no address ({error}); mirror=URL begins with https:// or http://"
-        ) from error
+        raise UserError(f"{url} is no address ({error}); mirror= begins with https:// or http://") from error
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             if answer.status != 206:  # the server starts from the beginning
                 begun = 0
-            total = (
-                begun + int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
-            )
+            length = answer.headers["Content-Length"]
+            total = begun + int(length) if length else None
             with open(path, "ab" if begun else "wb") as file:
                 for chunk in iter(lambda: answer.read(_CHUNK), b""):
                     begun += file.write(chunk)
@@ -187,9 +180,7 @@ def safe_path(member: str, name: str) -> PurePosixPath:
     """Return a member's path. Raises UserError if it is absolute or leaves the folder."""
     path = PurePosixPath(member.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in member or not path.parts:
-        raise UserError(
-            f"{name} holds the path {member!r}, which leads out of the target; it was not unpacked"
-        )
+        raise UserError(f"{name} holds the path {member!r}, which leads out of the target: not unpacked")
     return path
 
 

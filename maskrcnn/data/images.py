@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -50,14 +51,12 @@ def read_image(path: str | Path, expected_size: tuple[int, int] | None = None) -
     unrotated = _decode(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if unrotated.shape[:2] == tuple(expected_size):
         return unrotated
+    found = f"the image {path} is {image.shape[0]} x {image.shape[1]} (height x width), but its annotations"
     if image.shape[1::-1] == tuple(expected_size):
-        raise UserError(
-            f"the image {path} is {image.shape[0]} x {image.shape[1]} (height x width), but its annotations have "
-            "height and width swapped; tools/check_data.py --fix writes the file's"
-        )
+        remedy = "tools/check_data.py --fix writes the file's"
+        raise UserError(f"{found} have height and width swapped; {remedy}")
     raise UserError(
-        f"the image {path} is {image.shape[0]} x {image.shape[1]} (height x width), but its annotations say "
-        f"{expected_size[0]} x {expected_size[1]}; either the image was replaced or resized after it was "
+        f"{found} say {expected_size[0]} x {expected_size[1]}; either the image was replaced or resized after it was "
         "annotated, or height and width are wrong in the annotation file"
     )
 
@@ -92,17 +91,21 @@ def _decode(path: str | Path, data: npt.NDArray[np.uint8], flags: int) -> Pixels
     return np.asarray(image, np.uint8)
 
 
+def read_values(path: Path) -> tuple[str, npt.NDArray[Any]]:
+    """Pillow's mode of an image file, and its values unchanged: of a palette the indices."""
+    try:
+        with Image.open(path) as file:
+            return file.mode, np.array(file)
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        raise UserError(f"the mask image {path} is damaged ({error}); write or download it again") from error
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image file as `read_image` returns it, usually without decoding it."""
     try:
         with Image.open(path) as file:
             turned = file.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return (file.width, file.height) if turned else (file.height, file.width)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ):  # let OpenCV read it, or name the fault
-        height, width = read_image(path).shape[:2]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        height, width = read_image(path).shape[:2]  # OpenCV reads it, or raises an error that says why not
         return height, width

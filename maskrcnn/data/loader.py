@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from maskrcnn.data.augmentations.objects import chosen
 from maskrcnn.data.augmentations.protocol import Others
-from maskrcnn.data.canvas import Buckets, Canvas, batch_images
+from maskrcnn.data.canvas import Buckets, Canvas, batch_images, batch_proposals, padded
 from maskrcnn.data.dataset import Dataset, Example
 from maskrcnn.data.images import CorruptImageError, Pixels
 from maskrcnn.data.masks import pack
-from maskrcnn.data.order import Ticket, TrainOrder, hash_key
-from maskrcnn.data.proposals import batch_proposals
-from maskrcnn.data.repeats import RepeatFactors
+from maskrcnn.data.order import RepeatFactors, Ticket, TrainOrder, hash_key
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.data.workers import read_ahead
 from maskrcnn.errors import Count, UserError
@@ -64,31 +63,17 @@ def batch_targets(samples: Sequence[Sample], keys: Sequence[int], with_masks: bo
         keys: sampling key of each image, see `Targets`.
         with_masks: whether the data set has masks.
     """
-    num = 16
-    while num < max(len(sample.labels) for sample in samples):
-        num *= 2
-    boxes, labels = torch.zeros(len(samples), num, 4), torch.zeros(len(samples), num, dtype=torch.int64)
-    present, crowd = (torch.zeros(len(samples), num, dtype=torch.bool) for _ in range(2))
-    for n, sample in enumerate(samples):
-        count = len(sample.labels)
-        boxes[n, :count] = torch.from_numpy(sample.boxes)
-        labels[n, :count] = torch.from_numpy(sample.labels)
-        crowd[n, :count] = torch.from_numpy(sample.crowd)
-        present[n, :count] = True
+    most = max(len(sample.labels) for sample in samples)
+    num = max(16, 1 << (most - 1).bit_length())
+    boxes = padded([sample.boxes for sample in samples], num, torch.float32)
+    labels = padded([sample.labels for sample in samples], num, torch.int64)
+    crowd = padded([sample.crowd for sample in samples], num, torch.bool)
+    present = padded([np.ones(len(sample.labels), bool) for sample in samples], num, torch.bool)
     masks = pack([s.masks for s in samples], [s.to_bitmap for s in samples], num) if with_masks else None
-    key_tensor = torch.tensor(keys, dtype=torch.int64)
-    return Targets(boxes, labels, present & ~crowd, crowd, masks, key_tensor, _keypoints(samples, num))
-
-
-def _keypoints(samples: Sequence[Sample], num: int) -> Tensor | None:
-    """``[N, num, J, 3]``, or None for a data set without keypoints."""
     given = [sample.keypoints for sample in samples if sample.keypoints is not None]
-    if not given:
-        return None
-    out = torch.zeros(len(samples), num, *given[0].shape[1:])
-    for n, points in enumerate(given):
-        out[n, : len(points)] = torch.from_numpy(points)
-    return out
+    keypoints = padded(given, num, torch.float32) if given else None
+    key_tensor = torch.tensor(keys, dtype=torch.int64)
+    return Targets(boxes, labels, present & ~crowd, crowd, masks, key_tensor, keypoints)
 
 
 class TrainLoader:
@@ -137,8 +122,7 @@ class TrainLoader:
         crop = (1, 1) if transform.crop is None else (transform.crop[0], transform.crop[1])
         self.canvas = Canvas(size_divisor, crop, buckets)
         self._fetch = _TrainFetch(dataset, transform, self.canvas, max_objects)
-        self._num_workers = num_workers
-        self._pin_memory = pin_memory
+        self._num_workers, self._pin_memory = num_workers, pin_memory
 
     @property
     def steps_per_epoch(self) -> int:
@@ -150,10 +134,9 @@ class TrainLoader:
         Raises:
             BatchError: a batch cannot be loaded.
         """
-        order, seed = self.order, hash_key(self.order.seed, start_step, self.order.rank)
-        yield from read_ahead(
-            self._fetch, order.from_step(start_step), self._num_workers, self._pin_memory, seed
-        )
+        seed = hash_key(self.order.seed, start_step, self.order.rank)
+        tickets = self.order.from_step(start_step)
+        yield from read_ahead(self._fetch, tickets, self._num_workers, self._pin_memory, seed)
 
     def sample(self, index: int, epoch: int) -> Sample:
         """Load an image as training sees it.
@@ -209,8 +192,7 @@ class EvalLoader:
             raise UserError("augmentations are for training: set test_transform.augmentations to null")
         self.transform, self.size_divisor = transform, size_divisor
         self._fetch = _EvalFetch(dataset, transform, Canvas(size_divisor, buckets=buckets))
-        self._num_workers = num_workers
-        self._pin_memory = pin_memory
+        self._num_workers, self._pin_memory = num_workers, pin_memory
         self._seed = hash_key(0, 0, rank)
 
     def __len__(self) -> int:
@@ -229,7 +211,7 @@ class EvalLoader:
             BatchError: an image cannot be loaded.
         """
         tickets = iter([[ticket] for tickets in self._tickets for ticket in tickets])
-        fetch = _ImageFetch(self._fetch.dataset)
+        fetch = partial(_images, self._fetch.dataset)
         for found in read_ahead(fetch, tickets, self._num_workers, False, self._seed):
             yield from found
 
@@ -237,7 +219,7 @@ class EvalLoader:
 # --- in the workers -----------------------------------------------------------------------------------------
 
 
-def _generator(key: int) -> np.random.Generator:
+def _generator(key: int | list[int]) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(key))
 
 
@@ -259,8 +241,8 @@ class _TrainFetch(NamedTuple):
         sample = self.transform(self._readable(ticket.place), _generator(ticket.key), others)
         if self.max_objects is None or len(sample.labels) <= self.max_objects:
             return sample
-        rng = np.random.Generator(np.random.PCG64([ticket.key, 1]))
-        return sample.choose(np.sort(rng.choice(len(sample.labels), self.max_objects, replace=False)))
+        rng = _generator([ticket.key, 1])
+        return chosen(sample, np.sort(rng.choice(len(sample.labels), self.max_objects, replace=False)))
 
     def _readable(self, index: int) -> Example:
         """Read an image, or with ``on_corrupt_image="skip"`` the next one that can be decoded."""
@@ -280,11 +262,8 @@ class _EvalFetch(NamedTuple):
     canvas: Canvas
 
     def __call__(self, tickets: list[Ticket]) -> EvalBatch:
-        samples = [
-            self.transform(example, _generator(ticket.key))
-            for ticket in tickets
-            for example in _evaluated(self.dataset, ticket)
-        ]
+        pairs = [(example, ticket.key) for ticket in tickets for example in _evaluated(self.dataset, ticket)]
+        samples = [self.transform(example, _generator(key)) for example, key in pairs]
         if not samples:
             return EvalBatch(Images(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.zeros(0, 2)), [], [])
         images = batch_images([sample.picture for sample in samples], self.canvas)
@@ -293,12 +272,9 @@ class _EvalFetch(NamedTuple):
         return EvalBatch(images, [sample.image_id for sample in samples], sizes, proposals)
 
 
-class _ImageFetch(NamedTuple):
-    dataset: Dataset
-
-    def __call__(self, tickets: list[Ticket]) -> list[tuple[int, Pixels]]:
-        examples = (example for ticket in tickets for example in _evaluated(self.dataset, ticket))
-        return [(example.image_id, example.image) for example in examples]
+def _images(dataset: Dataset, tickets: list[Ticket]) -> list[tuple[int, Pixels]]:
+    examples = (example for ticket in tickets for example in _evaluated(dataset, ticket))
+    return [(example.image_id, example.image) for example in examples]
 
 
 def _evaluated(dataset: Dataset, ticket: Ticket) -> Iterator[Example]:

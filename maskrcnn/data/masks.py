@@ -36,11 +36,16 @@ class MaskBitmap:
     y0: int
     bits: Bits
 
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """The rows and columns of the image that the bitmap covers."""
+        height, width = self.bits.shape
+        return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
+
     def full(self, height: int, width: int) -> Bits:
         """The mask over the complete image, ``[height, width]`` uint8."""
         out = np.zeros((height, width), np.uint8)
-        h, w = self.bits.shape
-        out[self.y0 : self.y0 + h, self.x0 : self.x0 + w] = self.bits
+        out[self.place] = self.bits
         return out
 
 
@@ -59,6 +64,12 @@ def crop_to_object(mask: npt.NDArray[Any], x0: int = 0, y0: int = 0) -> MaskBitm
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     bits = np.ascontiguousarray(mask[top:bottom, left:right]).view(np.uint8)
     return MaskBitmap(x0 + int(left), y0 + int(top), bits)
+
+
+def bounds(mask: MaskBitmap) -> npt.NDArray[np.float64]:
+    """Bounds x1, y1, x2, y2 of a mask."""
+    height, width = mask.bits.shape
+    return np.array([mask.x0, mask.y0, mask.x0 + width, mask.y0 + height], np.float64)
 
 
 def encode(mask: npt.NDArray[Any]) -> dict[str, Any]:
@@ -107,10 +118,8 @@ def pack(
 
     from maskrcnn.structures import MaskBitmaps
 
-    offset, size = (
-        np.zeros((len(masks), num_objects), np.int64),
-        np.zeros((len(masks), num_objects, 2), np.int64),
-    )
+    offset = np.zeros((len(masks), num_objects), np.int64)
+    size = np.zeros((len(masks), num_objects, 2), np.int64)
     maps = np.zeros((len(masks), num_objects, 4), np.float32)
     chunks, end = [], 0
     for n, (of_image, to_bits) in enumerate(zip(masks, to_bitmap, strict=True)):

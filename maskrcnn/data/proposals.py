@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +9,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from maskrcnn.data.dataset import Dataset, Floats
 from maskrcnn.data.formats.coco_json import load_json
 from maskrcnn.errors import UserError
-from maskrcnn.structures import Proposals
 
 
 class ProposalFile:
@@ -83,15 +80,10 @@ class ProposalWriter:
 
     def write(self, path: Path) -> int:
         """Write the file. Returns the number of boxes."""
-        counts = [len(scores) for scores in self._scores]
-        stored = _Stored(
-            np.array(self._ids, np.int64),
-            np.cumsum([0, *counts], dtype=np.int64),
-            np.concatenate(self._boxes),
-            np.concatenate(self._scores),
-        )
-        np.savez(path, **stored._asdict())
-        return sum(counts)
+        offsets = np.cumsum([0, *map(len, self._scores)], dtype=np.int64)
+        boxes, scores = np.concatenate(self._boxes), np.concatenate(self._scores)
+        np.savez(path, **_Stored(np.array(self._ids, np.int64), offsets, boxes, scores)._asdict())
+        return len(scores)
 
 
 def _read_npz(path: Path) -> _Stored:
@@ -102,11 +94,9 @@ def _read_npz(path: Path) -> _Stored:
         raise UserError(f"there is no file {path}") from error
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         raise UserError(f"the proposals {path} are no file of tools/propose.py ({error!r})") from error
-    ends = stored.offsets[[0, -1]].tolist()
-    shapes = (len(stored.image_ids) + 1, len(stored.scores), (len(stored.scores), 4))
-    if ends != [0, len(stored.scores)] or (
-        (len(stored.offsets), len(stored.boxes), stored.boxes.shape) != shapes
-    ):
+    count, ends = len(stored.scores), stored.offsets[[0, -1]].tolist()
+    shapes = stored.offsets.shape, stored.boxes.shape
+    if ends != [0, count] or shapes != ((len(stored.image_ids) + 1,), (count, 4)):
         raise UserError(f"the proposals {path} are damaged: numbers of images, boxes and scores differ")
     return stored
 
@@ -140,9 +130,7 @@ class GroundTruthBoxes:
         Boxes are x1, y1, x2, y2 in pixels of the image. The score is 0 (a logit).
         """
         record = self.dataset.record(self._place[image_id])
-        rows = np.concatenate(
-            [record.boxes, np.zeros((len(record.labels), 1)), record.labels[:, None]], axis=1
-        )
+        rows = np.column_stack([record.boxes, np.zeros(len(record.labels)), record.labels])
         return rows[~record.crowd].astype(np.float32)
 
 
@@ -152,22 +140,3 @@ class NoProposals:
     def of(self, image_id: int) -> Floats:
         """``[0, 5]`` float32."""
         return np.zeros((0, 5), np.float32)
-
-
-def batch_proposals(proposals: Sequence[Floats | None]) -> Proposals | None:
-    """Pad the proposals of each image to a common number, a multiple of 64; None if there are none.
-
-    Args:
-        proposals: ``[P_i, 5]`` of each image, or ``[P_i, 6]`` with labels.
-    """
-    given = [rows for rows in proposals if rows is not None]
-    if not given:
-        return None
-    num = -(-max(max(len(rows) for rows in given), 1) // 64) * 64
-    padded = torch.zeros(len(given), num, given[0].shape[1])
-    valid = torch.zeros(len(given), num, dtype=torch.bool)
-    for n, rows in enumerate(given):
-        padded[n, : len(rows)] = torch.from_numpy(rows)
-        valid[n, : len(rows)] = True
-    labels = padded[..., 5].long() if padded.shape[-1] == 6 else None
-    return Proposals(padded[..., :4].contiguous(), padded[..., 4].contiguous(), valid, labels)

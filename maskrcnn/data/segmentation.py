@@ -47,14 +47,16 @@ def decode_all(segmentations: Sequence[Any], height: int, width: int) -> list[Ma
     for place, parsed in zip(places, parse_rle_strings([counts[place] for place in places]), strict=True):
         counts[place] = parsed
     for runs, segmentation in zip(counts, segmentations, strict=True):
-        if isinstance(segmentation, list):  # already rasterised
-            continue
-        if runs.size and (int(runs.sum()) != height * width or runs.min() < 0):
-            raise UserError(
-                f"its RLE describes {int(runs.sum())} pixels, but the image has {height} x {width} = "
-                f"{height * width}"
-            )
+        if not isinstance(segmentation, list):  # polygons are already rasterised
+            _check_sum(runs, height, width)
     return _bitmaps(counts, height)
+
+
+def _check_sum(runs: Runs, height: int, width: int) -> None:
+    if runs.size and (runs.sum() != height * width or runs.min() < 0):
+        raise UserError(
+            f"its RLE describes {runs.sum()} pixels, but the image has {height} x {width} = {height * width}"
+        )
 
 
 def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
@@ -70,16 +72,12 @@ def compressed(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     """
     counts = _counts(segmentation, height, width)
     if not isinstance(counts, bytes):
-        if counts.size and (counts.sum() != height * width or counts.min() < 0):
-            raise UserError(f"its RLE describes {counts.sum()} pixels, but the image has {height} x {width}")
+        _check_sum(counts, height, width)
         uncompressed = {"size": [height, width], "counts": counts.tolist() or [height * width]}
         counts = coco_mask.frPyObjects(uncompressed, height, width)["counts"]
-    return {"size": [height, width], "counts": counts or _empty(height, width)}
-
-
-def _empty(height: int, width: int) -> bytes:
-    counts: bytes = coco_mask.encode(np.zeros((height, width), np.uint8, order="F"))["counts"]
-    return counts
+    elif not counts:
+        counts = coco_mask.encode(np.zeros((height, width), np.uint8, order="F"))["counts"]
+    return {"size": [height, width], "counts": counts}
 
 
 def embedded(
@@ -93,11 +91,9 @@ def embedded(
         left: column of the image in which the window begins.
         size: (height, width) of the image.
     """
-    strings = [_counts(rle, *rle["size"]) for rle in rles]
-    return [
-        _embedded(runs, rle["size"][0], top, left, size)
-        for runs, rle in zip(parse_rle_strings(strings), rles, strict=True)
-    ]
+    parsed = parse_rle_strings([_counts(rle, *rle["size"]) for rle in rles])
+    pairs = zip(parsed, rles, strict=True)
+    return [_embedded(runs, rle["size"][0], top, left, size) for runs, rle in pairs]
 
 
 def _embedded(runs: Runs, rows: int, top: int, left: int, size: tuple[int, int]) -> dict[str, Any]:
@@ -208,15 +204,12 @@ def parse_rle_strings(strings: Sequence[bytes]) -> list[Runs]:
     "more follows", and bit 4 of the last group is the sign. From the fourth number on, it is the difference to the
     number two before it.
     """
+    check_rle_strings(strings)
     digits = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
     if digits.size == 0:
         return [digits for _ in strings]
-    last = (digits & 32) == 0
-    lengths = np.array([len(string) for string in strings])
-    of_strings = np.cumsum(lengths)
-    if digits.min() < 0 or digits.max() > 63 or not last[of_strings[lengths > 0] - 1].all():
-        raise UserError(_DAMAGED)
-    ends = np.flatnonzero(last)
+    of_strings = np.cumsum([len(string) for string in strings])
+    ends = np.flatnonzero((digits & 32) == 0)
     starts = np.concatenate(([0], ends[:-1] + 1))
     place = 5 * (np.arange(digits.size) - np.repeat(starts, ends - starts + 1))
     if place.max() > 30:
@@ -248,10 +241,8 @@ def _bitmaps(runs: Sequence[Runs], height: int) -> list[MaskBitmap | None]:
     left = x[first]
     cells = (bottom - top) * (x_last[first + number - 1] + 1 - left)
     offset = np.concatenate(([0], np.cumsum(cells)))
-    rows, moved = (
-        np.repeat(bottom - top, number),
-        np.repeat(offset[:-1] - left * (bottom - top) - top, number),
-    )
+    rows = np.repeat(bottom - top, number)
+    moved = np.repeat(offset[:-1] - left * (bottom - top) - top, number)
     changes = np.stack([x * rows + y + moved, x_last * rows + y_last + 1 + moved], axis=1).reshape(-1)
     values = np.zeros(changes.size + 1, np.uint8)
     values[1::2] = 1

@@ -10,22 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.data.augmentations.objects import mirrored_keypoints
-from maskrcnn.data.augmentations.presets import as_list
+from maskrcnn.data.augmentations import as_list
+from maskrcnn.data.augmentations.geometry import check_probability, flipped
+from maskrcnn.data.augmentations.objects import chosen, labelled, mirrored_keypoints, visible
 from maskrcnn.data.augmentations.protocol import NO_OTHERS, Augmentation, Others, apply
+from maskrcnn.data.canvas import Drawn, Normalise, Picture
 from maskrcnn.data.colour import ColourJitter
 from maskrcnn.data.dataset import Example, Floats
-from maskrcnn.data.images import Pixels
-from maskrcnn.data.masks import MaskBitmap
-from maskrcnn.data.picture import Drawn, Normalise, Picture
+from maskrcnn.data.masks import MaskBitmap, bounds, crop_to_object
 from maskrcnn.errors import UserError
 from maskrcnn.structures import Preprocessing, Resampling
 
-Doubles = npt.NDArray[np.float64]
+Window = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,6 @@ class Sample:
         """
         return self.picture.pixels()
 
-    def choose(self, kept: npt.NDArray[np.int64]) -> Sample:
-        """Select objects by index ``[G']``."""
-        return replace(
-            self,
-            boxes=self.boxes[kept],
-            labels=self.labels[kept],
-            crowd=self.crowd[kept],
-            masks=[self.masks[g] for g in kept],
-            to_bitmap=self.to_bitmap[kept],
-            keypoints=None if self.keypoints is None else self.keypoints[kept],
-        )
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -100,16 +87,12 @@ class Placement:
     def points(self, points: Floats) -> Floats:
         """Transform points with visibility ``[..., 3]`` to the input. Points outside become zeros."""
         moved = (points[..., :2].astype(np.float64) - self.shift) / self.scale
-        seen = ((moved >= 0) & (moved <= self.size[::-1])).all(axis=-1) & (points[..., 2] > 0)
-        return np.where(seen[..., None], np.concatenate([moved, points[..., 2:]], axis=-1), 0).astype(
-            np.float32
-        )
+        return labelled(moved, points[..., 2:], self.size)
 
     def proposals(self, rows: Floats) -> Floats:
         """Transform boxes with scores ``[P, 5]`` to the input. Boxes outside are dropped."""
         moved = np.concatenate([self.boxes(rows[:, :4]), rows[:, 4:]], axis=1)
-        seen = (moved[:, 2:4] - moved[:, :2] >= 1).all(axis=1)
-        return np.ascontiguousarray(moved[seen])
+        return np.ascontiguousarray(moved[visible(moved)])
 
     def window(self) -> tuple[float, float, float, float]:
         """The visible part of the original image, ``x1, y1, x2, y2``."""
@@ -166,23 +149,18 @@ class Transform:
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> Transform:
         """The transform for testing a model with this preprocessing."""
-        shared = {
-            f.name: getattr(preprocessing, f.name) for f in fields(Preprocessing) if f.name != "size_divisor"
-        }
-        return cls(**shared)
+        names = [field.name for field in fields(Preprocessing) if field.name != "size_divisor"]
+        return cls(**{name: getattr(preprocessing, name) for name in names})
 
     def __post_init__(self) -> None:
         if self.resampling == "float" and (self.pixel_mean is None or self.pixel_std is None):
             raise UserError("resampling=float normalises before it resizes: give pixel_mean and pixel_std")
         if self.scale_jitter is not None and (self.crop is None or self.short_side is not None):
             raise UserError("scale_jitter fits the image into the crop: set crop, and short_side to null")
-        for name in ("horizontal_flip", "vertical_flip"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is a probability, 0..1, not {getattr(self, name)}")
-        for name, length in (("crop", 2), ("scale_jitter", 2)):
-            value = getattr(self, name)
-            if value is not None and (len(value) != length or min(value) <= 0):
-                raise UserError(f"{name} must be {length} positive numbers, not {list(value)}")
+        check_probability(horizontal_flip=self.horizontal_flip, vertical_flip=self.vertical_flip)
+        for name, pair in (("crop", self.crop), ("scale_jitter", self.scale_jitter)):
+            if pair is not None and (len(pair) != 2 or min(pair) <= 0):
+                raise UserError(f"{name} must be 2 positive numbers, not {list(pair)}")
         _ = self._augmentations  # raises an error for invalid entries
 
     @cached_property
@@ -200,28 +178,27 @@ class Transform:
         example = self.augmented(example, rng, others)
         original: tuple[int, int] = example.image.shape[:2]
         size = self.resized(original, rng)
-        top, left, height, width = self._window(size, rng)
+        window = self._window(size, rng)
         mirror = rng.random() < self.horizontal_flip, rng.random() < self.vertical_flip
-        place = _placement(original, size, (top, left, height, width), mirror)
+        place = _placement(original, size, window, mirror)
         # Change colours and flip before resizing, because the resized image has more pixels.
         pixels = example.image if self.colour is None else self.colour(example.image, rng)
-        top, left = (
-            (size[0] - top - height if mirror[1] else top),
-            (size[1] - left - width if mirror[0] else left),
-        )
+        points = mirrored_keypoints(example) if mirror[0] != mirror[1] else example.keypoints
+        shown = _mirrored(window, size, *mirror)
+        picture = Picture(flipped(pixels, *mirror), size, shown, self._normalise)
         sample = Sample(
             image_id=example.image_id,
-            picture=Picture(_mirror(pixels, *mirror), size, (top, left, height, width), self._normalise),
+            picture=picture,
             boxes=place.boxes(example.boxes),
             labels=example.labels,
             crowd=example.crowd,
             masks=example.masks,
             to_bitmap=place.to_bitmap(example.masks),
-            keypoints=self._keypoints(example, place, mirror[0] != mirror[1]),
+            keypoints=None if points is None else place.points(points),
             original_size=original,
             proposals=None if example.proposals is None else place.proposals(example.proposals),
         )
-        return sample if (height, width) == size else _without_unseen(sample, example.boxes, place)
+        return sample if window[2:] == size else _without_unseen(sample, example.boxes, place)
 
     def augmented(self, example: Example, rng: np.random.Generator, others: Others = NO_OTHERS) -> Example:
         """Apply ``augmentations`` only, without resizing. ``rng`` is not advanced."""
@@ -259,7 +236,7 @@ class Transform:
         nearest = int if self.resampling == "float" else round
         return max(nearest(size[0] * scale), 1), max(nearest(size[1] * scale), 1)
 
-    def _window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def _window(self, size: tuple[int, int], rng: np.random.Generator) -> Window:
         """(top, left, height, width) of the crop in the resized image."""
         if self.crop is None:
             return 0, 0, *size
@@ -267,20 +244,9 @@ class Transform:
         top, left = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
         return top, left, height, width
 
-    def _keypoints(self, example: Example, place: Placement, mirrored: bool) -> Floats | None:
-        """Keypoints in pixels of the input, unlabelled outside.
-
-        ``mirrored`` is False after two flips, which are a rotation.
-        """
-        points = mirrored_keypoints(example) if mirrored else example.keypoints
-        return None if points is None else place.points(points)
-
 
 def _placement(
-    original: tuple[int, int],
-    size: tuple[int, int],
-    window: tuple[int, int, int, int],
-    mirror: tuple[bool, bool],
+    original: tuple[int, int], size: tuple[int, int], window: Window, mirror: tuple[bool, bool]
 ) -> Placement:
     """The map from a resized (to ``size``), cropped (to ``window``) and flipped (x, y) image back to the original."""
     top, left, height, width = window
@@ -292,10 +258,11 @@ def _placement(
     return Placement((height, width), (scale[0], scale[1]), (shift[0], shift[1]))
 
 
-def _mirror(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:
-    if not (horizontally or vertically):
-        return image
-    return np.asarray(cv2.flip(image, 1 if not vertically else 0 if not horizontally else -1), np.uint8)
+def _mirrored(window: Window, size: tuple[int, int], horizontally: bool, vertically: bool) -> Window:
+    """The window in the flipped image of ``size``."""
+    top, left, height, width = window
+    top = size[0] - top - height if vertically else top
+    return top, size[1] - left - width if horizontally else left, height, width
 
 
 # --- after a crop -------------------------------------------------------------------------------------------
@@ -307,7 +274,7 @@ def _without_unseen(sample: Sample, original_boxes: Floats, place: Placement) ->
     for g, mask in enumerate(sample.masks):
         if mask is not None and not sample.crowd[g]:
             boxes[g] = place.boxes(_visible_box(original_boxes[g], mask, place.window())[None])[0]
-    return replace(sample, boxes=boxes).choose(np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)))
+    return chosen(replace(sample, boxes=boxes), np.flatnonzero(visible(boxes)))
 
 
 def _visible_box(box: Floats, mask: MaskBitmap, window: tuple[float, float, float, float]) -> Floats:
@@ -316,20 +283,13 @@ def _visible_box(box: Floats, mask: MaskBitmap, window: tuple[float, float, floa
     A box may deliberately differ a little from its mask's bounds (sub-pixel polygons, VOC's void border). Each side
     moves by as much as cropping moves the mask's bound, so a side that is not cropped stays where it is.
     """
-    h, w = mask.bits.shape
-    whole = np.array([mask.x0, mask.y0, mask.x0 + w, mask.y0 + h], np.float64)
-    low, high = np.array(window[:2]), np.array(window[2:])
+    whole, low, high = bounds(mask), np.array(window[:2]), np.array(window[2:])
     if (whole[:2] >= low).all() and (whole[2:] <= high).all():
         return box
-    x0, y0 = (int(max(np.floor(low[axis]) - whole[axis], 0)) for axis in (0, 1))
-    x1, y1 = (int(np.ceil(high[axis]) - whole[axis]) for axis in (0, 1))
-    seen = mask.bits[y0 : max(y1, 0), x0 : max(x1, 0)]
-    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
-    if rows.size == 0:
+    x0, y0 = np.maximum(np.floor(low) - whole[:2], 0).astype(int)
+    x1, y1 = np.maximum(np.ceil(high) - whole[:2], 0).astype(int)
+    seen = crop_to_object(mask.bits[y0:y1, x0:x1], mask.x0 + int(x0), mask.y0 + int(y0))
+    if seen is None:
         return np.zeros(4, np.float32)
-    visible = np.array([columns[0] + x0, rows[0] + y0, columns[-1] + 1 + x0, rows[-1] + 1 + y0]) + np.tile(
-        whole[:2], 2
-    )
     limits = np.tile(low, 2), np.tile(high, 2)
-    moved = visible.clip(*limits) - whole.clip(*limits)
-    return np.asarray(box.clip(*limits) + moved, np.float32)
+    return np.asarray(box.clip(*limits) + (bounds(seen).clip(*limits) - whole.clip(*limits)), np.float32)

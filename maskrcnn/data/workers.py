@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
@@ -31,12 +31,6 @@ class FetchError(Exception):
     """The code of a data set or a transform raised an error. The message or the cause has its traceback."""
 
 
-class _Failure(NamedTuple):
-    """The message of a UserError in a worker. torch would hide it in the worker's traceback."""
-
-    message: str
-
-
 class _Batches(torch.utils.data.Dataset[Any]):
     """Lets torch's DataLoader load batches by their tickets."""
 
@@ -47,10 +41,8 @@ class _Batches(torch.utils.data.Dataset[Any]):
         try:
             return self._fetch(tickets)
         except UserError as error:
-            return _Failure(str(error))
-        except (
-            Exception
-        ) as error:  # raise a separate type, because torch reports a dead worker by RuntimeError
+            return UserError(str(error))  # returned, because torch would hide it in the worker's traceback
+        except Exception as error:  # a type of its own, because torch reports a dead worker by RuntimeError
             raise FetchError(f"{type(error).__name__}: {error}") from error
 
 
@@ -79,11 +71,7 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def read_ahead(
-    fetch: Fetch,
-    tickets: Iterator[list[Ticket]],
-    num_workers: int,
-    pin_memory: bool | None,
-    seed: int,
+    fetch: Fetch, tickets: Iterator[list[Ticket]], num_workers: int, pin_memory: bool | None, seed: int
 ) -> Iterator[Any]:
     """Yield the results of ``fetch`` for each list of tickets, in order.
 
@@ -124,6 +112,6 @@ def read_ahead(
             ) from error
         if batch is None:
             return
-        if isinstance(batch, _Failure):
-            raise BatchError(batch.message)
+        if isinstance(batch, UserError):
+            raise BatchError(str(batch))
         yield batch

@@ -14,8 +14,7 @@ import torch
 from maskrcnn.data.adapter import adapt
 from maskrcnn.data.formats.coco import CocoDataset
 from maskrcnn.data.loader import TrainLoader
-from maskrcnn.data.order import TrainOrder, repeated
-from maskrcnn.data.repeats import RepeatFactors
+from maskrcnn.data.order import RepeatFactors, TrainOrder, repeated
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 

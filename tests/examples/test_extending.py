@@ -23,9 +23,8 @@ from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.data.augmentations import Augmentation
-from maskrcnn.data.folders.formats import FORMATS
-from maskrcnn.data.folders.protocol import Format
-from maskrcnn.data.folders.source import FolderSource
+from maskrcnn.data.folders.folder import Format
+from maskrcnn.data.folders.source import FORMATS, FolderSource
 from maskrcnn.data.transforms import Transform
 from maskrcnn.models import mask_rcnn
 from maskrcnn.models.protocols import Backbone, MaskLoss, RoIOp

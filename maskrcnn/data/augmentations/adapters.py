@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torchvision import tv_tensors
 
-from maskrcnn.data.augmentations.objects import bounds, chosen, labelled, mirrored_keypoints
+from maskrcnn.data.augmentations.objects import chosen, labelled, mirrored_keypoints, remaining
 from maskrcnn.data.augmentations.protocol import Others
 from maskrcnn.data.dataset import Example
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.masks import crop_to_object
+from maskrcnn.data.masks import bounds, crop_to_object
 from maskrcnn.errors import UserError
 
 # Three points around the centre. A flip reverses their orientation.
@@ -51,15 +51,9 @@ class FromTorchvision:
                 f"{self.transform} returns no image of uint8 [3, H, W]; leave conversion and normalisation to the model"
             )
         pixels = np.ascontiguousarray(torch.Tensor.numpy(image.as_subclass(torch.Tensor)).transpose(1, 2, 0))
-        masks = target["masks"].as_subclass(torch.Tensor).numpy()
-        return _rebuilt(
-            example,
-            pixels,
-            target["labels"].numpy(),
-            target["boxes"].as_subclass(torch.Tensor).numpy(),
-            masks,
-            target["keypoints"].as_subclass(torch.Tensor).numpy().astype(np.float64) + 0.5,
-        )
+        found = {key: torch.Tensor.numpy(value.as_subclass(torch.Tensor)) for key, value in target.items()}
+        points = found["keypoints"].astype(np.float64) + 0.5
+        return _rebuilt(example, pixels, found["labels"], found["boxes"], found["masks"], points)
 
 
 def _as_tensors(example: Example) -> tuple[tv_tensors.Image, dict[str, Any]]:
@@ -94,22 +88,19 @@ class FromAlbumentations:
         import albumentations
 
         _refuse_proposals(example, self.transform)
-        points, numbers = _points(example), np.arange(len(example.boxes))
+        points = _points(example)
         whole = albumentations.Compose(
             [self.transform],
             bbox_params=albumentations.BboxParams("pascal_voc", label_fields=["numbers"], clip=True),
-            keypoint_params=albumentations.KeypointParams(
-                "xy", label_fields=["places"], remove_invisible=False
-            ),
+            keypoint_params=albumentations.KeypointParams("xy", remove_invisible=False),
             seed=int(rng.integers(2**32)),
         )
         found = whole(
             image=example.image,
             bboxes=example.boxes,
-            numbers=numbers,
+            numbers=np.arange(len(example.boxes)),
             masks=list(_full_masks(example)),
             keypoints=points - 0.5,
-            places=np.arange(len(points)),
         )
         kept = np.asarray(found["numbers"], np.int64)
         if found["image"].dtype != np.uint8:
@@ -117,14 +108,9 @@ class FromAlbumentations:
                 f"{self.transform} returns an image of {found['image'].dtype}; leave normalisation to the model"
             )
         masks = np.array(found["masks"], np.uint8).reshape(-1, *found["image"].shape[:2])
-        return _rebuilt(
-            example,
-            np.ascontiguousarray(found["image"]),
-            kept,
-            np.asarray(found["bboxes"], np.float64).reshape(-1, 4),
-            masks[kept],
-            np.asarray(found["keypoints"], np.float64)[:, :2] + 0.5,
-        )
+        boxes = np.asarray(found["bboxes"], np.float64).reshape(-1, 4)
+        points = np.asarray(found["keypoints"], np.float64)[:, :2] + 0.5
+        return _rebuilt(example, np.ascontiguousarray(found["image"]), kept, boxes, masks[kept], points)
 
 
 # --- both ---------------------------------------------------------------------------------------------------
@@ -174,37 +160,18 @@ def _rebuilt(
     still = image.shape == example.image.shape and np.abs(points - _points(example)).max() < _STILL
     if still and np.array_equal(masks, _full_masks(example)[kept]):
         return chosen(replace(example, image=image), kept)
-    sides = np.diff(points[-3:], axis=0)
-    mirrors = bool(np.linalg.det(sides) < 0)
-    moved = replace(
-        example, image=image, keypoints=_moved_keypoints(example, points[:-3], image.shape[:2], mirrors)
-    )
+    mirrors = bool(np.linalg.det(np.diff(points[-3:], axis=0)) < 0)
+    moved = replace(example, image=image)
+    if example.keypoints is not None:
+        places = points[:-3].reshape(*example.keypoints.shape[:2], 2)
+        moved = replace(moved, keypoints=labelled(places, example.keypoints[..., 2:], image.shape[:2]))
+        moved = replace(moved, keypoints=mirrored_keypoints(moved)) if mirrors else moved
     moved = chosen(moved, kept)
+    pairs = zip(moved.masks, masks, strict=True)
+    cropped = [None if old is None else crop_to_object(mask) for old, mask in pairs]
     limits = [image.shape[1], image.shape[0]] * 2
-    new = replace(
-        moved,
-        boxes=boxes.clip(0, limits).astype(np.float32),
-        masks=[
-            None if old is None else crop_to_object(mask)
-            for old, mask in zip(moved.masks, masks, strict=True)
-        ],
-    )
+    new = replace(moved, boxes=boxes.clip(0, limits).astype(np.float32), masks=cropped)
     for g, mask in enumerate(new.masks):
         if mask is not None:
             new.boxes[g] = bounds(mask)
-    left = [
-        g
-        for g, (old, mask) in enumerate(zip(moved.masks, new.masks, strict=True))
-        if mask is not None or (old is None and (new.boxes[g, 2:] - new.boxes[g, :2] >= 1).all())
-    ]
-    return chosen(new, left)
-
-
-def _moved_keypoints(
-    example: Example, places: Doubles, size: tuple[int, int], mirrors: bool
-) -> npt.NDArray[np.float32] | None:
-    """Keypoints ``[G, J, 3]`` at ``places`` ``[G * J, 2]``. A flip swaps left and right."""
-    if example.keypoints is None:
-        return None
-    placed = labelled(places.reshape(*example.keypoints.shape[:2], 2), example.keypoints[..., 2:], size)
-    return mirrored_keypoints(replace(example, keypoints=placed)) if mirrors else placed
+    return chosen(new, remaining(moved.masks, new))

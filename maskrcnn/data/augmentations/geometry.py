@@ -43,9 +43,7 @@ class Flip:
     def __call__(self, example: Example, rng: np.random.Generator, others: Others) -> Example:
         """Flip the example at random."""
         flips = rng.random(2) < (self.horizontal, self.vertical)
-        image, (height, width) = example.image, example.image.shape[:2]
-        for axis, flipped in ((1, flips[0]), (0, flips[1])):
-            image = _pixels(cv2.flip(image, axis)) if flipped else image
+        image, (height, width) = flipped(example.image, *flips.tolist()), example.image.shape[:2]
         x, y = np.where(flips, -1.0, 1.0)
         return moved(example, image, np.array([[x, 0, width * flips[0]], [0, y, height * flips[1]]]))
 
@@ -191,6 +189,13 @@ def _start(length: int, side: int, ends: Floats | None, rng: np.random.Generator
 
 
 # --- images -------------------------------------------------------------------------------------------------
+
+
+def flipped(image: Pixels, horizontally: bool, vertically: bool) -> Pixels:
+    """Flip an image."""
+    for axis in [1] * horizontally + [0] * vertically:
+        image = _pixels(cv2.flip(image, axis))
+    return image
 
 
 def warped(image: Pixels, matrix: Doubles, size: Size, fill: Sequence[int]) -> Pixels:

@@ -57,7 +57,10 @@ class CopyPaste:
             return example
         most = len(objects) if self.most is None else min(self.most, len(objects))
         drawn = rng.choice(objects, int(rng.integers(1, most + 1)), replace=False)
-        return _pasted(example, chosen(other, _with_contents(other, drawn.tolist(), objects)))
+        pasted = chosen(other, _with_contents(other, drawn.tolist(), objects))
+        hidden = _union(pasted.masks, size)
+        image = np.where(hidden[..., None], pasted.image, example.image)
+        return joined(replace(without(example, hidden), image=image), pasted)
 
 
 def _with_contents(example: Example, drawn: list[int], objects: list[int]) -> list[int]:
@@ -70,16 +73,7 @@ def _share(mask: MaskBitmap | None, covered: npt.NDArray[np.bool_]) -> float:
     """The share of a mask's pixels that are ``covered`` ``[H, W]``."""
     if mask is None:
         return 0.0
-    height, width = mask.bits.shape
-    part = covered[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width]
-    return float((mask.bits * part).sum() / mask.bits.sum())
-
-
-def _pasted(example: Example, objects: Example) -> Example:
-    """Paste all ``objects`` of another example of the same size onto ``example``, with the proposals of both."""
-    hidden = _union(objects.masks, example.image.shape[:2])
-    image = np.where(hidden[..., None], objects.image, example.image)
-    return joined(replace(without(example, hidden), image=image), objects)
+    return float((mask.bits * covered[mask.place]).sum() / mask.bits.sum())
 
 
 def _union(masks: Sequence[MaskBitmap | None], size: Size) -> npt.NDArray[np.bool_]:
@@ -87,8 +81,7 @@ def _union(masks: Sequence[MaskBitmap | None], size: Size) -> npt.NDArray[np.boo
     out = np.zeros(size, np.bool_)
     for mask in masks:
         if mask is not None:
-            height, width = mask.bits.shape
-            out[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width] |= mask.bits.view(np.bool_)
+            out[mask.place] |= mask.bits.view(np.bool_)
     return out
 
 

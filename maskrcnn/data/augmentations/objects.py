@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -11,26 +12,23 @@ import numpy.typing as npt
 
 from maskrcnn.data.dataset import Example, Floats
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.masks import MaskBitmap, crop_to_object
+from maskrcnn.data.masks import MaskBitmap, bounds, crop_to_object
 from maskrcnn.errors import UserError
 
 Doubles = npt.NDArray[np.float64]
 Size = tuple[int, int]
+T = TypeVar("T", bound=Any)
+_ROWS = ("boxes", "labels", "crowd", "keypoints", "to_bitmap")  # arrays with a row for each object
 FILL = (124, 116, 104)  # colour outside the image: ImageNet's mean
 OCCLUDED = 1  # COCO's visibility of a keypoint that is labelled but not visible
 
 
-def chosen(example: Example, kept: Sequence[int] | npt.NDArray[np.int64]) -> Example:
-    """Select objects by index."""
+def chosen(example: T, kept: Sequence[int] | npt.NDArray[np.int64]) -> T:
+    """Select objects of an `Example` or a `Sample` by index."""
     kept = np.asarray(kept, np.int64)
-    return replace(
-        example,
-        boxes=example.boxes[kept],
-        labels=example.labels[kept],
-        crowd=example.crowd[kept],
-        masks=[example.masks[g] for g in kept],
-        keypoints=None if example.keypoints is None else example.keypoints[kept],
-    )
+    given = {name: getattr(example, name, None) for name in _ROWS}
+    arrays = {name: array[kept] for name, array in given.items() if array is not None}
+    return replace(example, masks=[example.masks[g] for g in kept], **arrays)
 
 
 def moved(example: Example, image: Pixels, matrix: Doubles) -> Example:
@@ -50,22 +48,19 @@ def moved(example: Example, image: Pixels, matrix: Doubles) -> Example:
     size = (image.shape[0], image.shape[1])
     boxes = np.zeros_like(example.boxes)
     masks: list[MaskBitmap | None] = []
-    kept = []
     for g, (box, mask) in enumerate(zip(_hulls(example.boxes, matrix), example.masks, strict=True)):
         new = None if mask is None else warped_mask(mask, matrix, size)
         boxes[g] = _inside(box, size) if mask is None or new is None else _box(box, mask, new, matrix, size)
         masks.append(new)
-        if new is not None or (mask is None and (boxes[g, 2:] - boxes[g, :2] >= 1).all()):
-            kept.append(g)
-    changed = replace(
-        example,
-        image=image,
-        boxes=boxes,
-        masks=masks,
-        keypoints=_keypoints(example, matrix, size),
-        proposals=_proposals(example.proposals, matrix, size),
-    )
-    return chosen(changed, kept)
+    points, proposals = _keypoints(example, matrix, size), _proposals(example.proposals, matrix, size)
+    changed = replace(example, image=image, boxes=boxes, masks=masks, keypoints=points, proposals=proposals)
+    return chosen(changed, remaining(example.masks, changed))
+
+
+def remaining(before: Sequence[MaskBitmap | None], example: Example) -> list[int]:
+    """The objects that did not vanish: their masks are not empty, or without a mask, their boxes are visible."""
+    pairs = zip(before, example.masks, visible(example.boxes), strict=True)
+    return [g for g, (old, new, seen) in enumerate(pairs) if new is not None or (old is None and seen)]
 
 
 def warped_mask(mask: MaskBitmap, matrix: Doubles, size: Size) -> MaskBitmap | None:
@@ -87,12 +82,6 @@ def warped_mask(mask: MaskBitmap, matrix: Doubles, size: Size) -> MaskBitmap | N
     indices[:, 2] += matrix[:, :2] @ [mask.x0 + 0.5, mask.y0 + 0.5] - [left + 0.5, top + 0.5]
     bits = cv2.warpAffine(mask.bits, indices, (right - left, bottom - top), flags=cv2.INTER_NEAREST)
     return crop_to_object(bits, left, top)
-
-
-def bounds(mask: MaskBitmap) -> Doubles:
-    """Bounds x1, y1, x2, y2 of a mask."""
-    height, width = mask.bits.shape
-    return np.array([mask.x0, mask.y0, mask.x0 + width, mask.y0 + height], np.float64)
 
 
 def mirrored_keypoints(example: Example) -> Floats | None:
@@ -122,9 +111,7 @@ def without(example: Example, hidden: npt.NDArray[np.bool_]) -> Example:
     kept = []
     for g, mask in enumerate(masks):
         if mask is not None:
-            height, width = mask.bits.shape
-            part = hidden[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width]
-            masks[g] = seen = crop_to_object(mask.bits * ~part, mask.x0, mask.y0)
+            masks[g] = seen = crop_to_object(mask.bits * ~hidden[mask.place], mask.x0, mask.y0)
             if seen is None:
                 continue
             boxes[g] += bounds(seen) - bounds(mask)
@@ -136,32 +123,29 @@ def without(example: Example, hidden: npt.NDArray[np.bool_]) -> Example:
 def joined(first: Example, second: Example) -> Example:
     """Add the objects of ``second`` to ``first``. Both images have the same size."""
 
-    def both(one: Floats | None, other: Floats | None) -> Floats | None:
-        """Concatenate. If one of them has no rows, use the other; missing keypoints are zeros."""
-        given = [part for part in (one, other) if part is not None]
-        return np.concatenate(given) if given else None
-
-    points = [_points(example, (first, second)) for example in (first, second)]
+    points = [example.keypoints for example in (first, second)]
+    shape = next((given.shape[1:] for given in points if given is not None), None)
+    if shape is not None:  # objects without keypoints get zeros
+        pairs = zip(points, (first, second), strict=True)
+        points = [np.zeros((len(e.labels), *shape), np.float32) if p is None else p for p, e in pairs]
     return replace(
         first,
         boxes=np.concatenate([first.boxes, second.boxes]),
         labels=np.concatenate([first.labels, second.labels]),
         crowd=np.concatenate([first.crowd, second.crowd]),
         masks=[*first.masks, *second.masks],
-        keypoints=both(*points),
-        proposals=both(first.proposals, second.proposals),
+        keypoints=_both(*points),
+        proposals=_both(first.proposals, second.proposals),
     )
 
 
+def _both(*parts: Floats | None) -> Floats | None:
+    """Concatenate those that are given; None if none is."""
+    given = [part for part in parts if part is not None]
+    return np.concatenate(given) if given else None
+
+
 # --- parts --------------------------------------------------------------------------------------------------
-
-
-def _points(example: Example, examples: Sequence[Example]) -> Floats | None:
-    """The keypoints of ``example``, or zeros if only it has none among ``examples``."""
-    shapes = [other.keypoints.shape[1:] for other in examples if other.keypoints is not None]
-    if example.keypoints is not None or not shapes:
-        return example.keypoints
-    return np.zeros((len(example.labels), *shapes[0]), np.float32)
 
 
 def _hulls(boxes: npt.NDArray[np.floating], matrix: Doubles) -> Doubles:
@@ -212,6 +196,11 @@ def labelled(places: npt.NDArray[np.floating], visibility: Floats, size: Size) -
     return np.where(seen, np.concatenate([places, visibility], axis=-1), 0).astype(np.float32)
 
 
+def visible(boxes: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Which of the boxes ``[G, 4 or more]`` are at least one pixel wide and high."""
+    return np.asarray((boxes[:, 2:4] - boxes[:, :2] >= 1).all(axis=1))
+
+
 def _occluded(points: Floats | None, hidden: npt.NDArray[np.bool_]) -> Floats | None:
     if points is None:
         return None
@@ -227,5 +216,4 @@ def _proposals(rows: Floats | None, matrix: Doubles, size: Size) -> Floats | Non
     if rows is None:
         return None
     boxes = _inside(_hulls(rows[:, :4], matrix), size)
-    seen = (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)
-    return np.concatenate([boxes, rows[:, 4:]], axis=1)[seen].astype(np.float32)
+    return np.concatenate([boxes, rows[:, 4:]], axis=1)[visible(boxes)].astype(np.float32)

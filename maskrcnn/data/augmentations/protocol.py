@@ -61,11 +61,7 @@ class Others:
         return apply(self.before, self.read(int(rng.integers(self.count))), rng, self)
 
 
-def _read_nothing(index: int) -> Example:
-    raise IndexError(index)
-
-
-NO_OTHERS = Others(_read_nothing, 0, False)
+NO_OTHERS = Others(list[Example]().__getitem__, 0, False)
 
 
 def apply(
@@ -81,10 +77,10 @@ def apply(
         rng: decides the seeds of the generators.
         others: other training images.
     """
-    for place, (augmentation, own) in enumerate(
-        zip(augmentations, rng.spawn(len(augmentations)), strict=True)
-    ):
-        example = augmentation(example, own, replace(others, before=augmentations[:place]))
+    generators = rng.spawn(len(augmentations))
+    for place, augmentation in enumerate(augmentations):
+        others = replace(others, before=augmentations[:place])
+        example = augmentation(example, generators[place], others)
         _check(example, augmentation)
     return example
 
@@ -95,10 +91,10 @@ def _check(example: Example, augmentation: Augmentation) -> None:
     if image.dtype != np.uint8 or image.ndim != 3:
         found = f"an image of {image.dtype} {list(image.shape)}; expected uint8 [H, W, 3]"
     elif not count == len(example.labels) == len(example.crowd) == len(example.masks):
-        counts = (
+        parts = (
             f"{len(example.labels)} labels, {len(example.crowd)} crowd flags and {len(example.masks)} masks"
         )
-        found = f"{count} boxes, but {counts}; drop objects by maskrcnn.data.augmentations.objects.chosen"
+        found = f"{count} boxes, but {parts}; drop objects by maskrcnn.data.augmentations.objects.chosen"
     else:
         return
     raise UserError(f"the augmentation {augmentation!r} returns {found}")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.folders.entries import listed
-from maskrcnn.data.folders.folder import COCO, ROBOFLOW, Folder, part_called
-from maskrcnn.data.folders.protocol import Content, Part
+from maskrcnn.data.defects import listed
+from maskrcnn.data.folders.folder import COCO, ROBOFLOW, Content, Folder, Part, part_called
 from maskrcnn.data.formats.coco_json import load_annotations
 from maskrcnn.errors import UserError
 
@@ -27,13 +26,12 @@ class Coco:
     )
 
     def recognises(self, folder: Folder) -> bool:
-        return bool(_named(folder)) or any(_is_coco(content) for _, content in folder.json_samples)
+        return bool(_named(folder)) or any(_is_coco(content) for content in folder.json_samples.values())
 
     def read(self, folder: Folder) -> dict[str, Part]:
         files: dict[str, list[Path]] = {}
-        for path in _named(folder) or [
-            path for path in folder.ending(".json") if _is_coco(folder.json(path))
-        ]:
+        found = _named(folder) or [path for path in folder.ending(".json") if _is_coco(folder.json(path))]
+        for path in found:
             files.setdefault(part_called(path.stem) or folder.part(path), []).append(path)
         for part, paths in files.items():
             if len(paths) > 1:
@@ -49,26 +47,22 @@ class Coco:
             report = [f"{files[part][0].relative_to(folder.root)} with the images in {images}"]
             if root is not None:
                 content = {**content, "categories": [c for c in content["categories"] if c["name"] != root]}
-                report.append(
-                    f"left out the class {root!r}, which has no object: Roboflow's name of the project"
-                )
+                left_out = f"left out the class {root!r}, which has no object"
+                report.append(f"{left_out}: Roboflow's name of the project")
             parts[part] = Part(images, content, report=report)
         return parts
 
 
 def _is_coco(content: Any) -> bool:
-    return isinstance(content, dict) and all(
-        isinstance(content.get(key), list) for key in ("images", "categories")
-    )
+    keys = "images", "categories"
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in keys)
 
 
 def _named(folder: Folder) -> list[Path]:
     """The files with Roboflow's or COCO's own names, without reading them."""
-    return [
-        path
-        for path in folder.ending(".json")
-        if path.name == ROBOFLOW or (path.parent.name == "annotations" and path.name.startswith(COCO[0]))
-    ]
+    jsons = folder.ending(".json")
+    named = [path for path in jsons if path.parent.name == "annotations" and path.name.startswith(COCO[0])]
+    return named + [path for path in jsons if path.name == ROBOFLOW]
 
 
 def _images(folder: Folder, path: Path, part: str, content: Content) -> Path:

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrcnn.data.folders import outlines
-from maskrcnn.data.folders.entries import Entries, Image
-from maskrcnn.data.folders.folder import Folder, part_called, xml_root
-from maskrcnn.data.folders.outlines import Outline
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.folders.entries import Entries, Image, Outline, Size, readable
+from maskrcnn.data.folders.folder import Folder, Part, part_called
+from maskrcnn.data.formats.voc_xml import xml_root
 from maskrcnn.errors import UserError
 
 
@@ -24,7 +22,7 @@ class Cvat:
     layout = "annotations.xml with <image>, and images/"
 
     def recognises(self, folder: Folder) -> bool:
-        return any(root.tag == "annotations" for _, root in folder.xml_samples)
+        return any(root.tag == "annotations" for root in folder.xml_samples)
 
     def read(self, folder: Folder) -> dict[str, Part]:
         entries = Entries(folder)
@@ -43,26 +41,17 @@ class Cvat:
 
 
 def _add_objects(entries: Entries, image: Image, element: ElementTree.Element, path: Path) -> None:
-    objects: dict[tuple[str, object], list[Outline]] = {}
     for place, shape in enumerate(element):
-        try:
+        with readable(f"{path}: shape {place} of {element.get('name')}"):
             outline = _outline(shape, image.size)
-        except (TypeError, ValueError) as error:
-            name = element.get("name")
-            raise UserError(
-                f"{path}: shape {place} of {name} cannot be read ({error}); draw it again"
-            ) from error
         if outline is not None:
             group = shape.get("group_id", "0")
-            key = shape.get("label", ""), ("alone", place) if group == "0" else group
-            objects.setdefault(key, []).append(outline)
+            entries.add(image, shape.get("label", ""), outline, None if group == "0" else group)
         elif shape.tag != "tag":  # a tag belongs to the image
             entries.leave_out(image, f"a <{shape.tag}>, which has no area")
-    for (label, _), pieces in objects.items():
-        entries.add(image, label, *pieces)
 
 
-def _outline(shape: ElementTree.Element, size: outlines.Size) -> Outline | None:
+def _outline(shape: ElementTree.Element, size: Size) -> Outline | None:
     """The outline of a shape; None for shapes without area: points, polylines, skeletons, tags."""
 
     def numbers(*names: str) -> list[float]:
@@ -70,18 +59,16 @@ def _outline(shape: ElementTree.Element, size: outlines.Size) -> Outline | None:
 
     turn = float(shape.get("rotation", 0))
     if shape.tag == "polygon":
-        return outlines.polygon([tuple(map(float, p.split(","))) for p in shape.get("points", "").split(";")])
+        return Outline.polygon([tuple(map(float, p.split(","))) for p in shape.get("points", "").split(";")])
     if shape.tag == "box":
         x1, y1, x2, y2 = numbers("xtl", "ytl", "xbr", "ybr")
-        return outlines.turned(outlines.rectangle(x1, y1, x2, y2), turn, (x1 + x2) / 2, (y1 + y2) / 2)
+        return Outline.rectangle(x1, y1, x2, y2).turned(turn, (x1 + x2) / 2, (y1 + y2) / 2)
     if shape.tag == "ellipse":
         x, y, rx, ry = numbers("cx", "cy", "rx", "ry")
-        return outlines.ellipse(x, y, rx, ry, size, turn)
+        return Outline.ellipse(x, y, rx, ry, size, turn)
     if shape.tag == "mask":
         left, top, width, height = (int(number) for number in numbers("left", "top", "width", "height"))
         runs = [int(run) for run in shape.get("rle", "").split(",")]
-        bits = np.repeat(np.arange(len(runs)) % 2, runs).reshape(
-            height, width
-        )  # run lengths of 0 and 1 in turn, row by row
-        return outlines.pixels(bits, size, left, top)
+        bits = np.repeat(np.arange(len(runs)) % 2, runs)  # run lengths of 0 and 1 in turn, row by row
+        return Outline.pixels(bits.reshape(height, width), size, left, top)
     return None

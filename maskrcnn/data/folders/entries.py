@@ -1,22 +1,121 @@
-"""Collects the images and objects of a format as COCO entries."""
+"""Images and objects of a format as COCO entries. Polygons stay polygons, other shapes become run lengths."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.folders.folder import Folder
-from maskrcnn.data.folders.outlines import Outline, Size, union
-from maskrcnn.data.folders.protocol import Part, Unlabelled
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+from maskrcnn.data.defects import listed
+from maskrcnn.data.folders.folder import Folder, Part, Unlabelled
 from maskrcnn.data.images import image_size
+from maskrcnn.data.masks import encode
+from maskrcnn.data.segmentation import compressed
 from maskrcnn.errors import UserError
 
-_SHOWN = 3  # number of files that a message names
 _MOST_PIXELS = 2**30  # of an image: OpenCV's limit
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A shape in an image.
+
+    Args:
+        segmentation: COCO's polygons or run lengths.
+        is_rectangle: whether it was drawn as a rectangle.
+    """
+
+    segmentation: Any
+    is_rectangle: bool = False
+
+    @staticmethod
+    def polygon(points: Sequence[Sequence[float]]) -> Outline:
+        """A polygon from its corners (x, y). Raises ValueError if they are not pairs."""
+        return Outline([[float(value) for x, y in points for value in (x, y)]])
+
+    @staticmethod
+    def rectangle(x1: float, y1: float, x2: float, y2: float) -> Outline:
+        """A rectangle from two opposite corners, in pixels."""
+        (x1, x2), (y1, y2) = sorted((x1, x2)), sorted((y1, y2))
+        return Outline([[x1, y1, x2, y1, x2, y2, x1, y2]], is_rectangle=True)
+
+    @staticmethod
+    def ellipse(x: float, y: float, rx: float, ry: float, size: Size, degrees: float = 0) -> Outline:
+        """The pixels whose centres lie inside an ellipse.
+
+        Args:
+            x: centre in pixels.
+            y: centre in pixels.
+            rx: half axis in pixels.
+            ry: half axis in pixels.
+            size: (height, width) of the image.
+            degrees: rotation, clockwise as seen on the screen.
+        """
+        across, down = np.meshgrid(np.arange(size[1]) + 0.5 - x, np.arange(size[0]) + 0.5 - y)
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        u, v = cos * across + sin * down, cos * down - sin * across
+        return Outline(encode((u * ry) ** 2 + (v * rx) ** 2 <= (rx * ry) ** 2))
+
+    @staticmethod
+    def pixels(mask: npt.NDArray[Any], size: Size, left: int = 0, top: int = 0) -> Outline:
+        """The non-zero pixels of an array, cropped at the border of the image.
+
+        Args:
+            mask: ``[h, w]``.
+            size: (height, width) of the image.
+            left: column of the image in which the array begins.
+            top: row of the image in which the array begins.
+        """
+        whole = np.zeros(size, np.bool_)
+        x1, y1 = max(left, 0), max(top, 0)
+        inside = mask[y1 - top : size[0] - top, x1 - left : size[1] - left] != 0
+        whole[y1 : y1 + inside.shape[0], x1 : x1 + inside.shape[1]] = inside
+        return Outline(encode(whole))
+
+    def turned(self, degrees: float, x: float, y: float) -> Outline:
+        """A rectangle rotated clockwise, as seen on the screen.
+
+        Args:
+            degrees: the angle.
+            x: centre of the rotation in pixels.
+            y: centre of the rotation in pixels.
+        """
+        if degrees % 360 == 0:
+            return self
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        (corners,) = self.segmentation
+        pairs = [(px - x, py - y) for px, py in zip(corners[::2], corners[1::2], strict=True)]
+        turned_pairs = [(x + cos * a - sin * b, y + sin * a + cos * b) for a, b in pairs]
+        return replace(self, segmentation=Outline.polygon(turned_pairs).segmentation)
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Convert the errors of unexpected values to UserError. ``what`` names the shape in the message."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, cv2.error) as error:
+        raise UserError(f"{what} cannot be read ({error!r}); draw it again") from error
+
+
+def union(first: Outline, second: Outline, size: Size) -> Outline:
+    """One object from two pieces in an image of ``size`` (height, width)."""
+    pieces = [first.segmentation, second.segmentation]
+    if all(isinstance(piece, list) for piece in pieces):
+        return Outline([*pieces[0], *pieces[1]], first.is_rectangle and second.is_rectangle)
+    merged = coco_mask.merge([compressed(piece, *size) for piece in pieces])
+    return Outline({"size": list(size), "counts": merged["counts"].decode("ascii")})
 
 
 @dataclass(frozen=True)
@@ -39,7 +138,7 @@ class _Drawn:
     """The annotations of a split, before the classes of all splits are known."""
 
     images: list[dict[str, Any]] = field(default_factory=list)
-    objects: list[tuple[int, str, Outline]] = field(default_factory=list)
+    objects: dict[tuple[int, str, object], Outline] = field(default_factory=dict)  # by image, class and group
     unlabelled: set[int] = field(default_factory=set)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -79,7 +178,7 @@ class Entries:
         height, width = size or image_size(file)
         if not 0 < height * width <= _MOST_PIXELS:
             raise UserError(
-                f"the annotations of {file} say {height} x {width} (height x width); export them again"
+                f"the annotations of {file} say {height} x {width} (height x width); export again"
             )
         name = Path(os.path.relpath(file, self.folder.root)).as_posix()
         number = len(drawn.images) + 1
@@ -113,15 +212,19 @@ class Entries:
             if file not in self._files:
                 self.image(file, labelled=False)
 
-    def add(self, image: Image, name: str, *outlines: Outline) -> None:
+    def add(self, image: Image, name: str, outline: Outline, group: object = None) -> None:
         """Add an object.
 
         Args:
             image: its image.
             name: name of its class.
-            outlines: its outline, or several for an object in pieces.
+            outline: its outline.
+            group: outlines of the same class and group in an image are pieces of one object. None is an object of its
+                own.
         """
-        self._parts[image.part].objects.append((image.number, name, union(outlines, image.size)))
+        objects = self._parts[image.part].objects
+        key = image.number, name, ("alone", len(objects)) if group is None else group
+        objects[key] = union(objects[key], outline, image.size) if key in objects else outline
 
     def leave_out(self, image: Image, what: str) -> None:
         """Count something that is not read.
@@ -141,17 +244,11 @@ class Entries:
         return {name: self._part(drawn, numbers, categories) for name, drawn in self._parts.items()}
 
     def _part(self, drawn: _Drawn, numbers: dict[str, int], categories: list[dict[str, Any]]) -> Part:
-        annotations = [
-            {
-                "id": k,
-                "image_id": image_id,
-                "category_id": numbers[name],
-                "iscrowd": 0,
-                "segmentation": outline.segmentation,
-            }
-            for k, (image_id, name, outline) in enumerate(drawn.objects, 1)
-        ]
-        rectangles = {k for k, (_, _, outline) in enumerate(drawn.objects, 1) if outline.rectangle}
+        annotations: list[dict[str, Any]] = []
+        for (image_id, name, _), outline in drawn.objects.items():
+            ids = {"id": len(annotations) + 1, "image_id": image_id, "category_id": numbers[name]}
+            annotations.append({**ids, "iscrowd": 0, "segmentation": outline.segmentation})
+        rectangles = {k for k, outline in enumerate(drawn.objects.values(), 1) if outline.is_rectangle}
         content = {"images": drawn.images, "annotations": annotations, "categories": categories}
         report = [*self.remarks, *(f"left out {count} x {what}" for what, count in drawn.left_out.items())]
         return Part(self.folder.root, content, rectangles, drawn.unlabelled, self.unlabelled_means, report)
@@ -164,8 +261,3 @@ def refuse_missing(names: Sequence[str], root: Path) -> None:
             f"{root} is incomplete: {len(names)} images that the annotations name are missing ({listed(names)}); "
             "add them, or remove their annotations"
         )
-
-
-def listed(names: Sequence[Any]) -> str:
-    """The first few names, with dots if there are more."""
-    return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

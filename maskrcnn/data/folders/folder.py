@@ -1,4 +1,4 @@
-"""A data folder as the formats read it: its files, its small json files, and the paths of its images."""
+"""The interface of data formats for ``data=folder``: the folder that they read, and the splits that they return."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from maskrcnn.data.formats.coco_json import load_json
-from maskrcnn.data.formats.file_names import longest_match, matching_key
+from maskrcnn.data.formats.file_names import by_name, longest_match, matching_key
+from maskrcnn.data.formats.voc_xml import xml_root
 from maskrcnn.errors import UserError
+
+Unlabelled = Literal["background", "left_out"]
+Content = dict[str, Any]  # content of a COCO json: the lists images, annotations and categories
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Names of folders and files that stand for a split; COCO's end with the year.
@@ -53,24 +58,19 @@ class Folder:
         return self.ending(*IMAGES)
 
     @cached_property
-    def json_samples(self) -> list[tuple[Path, Any]]:
-        """The first few json files of each folder with their content, without those that have COCO's names."""
-        return [
-            (path, load_json(path))
-            for path in self._first(".json")
-            if not path.name.startswith((ROBOFLOW, *COCO))
-        ]
+    def json_samples(self) -> dict[Path, Any]:
+        """The contents of the first few json files of each folder, without those that have COCO's names."""
+        sampled = (path for path in self._first(".json") if not path.name.startswith((ROBOFLOW, *COCO)))
+        return {path: load_json(path) for path in sampled}
 
     @cached_property
-    def xml_samples(self) -> list[tuple[Path, ElementTree.Element]]:
-        """The first few xml files of each folder with their root elements."""
-        return [(path, xml_root(path)) for path in self._first(".xml")]
+    def xml_samples(self) -> list[ElementTree.Element]:
+        """The root elements of the first few xml files of each folder."""
+        return [xml_root(path) for path in self._first(".xml")]
 
     def json(self, path: Path) -> Any:
         """The content of a json file. Raises UserError if it is damaged."""
-        return next((content for known, content in self.json_samples if known == path), None) or load_json(
-            path
-        )
+        return self.json_samples.get(path) or load_json(path)
 
     def _first(self, suffix: str) -> list[Path]:
         of_folder: dict[Path, list[Path]] = {}
@@ -104,16 +104,58 @@ class Folder:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
-        by_name: dict[str, list[str]] = {}
-        for path in self.images:
-            relative = path.relative_to(self.root).as_posix()
-            by_name.setdefault(matching_key(relative)[-1], []).append(relative)
-        return by_name
+        return by_name(path.relative_to(self.root).as_posix() for path in self.images)
 
     def part(self, path: Path) -> str:
         """The split of a file: the first folder in its path that is named like one, else `WHOLE`."""
         names = path.relative_to(self.root).parts[:-1]
         return next((part for name in names if (part := part_called(name)) is not None), WHOLE)
+
+
+@dataclass
+class Part:
+    """A split of a data set in COCO's format.
+
+    Args:
+        images: the folder that the file names are relative to.
+        content: content of a COCO json. It is checked like one that was read from a file.
+        rectangles: ids of annotations that were drawn as rectangles. Their segmentation is a polygon.
+        unlabelled: ids of images without annotations.
+        unlabelled_means: what the format means by such images: background, or not annotated yet (left out).
+        report: lines about what was left out, with counts.
+    """
+
+    images: Path
+    content: Content
+    rectangles: set[int] = field(default_factory=set)
+    unlabelled: set[int] = field(default_factory=set)
+    unlabelled_means: Unlabelled = "left_out"
+    report: list[str] = field(default_factory=list)
+
+
+@runtime_checkable
+class Format(Protocol):
+    """A format of annotations. Built-in and custom formats are listed in ``data.formats``.
+
+    Attributes:
+        title: the name in messages, for example ``LabelMe``.
+        layout: the files of the format, for the message about a folder of unknown format.
+    """
+
+    title: str
+    layout: str
+
+    def recognises(self, folder: Folder, /) -> bool:
+        """Whether the folder contains files of this format."""
+        ...
+
+    def read(self, folder: Folder, /) -> dict[str, Part]:
+        """Read the splits ``train``, ``val`` and ``test``, or only ``all`` if the folder has no splits.
+
+        Raises:
+            UserError: files are missing or damaged.
+        """
+        ...
 
 
 def part_called(name: str) -> str | None:
@@ -135,17 +177,14 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
-def xml_root(path: Path) -> ElementTree.Element:
-    """The root element of an xml file. Raises UserError if it is damaged."""
-    try:
-        return ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path} is not valid xml ({error}); write or download it again") from error
-
-
 def text_of(path: Path) -> str:
     """The content of a UTF-8 text file. Raises UserError for other encodings."""
     try:
         return path.read_text("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8 ({error.reason}); save it as UTF-8") from error
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
+    return [line.strip() for line in text_of(path).splitlines() if line.strip()]

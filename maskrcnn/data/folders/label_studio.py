@@ -11,11 +11,8 @@ from urllib.parse import parse_qs, unquote, urlparse
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.data.folders import outlines
-from maskrcnn.data.folders.entries import Entries
-from maskrcnn.data.folders.folder import IMAGES, Folder
-from maskrcnn.data.folders.outlines import Outline
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.folders.entries import Entries, Outline, Size, readable
+from maskrcnn.data.folders.folder import IMAGES, Folder, Part
 from maskrcnn.errors import UserError
 
 
@@ -33,7 +30,7 @@ class LabelStudio:
     layout = "the JSON export (not JSON-MIN), next to the images"
 
     def recognises(self, folder: Folder) -> bool:
-        return any(_is_export(content) for _, content in folder.json_samples)
+        return any(_is_export(content) for content in folder.json_samples.values())
 
     def read(self, folder: Folder) -> dict[str, Part]:
         entries = Entries(folder)
@@ -44,9 +41,7 @@ class LabelStudio:
             for task in tasks:
                 where = f"{path}, task {task.get('id')}"
                 if "data" not in task:
-                    raise UserError(
-                        f"{path} is Label Studio's JSON-MIN, which leaves shapes out: export JSON"
-                    )
+                    raise UserError(f"{path} is Label Studio JSON-MIN, which leaves shapes out: export JSON")
                 results = self._results(task, where)
                 file = _file_of(task["data"], folder, path, where)
                 if file is None:
@@ -70,15 +65,12 @@ class LabelStudio:
 
 def _is_export(content: Any) -> bool:
     """Whether the content is JSON or JSON-MIN."""
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(
-            isinstance(task, dict)
-            and (("data" in task and {"annotations", "completions"} & set(task)) or "annotation_id" in task)
-            for task in content
-        )
-    )
+    return isinstance(content, list) and bool(content) and all(map(_is_task, content))
+
+
+def _is_task(task: Any) -> bool:
+    keys = set(task) if isinstance(task, dict) else set()
+    return "annotation_id" in keys or ("data" in keys and bool({"annotations", "completions"} & keys))
 
 
 def _reference(data: dict[str, Any], where: str) -> str:
@@ -96,55 +88,49 @@ def _file_of(data: dict[str, Any], folder: Folder, path: Path, where: str) -> Pa
     """The image of a task. Label Studio puts eight digits before the name of an uploaded file."""
     address = urlparse(_reference(data, where))
     name = unquote(parse_qs(address.query).get("d", [address.path])[0])
-    last = Path(name.replace("\\", "/")).name
-    return folder.find(name.lstrip("/"), path.parent) or folder.find(
-        re.sub(r"^[0-9a-f]{8}-", "", last), path.parent
-    )
+    original = re.sub(r"^[0-9a-f]{8}-", "", Path(name.replace("\\", "/")).name)
+    return folder.find(name.lstrip("/"), path.parent) or folder.find(original, path.parent)
 
 
 def _add_objects(entries: Entries, file: Path, results: list[Any], where: str) -> None:
     sizes = {(r["original_height"], r["original_width"]) for r in results if "original_height" in r}
     if len(sizes) > 1:
         raise UserError(
-            f"{where} gives its image several sizes, {sorted(sizes)} (height, width): export it again"
+            f"{where}: its image has several sizes, {sorted(sizes)} (height, width): export again"
         )
     image = entries.image(file, sizes.pop() if sizes else None)
     for place, result in enumerate(results):
         value = result.get("value") or {}
-        try:
+        with readable(f"{where}: result {place}"):
             outline = _outline(value, image.size)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError(f"{where}: result {place} cannot be read ({error!r}); draw it again") from error
         labels: list[Any] = next((value[key] for key in value if key.endswith("labels")), [])
         if outline is None:
             entries.leave_out(image, f"{result.get('type')}, which has no area")
         elif len(labels) == 1:
             entries.add(image, str(labels[0]), outline)
         elif labels:
-            raise UserError(
-                f"{where}: result {place} has the labels {', '.join(map(str, labels))}; give it one"
-            )
+            names = ", ".join(map(str, labels))
+            raise UserError(f"{where}: result {place} has the labels {names}; give it one")
         elif not any(other is not result and other.get("id") == result.get("id") for other in results):
             entries.leave_out(image, "a region without a label")
 
 
-def _outline(value: dict[str, Any], size: outlines.Size) -> Outline | None:
+def _outline(value: dict[str, Any], size: Size) -> Outline | None:
     """The outline of a result in percent of the image; None for results without area: points, texts, choices."""
     height, width = size
     if "rle" in value:
         numbers = unpacked(bytes(value["rle"]))
-        return outlines.pixels(numbers.reshape(height, width, 4)[..., 3], size)
+        return Outline.pixels(numbers.reshape(height, width, 4)[..., 3], size)
     if "points" in value and value.get("closed", True):
-        return outlines.polygon([(x * width / 100, y * height / 100) for x, y in value["points"]])
+        return Outline.polygon([(x * width / 100, y * height / 100) for x, y in value["points"]])
+    if not {"radiusX", "height"} & set(value):
+        return None
+    x, y, turn = value["x"] * width / 100, value["y"] * height / 100, value.get("rotation", 0)
     if "radiusX" in value:
-        x, y = value["x"] * width / 100, value["y"] * height / 100
         rx, ry = value["radiusX"] * width / 100, value["radiusY"] * height / 100
-        return outlines.ellipse(x, y, rx, ry, size, value.get("rotation", 0))
-    if "height" in value:
-        x, y = value["x"] * width / 100, value["y"] * height / 100
-        box = outlines.rectangle(x, y, x + value["width"] * width / 100, y + value["height"] * height / 100)
-        return outlines.turned(box, value.get("rotation", 0), x, y)
-    return None
+        return Outline.ellipse(x, y, rx, ry, size, turn)
+    box = Outline.rectangle(x, y, x + value["width"] * width / 100, y + value["height"] * height / 100)
+    return box.turned(turn, x, y)
 
 
 def unpacked(data: bytes) -> npt.NDArray[np.uint8]:

@@ -11,11 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from maskrcnn.data.folders import outlines
-from maskrcnn.data.folders.entries import Entries, Image
-from maskrcnn.data.folders.folder import Folder
-from maskrcnn.data.folders.outlines import Outline
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.folders.entries import Entries, Image, Outline, Size, readable
+from maskrcnn.data.folders.folder import Folder, Part
 from maskrcnn.errors import UserError
 
 
@@ -30,7 +27,7 @@ class LabelMe:
     layout = "a json with 'shapes' for each image"
 
     def recognises(self, folder: Folder) -> bool:
-        return any(_is_labelme(content) for _, content in folder.json_samples)
+        return any(_is_labelme(content) for content in folder.json_samples.values())
 
     def read(self, folder: Folder) -> dict[str, Part]:
         entries = Entries(folder)
@@ -55,38 +52,32 @@ def _is_labelme(content: Any) -> bool:
 
 
 def _add_objects(entries: Entries, image: Image, shapes: list[Any], path: Path) -> None:
-    objects: dict[tuple[str, Any], list[Outline]] = {}
     for place, shape in enumerate(shapes):
-        try:
-            outline = _outline(shape, image.size)
-            label, group = str(shape["label"]), shape.get("group_id")
-        except (KeyError, TypeError, ValueError, IndexError, cv2.error) as error:
-            raise UserError(f"{path}: shape {place} cannot be read ({error!r}); draw it again") from error
+        with readable(f"{path}: shape {place}"):
+            outline, label = _outline(shape, image.size), str(shape["label"])
         if outline is None:
             entries.leave_out(image, f"a {shape['shape_type']}, which has no area")
         else:
-            objects.setdefault((label, ("alone", place) if group is None else group), []).append(outline)
-    for (label, _), pieces in objects.items():
-        entries.add(image, label, *pieces)
+            entries.add(image, label, outline, shape.get("group_id"))
 
 
-def _outline(shape: dict[str, Any], size: outlines.Size) -> Outline | None:
+def _outline(shape: dict[str, Any], size: Size) -> Outline | None:
     """The outline of a shape; None for shapes without area: points and lines."""
     points, kind = shape["points"], shape.get("shape_type") or "polygon"
     if kind == "polygon":
-        return outlines.polygon(points)
+        return Outline.polygon(points)
     if kind in ("rectangle", "rotation"):
         if len(points) == 2:
-            return outlines.rectangle(*points[0], *points[1])
-        return Outline(outlines.polygon(points).segmentation, rectangle=True)
+            return Outline.rectangle(*points[0], *points[1])
+        return Outline(Outline.polygon(points).segmentation, is_rectangle=True)
     if kind == "circle":
         (x, y), edge = points
         radius = math.dist((x, y), edge)
-        return outlines.ellipse(x, y, radius, radius, size)
+        return Outline.ellipse(x, y, radius, radius, size)
     if kind == "mask":
         mask = cv2.imdecode(np.frombuffer(base64.b64decode(shape["mask"]), np.uint8), cv2.IMREAD_GRAYSCALE)
         if mask is None:
             raise ValueError("its mask is no image")
         left, top = (round(value) for value in points[0])
-        return outlines.pixels(mask, size, left, top)
+        return Outline.pixels(mask, size, left, top)
     return None

@@ -10,12 +10,10 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as Images
 
-from maskrcnn.data.folders import outlines
-from maskrcnn.data.folders.entries import Entries, refuse_missing
-from maskrcnn.data.folders.folder import Folder
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.folders.entries import Entries, Outline, refuse_missing
+from maskrcnn.data.folders.folder import Folder, Part
+from maskrcnn.data.images import read_values
 from maskrcnn.errors import UserError
 
 _SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # lossless formats
@@ -66,7 +64,7 @@ class Masks:
             image = entries.image(file, arrays[0].shape)
             for array in arrays if one_each else _objects(arrays[0], self.values):
                 if array.any():
-                    entries.add(image, name, outlines.pixels(array, image.size))
+                    entries.add(image, name, Outline.pixels(array, image.size))
                 else:
                     entries.leave_out(image, "an empty mask")
         entries.unlabelled([file for file in folder.images if not _mask_folder(file, folder)])
@@ -89,10 +87,8 @@ def _owners(folder: Folder) -> dict[Path, list[Path]]:
     orphans = []
     for place, masks in of_folder.items():
         home = place.parent / "images" if (place.parent / "images").is_dir() else place.parent
-        files = [
-            file for file in folder.images if file.is_relative_to(home) and not file.is_relative_to(place)
-        ]
-        names = {_name(file, home): file for file in files}
+        files = (file for file in folder.images if file.is_relative_to(home))
+        names = {_name(file, home): file for file in files if not file.is_relative_to(place)}
         for mask in masks:
             owner = _owner(_name(mask, place), names)
             if owner is None:
@@ -119,11 +115,7 @@ def _owner(mask: str, images: dict[str, Path]) -> Path | None:
 
 def _values(path: Path) -> Pixels:
     """The values ``[H, W]`` as integers; the indices of a palette."""
-    try:
-        with Images.open(path) as file:
-            values = np.array(file)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"the mask {path} is damaged ({error}); write or download it again") from error
+    _, values = read_values(path)
     if values.ndim == 3 and (values[..., :1] == values[..., :3]).all():
         values = values[..., 0]  # a grey image with three channels
     if values.ndim != 2 or not (values == values.astype(np.int64)).all():
@@ -148,9 +140,7 @@ def _check_single(masks: Sequence[Path], arrays: Sequence[Pixels]) -> None:
                 "one or the other in a folder"
             )
         if array.shape != arrays[0].shape:
-            raise UserError(
-                f"the masks {masks[0]} and {mask} of one image have different sizes; write them again"
-            )
+            raise UserError(f"the masks {masks[0]} and {mask} of one image have different sizes; write again")
 
 
 def _objects(values: Pixels, meaning: str | None) -> list[Pixels]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from maskrcnn.data.folders.entries import listed
-from maskrcnn.data.folders.protocol import Part, Unlabelled
+from maskrcnn.data.defects import listed
+from maskrcnn.data.folders.folder import Part, Unlabelled
 from maskrcnn.errors import UserError
 
 Rectangles = Literal["boxes", "masks"]
@@ -34,9 +34,8 @@ def with_rectangles(part: Part, choice: Rectangles | None, where: str) -> Part:
             f"{where} has {count} rectangles among {others} outlines: data.rectangles=masks takes a rectangle as the "
             "outline of its object, data.rectangles=boxes as a box whose object has no mask"
         )
-    annotations = [
-        _as_box(entry) if entry["id"] in part.rectangles else entry for entry in part.content["annotations"]
-    ]
+    entries = part.content["annotations"]
+    annotations = [_as_box(entry) if entry["id"] in part.rectangles else entry for entry in entries]
     note = f"{count} rectangles are read as boxes without masks (data.rectangles=masks makes them masks)"
     return replace(part, content={**part.content, "annotations": annotations}, report=[*part.report, note])
 

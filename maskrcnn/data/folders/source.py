@@ -1,20 +1,43 @@
-"""``data=folder``: detects the format of a folder and reads it as COCO."""
+"""``data=folder``: detects the format of a folder and reads it as COCO, or converts it to COCO."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from maskrcnn.data.dataset import OnCorruptImage
+from maskrcnn.data.defects import refuse_fatal, summarise
 from maskrcnn.data.folders import rules
-from maskrcnn.data.folders.folder import WHOLE, Folder
-from maskrcnn.data.folders.formats import FORMATS
-from maskrcnn.data.folders.protocol import Format, Part, Unlabelled
+from maskrcnn.data.folders.coco import Coco
+from maskrcnn.data.folders.cvat import Cvat
+from maskrcnn.data.folders.folder import WHOLE, Folder, Format, Part, Unlabelled
+from maskrcnn.data.folders.label_studio import LabelStudio
+from maskrcnn.data.folders.labelme import LabelMe
+from maskrcnn.data.folders.masks import Masks
+from maskrcnn.data.folders.via import Via
+from maskrcnn.data.folders.voc import Voc
+from maskrcnn.data.folders.yolo import Yolo
 from maskrcnn.data.formats.coco import CocoDataset
+from maskrcnn.data.formats.coco_json import select
+from maskrcnn.data.formats.coco_selection import Entry
 from maskrcnn.errors import Fraction, UserError
 
+# The built-in formats, as configs/data/folder.yaml lists them.
+FORMATS: dict[str, Format] = {
+    "coco": Coco(),
+    "yolo": Yolo(),
+    "voc": Voc(),
+    "labelme": LabelMe(),
+    "via": Via(),
+    "cvat": Cvat(),
+    "label_studio": LabelStudio(),
+    "masks": Masks(),
+}
 _VAL = "val"
 
 
@@ -24,7 +47,7 @@ class FolderSource:
 
     Args:
         root: the folder.
-        formats: formats by name; None is all built-in ones, `maskrcnn.data.folders.formats.FORMATS`.
+        formats: formats by name; None is all built-in ones, `FORMATS`.
         format: name of the format; None detects it.
         classes: class names for files without names: YOLO without data.yaml, masks as images.
         rectangles: what a rectangle is: only an object's box, or also its mask. None reads boxes if all objects are
@@ -67,11 +90,11 @@ class FolderSource:
             raise UserError(f"{folder.root} is {chosen.title} without any image; expected {chosen.layout}")
         if WHOLE in found:
             found = {self.train_split: _whole(found, folder.root)}
-        parts = {
-            name: self._with_rules(part, chosen.title, name)
-            for name, part in found.items()
-            if not _bare(name, part)
-        }
+        parts = {}
+        for name, part in found.items():
+            unlabelled = len(part.unlabelled) == len(part.content["images"])
+            if name != "test" or not unlabelled:  # test sets are published without annotations
+                parts[name] = self._with_rules(part, chosen.title, name)
         if self.val_split == _VAL and _VAL not in parts and self.val_share and self.train_split in parts:
             parts[self.train_split], parts[_VAL] = rules.divided(parts[self.train_split], self.val_share)
         return parts
@@ -159,6 +182,49 @@ def _whole(parts: dict[str, Part], root: Path) -> Part:
     return parts[WHOLE]
 
 
-def _bare(name: str, part: Part) -> bool:
-    """Whether a split is a test set that is published without annotations."""
-    return name == "test" and len(part.unlabelled) == len(part.content["images"])
+def write_coco(parts: dict[str, Part], root: Path, out: Path, link: bool = False) -> Iterator[str]:
+    """Write ``out/annotations/instances_PART.json`` and the images ``out/PART/`` of each split.
+
+    Every annotation gets a box and an area; what the reader leaves out is not written. An image keeps its name. If
+    several images of a split have the same name, their folders become part of the name.
+
+    Args:
+        parts: from `FolderSource.parts`.
+        root: the folder that they were read from.
+        out: an empty or new folder.
+        link: make symbolic links to the images instead of copies.
+
+    Yields:
+        A line for each thing that was left out, and for each file that was written.
+    """
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"to={out} lies in {root}, which would then hold two formats; give another folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"to={out} is not empty; give a new folder, or remove it")
+    contents, report = {}, dict[str, None]()
+    for name, part in parts.items():
+        sound = select(part.content, part.images)
+        refuse_fatal(root, sound.defects)
+        report |= dict.fromkeys([*part.report, *summarise(root, sound.defects)])
+        contents[name] = sound.content(part.content)
+    yield from report
+    for name, content in contents.items():
+        path = out / "annotations" / f"instances_{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content["images"] = list(_placed(content["images"], parts[name].images, out / name, link))
+        path.write_text(json.dumps(content))
+        yield f"wrote {path}: {len(content['images'])} images, {len(content['annotations'])} objects"
+
+
+def _placed(images: list[Entry], source: Path, target: Path, link: bool) -> Iterator[Entry]:
+    """Yield each image entry with its new name after writing its file to ``target``."""
+    target.mkdir(parents=True)
+    counts = Counter(Path(image["file_name"]).name for image in images)
+    for image in images:
+        path = Path(image["file_name"])
+        name = path.name if counts[path.name] == 1 else "_".join(part for part in path.parts if part != "..")
+        if link:
+            os.symlink((source / path).resolve(), target / name)
+        else:
+            shutil.copy2(source / path, target / name)
+        yield {**image, "file_name": name}

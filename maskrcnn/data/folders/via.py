@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.folders import outlines
-from maskrcnn.data.folders.entries import Entries, Image
-from maskrcnn.data.folders.folder import Folder
-from maskrcnn.data.folders.outlines import Outline
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.defects import listed
+from maskrcnn.data.folders.entries import Entries, Image, Outline, Size, readable
+from maskrcnn.data.folders.folder import Folder, Part
 from maskrcnn.errors import UserError
 
 
@@ -30,57 +27,52 @@ class Via:
     layout = "one json of VIA for all images"
 
     def recognises(self, folder: Folder) -> bool:
-        return any(_images(content) is not None for _, content in folder.json_samples)
+        return any(_images(content) for content in folder.json_samples.values())
 
     def read(self, folder: Folder) -> dict[str, Part]:
-        files = [(path, images) for path in folder.ending(".json") if (images := _images(folder.json(path)))]
-        attribute = self.attribute or _only_attribute([images for _, images in files], folder)
+        images = [(path, image) for path in folder.ending(".json") for image in _images(folder.json(path))]
+        attribute = self.attribute or _only_attribute([image for _, image in images], folder)
         entries = Entries(folder, None if attribute else folder.classes)
-        for path, images in files:
-            for described in images.values():
-                image = entries.named(str(described["filename"]), path.parent)
-                regions = described.get("regions") or []
-                for region in regions.values() if isinstance(regions, dict) else regions:
-                    if image is not None:
-                        _add_object(entries, image, region, attribute, path)
+        for path, described in images:
+            image = entries.named(str(described["filename"]), path.parent)
+            if image is not None:
+                for region in _regions(described):
+                    _add_object(entries, image, region, attribute, path)
         entries.unlabelled(folder.images)
         return entries.parts()
 
 
-def _images(content: Any) -> dict[str, Any] | None:
-    """The images of a project or of exported annotations; None for any other json."""
-    images = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
-    named = images and all(isinstance(v, dict) and {"filename", "regions"} <= set(v) for v in images.values())
-    return images if named else None
+def _images(content: Any) -> list[dict[str, Any]]:
+    """The images of a project or of exported annotations; none for any other json."""
+    images = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
+    named = all(isinstance(v, dict) and {"filename", "regions"} <= set(v) for v in images.values())
+    return list(images.values()) if named else []
 
 
-def _only_attribute(files: list[dict[str, Any]], folder: Folder) -> str | None:
-    counts: Counter[str] = Counter()
-    for images in files:
-        for described in images.values():
-            regions = described.get("regions") or []
-            for region in regions.values() if isinstance(regions, dict) else regions:
-                counts.update(region.get("region_attributes") or {})
-    if len(counts) > 1:
+def _regions(image: dict[str, Any]) -> list[dict[str, Any]]:
+    regions = image.get("regions") or []
+    return list(regions.values()) if isinstance(regions, dict) else regions
+
+
+def _only_attribute(images: list[dict[str, Any]], folder: Folder) -> str | None:
+    regions = (region for image in images for region in _regions(image))
+    names = list(dict.fromkeys(name for region in regions for name in region.get("region_attributes") or {}))
+    if len(names) > 1:
         raise UserError(
-            f"{folder.root}: VIA's regions have the attributes {', '.join(counts)}; set data.formats.via.attribute= to "
+            f"{folder.root}: VIA's regions have the attributes {', '.join(names)}; set data.formats.via.attribute= to "
             "the one that is the class"
         )
-    if not counts and len(folder.classes or ()) != 1:
-        raise UserError(
-            f"{folder.root}: VIA's regions have no attribute with a class; set data.classes=[NAME]"
-        )
-    return next(iter(counts), None)
+    if not names and len(folder.classes or ()) != 1:
+        raise UserError(f"{folder.root}: VIA regions have no attribute with a class; set data.classes=[NAME]")
+    return names[0] if names else None
 
 
 def _add_object(
     entries: Entries, image: Image, region: dict[str, Any], attribute: str | None, path: Path
 ) -> None:
-    try:
+    with readable(f"{path}: the region {region}"):
         shape = region["shape_attributes"]
         outline = _outline(shape, image.size)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: the region {region} cannot be read ({error!r}); draw it again") from error
     name = (entries.classes or [""])[0] if attribute is None else _name(region, attribute)
     if outline is None:
         entries.leave_out(image, f"a {shape['name']}, which has no area")
@@ -96,21 +88,21 @@ def _name(region: dict[str, Any], attribute: str) -> str:
     ticked = [key for key, on in value.items() if on] if isinstance(value, dict) else [str(value).strip()]
     if len(ticked) > 1:
         raise UserError(
-            f"a region of VIA has the classes {', '.join(ticked)} in {attribute!r}; tick one of them"
+            f"a region of VIA has the classes {listed(ticked)} in {attribute!r}; tick one of them"
         )
     return ticked[0] if ticked else ""
 
 
-def _outline(shape: dict[str, Any], size: outlines.Size) -> Outline | None:
+def _outline(shape: dict[str, Any], size: Size) -> Outline | None:
     kind = shape["name"]
     if kind == "polygon":
-        return outlines.polygon(list(zip(shape["all_points_x"], shape["all_points_y"], strict=True)))
+        return Outline.polygon(list(zip(shape["all_points_x"], shape["all_points_y"], strict=True)))
     if kind == "rect":
         x, y = shape["x"], shape["y"]
-        return outlines.rectangle(x, y, x + shape["width"], y + shape["height"])
+        return Outline.rectangle(x, y, x + shape["width"], y + shape["height"])
     if kind == "circle":
-        return outlines.ellipse(shape["cx"], shape["cy"], shape["r"], shape["r"], size)
+        return Outline.ellipse(shape["cx"], shape["cy"], shape["r"], shape["r"], size)
     if kind == "ellipse":
         turn = math.degrees(shape.get("theta", 0))
-        return outlines.ellipse(shape["cx"], shape["cy"], shape["rx"], shape["ry"], size, turn)
+        return Outline.ellipse(shape["cx"], shape["cy"], shape["rx"], shape["ry"], size, turn)
     return None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskrcnn.data.folders import outlines
-from maskrcnn.data.folders.entries import Entries, listed
-from maskrcnn.data.folders.folder import IMAGES, WHOLE, Folder, part_called, xml_root
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.defects import listed
+from maskrcnn.data.folders.entries import Entries, Outline
+from maskrcnn.data.folders.folder import IMAGES, WHOLE, Folder, Part, part_called
 from maskrcnn.data.formats.voc import ImageSets, VocDataset
-from maskrcnn.data.formats.voc_xml import parse_xml
+from maskrcnn.data.formats.voc_xml import parse_xml, xml_root
 from maskrcnn.errors import UserError
 
 
@@ -28,12 +27,11 @@ class Voc:
     layout = "JPEGImages, Annotations, ImageSets (and SegmentationObject), or NAME.xml next to NAME.jpg"
 
     def recognises(self, folder: Folder) -> bool:
-        return any(root.tag == "annotation" for _, root in folder.xml_samples)
+        return any(root.tag == "annotation" for root in folder.xml_samples)
 
     def read(self, folder: Folder) -> dict[str, Part]:
-        roots = sorted(
-            {path.parents[2] for path in folder.ending(".txt") if path.parent.parent.name == "ImageSets"}
-        )
+        lists = (path for path in folder.ending(".txt") if path.parent.parent.name == "ImageSets")
+        roots = sorted({path.parents[2] for path in lists})
         if len(roots) > 1:
             raise UserError(
                 f"{folder.root} holds several VOC folders ({listed(roots)}): set data.root to one of them"
@@ -44,16 +42,13 @@ class Voc:
         """The splits of the folder VOC2007, or of one with its layout."""
         lists = root / "ImageSets"
         images = self.image_sets or ("Segmentation" if any(lists.glob("Segmentation/*.txt")) else "Main")
-        found = {
-            path.stem: part_called(path.stem) or WHOLE for path in sorted((lists / images).glob("*.txt"))
-        }
+        splits = sorted(path.stem for path in (lists / images).glob("*.txt"))
+        found = {split: part_called(split) or WHOLE for split in splits}
         parts = {part: split for split, part in found.items() if split == part}
         if not parts:  # trainval, or the only list of an annotation program
             whole = [split for split in found if "_" not in split]
             if len(whole) != 1:
-                raise UserError(
-                    f"{lists / images} has no train.txt, and {len(whole)} others: leave one of them"
-                )
+                raise UserError(f"{lists / images} has no train.txt, and {len(whole)} others: leave one")
             parts = {WHOLE: whole[0]}
         note = f"the images of ImageSets/{images} (data.formats.voc.image_sets= chooses)"
         return {
@@ -65,21 +60,15 @@ class Voc:
 def _xml_files(folder: Folder) -> dict[str, Part]:
     """The splits of all xml files. The image of an xml file is next to it, or has the name in it."""
     files = {path: xml_root(path) for path in folder.ending(".xml")}
-    for path, root in files.items():
+    for xml, root in files.items():
         if root.tag != "annotation":
-            raise UserError(
-                f"{path} is among VOC's files but is not one of them (<{root.tag}>): move it away"
-            )
-    names = {
-        (entry.findtext("name") or "").strip() for root in files.values() for entry in root.findall("object")
-    }
-    classes = sorted(names)
+            raise UserError(f"{xml} is among VOC's files but is not one of them (<{root.tag}>): move it away")
+    objects = (entry for root in files.values() for entry in root.findall("object"))
+    classes = sorted({(entry.findtext("name") or "").strip() for entry in objects})
     entries = Entries(folder, classes)
     for path, root in files.items():
-        beside = [path.with_suffix(suffix) for suffix in IMAGES if path.with_suffix(suffix).is_file()]
-        name = (
-            beside[0].name if beside else (root.findtext("filename") or path.with_suffix(".jpg").name).strip()
-        )
+        near = [path.with_suffix(suffix).name for suffix in IMAGES if path.with_suffix(suffix).is_file()]
+        name = near[0] if near else (root.findtext("filename") or path.with_suffix(".jpg").name).strip()
         file = folder.find(name, path.parent)
         if file is None:
             entries.missing.append(name)
@@ -87,7 +76,7 @@ def _xml_files(folder: Folder) -> dict[str, Part]:
         read = parse_xml(path, classes, file)
         image = entries.image(file, (read.height, read.width), folder.part(path))
         for (x1, y1, x2, y2), label in zip(read.boxes.tolist(), read.labels, strict=True):
-            entries.add(image, classes[label], outlines.rectangle(x1, y1, x2, y2))
+            entries.add(image, classes[label], Outline.rectangle(x1, y1, x2, y2))
         for _ in root.iter("polygon"):
             entries.leave_out(image, "an outline in an xml, of which the box is read; a COCO export has it")
     entries.unlabelled(folder.images)

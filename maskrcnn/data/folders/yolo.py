@@ -9,11 +9,9 @@ from typing import Any
 
 import yaml
 
-from maskrcnn.data.folders import outlines
-from maskrcnn.data.folders.entries import Entries, Image, listed
-from maskrcnn.data.folders.folder import IMAGES, PARTS, Folder, text_of
-from maskrcnn.data.folders.outlines import Outline
-from maskrcnn.data.folders.protocol import Part
+from maskrcnn.data.defects import listed
+from maskrcnn.data.folders.entries import Entries, Image, Outline
+from maskrcnn.data.folders.folder import IMAGES, PARTS, Folder, Part, lines_of, text_of
 from maskrcnn.errors import UserError
 
 _NAMES = ("classes.txt", "obj.names")  # files with the class names, one per line
@@ -22,7 +20,7 @@ _MARGIN = 1e-3  # by which rounded coordinates may extend beyond the image, rela
 
 @dataclass(frozen=True)
 class Yolo:
-    """YOLO's boxes and outlines. The classes are those of data.yaml or classes.txt, else of ``data.classes``."""
+    """YOLO's boxes and  The classes are those of data.yaml or classes.txt, else of ``data.classes``."""
 
     title = "YOLO labels"
     layout = "data.yaml with names, train and val; images/NAME.jpg and labels/NAME.txt"
@@ -32,7 +30,8 @@ class Yolo:
 
     def read(self, folder: Folder) -> dict[str, Part]:
         place, settings = _only(_settings(folder), folder.root)
-        classes = _names(settings.get("names")) or _listed_names(folder) or folder.classes
+        listed_names = [lines_of(path) for path in folder.files if path.name in _NAMES]
+        classes = _names(settings.get("names")) or next(iter(listed_names), []) or folder.classes
         if not classes:
             raise UserError(
                 f"{folder.root} has YOLO labels, but neither data.yaml nor classes.txt says what their class numbers "
@@ -46,9 +45,9 @@ class Yolo:
             if label.is_file():
                 lengths |= set(_add_objects(entries, image, label, classes))
         if lengths == {8}:
-            entries.remarks.append(
+            entries.remarks += [
                 "every outline has four corners: oriented boxes are read as masks of that shape"
-            )
+            ]
         known = {_label_of(file) for file in [*folder.images, *(file for _, file in images)]}
         entries.missing += [f"that of {path}" for path in _labels(folder) if path not in known]
         return entries.parts()
@@ -69,14 +68,10 @@ def _settings(folder: Folder) -> dict[Path, dict[str, Any]]:
 
 def _only(settings: dict[Path, dict[str, Any]], root: Path) -> tuple[Path | None, dict[str, Any]]:
     if len(settings) > 1:
-        raise UserError(
-            f"{root} has several files like data.yaml ({listed(list(settings))}): leave one of them"
-        )
+        raise UserError(f"{root} has several files like data.yaml ({listed(list(settings))}): leave one")
     for path, content in settings.items():
         if "kpt_shape" in content:
-            raise UserError(
-                f"{path} describes keypoints (kpt_shape), which are read from COCO jsons: export those"
-            )
+            raise UserError(f"{path} describes keypoints (kpt_shape), which COCO jsons have: export those")
         return path, content
     return None, {}
 
@@ -88,12 +83,6 @@ def _names(value: Any) -> list[str]:
             raise UserError(f"data.yaml numbers its names {listed(sorted(value))}; expected 0, 1, 2, ...")
         value = [value[number] for number in range(len(value))]
     return [str(name) for name in value] if isinstance(value, list) else []
-
-
-def _listed_names(folder: Folder) -> list[str]:
-    files = [path for path in folder.files if path.name in _NAMES]
-    lines = text_of(files[0]).splitlines() if files else []
-    return [line.strip() for line in lines if line.strip()]
 
 
 def _labels(folder: Folder) -> list[Path]:
@@ -140,12 +129,10 @@ def _located(value: str, place: Path, base: Any) -> Path | None:
 def _files_of(where: Path) -> Iterable[Path]:
     if where.is_dir():
         return sorted(path for path in where.rglob("*") if path.suffix.lower() in IMAGES)
-    lines = [line.strip() for line in text_of(where).splitlines() if line.strip()]
+    lines = lines_of(where)
     found = [_located(line, where, None) for line in lines]
     if None in found:
-        raise UserError(
-            f"{where} lists {lines[found.index(None)]}, which is missing; add it, or remove the line"
-        )
+        raise UserError(f"{where} lists {lines[found.index(None)]}, which is missing; add it or remove it")
     return [path for path in found if path is not None]
 
 
@@ -167,19 +154,15 @@ def _add_objects(entries: Entries, image: Image, label: Path, classes: Sequence[
             continue
         try:
             kind, *values = (float(word) for word in line.split())
-            name = classes[_index(kind, len(classes))]
-            entries.add(image, name, _outline(values, *image.size))
+            if kind not in range(len(classes)):
+                raise ValueError(
+                    f"class {kind:g}, but there are {len(classes)}, numbered from 0 on; add its name, or remove the "
+                    "line"
+                )
+            entries.add(image, classes[int(kind)], _outline(values, *image.size))
             yield len(values)
         except ValueError as error:
             raise UserError(f"{label}, line {number}: {error}") from error
-
-
-def _index(kind: float, count: int) -> int:
-    if kind != int(kind) or not 0 <= kind < count:
-        raise ValueError(
-            f"class {kind:g}, but there are {count}, numbered from 0 on; add its name, or remove the line"
-        )
-    return int(kind)
 
 
 def _outline(values: Sequence[float], height: int, width: int) -> Outline:
@@ -195,5 +178,5 @@ def _outline(values: Sequence[float], height: int, width: int) -> Outline:
         )
     if len(values) == 4:
         x, y, w, h = (value * side for value, side in zip(values, (width, height) * 2, strict=True))
-        return outlines.rectangle(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
-    return outlines.polygon([(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)])
+        return Outline.rectangle(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+    return Outline.polygon([(x * width, y * height) for x, y in zip(values[::2], values[1::2], strict=True)])

@@ -59,8 +59,7 @@ class CocoDataset(Dataset):
         refuse_fatal(self.annotations, sound.defects)
         if not sound.images:
             raise UserError(f"{self.annotations} lists no image")
-        defects = [*sound.defects, *_few_bits(sound.images.values(), folder)]
-        report = summarise(self.annotations, defects)
+        report = summarise(self.annotations, [*sound.defects, *_few_bits(sound.images.values(), folder)])
         records = [r for r in sound.records() if self.chosen is None or r.image_id in self.chosen]
         if only_with_keypoints:
             records = [r for r in records if r.keypoints is not None and (r.keypoints[..., 2] > 0).any()]
@@ -153,13 +152,11 @@ class CustomCoco:
         return self._split("val", self.val_annotations, self.val_images)
 
     def _split(self, split: str, annotations: str | None, images: str | None) -> CocoDataset:
-        for key, value, what in (
-            ("annotations", annotations, "a COCO-format json"),
-            ("images", images, "the folder with its images"),
-        ):
-            if value is None:
-                raise UserError(f"data=custom needs data.{split}_{key}={what}")
-        return CocoDataset(str(annotations), str(images), self.on_corrupt_image)
+        if annotations is None:
+            raise UserError(f"data=custom needs data.{split}_annotations=a COCO-format json")
+        if images is None:
+            raise UserError(f"data=custom needs data.{split}_images=the folder with its images")
+        return CocoDataset(annotations, images, self.on_corrupt_image)
 
 
 @dataclass(frozen=True)
@@ -192,15 +189,14 @@ class CocoFolds:
     def _part(self, validated: bool) -> CocoDataset:
         if self.annotations is None or self.images is None:
             raise UserError("data=folds needs data.annotations=FILE, a COCO-format json, and data.images=DIR")
-        if not 0 <= self.fold < self.folds:
-            raise UserError(
-                f"data.fold={self.fold}: with data.folds={self.folds} it is 0 to {self.folds - 1}"
-            )
+        fold, folds = self.fold, self.folds
+        if not 0 <= fold < folds:
+            raise UserError(f"data.fold={fold}: with data.folds={folds} it is 0 to {folds - 1}")
         data = load_annotations(Path(self.annotations))
         ids = sorted(select({**data, "annotations": []}, None).images)
-        if not 2 <= self.folds <= len(ids):
-            raise UserError(f"data.folds={self.folds}: expected 2 to {len(ids)}, the number of images")
+        if not 2 <= folds <= len(ids):
+            raise UserError(f"data.folds={folds}: expected 2 to {len(ids)}, the number of images")
         order = np.random.default_rng(0).permutation(len(ids))
-        mine = {ids[place] for place in order[self.fold :: self.folds]}
+        mine = {ids[place] for place in order[fold::folds]}
         chosen = mine if validated else set(ids) - mine
         return CocoDataset(self.annotations, self.images, self.on_corrupt_image, image_ids=chosen)

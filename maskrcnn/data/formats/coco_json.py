@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskrcnn.data.defects import Defect, Effect, Kind
 from maskrcnn.data.formats import coco_fields as fields
-from maskrcnn.data.formats import coco_segmentation
 from maskrcnn.data.formats.coco_fields import Refused
-from maskrcnn.data.formats.coco_selection import Entry, Selection, collector_paused
-from maskrcnn.data.formats.coco_whole import check_whole
+from maskrcnn.data.formats.coco_selection import Entry, Selection, check_whole, collector_paused
 from maskrcnn.data.formats.file_names import FileFinder, folder_with
 from maskrcnn.errors import UserError
 
@@ -122,18 +120,24 @@ def _noting(defects: list[Defect], where: str) -> Callable[..., None]:
     return lambda kind, found="": defects.append(Defect(kind, where, found))
 
 
+def _numbered(entries: list[Any], what: str, defects: list[Defect]) -> Iterator[tuple[int, Entry]]:
+    """Yield the entries with their ids. Those without a valid id are reported."""
+    for place, entry in enumerate(entries):
+        where = f"entry {place} of {what}"
+        number = fields.identity(entry, "id", _noting(defects, where)) if isinstance(entry, dict) else None
+        if number is None:
+            defects.append(Defect(Kind.NO_ID, where))
+        else:
+            yield number, entry
+
+
 def _identified(
     entries: list[Any], what: str, twice: Kind, defects: list[Defect]
 ) -> tuple[dict[int, Entry], set[int]]:
     """Entries by id, and the ids that several different entries have. Those entries are left out."""
     by_id: dict[int, Entry] = {}
     doubtful: set[int] = set()
-    for place, entry in enumerate(entries):
-        where = f"entry {place} of {what}"
-        number = fields.identity(entry, "id", _noting(defects, where)) if isinstance(entry, dict) else None
-        if number is None:
-            defects.append(Defect(Kind.NO_ID, where))
-            continue
+    for number, entry in _numbered(entries, what, defects):
         entry = {**entry, "id": number}
         if number in by_id:
             name = entry.get("file_name") or entry.get("name")
@@ -182,10 +186,10 @@ def _read_images(entries: list[Any], folder: Path | None, found: Selection) -> s
             if finder is not None:
                 entry["file_name"] = _file_of(entry, finder, found.defects)
         except Refused as error:
-            name = entry.get("file_name")
-            where = f"image {number} ({name})" if error.kind is Kind.FILE_MISSING else f"image {number}"
-            defects = missing if error.kind is Kind.FILE_MISSING else found.defects
-            defects.append(Defect(error.kind, where, error.found))
+            if error.kind is Kind.FILE_MISSING:
+                missing.append(Defect(error.kind, f"image {number} ({entry.get('file_name')})", error.found))
+            else:
+                note(error.kind, error.found)
             continue
         name = entry.get("file_name")
         if finder is not None and name in files:
@@ -229,13 +233,8 @@ def _read_annotations(
     """Fill ``found.objects``. Defective categories and images, which are listed too, are already reported."""
     num_keypoints = {category["id"]: len(category.get("keypoints", ())) for category in found.categories}
     seen: set[int] = set()
-    for place, entry in enumerate(entries):
+    for number, entry in _numbered(entries, "annotations", found.defects):
         defects: list[Defect] = []
-        where = f"entry {place} of annotations"
-        number = fields.identity(entry, "id", _noting(defects, where)) if isinstance(entry, dict) else None
-        if number is None:
-            found.defects.append(Defect(Kind.NO_ID, where))
-            continue
         note = _noting(defects, f"annotation {number}")
         if number == 0:
             note(Kind.ID_ZERO)
@@ -268,7 +267,7 @@ def _annotation(
     """The converted fields of an annotation, None for missing ones. Raises `Refused` if it is not an object."""
     height, width = image["height"], image["width"]
     segmentation = fields.unpacked(entry.get("segmentation"), "segmentation", note)
-    segmentation, bounds = coco_segmentation.segmentation(segmentation, height, width, note)
+    segmentation, bounds = fields.segmentation(segmentation, height, width, note)
     stated = fields.unpacked(entry.get("bbox"), "bbox", note)
     if isinstance(stated, list) and len(stated) == 1 and isinstance(stated[0], list):
         stated = stated[0]

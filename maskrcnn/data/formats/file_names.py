@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
+
+from maskrcnn.errors import UserError
 
 _MOST_FILES = 200_000  # largest number of files to list below a folder
 
@@ -18,25 +22,38 @@ class FileFinder:
     """
 
     def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"there is no images folder {folder}")
         self.folder = folder
         self._present = {entry.name for entry in os.scandir(folder)}
-        self._by_name: dict[str, list[str]] | None = None
-        self._by_stem: dict[str, list[str]] = {}
 
     def find(self, name: str) -> list[str]:
         """Paths of the file relative to ``folder``: none, one, or several if it is ambiguous."""
         for known in (name, name.replace("\\", "/")):
             if known in self._present or _is_file(self.folder / known):
                 return [known]
-        if self._by_name is None:
-            self._by_name = {}
-            for path in _below(self.folder):
-                key = matching_key(path)[-1]
-                self._by_name.setdefault(key, []).append(path)
-                self._by_stem.setdefault(_stem(key), []).append(path)
         wanted = matching_key(name.replace("\\", "/"))
         found = self._by_name.get(wanted[-1]) or self._by_stem.get(_stem(wanted[-1]), [])
         return longest_match(found, wanted)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return by_name(_below(self.folder))
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        by_stem: dict[str, list[str]] = {}
+        for name, paths in self._by_name.items():
+            by_stem.setdefault(_stem(name), []).extend(paths)
+        return by_stem
+
+
+def by_name(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Paths by the last part of their `matching_key`."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(matching_key(path)[-1], []).append(path)
+    return found
 
 
 def folder_with(name: str, near: Path) -> Path | None:

@@ -12,19 +12,13 @@ import numpy.typing as npt
 from scipy.io.matlab import MatReadError, loadmat
 
 from maskrcnn.data.dataset import ImageRecord, OnCorruptImage
-from maskrcnn.data.formats.voc import CLASSES, VocClasses, categories, image_number
-from maskrcnn.data.masks import MaskBitmap, crop_to_object
+from maskrcnn.data.defects import listed
+from maskrcnn.data.formats.voc import CLASSES, VocClasses, categories, image_number, names_in, require
+from maskrcnn.data.masks import MaskBitmap, bounds, crop_to_object
 from maskrcnn.errors import UserError
 
-_DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    zlib.error,
-    MatReadError,
-)  # what scipy raises for damaged files
+# What scipy raises for damaged files.
+_DAMAGED = (OSError, ValueError, TypeError, LookupError, EOFError, zlib.error, MatReadError)
 
 
 class SbdDataset(VocClasses):
@@ -44,16 +38,11 @@ class SbdDataset(VocClasses):
 
     def __init__(self, root: str | Path, split: str, on_corrupt_image: OnCorruptImage = "stop") -> None:
         self.root = Path(root)
-        names = split_names(self.root, split)
-        records, empty = [], []
-        for name in names:
-            record, without = read_record(self.root, name)
-            records.append(record)
-            empty += [f"{name}, object {number}" for number in without]
-        shown = f"{', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}"
-        report = (
-            [f"{self.root}: {len(empty)} x an object without a pixel, ignored ({shown})"] if empty else []
-        )
+        found = {name: read_record(self.root, name) for name in split_names(self.root, split)}
+        empty = [f"{name}, object {number}" for name, (_, numbers) in found.items() for number in numbers]
+        line = f"{self.root}: {len(empty)} x an object without a pixel, ignored ({listed(empty)})"
+        report = [line] if empty else []
+        records = [record for record, _ in found.values()]
         super().__init__(records, categories(), self.root / "img", on_corrupt_image, report)
 
     def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
@@ -96,20 +85,8 @@ def find_root(folder: Path) -> Path:
 
 def split_names(root: Path, split: str) -> list[str]:
     """The image names of a split. Raises UserError if the folder or the split is not SBD's."""
-    for folder in ("img", "inst"):
-        if not (root / folder).is_dir():
-            raise UserError(
-                f"{root} is no SBD folder: it has no {folder}; expected img, inst and train.txt, as in "
-                "benchmark_RELEASE/dataset"
-            )
-    path = root / f"{split}.txt"
-    if not path.is_file():
-        there = sorted(p.stem for p in root.glob("*.txt"))
-        raise UserError(f"there is no split {path}; there are: {', '.join(there) or 'none'}")
-    names = path.read_text().split()
-    if not names:
-        raise UserError(f"{path} lists no image")
-    return names
+    require(root, "SBD", ("img", "inst"), "img, inst and train.txt, as in benchmark_RELEASE/dataset")
+    return names_in(root / f"{split}.txt")
 
 
 def read_record(root: Path, name: str) -> tuple[ImageRecord, list[int]]:
@@ -133,7 +110,7 @@ def read_record(root: Path, name: str) -> tuple[ImageRecord, list[int]]:
         file_name=f"{name}.jpg",
         height=numbers.shape[0],
         width=numbers.shape[1],
-        boxes=np.array([_bounds(mask) for mask in seen.values()], np.float32).reshape(-1, 4),
+        boxes=np.array([bounds(mask) for mask in seen.values()], np.float32).reshape(-1, 4),
         labels=np.array([classes[k - 1] - 1 for k in seen], np.int64),
         crowd=np.zeros(len(seen), bool),
         annotation_ids=image_id * 1000 + np.array(list(seen), np.int64),
@@ -165,15 +142,13 @@ def read_instances(path: Path) -> tuple[npt.NDArray[np.uint16], list[int]]:
         content: Any = loadmat(path, variable_names=["GTinst"])["GTinst"][0, 0]
         numbers = np.asarray(content["Segmentation"])
         classes = [int(number) for number in np.asarray(content["Categories"]).reshape(-1)]
-    except (*_DAMAGED, IndexError) as error:
+    except _DAMAGED as error:
         raise UserError(
             f"{path} is damaged, or has no GTinst with Segmentation and Categories ({error}); unpack or download it "
             "again"
         ) from error
     if numbers.ndim != 2 or numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer):
-        raise UserError(
-            f"{path}: Segmentation is {numbers.dtype} {numbers.shape}, not an image of object numbers"
-        )
+        raise UserError(f"{path}: Segmentation is {numbers.dtype} {numbers.shape}, not an image of objects")
     if unknown := sorted({number for number in classes if not 1 <= number <= len(CLASSES)}):
         raise UserError(f"{path} has the classes {unknown}; VOC's are numbered 1..{len(CLASSES)}")
     if int(numbers.max()) > len(classes) or int(numbers.min()) < 0:
@@ -181,8 +156,3 @@ def read_instances(path: Path) -> tuple[npt.NDArray[np.uint16], list[int]]:
             f"{path} shows objects {int(numbers.min())}..{int(numbers.max())}, but lists {len(classes)} classes"
         )
     return numbers.astype(np.uint16), classes
-
-
-def _bounds(mask: MaskBitmap) -> list[int]:
-    height, width = mask.bits.shape
-    return [mask.x0, mask.y0, mask.x0 + width, mask.y0 + height]

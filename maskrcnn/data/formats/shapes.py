@@ -71,25 +71,20 @@ class Shapes:
     on_corrupt_image: OnCorruptImage = "stop"
 
     def __post_init__(self) -> None:
-        for valid, words in (
-            (self.root is not None, "data=shapes needs data.root=DIR, a folder for the generated images"),
-            (min(self.num_train, self.num_val) >= 1, "num_train and num_val must be at least 1"),
-            (0 <= self.min_objects <= self.max_objects, "0 <= min_objects <= max_objects must hold"),
-            (
-                1 <= self.num_classes <= len(NAMES),
-                f"num_classes must be 1..{len(NAMES)} ({', '.join(NAMES)})",
+        names = ", ".join(NAMES)
+        rules = {
+            "data=shapes needs data.root=DIR, a folder for the generated images": self.root is not None,
+            "num_train and num_val must be at least 1": min(self.num_train, self.num_val) >= 1,
+            "0 <= min_objects <= max_objects must hold": 0 <= self.min_objects <= self.max_objects,
+            f"num_classes must be 1..{len(NAMES)} ({names})": 1 <= self.num_classes <= len(NAMES),
+            f"names must be some of {names}, not {self.names}": self.names is None
+            or (bool(self.names) and set(self.names) <= set(NAMES)),
+            "2 <= min_radius <= max_radius <= image_size / 2 must hold": (
+                2 <= self.min_radius <= self.max_radius <= self.image_size / 2
             ),
-            (
-                self.names is None or (bool(self.names) and set(self.names) <= set(NAMES)),
-                f"names must be some of {', '.join(NAMES)}, not {self.names}",
-            ),
-            (
-                2 <= self.min_radius <= self.max_radius <= self.image_size / 2,
-                "2 <= min_radius <= max_radius <= image_size / 2 must hold",
-            ),
-        ):
-            if not valid:
-                raise UserError(f"the shapes data set cannot be drawn: {words}")
+        }
+        if wrong := next((words for words, valid in rules.items() if not valid), None):
+            raise UserError(f"the shapes data set cannot be drawn: {wrong}")
 
     def train(self) -> CocoDataset:
         return self._split("train")
@@ -129,9 +124,7 @@ class Shapes:
             folder.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=f".{split}-", dir=folder.parent))
         except OSError as error:
-            raise UserError(
-                f"data.root={self.root}: cannot write the generated data there: {error}"
-            ) from error
+            raise UserError(f"data.root={self.root}: cannot write generated data there: {error}") from error
         try:
             self._write(split, work)
             os.rename(work, folder)
@@ -148,27 +141,18 @@ class Shapes:
         annotations: list[dict[str, Any]] = []
         for image_id, picture in enumerate(self.pictures(split), start=1):
             name = f"{image_id:06d}.png"
-            cv2.imwrite(
-                str(folder / "images" / name), picture.pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]
-            )
-            images.append(
-                {"id": image_id, "file_name": name, "height": self.image_size, "width": self.image_size}
-            )
+            path, pixels = str(folder / "images" / name), picture.pixels[..., ::-1]
+            cv2.imwrite(path, pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            size = {"height": self.image_size, "width": self.image_size}
+            images.append({"id": image_id, "file_name": name, **size})
             for place, (label, mask) in enumerate(zip(picture.labels, picture.masks, strict=True)):
                 annotations.append(_annotation(len(annotations) + 1, image_id, label + 1, mask))
                 if self.keypoints:
                     annotations[-1] |= _keypoints(picture, place)
         known = _KEYPOINTS if self.keypoints else {}
-        categories = [
-            {"id": label + 1, "name": NAMES[kind], **known} for label, kind in enumerate(self.kinds)
-        ]
-        data = {
-            "info": self.parameters,
-            "images": images,
-            "annotations": annotations,
-            "categories": categories,
-        }
-        (folder / "annotations.json").write_text(json.dumps(data))
+        categories = [{"id": k, "name": NAMES[kind], **known} for k, kind in enumerate(self.kinds, 1)]
+        data = {"info": self.parameters, "images": images, "annotations": annotations}
+        (folder / "annotations.json").write_text(json.dumps({**data, "categories": categories}))
 
     def pictures(self, split: str) -> Iterator[Picture]:
         """Draw the images of "train" or "val" one by one."""
@@ -182,9 +166,7 @@ class Shapes:
 def _keypoints(picture: Picture, place: int) -> dict[str, Any]:
     """COCO's keypoints of an object. Visibility is 2, or 1 behind a later object."""
     size = len(picture.pixels)
-    before = np.zeros((size, size), bool)
-    for mask in picture.masks[place + 1 :]:
-        before |= mask
+    before = np.any([np.zeros((size, size), bool), *picture.masks[place + 1 :]], axis=0)
     points = landmarks(picture.shapes[place])
     x, y = points.astype(int).clip(0, size - 1).T
     visibility = np.where(before[y, x], 1, 2)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 Generator = np.random.Generator
 
 # A shape is a regular star polygon: corners at the radius, notches between them at this share of it. A
@@ -139,9 +140,8 @@ def landmarks(shape: Shape) -> npt.NDArray[np.float64]:
     """
     name = NAMES[shape.label]
     count = _CORNERS.get(name, 4)
-    turns = (
-        shape.angle + 2 * np.pi / count * np.arange(count) if name != "circle" else np.pi / 2 * np.arange(4)
-    )
+    angle = 0 if name == "circle" else shape.angle
+    turns = angle + 2 * np.pi / count * np.arange(count)
     corners = np.array([shape.x, shape.y]) + shape.radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
     left, top = corners.argmin(axis=0)
     right, bottom = corners.argmax(axis=0)
@@ -182,12 +182,13 @@ def draw(
     """
     canvas = ground(rng, image_size)
     labels: list[int] = []
-    masks: list[npt.NDArray[np.bool_]] = []
+    masks: list[Mask] = []
     areas: list[int] = []
     shapes: list[Shape] = []
     for _ in range(num_objects):
         label, radius = int(rng.integers(len(kinds))), rng.uniform(*radii)
-        placed = _place(rng, kinds[label], radius, image_size, masks, areas)
+        below = list(zip(masks, areas, strict=True))
+        placed = _place(rng, kinds[label], radius, image_size, below)
         if placed is None:
             continue
         shape, x0, y0, alpha = placed
@@ -197,7 +198,7 @@ def draw(
         patch += alpha[..., None] * (surface - patch)
         mask = np.zeros((image_size, image_size), bool)
         mask[y0 : y0 + h, x0 : x0 + w] = alpha >= 0.5
-        masks = [below & ~mask for below in masks] + [mask]
+        masks = [other & ~mask for other in masks] + [mask]
         labels.append(label)
         shapes.append(shape)
         areas.append(int(mask.sum()))
@@ -205,14 +206,9 @@ def draw(
 
 
 def _place(
-    rng: Generator,
-    label: int,
-    radius: float,
-    image_size: int,
-    masks: list[npt.NDArray[np.bool_]],
-    areas: list[int],
+    rng: Generator, label: int, radius: float, image_size: int, below: Sequence[tuple[Mask, int]]
 ) -> tuple[Shape, int, int, Floats] | None:
-    """A shape and its coverage at a random position where it hides no other too much.
+    """A shape and its coverage at a random position where it hides no other (mask, area) too much.
 
     None after twenty failed attempts.
     """
@@ -221,7 +217,7 @@ def _place(
         shape = Shape(label, x, y, radius, rng.uniform(0, 2 * np.pi))
         x0, y0, alpha = coverage(shape, image_size)
         solid, (h, w) = alpha >= 0.5, alpha.shape
-        left = [mask.sum() - (mask[y0 : y0 + h, x0 : x0 + w] & solid).sum() for mask in masks]
-        if all(visible >= _MIN_VISIBLE * area for visible, area in zip(left, areas, strict=True)):
+        left = [mask.sum() - (mask[y0 : y0 + h, x0 : x0 + w] & solid).sum() for mask, _ in below]
+        if all(visible >= _MIN_VISIBLE * area for visible, (_, area) in zip(left, below, strict=True)):
             return shape, x0, y0, alpha
     return None

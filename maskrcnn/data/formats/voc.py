@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from maskrcnn.data.dataset import Dataset, ImageRecord, OnCorruptImage
+from maskrcnn.data.dataset import Dataset, ImageRecord, OnCorruptImage, coco_entry
+from maskrcnn.data.defects import listed
 from maskrcnn.data.formats.voc_xml import class_names, parse_xml
-from maskrcnn.data.masks import MaskBitmap, crop_to_object, encode
+from maskrcnn.data.images import read_values
+from maskrcnn.data.masks import MaskBitmap, crop_to_object
 from maskrcnn.errors import UserError
 
 CLASSES = tuple(
@@ -23,6 +24,7 @@ CLASSES = tuple(
 )
 VOID = 255
 ImageSets = Literal["Segmentation", "Main"]
+_LAYOUT = "JPEGImages, Annotations, ImageSets and SegmentationObject, as in VOCdevkit/VOC2007"
 
 
 class VocClasses(Dataset):
@@ -32,19 +34,15 @@ class VocClasses(Dataset):
 
     def ground_truth(self) -> dict[str, Any]:
         """The split in COCO's format for scoring. Difficult objects are crowd, and have the key ``difficult``."""
-        images, annotations = [], []
-        for index in range(len(self)):
-            record = self.record(index)
-            images.append(
-                {
-                    "id": record.image_id,
-                    "file_name": record.file_name,
-                    "height": record.height,
-                    "width": record.width,
-                }
-            )
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for record in map(self.record, range(len(self))):
+            size = {"height": record.height, "width": record.width}
+            images.append({"id": record.image_id, "file_name": record.file_name, **size})
             for g, mask in enumerate(self.masks(record)):
-                annotations.append(_coco_annotation(record, g, mask))
+                entry = coco_entry(record, g, mask, (record.height, record.width))
+                numbers = {"id": int(record.annotation_ids[g]), "difficult": entry["iscrowd"]}
+                annotations.append({**entry, **numbers})
         return {"images": images, "annotations": annotations, "categories": self.categories}
 
 
@@ -78,13 +76,13 @@ class VocDataset(VocClasses):
     ) -> None:
         self.root = Path(root)
         names = split_names(self.root, image_sets, split)
-        reader = VocReader(self.root, classes)
-        numbers = image_numbers(names)
-        records = [reader.record(name, number) for name, number in zip(names, numbers, strict=True)]
-        super().__init__(records, categories(reader.classes), self.root / "JPEGImages", on_corrupt_image)
+        self._reader = VocReader(self.root, classes)
+        records = [self._reader.record(name, number) for name, number in image_numbers(names).items()]
+        images, classes = self.root / "JPEGImages", self._reader.classes
+        super().__init__(records, categories(classes), images, on_corrupt_image)
 
     def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
-        return record_masks(self.root, record)
+        return self._reader.masks(record)
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class VocSource:
         inside = sorted(p for p in [*root.glob("VOC20*"), *root.glob("VOCdevkit/VOC20*")] if p.is_dir())
         if len(inside) > 1:
             raise UserError(
-                f"data.root={self.root} holds {', '.join(p.name for p in inside)}; name one of them"
+                f"data.root={self.root} holds {listed([p.name for p in inside])}; name one of them"
             )
         return inside[0] if inside else root
 
@@ -143,25 +141,31 @@ def split_names(root: Path, image_sets: str, split: str) -> list[str]:
         image_sets: folder in ImageSets.
         split: name of the list in it.
     """
-    for folder in ("JPEGImages", "Annotations", "ImageSets"):
-        if not (root / folder).is_dir():
-            raise UserError(
-                f"{root} is no VOC folder: it has no {folder}; expected JPEGImages, Annotations, "
-                "ImageSets and SegmentationObject, as in VOCdevkit/VOC2007"
-            )
+    require(root, "VOC", ("JPEGImages", "Annotations", "ImageSets"), _LAYOUT)
     if not (root / "ImageSets" / image_sets).is_dir() and (root / "ImageSets" / "Main").is_dir():
         image_sets = "Main"  # a folder without masks
-    path = root / "ImageSets" / image_sets / f"{split}.txt"
+    known = {image.stem for image in (root / "JPEGImages").iterdir()}
+    # Lists of single classes have a second column, -1, 0 or 1. The first is the image, whose name may have spaces.
+    lines = names_in(root / "ImageSets" / image_sets / f"{split}.txt")
+    return [line if line in known else re.sub(r"\s+-?[01]$", "", line) for line in lines]
+
+
+def require(root: Path, title: str, folders: Sequence[str], layout: str) -> None:
+    """Raise UserError unless the folder of the data set ``title`` has these folders."""
+    for folder in folders:
+        if not (root / folder).is_dir():
+            raise UserError(f"{root} is no {title} folder: it has no {folder}; expected {layout}")
+
+
+def names_in(path: Path) -> list[str]:
+    """The images in the list of a split. Raises UserError if it is missing or empty."""
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise UserError(f"there is no split {path}; there are: {', '.join(there) or 'none'}")
-    known = {image.stem for image in (root / "JPEGImages").iterdir()}
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    # Lists of single classes have a second column, -1, 0 or 1. The first is the image, whose name may have spaces.
-    names = [line if line in known else re.sub(r"\s+-?[01]$", "", line) for line in lines]
-    if not names:
+    if not lines:
         raise UserError(f"{path} lists no image")
-    return names
+    return lines
 
 
 class VocReader:
@@ -191,36 +195,26 @@ class VocReader:
         if name not in self.images:
             raise UserError(f"{self.root / 'JPEGImages' / name}.jpg is missing, but a split lists it")
         image = self.root / "JPEGImages" / self.images[name]
-        annotation = parse_xml(self.root / "Annotations" / f"{name}.xml", self.classes, image)
-        has_masks = (self.root / "SegmentationObject" / f"{name}.png").is_file()
-        return ImageRecord(
-            image_id=image_id,
-            file_name=image.name,
-            height=annotation.height,
-            width=annotation.width,
-            boxes=annotation.boxes,
-            labels=annotation.labels,
-            crowd=annotation.difficult,
-            annotation_ids=image_id * 1000 + 1 + np.arange(len(annotation.labels)),
-            segmentations=[k if has_masks else None for k in range(1, len(annotation.labels) + 1)],
-        )
+        record = parse_xml(self.root / "Annotations" / f"{name}.xml", self.classes, image, image_id)
+        if not (self.root / "SegmentationObject" / f"{name}.png").is_file():
+            return record
+        return record._replace(segmentations=range(1, len(record.labels) + 1))
+
+    def masks(self, record: ImageRecord) -> list[MaskBitmap | None]:
+        """The masks of an image's objects, from SegmentationObject."""
+        if not any(record.segmentations):
+            return [None] * len(record.labels)
+        path = self.root / "SegmentationObject" / f"{Path(record.file_name).stem}.png"
+        values = read_instances(path, (record.height, record.width), len(record.labels))
+        return [crop_to_object(values == k) for k in record.segmentations]
 
 
-def image_numbers(names: Sequence[str]) -> list[int]:
-    """Numbers of the images of a split: those in their names if all have one, else their positions."""
+def image_numbers(names: Sequence[str]) -> dict[str, int]:
+    """The number of each image of a split: that in its name if all have one, else its position."""
     if all(name.replace("_", "").isdecimal() for name in names):
-        return [image_number(name) for name in names]
+        return {name: image_number(name) for name in names}
     places = {name: place for place, name in enumerate(sorted(names), 1)}
-    return [places[name] for name in names]
-
-
-def record_masks(root: Path, record: ImageRecord) -> list[MaskBitmap | None]:
-    """The masks of an image's objects, from SegmentationObject."""
-    if not any(record.segmentations):
-        return [None] * len(record.labels)
-    path = root / "SegmentationObject" / f"{Path(record.file_name).stem}.png"
-    values = read_instances(path, (record.height, record.width), len(record.labels))
-    return [crop_to_object(values == k) for k in record.segmentations]
+    return {name: places[name] for name in names}
 
 
 def image_number(name: str) -> int:
@@ -245,14 +239,10 @@ def read_instances(path: Path, size: tuple[int, int], num_objects: int) -> npt.N
     Raises:
         UserError: the image is damaged, has another size, or has a number without object.
     """
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-        raise UserError(f"the mask image {path} is damaged ({error}); unpack or download it again") from error
+    mode, values = read_values(path)
     if mode not in ("P", "L"):
         raise UserError(
-            f"the mask image {path} has colours ({mode}); expected VOC's palette image of object numbers"
+            f"the mask image {path} has colours ({mode}); expected VOC's palette of object numbers"
         )
     if values.shape != size:
         raise UserError(f"the mask image {path} is {values.shape}, but its xml says {size} (height, width)")
@@ -260,20 +250,3 @@ def read_instances(path: Path, size: tuple[int, int], num_objects: int) -> npt.N
     if stray:
         raise UserError(f"the mask image {path} shows objects {stray}, but its xml lists {num_objects}")
     return np.asarray(values, np.uint8)
-
-
-def _coco_annotation(record: ImageRecord, g: int, mask: MaskBitmap | None) -> dict[str, Any]:
-    x1, y1, x2, y2 = record.boxes[g].tolist()
-    difficult = int(record.crowd[g])
-    entry: dict[str, Any] = {
-        "id": int(record.annotation_ids[g]),
-        "image_id": record.image_id,
-        "category_id": int(record.labels[g]) + 1,
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "area": (x2 - x1) * (y2 - y1) if mask is None else int(mask.bits.sum()),
-        "iscrowd": difficult,
-        "difficult": difficult,
-    }
-    if mask is not None:
-        entry["segmentation"] = encode(mask.full(record.height, record.width))
-    return entry

@@ -4,61 +4,48 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from maskrcnn.data.dataset import ImageRecord
 from maskrcnn.data.images import read_image
 from maskrcnn.errors import UserError
-
-
-@dataclass(frozen=True)
-class VocAnnotation:
-    """The content of an xml file.
-
-    Attributes:
-        height: of the image in pixels.
-        width: of the image in pixels.
-        boxes: ``[G, 4]`` float32, continuous.
-        labels: ``[G]`` int64.
-        difficult: ``[G]`` bool.
-    """
-
-    height: int
-    width: int
-    boxes: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    difficult: npt.NDArray[np.bool_]
 
 
 def class_names(path: Path) -> set[str]:
     """The class names in an annotation file; none if it is broken, which is reported when the image is read."""
     try:
-        root = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError):
+        return {_name(entry) for entry in xml_root(path).findall("object")}
+    except UserError:
         return set()
-    return {_name(entry) for entry in root.findall("object")}
 
 
-def parse_xml(path: Path, classes: Sequence[str], image: Path) -> VocAnnotation:
-    """Read an annotation file.
+def xml_root(path: Path) -> ElementTree.Element:
+    """The root element of an xml file. Raises UserError if it is damaged."""
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path} is not valid xml ({error}); write or download it again") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror})") from error
+
+
+def parse_xml(path: Path, classes: Sequence[str], image: Path, image_id: int = 0) -> ImageRecord:
+    """Read an annotation file. Difficult objects are ``crowd``.
 
     Args:
         path: the xml.
         classes: class names.
         image: the image file. Its size is used if the xml says 0 x 0, as LabelImg sometimes writes.
+        image_id: number of the image.
 
     Raises:
         UserError: the file is missing, broken or incomplete.
     """
-    try:
-        tree = ElementTree.parse(path)
-    except FileNotFoundError as error:
-        raise UserError(f"the annotation {path} is missing, but a split lists its image") from error
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path} is not valid xml ({error}); unpack or download it again") from error
+    if not path.is_file():
+        raise UserError(f"the annotation {path} is missing, but a split lists its image")
+    tree = xml_root(path)
     height, width = (_number(tree.find("size"), side, path) for side in ("height", "width"))
     if height == width == 0:
         height, width = read_image(image).shape[:2]
@@ -66,12 +53,16 @@ def parse_xml(path: Path, classes: Sequence[str], image: Path) -> VocAnnotation:
         raise UserError(f"{path} says the image is {height:g} x {width:g} (height x width)")
     found = enumerate(tree.findall("object"), start=1)
     objects = [_object(entry, path, number, classes) for number, entry in found]
-    return VocAnnotation(
+    return ImageRecord(
+        image_id=image_id,
+        file_name=image.name,
         height=int(height),
         width=int(width),
         boxes=np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4),
         labels=np.array([label for _, label, _ in objects], np.int64),
-        difficult=np.array([difficult for _, _, difficult in objects], bool),
+        crowd=np.array([difficult for _, _, difficult in objects], bool),
+        annotation_ids=image_id * 1000 + 1 + np.arange(len(objects)),
+        segmentations=[None] * len(objects),
     )
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.data.dataset import Dataset
-from maskrcnn.data.folders.source import FolderSource
-from maskrcnn.data.folders.written import write_coco
+from maskrcnn.data.folders.source import FolderSource, write_coco
 from maskrcnn.data.formats.coco import CustomCoco
 from maskrcnn.data.formats.voc import VocSource
 from tests.data.folders import exports

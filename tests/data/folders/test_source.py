@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from maskrcnn.data.folders.folder import Folder, part_called
-from maskrcnn.data.folders.formats import FORMATS
-from maskrcnn.data.folders.protocol import Format, Part
-from maskrcnn.data.folders.source import FolderSource
+from maskrcnn.data.folders.folder import Folder, Format, Part, part_called
+from maskrcnn.data.folders.source import FORMATS, FolderSource
 from maskrcnn.errors import UserError
 from tests.data.folders.conftest import L_SHAPE, check, everything, l_shape, read
 from tests.data.folders.test_labelme import describe, shape
