@@ -18,16 +18,18 @@ from maskrcnn.models.norms import LayerNorm, Norm, batch_norm_of, normalised
 class FullyConnected(nn.Linear):
     """A linear layer, ``[R, K]`` to ``[R, D]``.
 
-    With several CPU threads in float32, it is computed as a 1x1 convolution, because torch uses oneDNN for
-    convolutions and MKL for matrix products. On an AMD processor with AVX-512, oneDNN took 0.6 times as long for K =
-    12544 and 0.8 times as long for small layers. Limited to AVX2 on the same processor, it took 0.9 to 1.2 times as
-    long.
+    On a CPU with AVX-512, with several threads in float32, it is computed as a 1x1 convolution, because torch uses
+    oneDNN for convolutions and MKL for matrix products. On an AMD processor, oneDNN took 0.6 times as long for K =
+    12544 and 0.8 times as long for small layers.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer: ``[R, K]`` to ``[R, D]``."""
         plain = (
-            torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or torch.get_num_threads() == 1
+            torch.compiler.is_compiling()
+            or torch.is_autocast_enabled("cpu")
+            or torch.get_num_threads() == 1
+            or "AVX512" not in torch.backends.cpu.get_cpu_capability()
         )
         if plain or input.device.type != "cpu" or input.dtype != torch.float32 or len(input) == 0:
             return super().forward(input)
