@@ -116,8 +116,9 @@ setup(
     package_dir={"maskrcnn.configs": "configs", "maskrcnn_ops": "ops/maskrcnn_ops"},
     package_data={
         "maskrcnn.configs": ["**/*.yaml"],
-        "maskrcnn.ablation": ["templates/*.j2"],
+        "maskrcnn.ablation": ["templates/*"],
         "maskrcnn.ablation.explorer": ["*.html", "*.css", "*.js"],
+        "maskrcnn.prediction": ["*.j2"],
         "maskrcnn_ops": ["csrc/*"],
     },
     ext_modules=modules,

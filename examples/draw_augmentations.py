@@ -10,8 +10,7 @@ import numpy as np
 from maskrcnn.data import augmentations as a
 from maskrcnn.data.formats.shapes import Shapes
 from maskrcnn.data.transforms import Transform
-from maskrcnn.prediction.draw import draw_results, sheet
-from maskrcnn.prediction.samples import as_annotations, visible
+from maskrcnn.prediction.draw import as_annotations, draw_results, sheet, visible
 
 CHOICES = {
     "none": [],

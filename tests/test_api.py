@@ -253,7 +253,7 @@ def test_best_by_chooses_what_best_pt_means(tmp_path: Path) -> None:
     for best_by, step, best in ((None, 1, 1.0), ("bbox/AP50", 2, 2.0)):
         results = iter(metrics)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluator, "score", lambda *given, results=results: next(results))
+            patch.setattr(evaluator, "evaluate", lambda *given, results=results: next(results))
             content = fit(str(step), best_by)
         assert (content["step"], content["best"]) == (step, best)
     with pytest.raises(UserError, match=r"evaluation\.best_by=segm/AB: .*did you mean segm/AP"):
@@ -263,7 +263,7 @@ def test_best_by_chooses_what_best_pt_means(tmp_path: Path) -> None:
 def test_metrics_and_best_weights_are_there_when_drawing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from maskrcnn.evaluation import evaluator, score
+    from maskrcnn.evaluation import evaluator, metrics
 
     def fail(*given: object, **named: object) -> None:
         assert (tmp_path / "metrics.json").exists()
@@ -271,7 +271,7 @@ def test_metrics_and_best_weights_are_there_when_drawing_fails(
         raise MemoryError("no room")
 
     monkeypatch.setattr(evaluator, "results_picture", fail)
-    monkeypatch.setattr(score, "write_details", fail)
+    monkeypatch.setattr(metrics, "write_details", fail)
     evaluation = Evaluation(details=True)
     Trainer(
         small(), Squares(), Squares(), tmp_path, steps=1, batch_size=2, evaluation=evaluation, **FAST

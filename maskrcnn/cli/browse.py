@@ -31,10 +31,18 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.images import CorruptImageError
 from maskrcnn.errors import Positive, UserError
 from maskrcnn.evaluation import diagnosis as errors
-from maskrcnn.evaluation.coco import load_ground_truth
+from maskrcnn.evaluation.coco import by_image_id, load_ground_truth
 from maskrcnn.evaluation.metrics import kinds_of
 from maskrcnn.evaluation.results import read_results
-from maskrcnn.prediction.draw import Picture, draw_results, side_by_side, skeletons, to_width
+from maskrcnn.prediction.draw import (
+    Picture,
+    as_annotations,
+    draw_results,
+    side_by_side,
+    skeletons,
+    to_width,
+    visible,
+)
 from maskrcnn.prediction.gallery import Card, to_page
 from maskrcnn.training.folder import open_run_dir
 
@@ -125,8 +133,6 @@ def _browse_augmented(settings: DictConfig, config: DictConfig) -> None:
     """Write the page of the augmented training images."""
     if settings.annotations is not None or settings.predictions is not None:
         raise UserError("augmented draws training images: give data=... or run=DIR, and no predictions")
-    from maskrcnn.prediction.samples import as_annotations, visible  # lazily, because it imports torch
-
     dataset = open_data(config, "train")
     transform = configs.build(config.data.train_transform)
     loader = configs.build(config.data.train_loader)(dataset, transform, 1, seed=config.seed)
@@ -158,7 +164,7 @@ def _cards(
     folder: Path,
 ) -> list[Card]:
     """Draw every image into ``folder``/pictures. Each card has the numbers by which the page can sort."""
-    objects, found = _by_image(truth["annotations"]), _by_image(predictions or [])
+    objects, found = by_image_id(truth["annotations"]), by_image_id(predictions or [])
     wrong: dict[int, dict[str, int]] = {}
     if predictions is not None:
         kind = "segm" if "segm" in kinds_of(predictions) and dataset.has_masks else "bbox"
@@ -169,9 +175,9 @@ def _cards(
     indices = range(len(dataset))[: settings.num_images]
     for index in track(indices, "drawing", console=console, disable=not console.is_terminal):
         image_id, file_name = dataset.image_id(index), dataset.image_info(index)[0]
-        sides = [objects.get(image_id, [])]
+        sides = [objects[image_id]]
         if predictions is not None:
-            sides.append(found.get(image_id, []))
+            sides.append(found[image_id])
         try:
             picture = _picture(dataset.read(index).image, sides, names, settings, lines)
         except CorruptImageError as error:
@@ -212,10 +218,3 @@ def _numbers(objects: Sequence[dict[str, Any]], wrong: dict[str, int] | None) ->
     if wrong is None:
         return numbers
     return {"errors": sum(wrong[kind] for kind in _WRONG), **numbers, **wrong}
-
-
-def _by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = {}
-    for entry in entries:
-        found.setdefault(entry["image_id"], []).append(entry)
-    return found

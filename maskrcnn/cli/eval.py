@@ -25,9 +25,8 @@ from maskrcnn.config import compose as configs
 from maskrcnn.console import console, metrics_table
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import load_ground_truth
-from maskrcnn.evaluation.metrics import kinds_of
+from maskrcnn.evaluation.metrics import chosen_metric, evaluate, kinds_of, write_tables
 from maskrcnn.evaluation.results import read_results
-from maskrcnn.evaluation.score import chosen_metric, score, write_tables
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.training.folder import open_run_dir
 
@@ -97,8 +96,8 @@ def _score_file(predictions: str, annotations: str, run_dir: str | None, overrid
     truth = load_ground_truth(annotations)
     found = read_results(Path(predictions), truth)
     metric, directory = chosen_metric(settings.metric, "coco"), open_run_dir(run_dir)
-    chosen = (metric, kinds_of(found), configs.settings_of(settings.evaluation, Evaluation))
-    metrics = score(found, truth, *chosen)
+    kinds, own = kinds_of(found), configs.settings_of(settings.evaluation, Evaluation)
+    metrics = evaluate(found, truth, metric, own.max_dets, None, kinds, own.backend, own.area_ranges)
     (directory / "metrics.json").write_text(json.dumps(metrics, indent=1))
     console.print(metrics_table(metrics, f"{predictions}: {len(found)} detections"))
-    write_tables(found, truth, *chosen, directory)
+    write_tables(found, truth, metric, kinds, own, directory)

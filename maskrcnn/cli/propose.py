@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
         from maskrcnn.config.build import load_trained
         from maskrcnn.data.proposals import ProposalWriter
-        from maskrcnn.evaluation.detect import detect_images
+        from maskrcnn.evaluation.evaluator import detect_images
         from maskrcnn.training.devices import open_device
 
     config, model, _ = load_trained(settings.checkpoint, rest, configs.Train, settings.trust_checkpoint)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +18,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.silence import silence
 
 BACKENDS = ("hotcoco", "pycocotools")
 Entries = list[dict[str, Any]]
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,6 @@ class Accumulated:
     params: Any
     eval: dict[str, Any]
     evaluation: Any
-
-    @property
-    def evalImgs(self) -> Entries:
-        """The matches of every class, area range and image with objects or detections."""
-        return [entry for entry in self.evaluation.evalImgs if entry is not None]
 
 
 def chosen_backend(name: str | None) -> str:
@@ -101,12 +99,11 @@ def _loaded(truth: COCO, results: Entries) -> COCO:
     """Results as a COCO object; pycocotools' own ``loadRes`` cannot take an empty list."""
     if results:
         found: COCO = truth.loadRes(results)
-        return found
-    empty = COCO()
-    images, categories = truth.dataset["images"], truth.dataset["categories"]
-    empty.dataset = {"images": images, "categories": categories, "annotations": []}
-    empty.createIndex()
-    return empty
+    else:
+        found = COCO()
+        found.dataset = {**truth.dataset, "annotations": []}
+        found.createIndex()
+    return found
 
 
 class BoundaryEval(COCOeval):
@@ -135,3 +132,30 @@ def outline_band(rle: dict[str, Any]) -> dict[str, Any]:
     width = max(round(0.02 * math.hypot(*mask.shape)), 1)
     inner = cv2.erode(np.pad(mask, 1), np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
     return dict(coco_mask.encode(np.asfortranarray(mask - inner)))
+
+
+class _Muted:
+    """Standard output without what one thread prints."""
+
+    def __init__(self, stream: Any, thread: int) -> None:
+        self._stream, self._thread = stream, thread
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self._thread:
+            return len(text)
+        return int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """A context that drops what this thread prints, as pycocotools does. Other threads are not affected."""
+    with _ONE_AT_A_TIME:
+        before = sys.stdout
+        sys.stdout = _Muted(before, threading.get_ident())
+        try:
+            yield
+        finally:
+            sys.stdout = before

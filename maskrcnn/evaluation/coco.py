@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,18 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from maskrcnn.data.defects import refuse_fatal
+from maskrcnn.data.formats.coco_fields import number
 from maskrcnn.data.formats.coco_json import load_annotations, select
 from maskrcnn.data.formats.coco_selection import distinct_names
 from maskrcnn.data.segmentation import check_rle_strings, compressed
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.areas import NO_LIMIT, Areas, Ranges, chosen_areas
-from maskrcnn.evaluation.backends import Accumulated, accumulated
-from maskrcnn.evaluation.keypoints import oks_sigmas, with_keypoints
-from maskrcnn.evaluation.silence import silence
+from maskrcnn.evaluation.backends import Accumulated, accumulated, silence
+from maskrcnn.evaluation.keypoints import oks_sigmas
+from maskrcnn.evaluation.settings import NO_LIMIT, Areas, Ranges, chosen_areas
 
 Metrics = dict[str, float | None]
 Truth = str | Path | dict[str, Any] | COCO
+_COMPARED = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 # Keys of annotations that scoring reads.
 _OF_IMAGES = ("id", "file_name", "height", "width")
 _OF_CATEGORIES = ("id", "name", "keypoints", "skeleton", "sigmas")
@@ -121,29 +124,24 @@ def by_cells(
 ) -> Metrics:
     """Compute AP by object size in feature cells, ``sqrt(area) / stride``: ``{"0-1": .., "1-2": .., "16-": ..}``.
 
-    As in COCO's APs, the AP of a size ignores objects of other sizes.
+    As in COCO's APs, the AP of a size ignores objects of other sizes. The other arguments are those of `evaluate`.
 
     Args:
-        predictions: see `evaluate`.
-        annotations: see `evaluate`.
         iou_type: "bbox" or "segm".
         stride: pixels of the original image per cell.
         edges: limits of the sizes in cells.
-        max_dets: see `evaluate`.
-        backend: see `evaluate`.
     """
     truth = load_ground_truth(annotations)
     check_predictions(predictions, truth)
-    ends = [*edges[1:], math.inf]
-    names = [
-        f"{low:g}-{'' if high == math.inf else f'{high:g}'}" for low, high in zip(edges, ends, strict=True)
-    ]
     areas = {
-        name: ((low * stride) ** 2, min((high * stride) ** 2, NO_LIMIT))
-        for name, low, high in zip(names, edges, ends, strict=True)
+        f"{low:g}-{'' if high == math.inf else f'{high:g}'}": (
+            (low * stride) ** 2,
+            min((high * stride) ** 2, NO_LIMIT),
+        )
+        for low, high in pairwise([*edges, math.inf])
     }
     evaluation = accumulate(predictions, truth, iou_type, max_dets, sorted(truth.getImgIds()), areas, backend)
-    return {name: average_precision(evaluation, None, name) for name in names}
+    return {name: average_precision(evaluation, None, name) for name in areas}
 
 
 def load_ground_truth(annotations: Truth) -> COCO:
@@ -205,38 +203,43 @@ def with_masks(truth: COCO) -> COCO:
     return load_ground_truth({**truth.dataset, "annotations": annotations})
 
 
-def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO) -> None:
-    """Raise UserError for invalid results, or for images or categories that the annotations do not list."""
+def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO, where: str = "") -> None:
+    """Raise UserError for invalid results, or for images or categories that the annotations do not list.
+
+    Args:
+        predictions: COCO results. Their masks and keypoints are not checked.
+        truth: annotations.
+        where: text before the message, for example the name of a file.
+    """
     if not isinstance(predictions, Sequence) or isinstance(predictions, str):
-        raise UserError(f"predictions are a list of COCO results, not a {type(predictions).__name__}")
-    images, categories = set(truth.getImgIds()), set(truth.getCatIds())
+        raise UserError(f"{where}predictions are a list of COCO results, not a {type(predictions).__name__}")
+    ids = {"image_id": set(truth.getImgIds()), "category_id": set(truth.getCatIds())}
     for place, prediction in enumerate(predictions):
         if not isinstance(prediction, dict):
-            raise UserError(f"prediction {place} is a {type(prediction).__name__}, not a COCO result")
-        if words := _defect(prediction, images, categories):
-            raise UserError(f"prediction {place} has {words}")
+            raise UserError(f"{where}prediction {place} is a {type(prediction).__name__}, not a COCO result")
+        if words := _defect(prediction, ids):
+            raise UserError(f"{where}prediction {place} has {words}")
 
 
-def _defect(prediction: dict[str, Any], images: set[int], categories: set[int]) -> str | None:
+def _defect(prediction: dict[str, Any], ids: Mapping[str, set[int]]) -> str | None:
     """The defect of a result, except its mask and keypoints."""
-    for key, ids in (("image_id", images), ("category_id", categories)):
+    for key, known in ids.items():
         value = prediction.get(key)
-        if not isinstance(value, int) or value not in ids:
+        if type(value) is not int or value not in known:
             return (
                 f"{key}={value!r}, but the annotations list no such {key.removesuffix('_id')}; "
                 "are they of the same data set?"
             )
-    score = prediction.get("score")
-    if not isinstance(score, int | float) or not math.isfinite(score):
+    score, box = prediction.get("score"), prediction.get("bbox", (0, 0, 0, 0))
+    if not _are_numbers([score]):
         return f"score={score!r}; expected a number"
-    box = prediction.get("bbox", (0, 0, 0, 0))
     if not isinstance(box, list | tuple) or len(box) != 4 or not _are_numbers(box):
         return f"bbox={box!r}; expected [x, y, width, height]"
     return None
 
 
 def _are_numbers(values: Sequence[Any]) -> bool:
-    return set(map(type, values)) <= {int, float} or all(isinstance(v, int | float) for v in values)
+    return all(not isinstance(v, str) and number(v) is not None for v in values)
 
 
 def accumulate(
@@ -256,24 +259,22 @@ def accumulate(
     The other arguments are those of `evaluate`.
     """
     kind = "segm" if iou_type == "boundary" else iou_type
-    _need(predictions, "segmentation" if kind == "segm" else kind)
+    for place, prediction in enumerate(predictions):
+        if _COMPARED[kind] not in prediction:
+            raise UserError(
+                f"prediction {place} has no {_COMPARED[kind]}, which this metric needs of every one"
+            )
     if kind == "segm":
         truth = with_masks(truth)
     parameters: dict[str, Any] = {"imgIds": list(image_ids)}
     if kind == "keypoints":
         parameters["kpt_oks_sigmas"] = oks_sigmas(truth.dataset["categories"])
-        parameters["catIds"] = with_keypoints(truth.dataset["categories"])
+        parameters["catIds"] = [c["id"] for c in truth.dataset["categories"] if c.get("keypoints")]
     parameters["maxDets"] = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
     if areas is not None:
         parameters["areaRngLbl"] = ["all", *areas]
         parameters["areaRng"] = [[0, NO_LIMIT], *map(list, areas.values())]
     return accumulated(truth, results_for(predictions, truth, kind), iou_type, parameters, backend)
-
-
-def _need(predictions: Sequence[dict[str, Any]], key: str) -> None:
-    for place, prediction in enumerate(predictions):
-        if key not in prediction:
-            raise UserError(f"prediction {place} has no {key}, which this metric needs of every one")
 
 
 def results_for(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str) -> list[dict[str, Any]]:
@@ -285,8 +286,7 @@ def results_for(predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: st
         iou_type: "bbox", "segm", "keypoints" or "boundary".
     """
     # For "segm", the size of an object is that of its mask. With a bbox, it would be that of the box.
-    compared = {"segm": "segmentation", "bbox": "bbox", "keypoints": "keypoints"}[iou_type]
-    kept = [_chosen(p, ("image_id", "category_id", "score", compared)) for p in predictions]
+    kept = [_chosen(p, ("image_id", "category_id", "score", _COMPARED[iou_type])) for p in predictions]
     if iou_type == "segm":
         for prediction, rle in zip(kept, _compressed(predictions, truth), strict=True):
             prediction["segmentation"] = rle
@@ -310,6 +310,14 @@ def _compressed(predictions: Sequence[dict[str, Any]], truth: COCO) -> list[dict
     except UserError as error:
         raise UserError(f"a prediction's mask: {error}") from error
     return rles
+
+
+def by_image_id(entries: Iterable[dict[str, Any]]) -> defaultdict[int, list[dict[str, Any]]]:
+    """Group results or annotations by ``image_id``; an image without entries has an empty list."""
+    groups = defaultdict(list)
+    for entry in entries:
+        groups[entry["image_id"]].append(entry)
+    return groups
 
 
 def average_precision(

@@ -14,9 +14,19 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from maskrcnn.evaluation.coco import Truth, accumulate, check_predictions, load_ground_truth, with_masks
+from maskrcnn.evaluation.coco import (
+    Truth,
+    accumulate,
+    by_image_id,
+    check_predictions,
+    load_ground_truth,
+    with_masks,
+)
 
+MIN_IOU = 0.5  # IoU of a match
+NEAR_IOU = 0.1  # IoU of an inaccurate match
 _NAMED_CURVES = 10  # with more classes, the curves are grey and have no names
+Entries = list[dict[str, Any]]
 KINDS = ("correct", "classification", "localisation", "both", "duplicate", "background", "missed")
 
 
@@ -43,19 +53,17 @@ def analyse(
     annotations: Truth,
     iou_type: str = "bbox",
     min_score: float = 0.3,
-    min_iou: float = 0.5,
-    near_iou: float = 0.1,
     max_dets: int = 100,
     backend: str | None = None,
 ) -> Analysis:
     """Classify detections as correct or as a kind of error, after TIDE (Bolya et al. 2020).
 
     By descending score, each detection is matched with the unmatched object of its class that it overlaps most, if the
-    IoU is at least ``min_iou``. Such detections are correct. The others are:
+    IoU is at least 0.5 (`MIN_IOU`). Such detections are correct. The others are:
 
-    * classification: overlaps an object of another class by ``min_iou``;
-    * localisation: overlaps an object of its class by ``near_iou``;
-    * both: overlaps an object of another class by ``near_iou``;
+    * classification: overlaps an object of another class by `MIN_IOU`;
+    * localisation: overlaps an object of its class by 0.1 (`NEAR_IOU`);
+    * both: overlaps an object of another class by `NEAR_IOU`;
     * duplicate: overlaps a matched object;
     * background: overlaps no object.
 
@@ -67,8 +75,6 @@ def analyse(
         annotations: path of a COCO-format json, its content, or a loaded COCO object.
         iou_type: "bbox" or "segm".
         min_score: ignore detections with a lower score.
-        min_iou: IoU of a match.
-        near_iou: IoU of an inaccurate match.
         max_dets: see `maskrcnn.evaluation.coco.evaluate`.
         backend: see `maskrcnn.evaluation.coco.evaluate`.
     """
@@ -76,8 +82,8 @@ def analyse(
     categories = sorted(truth.getCatIds())
     errors: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
     confusion = np.zeros((len(categories) + 1, len(categories) + 1), np.int64)
-    for _, sorted_out in _each_image(predictions, truth, iou_type, min_score, min_iou, near_iou):
-        for kind, actual, guessed in sorted_out:
+    for _, found, objects, overlaps in _each_image(predictions, truth, iou_type, min_score):
+        for kind, actual, guessed in _sorted_out(found, objects, overlaps, categories):
             errors[kind] += 1
             confusion[actual, guessed] += 1
     ids = sorted(truth.getImgIds())
@@ -87,19 +93,16 @@ def analyse(
 
 
 def by_image(
-    predictions: Sequence[dict[str, Any]],
-    annotations: Truth,
-    iou_type: str = "bbox",
-    min_score: float = 0.3,
-    min_iou: float = 0.5,
-    near_iou: float = 0.1,
+    predictions: Sequence[dict[str, Any]], annotations: Truth, iou_type: str = "bbox", min_score: float = 0.3
 ) -> dict[int, dict[str, int]]:
     """Count the ``KINDS`` of each image, by its id. Arguments as in `analyse`."""
     truth = _scored(annotations, predictions, iou_type)
-    return {
-        image_id: dict.fromkeys(KINDS, 0) | Counter(kind for kind, _, _ in sorted_out)
-        for image_id, sorted_out in _each_image(predictions, truth, iou_type, min_score, min_iou, near_iou)
-    }
+    categories = sorted(truth.getCatIds())
+    counts = {}
+    for image_id, found, objects, overlaps in _each_image(predictions, truth, iou_type, min_score):
+        kinds = Counter(kind for kind, _, _ in _sorted_out(found, objects, overlaps, categories))
+        counts[image_id] = dict.fromkeys(KINDS, 0) | kinds
+    return counts
 
 
 def mean_iou(
@@ -118,13 +121,12 @@ def mean_iou(
     """
     truth = _scored(annotations, predictions, iou_type)
     means = {}
-    for image_id, found, objects in _images(predictions, truth, min_score):
-        objects = [entry for entry in objects if not entry["iscrowd"]]
-        overlaps = _overlaps(found, objects, truth, iou_type)
+    for image_id, found, objects, overlaps in _each_image(predictions, truth, iou_type, min_score):
         classes = [np.array([entry["category_id"] for entry in entries]) for entries in (found, objects)]
-        if objects:
+        counts = np.array([not entry["iscrowd"] for entry in objects], bool)
+        if counts.any():
             own = np.where(classes[0][:, None] == classes[1], overlaps, 0.0)
-            means[image_id] = float(own.max(0, initial=0.0).mean())
+            means[image_id] = float(own.max(0, initial=0.0)[counts].mean())
     return means
 
 
@@ -136,74 +138,50 @@ def _scored(annotations: Truth, predictions: Sequence[dict[str, Any]], iou_type:
 
 
 def _each_image(
-    predictions: Sequence[dict[str, Any]],
-    truth: COCO,
-    iou_type: str,
-    min_score: float,
-    min_iou: float,
-    near_iou: float,
-) -> Iterator[tuple[int, list[tuple[str, int, int]]]]:
-    """Yield every image's id, and its detections and missed objects as `_sorted_out` returns them."""
-    labels = {category: label for label, category in enumerate(sorted(truth.getCatIds()))}
-    for image_id, detections, objects in _images(predictions, truth, min_score):
-        detections.sort(key=lambda p: -p["score"])
-        overlaps = _overlaps(detections, objects, truth, iou_type)
-        yield image_id, list(_sorted_out(detections, objects, overlaps, labels, min_iou, near_iou))
+    predictions: Sequence[dict[str, Any]], truth: COCO, iou_type: str, min_score: float
+) -> Iterator[tuple[int, Entries, Entries, npt.NDArray[np.float64]]]:
+    """Yield every image's id, its detections by falling score from ``min_score``, its objects, and `_overlaps`."""
+    sure = [prediction for prediction in predictions if prediction["score"] >= min_score]
+    found = by_image_id(sorted(sure, key=lambda p: -p["score"]))
+    for image_id in truth.getImgIds():
+        detections = found[image_id]
+        objects = [truth.anns[number] for number in truth.getAnnIds(imgIds=[image_id])]
+        yield image_id, detections, objects, _overlaps(detections, objects, truth, iou_type)
 
 
-def _images(
-    predictions: Sequence[dict[str, Any]], truth: COCO, min_score: float
-) -> Iterator[tuple[int, list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Yield every image's id, its detections of at least ``min_score`` and its objects."""
-    found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in truth.getImgIds()}
-    for prediction in predictions:
-        if prediction["score"] >= min_score:
-            found[prediction["image_id"]].append(prediction)
-    for image_id, detections in found.items():
-        yield image_id, detections, [truth.anns[number] for number in truth.getAnnIds(imgIds=[image_id])]
-
-
-def _overlaps(
-    found: list[dict[str, Any]], objects: list[dict[str, Any]], truth: COCO, iou_type: str
-) -> npt.NDArray[np.float64]:
+def _overlaps(found: Entries, objects: Entries, truth: COCO, iou_type: str) -> npt.NDArray[np.float64]:
     """``[found, objects]`` IoU of boxes or masks."""
     if not found or not objects:
         return np.zeros((len(found), len(objects)))
     crowd = [int(entry["iscrowd"]) for entry in objects]
     if iou_type == "bbox":
-        pairs: list[Any] = [[p["bbox"] for p in found], [entry["bbox"] for entry in objects]]
-        return np.asarray(coco_mask.iou(*(np.array(boxes, float) for boxes in pairs), crowd))
-    return np.asarray(
-        coco_mask.iou([p["segmentation"] for p in found], [truth.annToRLE(o) for o in objects], crowd)
-    )
+        pairs: list[Any] = [np.array([entry["bbox"] for entry in side], float) for side in (found, objects)]
+    else:
+        pairs = [[p["segmentation"] for p in found], [truth.annToRLE(entry) for entry in objects]]
+    return np.asarray(coco_mask.iou(*pairs, crowd))
 
 
 def _sorted_out(
-    found: list[dict[str, Any]],
-    objects: list[dict[str, Any]],
-    overlaps: npt.NDArray[np.float64],
-    labels: dict[int, int],
-    min_iou: float,
-    near_iou: float,
+    found: Entries, objects: Entries, overlaps: npt.NDArray[np.float64], categories: list[int]
 ) -> Iterator[tuple[str, int, int]]:
     """Yield (kind, class of the object, class of the detection) for every detection, then for every missed object."""
-    background = len(labels)
+    background, labels = len(categories), {category: label for label, category in enumerate(categories)}
     actual = np.array([labels[entry["category_id"]] for entry in objects], np.int64)
     crowd = np.array([bool(entry["iscrowd"]) for entry in objects], bool)
     taken, explained = np.zeros(len(objects), bool), np.zeros(len(objects), bool)
     wrong = []
     for row, prediction in enumerate(found):
         label, iou = labels[prediction["category_id"]], overlaps[row]
-        free = (actual == label) & ~taken & ~crowd & (iou >= min_iou)
+        free = (actual == label) & ~taken & ~crowd & (iou >= MIN_IOU)
         if free.any():
             best = int(np.argmax(np.where(free, iou, -1)))
             taken[best] = True
             yield "correct", label, label
-        elif not (crowd & (actual == label) & (iou >= min_iou)).any():
+        elif not (crowd & (actual == label) & (iou >= MIN_IOU)).any():
             wrong.append((label, np.where(crowd, 0, iou)))
     for label, iou in wrong:
         same = actual == label
-        kind, about = _kind(iou, same, taken, min_iou, near_iou)
+        kind, about = _kind(iou, same, taken)
         if kind in ("classification", "localisation"):
             explained[about] = True
         yield kind, background if kind == "background" else int(actual[about]), label
@@ -212,18 +190,14 @@ def _sorted_out(
 
 
 def _kind(
-    iou: npt.NDArray[np.float64],
-    same: npt.NDArray[np.bool_],
-    taken: npt.NDArray[np.bool_],
-    min_iou: float,
-    near_iou: float,
+    iou: npt.NDArray[np.float64], same: npt.NDArray[np.bool_], taken: npt.NDArray[np.bool_]
 ) -> tuple[str, int]:
     """The kind of a wrong detection, and the index of the object it refers to (-1 for background)."""
     for kind, about in (
-        ("duplicate", same & taken & (iou >= min_iou)),
-        ("classification", ~same & (iou >= min_iou)),
-        ("localisation", same & (iou >= near_iou)),
-        ("both", ~same & (iou >= near_iou)),
+        ("duplicate", same & taken & (iou >= MIN_IOU)),
+        ("classification", ~same & (iou >= MIN_IOU)),
+        ("localisation", same & (iou >= NEAR_IOU)),
+        ("both", ~same & (iou >= NEAR_IOU)),
     ):
         if about.any():
             return kind, int(np.argmax(np.where(about, iou, -1)))
@@ -261,8 +235,7 @@ def _matrix(axes: Any, analysis: Analysis) -> None:
     ticks = [*analysis.names, "background"]
     axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=6)
     axes.set_yticks(range(len(ticks)), ticks, fontsize=6)
-    axes.set_xlabel("detected as")
-    axes.set_ylabel("object (share of its row)")
+    axes.set(xlabel="detected as", ylabel="object (share of its row)")
 
 
 def _curves(axes: Any, analysis: Analysis) -> None:
@@ -275,10 +248,8 @@ def _curves(axes: Any, analysis: Analysis) -> None:
         axes.plot(recall, row, **style, label=label)
     if len(names) > 1:
         mean = precision.mean(axis=0)
-        axes.plot(
-            recall, mean, "k", linewidth=2, label=f"mean of {len(names)} classes: {100 * mean.mean():.1f}"
-        )
-    axes.set_xlabel("recall")
-    axes.set_ylabel("precision at IoU 0.5")
+        label = f"mean of {len(names)} classes: {100 * mean.mean():.1f}"
+        axes.plot(recall, mean, "k", linewidth=2, label=label)
+    axes.set(xlabel="recall", ylabel="precision at IoU 0.5")
     if names:
         axes.legend(fontsize=6, title="AP50", title_fontsize=6)

@@ -35,16 +35,11 @@ def oks_sigmas(categories: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
     return np.array(found.pop())
 
 
-def with_keypoints(categories: Sequence[dict[str, Any]]) -> list[int]:
-    """Ids of the categories that list keypoints."""
-    return [int(category["id"]) for category in categories if category.get("keypoints")]
-
-
 def _of(category: dict[str, Any]) -> tuple[float, ...]:
     count, sigmas = len(category["keypoints"]), category.get("sigmas")
     if sigmas is None and count == len(PERSON):
         return PERSON
-    if not isinstance(sigmas, list) or len(sigmas) != count or not all(_positive(s) for s in sigmas):
+    if not isinstance(sigmas, list) or len(sigmas) != count or not all(map(_positive, sigmas)):
         raise UserError(
             f"category {category['id']} has {count} keypoints and sigmas={sigmas!r}; object keypoint similarity needs "
             "one positive number for each in 'sigmas' of the category (COCO's 17 have published ones: 0.025 for an "

@@ -1,4 +1,4 @@
-"""The metrics of a data set, and detailed metrics on request."""
+"""The metrics of a data set, and detailed metrics on request. It does not import torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from maskrcnn.evaluation import coco, voc
-from maskrcnn.evaluation import diagnosis as errors
-from maskrcnn.evaluation.areas import Ranges
+from maskrcnn.console import console, metrics_table
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation import coco, diagnosis, voc
+from maskrcnn.evaluation.backends import chosen_backend
+from maskrcnn.evaluation.settings import Evaluation, Ranges, chosen_areas
 
 Metric = Literal["coco", "voc"]
-Figures = dict[str, dict[str, float | None]]
+Metrics = dict[str, dict[str, float | None]]
 
 
 def evaluate(
@@ -24,7 +26,7 @@ def evaluate(
     kinds: Sequence[str] | None = None,
     backend: str | None = None,
     area_ranges: Ranges | None = None,
-) -> Figures:
+) -> Metrics:
     """Compute the content of metrics.json.
 
     It is ``{"bbox": .., "segm": .., "keypoints": ..}`` for COCO and ``{"voc": ..}`` for VOC.
@@ -42,7 +44,7 @@ def evaluate(
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)
     truth = coco.load_ground_truth(annotations)
-    figures: Figures = {}
+    figures: Metrics = {}
     for kind in kinds_of(predictions) if kinds is None else kinds:
         most = _most(kind, max_dets)
         figures |= coco.evaluate(predictions, truth, (kind,), most, image_ids, backend, area_ranges)
@@ -57,7 +59,7 @@ def per_class(
     kinds: Sequence[str] | None = None,
     backend: str | None = None,
     area_ranges: Ranges | None = None,
-) -> dict[str, Figures]:
+) -> dict[str, Metrics]:
     """Compute the metrics of `evaluate` for each class: ``{kind: {class: metrics}}``. Arguments as there."""
     if metric == "voc":
         return {"voc": voc.per_class(predictions, annotations)}
@@ -107,20 +109,64 @@ def write_details(
     truth = coco.load_ground_truth(annotations)
     content: dict[str, Any] = {}
     for kind in kinds:
-        content[kind] = {
-            "per_class": coco.per_class(
-                predictions, truth, kind, _most(kind, max_dets), area_ranges, backend
-            ),
-            "by_size_in_cells": coco.by_cells(
-                predictions, truth, kind, cell, max_dets=_most(kind, max_dets), backend=backend
-            ),
-        }
+        most = _most(kind, max_dets)
+        classes = coco.per_class(predictions, truth, kind, most, area_ranges, backend)
+        sizes = coco.by_cells(predictions, truth, kind, cell, max_dets=most, backend=backend)
+        content[kind] = {"per_class": classes, "by_size_in_cells": sizes}
     if "segm" in kinds:
         content |= coco.evaluate(predictions, truth, ("boundary",), max_dets, area_ranges=area_ranges)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "details.json").write_text(json.dumps(content, indent=1))
-    regions = [kind for kind in kinds if kind != "keypoints"]
-    if regions:
-        errors.write(
-            errors.analyse(predictions, truth, regions[-1], max_dets=max_dets, backend=backend), folder
+    if regions := [kind for kind in kinds if kind != "keypoints"]:
+        found = diagnosis.analyse(predictions, truth, regions[-1], max_dets=max_dets, backend=backend)
+        diagnosis.write(found, folder)
+
+
+def chosen_metric(wanted: str | None, default: str) -> Metric:
+    """The requested metric, else the data set's own. Raises UserError for an unknown metric.
+
+    Args:
+        wanted: the requested metric, or None.
+        default: the data set's own.
+    """
+    name = default if wanted is None else wanted
+    if name == "coco":
+        return "coco"
+    if name == "voc":
+        return "voc"
+    raise UserError(f"metric={name}: there are coco and voc")
+
+
+def check_settings(settings: Evaluation) -> None:
+    """Raise UserError before training for settings that `evaluate` would refuse."""
+    if settings.area_ranges is not None:
+        chosen_areas(settings.area_ranges, "bbox")
+    chosen_backend(settings.backend)
+
+
+def write_tables(
+    predictions: Sequence[dict[str, Any]],
+    annotations: coco.Truth,
+    metric: Metric,
+    kinds: Sequence[str],
+    settings: Evaluation,
+    folder: Path,
+) -> None:
+    """Print and write the tables of ``settings.per_class`` and ``settings.details``.
+
+    The other arguments are those of `evaluate`.
+
+    Args:
+        settings: the settings.
+        folder: an existing folder.
+    """
+    truth, areas = coco.load_ground_truth(annotations), settings.area_ranges
+    if settings.per_class:
+        tables = per_class(predictions, truth, metric, settings.max_dets, kinds, settings.backend, areas)
+        for kind, table in tables.items():
+            console.print(metrics_table(table, f"{kind}, every class"))
+        (folder / "per_class.json").write_text(json.dumps(tables, indent=1))
+    if settings.details:
+        write_details(
+            predictions, truth, kinds, settings.max_dets, settings.cell, folder, areas, settings.backend
         )

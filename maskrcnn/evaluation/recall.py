@@ -41,10 +41,19 @@ def average_recall(
     evaluation = accumulated(truth, results_for(predictions, truth, "bbox"), "bbox", parameters, backend)
     recall: npt.NDArray[np.float64] = evaluation.eval["recall"]  # [T, 1, A, 1]
     by_area = recall[:, 0, :, 0]
-    figures = {f"AR{max_dets}": by_area[:, 0], "AR50": by_area[:1, 0]}
-    figures |= {f"AR{size}": by_area[:, place] for place, size in enumerate("sml", start=1)}
+    return _figures(max_dets, by_area, np.all(by_area > -1, axis=0))
+
+
+def _figures(
+    most: int, recall: npt.NDArray[np.float64], defined: npt.NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """The metrics in percent from recall ``[T, areas]``; None for areas that are not ``defined``, ``[areas]``."""
+    figures = {f"AR{most}": recall[:, 0], "AR50": recall[:1, 0]}
+    figures |= {f"AR{size}": recall[:, place] for place, size in enumerate("sml", start=1)}
+    known = [defined[0], *defined]
     return {
-        name: 100 * float(values.mean()) if (values > -1).all() else None for name, values in figures.items()
+        name: 100 * float(values.mean()) if some else None
+        for (name, values), some in zip(figures.items(), known, strict=True)
     }
 
 
@@ -84,14 +93,7 @@ class Recall:
 
     def figures(self) -> dict[str, float | None]:
         """The metrics in percent; None without objects."""
-        recall = 100 * self._found / np.maximum(self._objects, 1)  # [T, areas]
-        values = {f"AR{self.most}": recall[:, 0].mean(), "AR50": recall[0, 0]}
-        values |= {f"AR{size}": recall[:, place].mean() for place, size in enumerate("sml", start=1)}
-        some = [self._objects[0] > 0, *(self._objects > 0)]
-        return {
-            name: float(value) if there else None
-            for (name, value), there in zip(values.items(), some, strict=True)
-        }
+        return _figures(self.most, self._found / np.maximum(self._objects, 1), self._objects > 0)
 
 
 def _matched(iou: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

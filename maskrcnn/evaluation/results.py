@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +12,7 @@ from maskrcnn.data.formats.coco_fields import number, whole
 from maskrcnn.data.formats.coco_json import load_json
 from maskrcnn.data.segmentation import check_rle_strings, compressed
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.coco import check_predictions
 
 
 def read_results(path: Path, truth: COCO) -> list[dict[str, Any]]:
@@ -28,13 +29,14 @@ def read_results(path: Path, truth: COCO) -> list[dict[str, Any]]:
         UserError: not a list of results; a result without a listed image or category; a file name that contradicts the
             id; a damaged mask, or one of another size than its image.
     """
-    content = load_json(path)
-    if not isinstance(content, list):
-        raise UserError(f"{path}: predictions are a list of COCO results, not a {type(content).__name__}")
-    images = _Images(truth)
-    return [
-        _read(result, f"{path}, prediction {place}", truth, images) for place, result in enumerate(content)
-    ]
+    content, images = load_json(path), _Images(truth)
+    if isinstance(content, list):
+        content = [_converted(result, images, f"{path}: prediction {i}") for i, result in enumerate(content)]
+    check_predictions(content, truth, f"{path}: ")
+    for place, result in enumerate(content):
+        if "segmentation" in result:
+            result["segmentation"] = _mask(result, truth, f"{path}: prediction {place}")
+    return list(content)
 
 
 class _Images:
@@ -73,38 +75,24 @@ class _Images:
         )
 
 
-def _read(result: Any, where: str, truth: COCO, images: _Images) -> dict[str, Any]:
+def _converted(result: Any, images: _Images, where: str) -> Any:
+    """A result with its image's id, and with numbers that were given in another form."""
     if not isinstance(result, dict):
-        raise UserError(f"{where} is a {type(result).__name__}, not a COCO result")
-    image_id, category_id = images.of(result, where), whole(result.get("category_id"))
-    if category_id not in truth.cats:
-        raise UserError(
-            f"{where} has category_id={result.get('category_id')!r}, but the annotations list no such category; are "
-            "they of the same data set?"
-        )
-    score = number(result.get("score"))
-    if score is None:
-        raise UserError(f"{where} has score={result.get('score')!r}; expected a number")
-    read = {**result, "image_id": image_id, "category_id": category_id, "score": score}
-    if "bbox" in result:
-        read["bbox"] = _box(result["bbox"], where)
-    if "segmentation" in result:
-        image = truth.imgs[image_id]
-        read["segmentation"] = _mask(result["segmentation"], image["height"], image["width"], where)
+        return result
+    read = {**result, "image_id": images.of(result, where)}
+    for key, convert in (("category_id", whole), ("score", number)):
+        if (found := convert(result.get(key))) is not None:
+            read[key] = found
+    if isinstance(box := result.get("bbox"), list):
+        numbers = [number(v) for v in box]
+        read["bbox"] = box if None in numbers or len(box) != 4 else numbers
     return read
 
 
-def _box(value: Any, where: str) -> list[float]:
-    numbers = [number(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
-    found = [v for v in numbers if v is not None]
-    if len(numbers) != 4 or len(found) != 4:
-        raise UserError(f"{where} has bbox={value!r}; expected [x, y, width, height]")
-    return found
-
-
-def _mask(value: Any, height: int, width: int, where: str) -> dict[str, Any]:
+def _mask(result: dict[str, Any], truth: COCO, where: str) -> dict[str, Any]:
+    image = truth.imgs[result["image_id"]]
     try:
-        rle = compressed(value, height, width)
+        rle = compressed(result["segmentation"], image["height"], image["width"])
         check_rle_strings([rle["counts"]])
     except UserError as error:
         raise UserError(f"{where}: {error}") from error

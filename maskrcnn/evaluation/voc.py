@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from maskrcnn.evaluation.coco import check_predictions, load_ground_truth
+from maskrcnn.evaluation.coco import by_image_id, check_predictions, load_ground_truth
 
 Doubles = npt.NDArray[np.float64]
 Overlap = Callable[[dict[str, Any], Sequence[dict[str, Any]]], Doubles]
@@ -63,7 +63,7 @@ def per_class(
     objects = [entry for entry in truth.dataset["annotations"] if entry["image_id"] in chosen]
     masks = [entry for entry in objects if entry.get("segmentation")]
     with_masks = bool(masks) and all("segmentation" in p for p in predictions)
-    boxes = curves(predictions, objects, box_overlap, 0.5)
+    boxes = curves(predictions, objects, _box_overlap, 0.5)
     overlap = _mask_overlap(truth)
     # In an image without mask annotations, a predicted mask is neither correct nor wrong.
     bare = {entry["image_id"] for entry in objects} - {entry["image_id"] for entry in masks}
@@ -137,13 +137,11 @@ def _ignored(entry: dict[str, Any]) -> bool:
 def _curve(
     predictions: list[dict[str, Any]], objects: list[dict[str, Any]], overlap: Overlap, threshold: float
 ) -> Curve:
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for entry in objects:
-        by_image.setdefault(entry["image_id"], []).append(entry)
+    by_image = by_image_id(objects)
     taken: set[int] = set()
     right = []
     for prediction in sorted(predictions, key=lambda p: -p["score"]):
-        candidates = by_image.get(prediction["image_id"], [])
+        candidates = by_image[prediction["image_id"]]
         overlaps = overlap(prediction, candidates) if candidates else np.zeros(1)
         best = int(np.argmax(overlaps))
         if overlaps[best] < threshold:
@@ -156,15 +154,10 @@ def _curve(
     return Curve(hits / np.arange(1, len(hits) + 1), hits / max(num_objects, 1), num_objects)
 
 
-def box_overlap(prediction: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> Doubles:
-    """IoU of a box with others, ``[len(candidates)]``, from continuous x, y, width, height."""
-    x, y, w, h = prediction["bbox"]
-    boxes = np.array([entry["bbox"] for entry in candidates], float)
-    width = np.minimum(x + w, boxes[:, 0] + boxes[:, 2]) - np.maximum(x, boxes[:, 0])
-    height = np.minimum(y + h, boxes[:, 1] + boxes[:, 3]) - np.maximum(y, boxes[:, 1])
-    shared = width.clip(0) * height.clip(0)
-    union = w * h + boxes[:, 2] * boxes[:, 3] - shared
-    return np.asarray(shared / np.maximum(union, np.finfo(float).tiny))
+def _box_overlap(prediction: dict[str, Any], candidates: Sequence[dict[str, Any]]) -> Doubles:
+    """IoU of a box with others, ``[len(candidates)]``."""
+    own, others = (np.array([e["bbox"] for e in entries], float) for entries in ([prediction], candidates))
+    return np.asarray(coco_mask.iou(own, others, [0] * len(others))[0])
 
 
 def _mask_overlap(truth: Any) -> Overlap:

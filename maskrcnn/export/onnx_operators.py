@@ -65,11 +65,7 @@ def nms(boxes: Any, order: Any, groups: Any, valid: Any, threshold: float) -> An
     counted = op.And(own, op.Unsqueeze(valid, [1]))
     scores = op.Where(counted, op.Unsqueeze(scores, [1]), op.Constant(value_float=2 * _NEVER))
     kept = op.NonMaxSuppression(
-        boxes,
-        scores,
-        count,
-        op.Constant(value_floats=[threshold]),
-        op.Constant(value_floats=[_NEVER]),
+        boxes, scores, count, op.Constant(value_floats=[threshold]), op.Constant(value_floats=[_NEVER])
     )  # [S, 3]: image, group, box
     index = op.Gather(kept, op.Constant(value_ints=[0, 2]), axis=1)
     empty = op.Expand(zero, op.Concat(images, count, axis=0))

@@ -91,9 +91,8 @@ def _own_bins(pooled: Tensor) -> Tensor:
 def _same_pooling(one: Switches, other: Switches) -> bool:
     """Whether two operators differ only in how they choose levels, and in samples that they do not take."""
     whole = one.bin_rounding and other.bin_rounding
-    cells = (one.border == "inner") == (
-        other.border == "inner"
-    )  # the other borders do not affect whole cells
+    # Borders other than "inner" do not affect whole cells.
+    cells = (one.border == "inner") == (other.border == "inner")
     samples = (5, 6, 7) if whole and cells else ()
     numbers = [
         (a, b) for i, (a, b) in enumerate(zip(one.packed(), other.packed(), strict=True)) if i not in samples
@@ -116,12 +115,8 @@ def _check_decomposable(switches: Switches) -> None:
 
 def _starts_and_bins(boxes: Tensor, size: int, scale: float, switches: Switches) -> tuple[Tensor, Tensor]:
     """Start and bin size of the regions ``[R, 4]`` in cells: ``[R, 2]`` (x, y) each."""
-    starts, bins = [], []
-    for axis in range(2):
-        start, extent, _ = edges_of(boxes[:, axis], boxes[:, axis + 2], scale, size, switches)
-        starts.append(start)
-        bins.append(extent)
-    return torch.stack(starts, 1), torch.stack(bins, 1)
+    edges = [edges_of(boxes[:, axis], boxes[:, axis + 2], scale, size, switches) for axis in range(2)]
+    return torch.stack([start for start, _, _ in edges], 1), torch.stack([bins for _, bins, _ in edges], 1)
 
 
 def _decomposed(
@@ -141,11 +136,9 @@ def _decomposed(
     samples = switches.sampling_ratio
     values = values.reshape(-1, size, samples, size, samples, channels)
     inside = inside.reshape(-1, size, samples, size, samples, 1)
-    if switches.reduction == "avg":
-        reduced = torch.where(inside, values, 0.0).sum((2, 4)) / samples**2
-    else:
-        # Samples outside the map count as 0.
-        reduced = torch.where(inside, values, 0.0).amax((2, 4))
+    values = torch.where(inside, values, 0.0)  # samples outside the map count as 0
+    average = switches.reduction == "avg"
+    reduced = values.sum((2, 4)) / samples**2 if average else values.amax((2, 4))
     return reduced.permute(0, 3, 1, 2)
 
 

@@ -19,9 +19,7 @@ from maskrcnn.structures import Images
 
 OPSET = 18
 _EXAMPLE = (256, 320)  # (height, width) of the traced image; the graph does not depend on it
-_LEAST = (
-    96  # pixels; the coarsest map of a smaller image is one cell wide, which graphs treat as a special case
-)
+_LEAST = 96  # pixels; the coarsest map of a smaller image is one cell wide, a special case for graphs
 
 
 class Graph(nn.Module):

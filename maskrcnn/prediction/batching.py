@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,36 +14,36 @@ from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision, autocast
 from maskrcnn.prediction.detections import ImageDetections, image_detections
+from maskrcnn.structures import Images, Proposals
 
 
 @torch.no_grad()
 def detect_batch(
     model: MaskRCNN,
-    samples: Sequence[Sample],
+    images: Images,
+    sizes: Iterable[tuple[int, int]],
     device: torch.device,
     precision: Precision = "fp32",
-    size_divisor: int = 32,
+    proposals: Proposals | None = None,
 ) -> list[ImageDetections]:
     """Detect objects in a batch of images.
 
     Args:
-        model: in evaluation mode.
-        samples: transformed images.
+        model: a detector; it is switched to evaluation mode.
+        images: the batch.
+        sizes: original (height, width) of each image.
         device: the model's device.
         precision: precision of the arithmetic.
-        size_divisor: the sides of the canvas are multiples of this.
+        proposals: given proposals; None takes those of the model's RPN.
 
     Returns:
         For each image its detections, in pixels of the original image.
     """
     model.eval()
-    batch = batch_images([sample.picture for sample in samples], Canvas(size_divisor))
+    given = None if proposals is None else proposals.to(device, non_blocking=True)
     with autocast(precision, device):
-        detections = model.detect(batch.to(device), trim=True).to("cpu")
-    return [
-        image_detections(detections, row, batch.sizes[row], sample.original_size)
-        for row, sample in enumerate(samples)
-    ]
+        detections = model.detect(images.to(device, non_blocking=True), given, trim=True).to("cpu")
+    return [image_detections(detections, row, images.sizes[row], size) for row, size in enumerate(sizes)]
 
 
 def detect_plain(
@@ -58,7 +58,7 @@ def detect_plain(
     """Detect objects in images of any size. Images of the same padded size form a batch.
 
     Args:
-        model: in evaluation mode.
+        model: a detector.
         images: ``[H, W, C]`` uint8.
         transform: how images are resized.
         batch_size: largest number of images per batch.
@@ -69,12 +69,37 @@ def detect_plain(
     Returns:
         For each image its detections, in pixels of the original image.
     """
+
+    def detect(_: list[int], samples: list[Sample]) -> list[ImageDetections]:
+        batch = batch_images([sample.picture for sample in samples], Canvas(size_divisor))
+        return detect_batch(model, batch, (s.original_size for s in samples), device, precision)
+
+    return in_batches(images, transform, batch_size, size_divisor, detect)
+
+
+def in_batches(
+    images: Sequence[Pixels],
+    transform: Transform,
+    batch_size: int,
+    size_divisor: int,
+    detect: Callable[[list[int], list[Sample]], list[ImageDetections]],
+) -> list[ImageDetections]:
+    """Transform images, and detect objects in batches that fill one canvas without further padding.
+
+    Args:
+        images: ``[H, W, C]`` uint8.
+        transform: how images are resized.
+        batch_size: largest number of images per batch.
+        size_divisor: the sides of the canvas are multiples of this.
+        detect: detects in a batch, from the indices of its images and the transformed images.
+
+    Returns:
+        The detections of each image.
+    """
     found: dict[int, ImageDetections] = {}
-    samples = (prepared(image, transform) for image in images)
-    for batch in by_padded_shape(samples, batch_size, size_divisor):
-        results = detect_batch(model, [sample for _, sample in batch], device, precision, size_divisor)
-        found |= dict(zip([place for place, _ in batch], results, strict=True))
-    return [found[place] for place in range(len(images))]
+    for batch in _by_padded_shape((prepared(image, transform) for image in images), batch_size, size_divisor):
+        found |= dict(zip(batch, detect(list(batch), list(batch.values())), strict=True))
+    return [found[index] for index in range(len(images))]
 
 
 def prepared(image: Pixels, transform: Transform) -> Sample:
@@ -83,24 +108,15 @@ def prepared(image: Pixels, transform: Transform) -> Sample:
     return transform(Example(image, 0, *nothing, masks=[]), np.random.default_rng(0))
 
 
-def by_padded_shape(
+def _by_padded_shape(
     samples: Iterable[Sample], batch_size: int, size_divisor: int
-) -> Iterator[list[tuple[int, Sample]]]:
-    """Yield batches that fill one canvas without further padding.
-
-    Args:
-        samples: transformed images.
-        batch_size: largest number of images per batch.
-        size_divisor: the sides of the canvas are multiples of this.
-
-    Yields:
-        The images of a batch with their indices.
-    """
-    waiting: dict[tuple[int, int], list[tuple[int, Sample]]] = {}
-    for place, sample in enumerate(samples):
-        height, width = (-(-side // size_divisor) for side in sample.picture.size)
-        group = waiting.setdefault((height, width), [])
-        group.append((place, sample))
+) -> Iterator[dict[int, Sample]]:
+    """Yield the samples of each batch by their indices."""
+    waiting: dict[tuple[int, ...], dict[int, Sample]] = {}
+    for index, sample in enumerate(samples):
+        shape = tuple(-(-side // size_divisor) for side in sample.picture.size)
+        group = waiting.setdefault(shape, {})
+        group[index] = sample
         if len(group) == batch_size:
-            yield waiting.pop((height, width))
+            yield waiting.pop(shape)
     yield from waiting.values()

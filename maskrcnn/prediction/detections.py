@@ -51,10 +51,7 @@ class ImageDetections:
         """
         if self.masks is None:
             raise ValueError("these detections have no masks: the model has no mask head")
-        bitmap = decode(self.masks[index], *self.size)
-        if bitmap is None:
-            return np.zeros(self.size, np.bool_)
-        return bitmap.full(*self.size).view(np.bool_)
+        return full_mask(self.masks[index], self.size)
 
     def above(self, threshold: float) -> ImageDetections:
         """The detections with a score of at least ``threshold``."""
@@ -121,11 +118,15 @@ class ImageDetections:
             image_id: id of the image.
             category_ids: COCO id of each label.
         """
+        numbers = (values.tolist() for values in (self.boxes.double(), self.scores, self.labels))
         results: list[Result] = [
-            {"image_id": image_id, "category_id": category_ids[label], "bbox": _xywh(box), "score": score}
-            for box, score, label in zip(
-                self.boxes.double().numpy(), self.scores.tolist(), self.labels.tolist(), strict=True
-            )
+            {
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for (x1, y1, x2, y2), score, label in zip(*numbers, strict=True)
         ]
         for result, rle in zip(results, self.masks or [], strict=self.masks is not None):
             result["segmentation"] = rle
@@ -133,6 +134,12 @@ class ImageDetections:
             for result, points in zip(results, self.keypoints.numpy(), strict=True):
                 result["keypoints"] = to_coco(points)
         return results
+
+
+def full_mask(rle: dict[str, Any], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The mask of a compressed RLE over an image of ``size`` (height, width), ``[H, W]``."""
+    bitmap = decode(rle, *size)
+    return np.zeros(size, np.bool_) if bitmap is None else bitmap.full(*size).view(np.bool_)
 
 
 def image_detections(
@@ -178,8 +185,3 @@ def _scale(network_size: Tensor, size: tuple[int, int]) -> Tensor:
     """Pixels of the original image per pixel of the network's input, ``[2]`` (x, y)."""
     height, width = size
     return torch.tensor([width, height], dtype=torch.float32) / network_size.flip(0)
-
-
-def _xywh(box: npt.NDArray[np.float64]) -> list[float]:
-    x1, y1, x2, y2 = box.tolist()
-    return [x1, y1, x2 - x1, y2 - y1]

@@ -1,26 +1,30 @@
-"""Draws detections and ground truth onto images."""
+"""Draws detections, ground truth and training samples onto images. It does not import torch."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrcnn.data.masks import MaskBitmap
+from maskrcnn.data.keypoints import to_coco
+from maskrcnn.data.masks import Bits, MaskBitmap, encode
 from maskrcnn.data.segmentation import decode
+
+if TYPE_CHECKING:
+    from maskrcnn.data.transforms import Sample
 
 Picture = npt.NDArray[np.uint8]
 Skeletons = dict[int, list[tuple[int, int]]]
 _Rectangle = tuple[int, int, int, int]
+_Colour = tuple[int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _OPACITY = 0.45  # opacity of masks
-_SURE = (
-    0.05  # softmax probability of a keypoint's cell, of thousands, from which on it is drawn (Detectron2's)
-)
+_SURE = 0.05  # probability of a keypoint's cell, one of thousands, from which on it is drawn (Detectron2's)
 
 
 def draw_results(
@@ -96,9 +100,9 @@ def draw_outlines(image: Picture, annotations: Iterable[dict[str, Any]], label: 
     return canvas
 
 
-def side_by_side(left: Picture, right: Picture, gap: int = 4) -> Picture:
-    """Put two pictures of equal height next to each other, with a white gap of ``gap`` pixels."""
-    return np.concatenate([left, np.full((left.shape[0], gap, 3), 255, np.uint8), right], axis=1)
+def side_by_side(left: Picture, right: Picture) -> Picture:
+    """Put two pictures of equal height next to each other, with a white gap of 4 pixels."""
+    return np.concatenate([left, np.full((left.shape[0], 4, 3), 255, np.uint8), right], axis=1)
 
 
 def sheet(pictures: Iterable[Picture], columns: int = 2, width: int = 640) -> Picture:
@@ -112,7 +116,10 @@ def sheet(pictures: Iterable[Picture], columns: int = 2, width: int = 640) -> Pi
         columns: pictures per row.
         width: width in pixels to which each picture is resized.
     """
-    scaled = [to_width(picture, _bounded(picture, width)) for picture in pictures]
+    scaled = []
+    for picture in pictures:
+        height, now = map(int, picture.shape[:2])
+        scaled.append(to_width(picture, max(min(width, 2 * width * now // height), 1)))
     rows = [scaled[begin : begin + columns] for begin in range(0, len(scaled), columns)]
     heights = [max(picture.shape[0] for picture in row) + 6 for row in rows]
     out = np.full((sum(heights), columns * (width + 6), 3), 255, np.uint8)
@@ -121,12 +128,6 @@ def sheet(pictures: Iterable[Picture], columns: int = 2, width: int = 640) -> Pi
             left = column * (width + 6)
             out[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return out
-
-
-def _bounded(picture: Picture, width: int) -> int:
-    """The width of a picture after limiting it to ``width`` and its height to twice of that."""
-    height, now = map(int, picture.shape[:2])
-    return max(min(width, 2 * width * now // height), 1)
 
 
 def to_width(picture: Picture, width: int) -> Picture:
@@ -141,7 +142,7 @@ def _caption(result: dict[str, Any], names: dict[int, str]) -> str:
     return f"{name} {result['score']:.2f}" if "score" in result else name
 
 
-def _colour(index: int) -> tuple[int, int, int]:
+def _colour(index: int) -> _Colour:
     """Colours of equal brightness. Neighbouring indices have very different hues (golden ratio)."""
     red, green, blue = colorsys.hsv_to_rgb(index * 0.61803398875 % 1.0, 0.85, 1.0)
     return int(red * 255), int(green * 255), int(blue * 255)
@@ -153,7 +154,7 @@ def _thickness(canvas: Picture) -> int:
     return max(1, round(shortest / 500))
 
 
-def _draw_mask(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) -> None:
+def _draw_mask(canvas: Picture, mask: MaskBitmap, colour: _Colour) -> None:
     """Blend the mask into the canvas within the mask's bounding box, without a copy of the image."""
     height, width = mask.bits.shape
     part = canvas[mask.y0 : mask.y0 + height, mask.x0 : mask.x0 + width]
@@ -164,7 +165,7 @@ def _draw_mask(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) 
     _outline(canvas, mask, colour)
 
 
-def _outline(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) -> None:
+def _outline(canvas: Picture, mask: MaskBitmap, colour: _Colour) -> None:
     lines, _ = cv2.findContours(
         mask.bits, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(mask.x0, mask.y0)
     )
@@ -172,10 +173,7 @@ def _outline(canvas: Picture, mask: MaskBitmap, colour: tuple[int, int, int]) ->
 
 
 def _draw_keypoints(
-    canvas: Picture,
-    numbers: Sequence[float],
-    lines: Sequence[tuple[int, int]],
-    colour: tuple[int, int, int],
+    canvas: Picture, numbers: Sequence[float], lines: Sequence[tuple[int, int]], colour: _Colour
 ) -> None:
     """Draw the keypoints of sufficient visibility or score as dots, connected by ``lines``.
 
@@ -195,11 +193,7 @@ def _draw_keypoints(
 
 
 def _draw_caption(
-    canvas: Picture,
-    box: Sequence[float],
-    colour: tuple[int, int, int],
-    caption: str,
-    taken: list[_Rectangle],
+    canvas: Picture, box: Sequence[float], colour: _Colour, caption: str, taken: list[_Rectangle]
 ) -> None:
     """Draw a caption on the box's colour: above, inside or below the box, where no other caption is."""
     scale = max(0.4, min(canvas.shape[:2]) / 1100)
@@ -225,3 +219,42 @@ def _draw_caption(
 
 def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def visible(sample: Sample) -> Picture:
+    """The network's input ``[H, W, 3]`` uint8, before normalisation."""
+    return np.asarray(replace(sample.picture, normalise=None).pixels(), np.uint8)
+
+
+def as_annotations(sample: Sample, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The objects of a sample in COCO's format, in pixels of the network's input.
+
+    Args:
+        sample: from a training loader.
+        category_ids: COCO id of each label.
+    """
+    entries = []
+    for g, (x1, y1, x2, y2) in enumerate(sample.boxes.tolist()):
+        mask = sample.masks[g]
+        entry = {
+            "image_id": sample.image_id,
+            "category_id": category_ids[int(sample.labels[g])],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "iscrowd": int(sample.crowd[g]),
+        }
+        if mask is not None:
+            entry["segmentation"] = encode(_seen(mask, sample.to_bitmap[g], sample.picture.size))
+        if sample.keypoints is not None:
+            entry["keypoints"] = to_coco(sample.keypoints[g])
+        entries.append(entry)
+    return entries
+
+
+def _seen(mask: MaskBitmap, to_bitmap: npt.NDArray[np.float32], size: tuple[int, int]) -> Bits:
+    """The mask at the centre of every pixel of an image of ``size`` (height, width)."""
+    height, width = mask.bits.shape
+    x = np.floor((np.arange(size[1]) + 0.5) * to_bitmap[0] + to_bitmap[2]).astype(np.int64)
+    y = np.floor((np.arange(size[0]) + 0.5) * to_bitmap[1] + to_bitmap[3]).astype(np.int64)
+    inside = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))
+    read = mask.bits[np.ix_(y.clip(0, height - 1), x.clip(0, width - 1))]
+    return np.asarray(read * inside, np.uint8)

@@ -19,22 +19,8 @@ from maskrcnn.errors import UserError
 
 # Formats that OpenCV reads. Some builds of it do not support all of them.
 IMAGE_SUFFIXES = {
-    *(
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jp2",
-        ".png",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".avif",
-        ".gif",
-        ".pbm",
-    ),
-    *(".pgm", ".ppm", ".pxm", ".pnm", ".pfm", ".sr", ".ras", ".hdr", ".pic", ".exr"),
+    *(".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".gif"),
+    *(".pbm", ".pgm", ".ppm", ".pxm", ".pnm", ".pfm", ".sr", ".ras", ".hdr", ".pic", ".exr"),
 }
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
 _DEFAULT_RATE = 25.0  # frames per second, if the source does not state it
@@ -166,15 +152,15 @@ def _left_out(inside: list[Path], recursive: bool) -> str:
     """A sentence with the number of files in a folder that are not pictures."""
     files = [path.name for path in inside if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES]
     folders = [] if recursive else [path.name for path in inside if path.is_dir()]
-    parts = []
-    if files:
-        parts.append(
-            f"{len(files)} files of other kinds left out: {', '.join(files[:3])}{', ...' * (len(files) > 3)}"
-        )
-    if folders:
-        shown = f"{', '.join(folders[:3])}{', ...' * (len(folders) > 3)}"
-        parts.append(f"{len(folders)} subfolders left out (recursive=true takes them): {shown}")
-    return "; ".join(parts)
+    kinds = {
+        "files of other kinds left out": files,
+        "subfolders left out (recursive=true takes them)": folders,
+    }
+    return "; ".join(
+        f"{len(names)} {what}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+        for what, names in kinds.items()
+        if names
+    )
 
 
 def find_images(pattern: str) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import torch
 import maskrcnn
 from maskrcnn.data.images import Pixels
 from maskrcnn.data.keypoints import mirror_order
-from maskrcnn.data.transforms import Transform
+from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
-from maskrcnn.prediction.batching import by_padded_shape, detect_plain, prepared
+from maskrcnn.prediction.batching import detect_plain, in_batches
 from maskrcnn.prediction.detections import ImageDetections
 from maskrcnn.prediction.tiles import Tiles, detect_tiled
 from maskrcnn.prediction.tta import Augmentation, detect_augmented
@@ -122,34 +121,26 @@ class Predictor:
         rest = (self.device, self.precision, self.size_divisor)
         if self.augmentation is None:
             return detect_plain(self.model, images, self.transform, self.batch_size, *rest)
-        found: dict[int, ImageDetections] = {}
-        samples = (prepared(image, self.transform) for image in images)
-        for batch in by_padded_shape(samples, self.batch_size, self.size_divisor):
-            places = [place for place, _ in batch]
-            chosen = (self.model, [images[place] for place in places], self.transform, self.augmentation)
-            found |= dict(zip(places, detect_augmented(*chosen, *rest, self.mirror_keypoints), strict=True))
-        return [found[place] for place in range(len(images))]
+        augmentation, mirrored = self.augmentation, self.mirror_keypoints
+
+        def detect(indices: list[int], _: list[Sample]) -> list[ImageDetections]:
+            own = [images[index] for index in indices]
+            return detect_augmented(self.model, own, self.transform, augmentation, *rest, mirrored)
+
+        return in_batches(images, self.transform, self.batch_size, self.size_divisor, detect)
 
     def stream(self, images: Iterable[Pixels]) -> Iterator[tuple[Pixels, ImageDetections]]:
         """Yield each image with its detections, in order, for more images than fit into memory."""
-        parts = groupby(_numbered(images, 4 * self.batch_size), key=lambda numbered: numbered[0])
-        for _, members in parts:
-            part = [image for _, image in members]
-            yield from zip(part, self.predict(part), strict=True)
-
-
-def _numbered(images: Iterable[Pixels], most: int) -> Iterator[tuple[int, Pixels]]:
-    """Yield every image with the number of its chunk.
-
-    A chunk has at most ``most`` images and a limited number of pixels.
-    """
-    part = count = pixels = 0
-    for image in images:
-        size = int(np.prod(image.shape[:2]))
-        if count == most or (count and pixels + size > _READ_AHEAD):
-            part, count, pixels = part + 1, 0, 0
-        count, pixels = count + 1, pixels + size
-        yield part, image
+        part: list[Pixels] = []
+        pixels = 0
+        for image in images:
+            size = int(np.prod(image.shape[:2]))
+            if part and (len(part) == 4 * self.batch_size or pixels + size > _READ_AHEAD):
+                yield from zip(part, self.predict(part), strict=True)
+                part, pixels = [], 0
+            part.append(image)
+            pixels += size
+        yield from zip(part, self.predict(part), strict=True)
 
 
 def _limited(transform: Transform, max_size: int | None) -> Transform:

@@ -63,9 +63,8 @@ class Tiles:
 
     def _starts(self, side: int) -> list[int]:
         free = max(side - self.size, 0)
-        steps = math.ceil(
-            free / max(self.size * (1 - self.overlap), 1) - 1e-9
-        )  # a rounding error must not add a window
+        # A rounding error must not add a window.
+        steps = math.ceil(free / max(self.size * (1 - self.overlap), 1) - 1e-9)
         return [round(free * step / max(steps, 1)) for step in range(steps + 1)]
 
 
@@ -111,14 +110,8 @@ def detect_tiled(image: Pixels, detect: Detect, tiles: Tiles) -> ImageDetections
     found = detect(views)
     if len(found) == 1:
         return found[0]
-    return merge(
-        [
-            of_window.moved(window.top, window.left, (height, width))
-            for window, of_window in zip(windows, found, strict=True)
-        ],
-        windows,
-        tiles.match,
-    )
+    moved = [of.moved(w.top, w.left, (height, width)) for w, of in zip(windows, found, strict=True)]
+    return merge(moved, windows, tiles.match)
 
 
 def merge(found: Sequence[ImageDetections], windows: Sequence[Window], match: float = 0.5) -> ImageDetections:
@@ -131,9 +124,8 @@ def merge(found: Sequence[ImageDetections], windows: Sequence[Window], match: fl
     1. A complete one is dropped if its box has an IoU of ``match`` with another. The object was detected twice.
     2. A cut one is dropped if a share ``match`` of its mask lies in a complete one. It is a part of that object.
     3. A cut one is merged with all others whose masks agree with its own in the area that both windows show, with an
-    IoU of
-       ``match``. They are parts of an object that is larger than the overlap. The merged object has the union of the
-       masks and the highest score.
+       IoU of ``match``. They are parts of an object that is larger than the overlap. The merged object has the union of
+       the masks and the highest score.
     4. A cut one that agrees with no other is dropped if a share ``match`` of its mask lies in another cut one.
 
     Without masks, the boxes are compared instead.
@@ -150,7 +142,8 @@ def merge(found: Sequence[ImageDetections], windows: Sequence[Window], match: fl
     kept: dict[int, list[_Object]] = {}
     for candidate in _candidates(everything, found, windows):
         others = kept.setdefault(candidate.label, [])
-        near = [others[i] for i in _overlapping(candidate.box, others)]
+        boxes = np.array([other.box for other in others]).reshape(-1, 4)
+        near = [others[i] for i in np.flatnonzero(_shared_area(candidate.box, boxes))]
         if any(candidate.repeats(other, match) for other in near):
             continue
         for other in near:
@@ -220,9 +213,8 @@ def _candidates(
     rles = everything.masks
     if rles is None:
         rles = [_rectangle(box, height, width) for box in boxes]
-    areas = np.array(
-        [float(coco_mask.area(rle)) for rle in rles]
-    )  # one by one, because a list of 256 overflows in pycocotools
+    # One by one, because a list of 256 overflows in pycocotools.
+    areas = np.array([float(coco_mask.area(rle)) for rle in rles])
     of_window = np.repeat(np.arange(len(found)), [len(of) for of in found])
     for place in np.lexsort([np.where(cut, -areas, -everything.scores.double().numpy()), cut]).tolist():
         part = _Part(place, windows[of_window[place]], rles[place])
@@ -241,49 +233,35 @@ def _chosen(everything: ImageDetections, objects: Sequence[_Object]) -> ImageDet
 
 def _concatenated(found: Sequence[ImageDetections]) -> ImageDetections:
     first = found[0]
-    return ImageDetections(
-        torch.cat([of.boxes for of in found]),
-        torch.cat([of.labels for of in found]),
-        torch.cat([of.scores for of in found]),
-        None if first.masks is None else [rle for of in found for rle in of.masks or []],
-        first.size,
-        None
-        if first.keypoints is None
-        else torch.cat([of.keypoints for of in found if of.keypoints is not None]),
+    boxes, labels, scores = (
+        torch.cat([getattr(of, k) for of in found]) for k in ("boxes", "labels", "scores")
     )
-
-
-def _overlapping(box: Doubles, others: Sequence[_Object]) -> list[int]:
-    """Indices of ``others`` whose boxes overlap ``box``."""
-    if not others:
-        return []
-    shared = _area(_common(box, np.stack([other.box for other in others])))
-    found: list[int] = np.flatnonzero(shared > 0).tolist()
-    return found
+    masks = None if first.masks is None else [rle for of in found for rle in of.masks or []]
+    points = [of.keypoints for of in found if of.keypoints is not None]
+    return ImageDetections(boxes, labels, scores, masks, first.size, torch.cat(points) if points else None)
 
 
 def _agree(one: _Part, other: _Part, match: float) -> bool:
     """Whether two masks agree in the area that both windows show."""
-    common = _common(one.window.box, other.window.box[None])
-    if not _area(common)[0]:
+    corners = (
+        np.maximum(one.window.box, other.window.box)[:2],
+        np.minimum(one.window.box, other.window.box)[2:],
+    )
+    if (corners[0] >= corners[1]).any():
         return False
-    seen = _rectangle(common[0], *one.rle["size"])
+    seen = _rectangle(np.concatenate(corners), *one.rle["size"])
     first, second = (coco_mask.merge([part.rle, seen], intersect=True) for part in (one, other))
     return float(coco_mask.iou([first], [second], [0])[0, 0]) >= match
 
 
-def _common(box: Doubles, boxes: Doubles) -> Doubles:
-    """The part of each of ``boxes`` ``[D, 4]`` inside ``box`` ``[4]``, without area if they do not overlap."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    return np.concatenate([low, np.maximum(low, high)], axis=1)
-
-
-def _area(boxes: Doubles) -> Doubles:
-    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+def _shared_area(box: Doubles, boxes: Doubles) -> Doubles:
+    """The area of each of ``boxes`` ``[D, 4]`` inside ``box`` ``[4]``."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    return np.asarray(sides.clip(0).prod(1))
 
 
 def _box_iou(one: Doubles, other: Doubles) -> float:
-    shared, own, theirs = _area(np.stack([_common(one, other[None])[0], one, other]))
+    shared, own, theirs = (_shared_area(a, b[None])[0] for a, b in ((one, other), (one, one), (other, other)))
     return float(shared / max(own + theirs - shared, 1e-9))
 
 

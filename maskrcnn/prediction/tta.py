@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 from maskrcnn_ops import batched_nms
@@ -147,21 +148,13 @@ def _samples(
     """The images of each view, and whether it is flipped."""
     plain = [prepared(image, transform) for image in images]
     views = []
-    for scale in augmentation.scales:
-        for mirrored in (False, True) if augmentation.flip else (False,):
-            resized = [
-                prepared(
-                    image,
-                    replace(
-                        transform,
-                        short_side=max(round(min(sample.picture.size) * scale), 1),
-                        max_size=augmentation.max_size,
-                        horizontal_flip=float(mirrored),
-                    ),
-                )
-                for image, sample in zip(images, plain, strict=True)
-            ]
-            views.append((resized, mirrored))
+    for scale, mirrored in product(augmentation.scales, (False, True) if augmentation.flip else (False,)):
+        resized = []
+        for image, sample in zip(images, plain, strict=True):
+            side = max(round(min(sample.picture.size) * scale), 1)
+            own = replace(transform, short_side=side, max_size=augmentation.max_size)
+            resized.append(prepared(image, replace(own, horizontal_flip=float(mirrored))))
+        views.append((resized, mirrored))
     return views
 
 

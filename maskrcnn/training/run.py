@@ -11,9 +11,8 @@ from maskrcnn.console import console
 from maskrcnn.data.loader import TrainLoader
 from maskrcnn.data.workers import BatchError
 from maskrcnn.errors import Interrupted, UserError
-from maskrcnn.evaluation.evaluator import Evaluator, Found
-from maskrcnn.evaluation.pictures import TAG as PICTURE_TAG
-from maskrcnn.evaluation.score import Metrics, attempt
+from maskrcnn.evaluation.evaluator import PICTURE_TAG, Evaluator, Found, attempt
+from maskrcnn.evaluation.metrics import Metrics
 from maskrcnn.training.distributed import World
 from maskrcnn.training.guard import LossError, LossGuard, Report
 from maskrcnn.training.interruption import Interruption

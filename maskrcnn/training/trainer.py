@@ -19,7 +19,7 @@ from maskrcnn.data.loader import EvalLoader, TrainLoader
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.evaluator import Evaluator
-from maskrcnn.evaluation.score import Metrics
+from maskrcnn.evaluation.metrics import Metrics
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision

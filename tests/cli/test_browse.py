@@ -20,8 +20,8 @@ from maskrcnn.config.data import open_data
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.diagnosis import KINDS, analyse, by_image
+from maskrcnn.prediction.draw import as_annotations, visible
 from maskrcnn.prediction.gallery import Card, to_page
-from maskrcnn.prediction.samples import as_annotations, visible
 from tests.cli.test_train import annotations_of
 from tests.data.test_transforms import example_of
 

@@ -165,7 +165,7 @@ def main(arguments: list[str]) -> None:
     print(f"from an image file to the first convolution: {len(path)} Python files")
     print("  " + " ".join(path))
     step = next(call for call in trained.order if call[0] == "maskrcnn/training/loop.py")
-    evaluation = next(call for call in trained.order if call[0] == "maskrcnn/evaluation/detect.py")
+    evaluation = ("maskrcnn/evaluation/evaluator.py", "detect_images")
     chains = {
         "One training step": trained.longest(step, evaluation),
         "One prediction": predicted.longest(predicted.order[0]),

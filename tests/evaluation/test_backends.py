@@ -13,11 +13,11 @@ import pytest
 from benchmarks.scoring import generate, pycocotools_metrics
 from maskrcnn.data.masks import encode
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.areas import COCO_AREAS
 from maskrcnn.evaluation.backends import BACKENDS, Accumulated, chosen_backend
 from maskrcnn.evaluation.coco import accumulate, by_cells, evaluate, load_ground_truth, per_class
 from maskrcnn.evaluation.diagnosis import analyse
 from maskrcnn.evaluation.recall import average_recall
+from maskrcnn.evaluation.settings import COCO_AREAS
 from tests.data.conftest import real_data
 from tests.evaluation.test_coco import random_predictions, random_truth
 
@@ -135,7 +135,7 @@ def largest_difference(one: Accumulated, other: Accumulated) -> float:
                 np.asarray(e["dtIgnore"], bool).tolist(),
                 np.asarray(e["gtIgnore"], bool).tolist(),
             )
-            for e in evaluation.evalImgs
+            for e in filter(None, evaluation.evaluation.evalImgs)
         }
         for evaluation in (one, other)
     ]

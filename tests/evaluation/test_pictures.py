@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.data.dataset import Dataset, Example
-from maskrcnn.evaluation.pictures import results_picture
+from maskrcnn.evaluation.evaluator import results_picture
 
 GREYS = (40, 80, 120)  # of the three images
 # Widths of the detections of an object 20 pixels wide: IoU 1, 0.25 and 0.5.

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from maskrcnn.evaluation.silence import silence
+from maskrcnn.evaluation.backends import silence
 
 
 def test_one_thread_is_silent_and_the_others_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
