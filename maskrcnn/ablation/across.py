@@ -12,13 +12,11 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from maskrcnn.ablation import record
-from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table, available, read_table
-from maskrcnn.ablation.plot import Plot, cells_axis, colour_of, finished, new_panels
+from maskrcnn.ablation.plot import OPERATOR_COLOURS, Plot, cells_axis, colour_of, finished, new_panels
 from maskrcnn.ablation.report import Report, write_pages
 from maskrcnn.ablation.statistics import Estimate, lost_share, show, show_interval, signed
 from maskrcnn.ablation.summary import (
-    FEW,
     KINDS,
     METRICS,
     Difference,
@@ -30,7 +28,7 @@ from maskrcnn.ablation.summary import (
     name_of,
     paired,
 )
-from maskrcnn.ablation.tables import Section
+from maskrcnn.ablation.tables import TEXTS, with_texts
 from maskrcnn.errors import UserError
 
 _OTHERS = ("pool", "warp")  # operators that align is compared with
@@ -41,18 +39,6 @@ _COLUMNS = [
 _MEASURES = (("gain", "points", 1), ("share", "% of align's AP", 100))
 # Share of align's AP that pool loses in Tables 2c and 2d: (30.3 - 26.9) / 30.3 and (30.9 - 23.6) / 30.9.
 _PAPER = {"16": 0.112, "32": 0.236}
-_INTRODUCTION = (
-    "Each row is one data set and stride. AP is the mean over seeds. The gain is align − pool in points of AP, paired "
-    "by seed, and the share is the part of align's AP that pool loses. Brackets are Student's 95 % intervals over "
-    "seeds. Object sizes are square roots of areas, in cells of the feature map that the heads read."
-)
-_REGRESSION = (
-    "Ordinary least squares of the gain (or the share) on log2 of the object size in cells. Each point is one size "
-    f"range of one data set and stride, with at least {FEW} objects. With one intercept for all points, sizes are "
-    "compared across all tables. With an intercept for each data set and stride, they are compared within tables only. "
-    "Brackets are 95 % intervals of the slope. Size ranges of one table come from the same runs, so the true "
-    "intervals are somewhat wider."
-)
 
 
 def write_across(folders: Sequence[Path], out: Path) -> list[Path]:
@@ -91,9 +77,7 @@ def _strides(folders: Sequence[Path], root: Path) -> Iterator[tuple[Table, list[
             yield table, grid_rows(table, records)
 
 
-def _differences(
-    table: Table, rows: Sequence[Row], metrics: Sequence[str]
-) -> Iterator[dict[str, Difference]]:
+def _compared(table: Table, rows: Sequence[Row], metrics: Sequence[str]) -> Iterator[dict[str, Difference]]:
     """Yield ``{operator: align - operator}`` for every stride and metric that has runs of align and pool."""
     for place, metric in product(grouped(rows, "roi_op").values(), metrics):
         others = [place[name] for name in _OTHERS if name in place and "align" in place]
@@ -106,7 +90,7 @@ def _differences(
 def _gains(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """Yield a line per stride and metric: means of the operators, gain of align, and share that the others lose."""
     metrics = [f"{kind}_{name}" for kind in kinds_of(rows) for name in ("AP", "AP50", "AP75")]
-    for found in _differences(table, rows, metrics):
+    for found in _compared(table, rows, metrics):
         pool = found["pool"]
         align = np.mean(pool.values[0])
         line = {"data": table.data, "stride": pool.row.axes["stride"], "metric": pool.metric, "align": align}
@@ -138,7 +122,7 @@ def _median_cells(row: Row) -> float | None:
 def _sizes(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """Yield the gain over each other operator for each range of object sizes."""
     metrics = [f"{kind}_AP" for kind in kinds_of(rows)]
-    for d in (d for found in _differences(table, rows, metrics) for d in found.values()):
+    for d in (d for found in _compared(table, rows, metrics) for d in found.values()):
         kind, cell = METRICS[d.metric][0], d.row.cell
         if cell is None:
             continue
@@ -180,18 +164,15 @@ def slope(frame: pd.DataFrame, measure: str, within: bool, scale: float = 1) -> 
 
 def _assemble(gains: pd.DataFrame, sizes: pd.DataFrame) -> Report:
     main = _main(gains)
+    frames = [_table(main), _slopes(sizes), _table(gains)]
     median = "{0.data}: {0.seeds} seeds; median object size {0.median_cells:.1f} cells at stride {0.stride}"
     return Report(
         title="RoIAlign, RoIWarp and RoIPool across data sets",
-        introduction=_INTRODUCTION,
+        introduction=TEXTS["across"],
         sentences=_sentences(main, sizes),
         overview=_overview(main),
         plots=[_size_plot(sizes, kind) for kind in ("segm", "bbox") if (sizes["kind"] == kind).any()],
-        sections=[
-            Section("Gain and share lost", "Mask AP; box AP for data without masks.", [("", _table(main))]),
-            Section("Change of the gain with object size", _REGRESSION, [("", _slopes(sizes))]),
-            Section("AP, AP50 and AP75", "All metrics, for pool and warp.", [("", _table(gains))]),
-        ],
+        sections=with_texts("across sections", [[("", frame)] for frame in frames]),
         lists=[("Data sets", [median.format(row) for row in gains.drop_duplicates("data").itertuples()])],
     )
 
@@ -238,11 +219,10 @@ def _sentences(main: pd.DataFrame, sizes: pd.DataFrame) -> list[str]:
     ]
     known = main.dropna(subset=["share"]).sort_values("share")
     if len(known):
-        ends = [
-            f"{100 * r.share:.0f} % ({r.data}, stride {r.stride})" for r in (known.iloc[0], known.iloc[-1])
-        ]
+        ends = (known.iloc[0], known.iloc[-1])
+        lost = " to ".join(f"{100 * r.share:.0f} % ({r.data}, stride {r.stride})" for r in ends)
         lines.append(
-            f"Pool loses {ends[0]} to {ends[1]} of align's AP. In the paper, it loses "
+            f"Pool loses {lost} of align's AP. In the paper, it loses "
             f"{100 * _PAPER['16']:.0f} % at stride 16 and {100 * _PAPER['32']:.0f} % at stride 32."
         )
     kind = "segm" if (sizes["kind"] == "segm").any() else "bbox"
@@ -288,19 +268,19 @@ def _size_plot(sizes: pd.DataFrame, kind: str) -> Plot:
         line = "-o" if stride == "16" else "--s"
         style = {"color": colour_of(str(data), datasets), "ms": 4}
         label = f"{data}, stride {stride}"
-        panels[0].errorbar(
-            frame["cells"], frame["gain"], frame["half"], fmt=line, capsize=2, label=label, **style
-        )
+        columns = (frame["cells"], frame["gain"], frame["half"])
+        panels[0].errorbar(*columns, fmt=line, capsize=2, label=label, **style)
         panels[1].plot(frame["cells"], 100 * frame["share"], line, **style)
     _draw_slope(panels[0], own, "gain", 1)
     _draw_slope(panels[1], own, "share", 100)
     panels[0].set(ylabel=f"align − pool, {KINDS[kind]} AP")
     panels[1].set(ylabel="share of align's AP that pool loses, %")
     within = slope(own, "gain", within=True)
-    text = (
-        f"Within a data set and stride, it changes by {signed(within.mean)} points per doubling of the size."
+    caption = (
+        f"Gain in {KINDS[kind]} AP by object size in cells. Within a data set and stride, it changes by "
+        f"{signed(within.mean)} points per doubling of the size."
     )
-    return finished(f"size_{kind}", f"Gain in {KINDS[kind]} AP by object size in cells. {text}", panels[0])
+    return finished(f"size_{kind}", caption, panels[0])
 
 
 def _draw_slope(panel: Any, frame: pd.DataFrame, measure: str, scale: float) -> None:

@@ -15,6 +15,7 @@ from maskrcnn.models.protocols import RoIOp
 Floats = npt.NDArray[np.float64]
 _RANDOM_MAPS = 8192
 _AT_ONCE = 64  # maps per backward pass
+_WAVES = 16  # channels of a smooth map
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ def view(
         output_size: P, bins per side.
     """
     weights = _weights(operator, box, stride, size, output_size)
-    overlap = [_overlap(box[1], box[3], stride, size[0]), _overlap(box[0], box[2], stride, size[1])]
-    true = np.outer(*overlap)
+    true = np.outer(_overlap(box[1], box[3], stride, size[0]), _overlap(box[0], box[2], stride, size[1]))
     return View(box, stride, weights, true / max(true.sum(), 1e-12))
 
 
@@ -153,23 +153,19 @@ def shift_curve(
     return np.array([float(100 * (p - pooled[0]).pow(2).mean().sqrt() / spread) for p in pooled])
 
 
-def smooth_map(
-    size: tuple[int, int], stride: int, seed: int = 0, channels: int = 16
-) -> Callable[[float], Tensor]:
+def smooth_map(size: tuple[int, int], stride: int) -> Callable[[float], Tensor]:
     """Generate features of an image of waves longer than four cells, sampled at the centres of cells.
 
     Args:
         size: (height, width) of the map in cells.
         stride: pixels per cell.
-        seed: random seed of the waves.
-        channels: number of channels, C.
 
     Returns:
         A function from a shift in pixels to the map ``[1, C, H, W]``.
     """
-    rng = np.random.default_rng(seed)
-    waves = rng.uniform(-1, 1, (channels, 6, 2)) * (2 * np.pi / (4 * stride))
-    phases = rng.uniform(0, 2 * np.pi, (channels, 6, 1, 1))
+    rng = np.random.default_rng(0)
+    waves = rng.uniform(-1, 1, (_WAVES, 6, 2)) * (2 * np.pi / (4 * stride))
+    phases = rng.uniform(0, 2 * np.pi, (_WAVES, 6, 1, 1))
     y, x = ((np.arange(n) + 0.5) * stride for n in size)
 
     def at(shift: float) -> Tensor:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from maskrcnn.data.canvas import Canvas, batch_images
 from maskrcnn.data.images import Pixels
-from maskrcnn.data.segmentation import decode
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.models import boxes as box_ops
@@ -26,6 +25,7 @@ from maskrcnn.models.heads.position_sensitive import VoteHead, by_position
 from maskrcnn.models.protocols import RoIOp
 from maskrcnn.models.roi_pooling import RoIPooler
 from maskrcnn.prediction.batching import prepared
+from maskrcnn.prediction.detections import full_mask
 from maskrcnn.structures import Images
 
 Bits = npt.NDArray[np.bool_]
@@ -164,8 +164,7 @@ class _Reader:
 
     def _pasted(self, mask: Tensor, box: Tensor) -> Bits:
         (rle,) = masks_to_rle(mask[None].float(), (box.cpu() * self.scale)[None], *self.size)
-        bitmap = decode(dict(rle), *self.size)
-        return np.zeros(self.size, np.bool_) if bitmap is None else bitmap.full(*self.size).view(np.bool_)
+        return full_mask(dict(rle), self.size)
 
     def _filled(self, box: Tensor) -> Bits:
         """Pixels whose centre is inside the box."""

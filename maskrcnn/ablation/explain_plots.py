@@ -1,4 +1,4 @@
-"""Plots of how RoI operators read a box, as PNG files."""
+"""Plots of how RoI operators read a box, and of the receptive fields of feature cells, as PNG files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from typing import Any
 
 import numpy as np
 from maskrcnn_ops import AxisReading, Switches, axis_reading
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.explain import Floats, View
 from maskrcnn.ablation.explain_model import Answer, Explanation
+from maskrcnn.ablation.plot import OPERATOR_COLOURS
 from maskrcnn.ablation.statistics import signed
 from maskrcnn.data.images import Pixels
 from maskrcnn.models.protocols import RoIOp
+from maskrcnn.models.receptive import ReceptiveField
 
 TRUE, READ = "#1a9850", "#d73027"
 _CHANNELS = 16  # maximum number of pooled channels to draw
+_REACH = 3  # number of cells to draw on each side of the middle of the block
+# The position of a cell that the operators assume, in cells from the upper left corner of the cell's block. For
+# operators that round, it is the mean position.
+_ASSUMED = {"align": 0.5, "align_legacy, warp, pool": 0.0}
 
 
 def readings(operator: RoIOp, seen: View, output_size: int) -> tuple[AxisReading, AxisReading] | None:
@@ -256,3 +262,39 @@ def _window(panel: Any, seen: View) -> None:
     panel.set_xlim(max(x1 - margin, 0), min(x2 + margin, width))
     panel.set_ylim(min(y2 + margin, height), max(y1 - margin, 0))
     panel.tick_params(labelsize=7)
+
+
+def draw_cells(fields: Mapping[int, ReceptiveField], title: str, path: Path) -> None:
+    """Draw the receptive field of the middle cell of every map, one panel per map.
+
+    Args:
+        fields: the receptive fields by stride.
+        title: title of the figure.
+        path: PNG file to write.
+    """
+    figure = Canvas(figsize=(4.2 * len(fields), 4.9), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    panels = figure.subplots(1, len(fields), squeeze=False)[0]
+    for panel, (stride, field) in zip(panels, fields.items(), strict=True):
+        _field(panel, stride, field)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def _field(panel: Any, stride: int, field: ReceptiveField) -> None:
+    weight = field.weight.numpy()
+    half = weight.shape[0] / 2 / stride
+    shown = np.maximum(weight / weight.max(), 1e-4)
+    # The block of the cell is the unit square [0, 1] x [0, 1].
+    panel.imshow(shown, cmap="Greys", norm=LogNorm(1e-4, 1), extent=(-half, half, half, -half))
+    panel.add_patch(Rectangle((0, 0), 1, 1, fill=False, ec="#0b5fa5", lw=1.6, label="the cell's block"))
+    x, y = (0.5 + shift for shift in field.shift)
+    panel.plot(x, y, "+", color=READ, ms=13, mew=2, label="centre of the receptive field")
+    for names, place in _ASSUMED.items():
+        colour = OPERATOR_COLOURS[names.partition(",")[0]]
+        panel.plot(place, place, "o", color=colour, ms=7, label=f"assumed by {names}")
+    low, high = 0.5 - _REACH, 0.5 + _REACH
+    panel.set(xlim=(low, high), ylim=(high, low), xlabel="cells", ylabel="cells")
+    shift = f"shift {field.shift[0]:+.2f}, {field.shift[1]:+.2f} cells"
+    panel.set_title(f"stride {stride}: {shift}, spread {field.spread:.1f}", fontsize=10)

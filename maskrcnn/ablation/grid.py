@@ -105,12 +105,14 @@ class Table:
         They are ordered by seed, so that each combination soon has a run.
         """
         places = [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
-        own = [[o for axis, value in place.items() for o in self.axes[axis][value]] for place in places]
         return [
-            Run(place, seed, [*self.base, *overrides, f"seed={seed}"])
+            Run(place, seed, [*self.base, *self._overrides(place), f"seed={seed}"])
             for seed in range(seeds)
-            for place, overrides in zip(places, own, strict=True)
+            for place in places
         ]
+
+    def _overrides(self, place: Mapping[str, str]) -> Overrides:
+        return [override for axis, value in place.items() for override in self.axes[axis][value]]
 
     def published(self, axes: Mapping[str, str]) -> dict[str, float]:
         """The paper's metrics for one combination of values; empty if it has none."""

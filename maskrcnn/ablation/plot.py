@@ -12,12 +12,22 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from maskrcnn.ablation.colours import OPERATOR_COLOURS
-
 # Constant ids (and no date), so that equal content gives equal files.
 matplotlib.rcParams["svg.hashsalt"] = "maskrcnn"
 # Text is not converted to outlines. Files are half as large, and the text can be searched and copied.
 matplotlib.rcParams["svg.fonttype"] = "none"
+# One colour for each RoI operator, in every plot and page of the project. They are distinct for readers with red-green
+# colour blindness, and legible on white and on near-black backgrounds.
+OPERATOR_COLOURS = {
+    "align": "#0f8a5f",
+    "align_legacy": "#5fb98f",
+    "ps_align": "#0b5fa5",
+    "warp": "#e08214",
+    "warp_mnc": "#f2b36b",
+    "pool": "#c2304a",
+    "ps_pool": "#8e44ad",
+    "ps_warp": "#8c510a",
+}
 FEW_LINES = 6  # plots with more lines or bars have another layout
 SPARE_COLOURS = (
     *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377"),

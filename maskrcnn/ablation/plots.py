@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.grid import Table
-from maskrcnn.ablation.plot import FEW_LINES, SPARE_COLOURS, Plot, cells_axis, colour_of, finished, new_panels
+from maskrcnn.ablation.plot import (
+    FEW_LINES,
+    OPERATOR_COLOURS,
+    SPARE_COLOURS,
+    Plot,
+    cells_axis,
+    colour_of,
+    finished,
+    new_panels,
+)
 from maskrcnn.ablation.statistics import Estimate
 from maskrcnn.ablation.summary import (
     KINDS,
@@ -69,12 +77,11 @@ def _bars(
 ) -> None:
     width = 0.8 / len(values)
     for place, value in enumerate(values):
-        known = [(i, of[name, value]) for i, name in enumerate(names) if (name, value) in of]
-        x = [i + (place - (len(values) - 1) / 2) * width for i, _ in known]
-        heights, halves = [e.mean for _, e in known], _halves([e for _, e in known])
-        drawn = panel.bar(
-            x, heights, 0.92 * width, yerr=halves, color=colour_of(value, values), label=value, capsize=3
-        )
+        shift = (place - (len(values) - 1) / 2) * width
+        known = {i + shift: of[name, value] for i, name in enumerate(names) if (name, value) in of}
+        heights = [estimate.mean for estimate in known.values()]
+        style = {"color": colour_of(value, values), "label": value, "capsize": 3}
+        drawn = panel.bar(list(known), heights, 0.92 * width, yerr=_halves(known.values()), **style)
         panel.bar_label(drawn, fmt="%.1f", padding=2)
     labels = [textwrap.fill(name, _LABEL) for name in names] if any(names) else []
     panel.set_xticks(range(len(labels)), labels, fontsize=11)
@@ -101,7 +108,7 @@ def _long_bars(
     return panel
 
 
-def _halves(estimates: Sequence[Estimate]) -> list[float] | None:
+def _halves(estimates: Iterable[Estimate]) -> list[float] | None:
     """Half the width of each interval; None if there are no intervals."""
     halves = [estimate.half or 0.0 for estimate in estimates]
     return halves if any(halves) else None
@@ -189,18 +196,13 @@ def size_gain(table: Table, rows: Sequence[Row], kind: str) -> Plot | None:
     for d, cell in found:
         place = place_name(d.axes)
         centres = bin_centres(d.row.records[0]["by_size"]["edges"]) / cell
-        known = [(x, gain) for x, gain in zip(centres, d.by_size, strict=True) if gain is not None]
-        panel.errorbar(
-            [x for x, _ in known],
-            [gain.mean for _, gain in known],
-            [gain.half or 0 for _, gain in known],
-            color=colour_of(d.second, list(table.axes[d.axis])),
-            linestyle=_STYLES[places.index(place) % len(_STYLES)],
-            label=", ".join(text for text in (f"{d.first} − {d.second}", place) if text),
-            marker="o",
-            ms=4,
-            capsize=2,
-        )
+        known = [(x, g.mean, g.half or 0) for x, g in zip(centres, d.by_size, strict=True) if g is not None]
+        style = {
+            "color": colour_of(d.second, list(table.axes[d.axis])),
+            "linestyle": _STYLES[places.index(place) % len(_STYLES)],
+            "label": ", ".join(text for text in (f"{d.first} − {d.second}", place) if text),
+        }
+        panel.errorbar(*np.reshape(known, (-1, 3)).T, **style, marker="o", ms=4, capsize=2)
     if not any(np.size(line.get_xdata()) for line in panel.lines):
         return None
     cells_axis(panel)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,21 @@ import pandas as pd
 from pycocotools import mask as coco_mask
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from maskrcnn.evaluation.coco import accumulate, average_precision, evaluate, load_ground_truth
+from maskrcnn.evaluation.coco import (
+    accumulate,
+    average_precision,
+    by_image_id,
+    check_predictions,
+    evaluate,
+    figures,
+    load_ground_truth,
+)
+from maskrcnn.evaluation.settings import COCO_AREAS, chosen_areas
 from maskrcnn.training import provenance
 
 Record = dict[str, Any]
 Result = dict[str, Any]
-_SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+_SIZES = {"all": "all", "small": "s", "medium": "m", "large": "l"}
 _MEMORY = {"memory/peak_rss_mib": "peak_memory_mib", "memory/device_peak_mib": "peak_device_memory_mib"}
 EXAMPLES = 3  # number of images whose detections are kept for the report
 
@@ -41,24 +50,23 @@ def scores(
     """
     truth = load_ground_truth(annotations)
     ids = sorted(truth.getImgIds())
-    bins = {
-        f"{low:g}-{high:g}": (low**2, high**2) for low, high in zip(edges, [*edges[1:], 1e5], strict=True)
-    }
+    bins = {f"{low:g}-{high:g}": (low**2, high**2) for low, high in pairwise([*edges, 1e5])}
     areas = np.array([a["area"] for a in annotations["annotations"] if not a.get("iscrowd", 0)], np.float64)
     counts = [int(np.sum((low <= areas) & (areas <= high))) for low, high in bins.values()]
     median = round(float(np.sqrt(np.median(areas))), 2) if areas.size else None
+    check_predictions(predictions, truth)
     record: Record = {
-        "metrics": evaluate(predictions, truth, kinds, max_dets, ids),
+        "metrics": {},
         "by_iou": {},
         "by_size": {"edges": list(edges), "objects": counts, "median": median},
         "per_image": {"ids": ids},
     }
     for kind in kinds:
-        evaluation = accumulate(predictions, truth, kind, max_dets, ids, {**_SIZES, **bins})
-        thresholds = [float(t) for t in evaluation.params.iouThrs]
+        evaluation = accumulate(predictions, truth, kind, max_dets, ids, {**COCO_AREAS, **bins})
+        record["metrics"][kind] = figures(evaluation, chosen_areas(None, kind))
         record["by_iou"][kind] = {
-            size: _rounded(average_precision(evaluation, t, size) for t in thresholds)
-            for size in ("all", *_SIZES)
+            size: _rounded(average_precision(evaluation, float(t), area) for t in evaluation.params.iouThrs)
+            for size, area in _SIZES.items()
         }
         record["by_size"][kind] = _rounded(average_precision(evaluation, None, name) for name in bins)
         record["per_image"][kind] = _rounded(image_scores(predictions, annotations, kind, max_dets))
@@ -85,19 +93,12 @@ def image_scores(
     Returns:
         AP in percent, by rising image id; None for an image without objects.
     """
-    found, own = _by_image(predictions), _by_image(annotations["annotations"])
+    found, own = by_image_id(predictions), by_image_id(annotations["annotations"])
     scores = []
     for image in sorted(annotations["images"], key=lambda image: int(image["id"])):
         alone = {**annotations, "images": [image], "annotations": own[image["id"]]}
         scores.append(evaluate(found[image["id"]], alone, [kind], max_dets)[kind]["AP"])
     return scores
-
-
-def _by_image(entries: Sequence[dict[str, Any]]) -> defaultdict[int, list[dict[str, Any]]]:
-    groups = defaultdict(list)
-    for entry in entries:
-        groups[entry["image_id"]].append(entry)
-    return groups
 
 
 def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) -> Record:
@@ -114,24 +115,21 @@ def instance_ious(predictions: Sequence[Result], annotations: dict[str, Any]) ->
         ``iou`` in percent (0 if no mask was predicted in the box).
     """
     truth = load_ground_truth(annotations)
-    by_image = _by_image(predictions)
+    by_image = by_image_id(predictions)
     rows = []
     for annotation in sorted(truth.anns.values(), key=lambda a: a["id"]):
         if annotation["iscrowd"] or not annotation.get("segmentation"):
             continue
         found = by_image[annotation["image_id"]]
-        own = min(found, key=lambda r: _distance(r["bbox"], annotation["bbox"]), default=None)
+        distances = [np.abs(np.subtract(r["bbox"], annotation["bbox"])).max() for r in found]
         iou = 0.0
-        if own is not None and _distance(own["bbox"], annotation["bbox"]) < 1.0:
-            iou = float(coco_mask.iou([own["segmentation"]], [truth.annToRLE(annotation)], [0])[0, 0])
+        if min(distances, default=1.0) < 1.0:
+            own = found[int(np.argmin(distances))]["segmentation"]
+            iou = float(coco_mask.iou([own], [truth.annToRLE(annotation)], [0])[0, 0])
         area = round(float(annotation["area"]), 1)
         rows.append((annotation["id"], annotation["image_id"], area, round(100 * iou, 2)))
     columns: Record = pd.DataFrame(rows, columns=["id", "image", "area", "iou"]).to_dict("list")
     return columns
-
-
-def _distance(a: Sequence[float], b: Sequence[float]) -> float:
-    return float(np.abs(np.subtract(a, b)).max())
 
 
 def learning_curve(run_dir: Path) -> tuple[list[list[float]], float, dict[str, float]]:
@@ -197,13 +195,9 @@ def examples(predictions: Sequence[Result], annotations: dict[str, Any]) -> list
         predictions: COCO results.
         annotations: content of a COCO json file.
     """
-    return [
-        {
-            "image": image,
-            "detections": [p for p in predictions if p["image_id"] == image["id"] and p["score"] >= 0.5],
-        }
-        for image in annotations["images"][:EXAMPLES]
-    ]
+    found = by_image_id([prediction for prediction in predictions if prediction["score"] >= 0.5])
+    images = annotations["images"][:EXAMPLES]
+    return [{"image": image, "detections": found[image["id"]]} for image in images]
 
 
 def network_scale(annotations: dict[str, Any], short_side: int | None, max_size: int | None) -> float:

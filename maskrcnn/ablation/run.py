@@ -43,9 +43,11 @@ class Processes:
     def __init__(self, devices: Sequence[str] = ()) -> None:
         self.stopped = False
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._devices: SimpleQueue[str] | None = SimpleQueue() if devices else None
-        for names in devices:
-            self._devices.put(names)  # type: ignore[union-attr]
+        self._devices: SimpleQueue[str] | None = None
+        if devices:
+            self._devices = SimpleQueue()
+            for names in devices:
+                self._devices.put(names)
 
     def call(self, command: Sequence[str], output: IO[str]) -> bool:
         """Run a command and wait for its end.
@@ -172,11 +174,8 @@ class Runner:
             console.print(f"{run.id}: {error}")
             return False
         record.write(self.out, found)
-        metrics = ", ".join(
-            f"{kind} AP {values['AP']:.1f}"
-            for kind, values in found["metrics"].items()
-            if values["AP"] is not None
-        )
+        scored = ((kind, values["AP"]) for kind, values in found["metrics"].items())
+        metrics = ", ".join(f"{kind} AP {ap:.1f}" for kind, ap in scored if ap is not None)
         console.print(f"{run.id} done in {found['manifest']['seconds'] / 60:.1f} min: {metrics}")
         return True
 
@@ -205,16 +204,13 @@ class Runner:
         It differs between runs of one table that were made on two machines, or before and after ``runs/`` was removed.
         """
         files = [*self._proposals, *([self._shared / "last.pt"] if self.table.start_from_proposals else [])]
-        digest = hashlib.sha256()
-        for path in files:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()[:16]
+        digests = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
+        return hashlib.sha256(digests).hexdigest()[:16]
 
     def _settings(self, run: Run) -> list[str]:
         """The overrides that affect a run's result. Those of the machine and folders of files are left out."""
-        return [
-            _without_folder(o) for o in [*run.overrides, *self.extra] if not o.startswith(_OF_THE_MACHINE)
-        ]
+        given = (o for o in [*run.overrides, *self.extra] if not o.startswith(_OF_THE_MACHINE))
+        return [_without_folder(override) for override in given]
 
     def _train(self, overrides: list[str], name: str) -> bool:
         """Call ``maskrcnn train``. If another process still trains this run, wait for its end first."""
@@ -284,12 +280,8 @@ class Runner:
             if value == run.axes[str(axis)]:
                 continue
             folder = self.folder(run.id) / f"tested_with_{value}"
-            own = [
-                f"checkpoint={self.folder(run.id) / 'last.pt'}",
-                f"run_dir={folder}",
-                f"threads={self.threads}",
-            ]
-            if not self._call("eval", [*own, *overrides], run.id):
+            own = [f"checkpoint={self.folder(run.id) / 'last.pt'}", f"run_dir={folder}"]
+            if not self._call("eval", [*own, f"threads={self.threads}", *overrides], run.id):
                 raise UserError(f"testing {run.id} with {value} failed; its output is in {self.log(run.id)}")
             tested[value] = json.loads((folder / "metrics.json").read_text())
             shutil.rmtree(folder)

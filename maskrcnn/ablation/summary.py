@@ -150,14 +150,15 @@ class Difference:
     @property
     def by_size(self) -> list[Estimate | None]:
         """Mean difference in AP over seeds in each size range; None for a range of fewer than `FEW` objects."""
-        kind, found = METRICS[self.metric][0], []
-        for place, objects in enumerate(self.row.records[0]["by_size"]["objects"]):
-            first, second = (
-                [r["by_size"][kind][place] for r in row.records] for row in (self.row, self.other)
-            )
-            few = objects < FEW or None in [*first, *second]
-            found.append(None if few else paired_by_seed(first, second))
-        return found
+        kind = METRICS[self.metric][0]
+        first, second = (
+            np.array([record["by_size"][kind] for record in row.records], float).T
+            for row in (self.row, self.other)
+        )  # [sizes, seeds]
+        few = np.array(self.row.records[0]["by_size"]["objects"]) < FEW
+        unknown = few | np.isnan(first - second).any(1)
+        sides = zip(unknown, first, second, strict=True)
+        return [None if left_out else paired_by_seed(a, b) for left_out, a, b in sides]
 
     @property
     def share(self) -> Estimate | None:

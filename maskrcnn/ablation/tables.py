@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from maskrcnn.ablation.claims import claims
 from maskrcnn.ablation.grid import Table
 from maskrcnn.ablation.statistics import paired_bootstrap, show, signed
 from maskrcnn.ablation.summary import FEW, METRICS, Difference, Row, differences, kinds_of, matched, name_of
 
 MAIN = tuple(m for m in METRICS if m not in {f"{k}_AP{s}" for k in ("segm", "bbox") for s in "sml"})
-_DIFFERENCES = (
-    "By seed: the mean difference of runs with the same seed. Within images: the mean difference of each image's own "
-    "AP, averaged over seeds, with a bootstrap interval over images. This is not AP, which ranks the detections of all "
-    "images together, and its interval does not cover the variation between seeds. Resolved: all intervals of the line "
-    "exclude 0, on the same side. There is no correction for the number of lines ({count}): if nothing differed, one "
-    "interval in twenty would exclude 0 by chance. Share lost: (first − second) / first."
-)
-_SIZES = (
-    "AP by object size. A size is the square root of the object's area in pixels of the original image; divided by the "
-    f"cell side, it is in cells. Ranges of fewer than {FEW} objects are left out."
-)
+_TEMPLATES = files(__package__).joinpath("templates")
+TEXTS: dict[str, Any] = yaml.safe_load(_TEMPLATES.joinpath("texts.yaml").read_text("utf-8"))
 _CELLS = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, float("inf")]
+
+
+Captioned = list[tuple[str, pd.DataFrame]]
+Line = tuple[Mapping[str, str], Mapping[str, object]]  # values on the axes, then the other columns
 
 
 @dataclass(frozen=True)
@@ -41,57 +38,58 @@ class Section:
 
     title: str
     text: str
-    tables: list[tuple[str, pd.DataFrame]]
+    tables: Captioned
 
 
-Line = tuple[Mapping[str, str], Mapping[str, object]]  # values on the axes, then the other columns
+def sections(table: Table, rows: Sequence[Row]) -> list[Section]:
+    """The sections of a report. Sections whose numbers the runs do not have are left out.
+
+    Args:
+        table: the table.
+        rows: its rows.
+    """
+    make = (_metrics, _differences, _paper, _by_size, _in_given_boxes, _cross)
+    whole = all("image" in row.records[0].get("instances", ()) for row in rows)
+    drawn = TEXTS["drawn"]["whole images" if whole else "single objects"]
+    return with_texts("sections", [tables_of(table, rows) for tables_of in make], drawn)
 
 
-def _frame(lines: Sequence[Line]) -> pd.DataFrame:
-    """A table of lines. A column may have the same name as an axis."""
-    places, texts = zip(*lines, strict=True)
-    return pd.concat([pd.DataFrame(places), pd.DataFrame(texts)], axis=1)
+def with_texts(key: str, contents: Sequence[Captioned], drawn: str = "") -> list[Section]:
+    """Sections with the titles and texts of ``TEXTS[key]``. Those without tables are left out.
 
-
-def _section(title: str, text: str, lines: Sequence[Line]) -> list[Section]:
-    """A section with one table; empty if there are no lines."""
-    return [Section(title, text, [("", _frame(lines))])] if lines else []
-
-
-def results(rows: Sequence[Row]) -> list[Section]:
-    """A section with all metrics of every row."""
-    metrics = [m for m in MAIN if any(row.values(m) for row in rows)]
-    lines = [
-        (row.axes, {"runs": len(row.records), **{name_of(m): show(row.estimate(m)) for m in metrics}})
-        for row in rows
+    Args:
+        key: ``sections`` or ``across sections``.
+        contents: the tables of each section.
+        drawn: what a bootstrap draws.
+    """
+    texts = zip(TEXTS[key].items(), contents, strict=True)
+    return [
+        Section(title, text.format(count=len(found[0][1]), few=FEW, drawn=drawn), found)
+        for (title, text), found in texts
+        if found
     ]
-    return _section("All metrics", "Mean over seeds ± half of the 95 % interval.", lines)
 
 
-def claims_table(table: Table, rows: Sequence[Row]) -> pd.DataFrame:
-    """The paper's claims, with the numbers here and in the paper, and whether each holds.
-
-    Args:
-        table: the table.
-        rows: its rows.
-    """
-    lines = [(c.claim, c.here, c.paper, c.verdict.value) for c in claims(table, rows)]
-    return pd.DataFrame(lines, columns=["claim", "here", "paper", "holds"])
+def _captioned(lines: Sequence[Line], caption: str = "") -> Captioned:
+    """One table; nothing without lines. A column may have the same name as an axis."""
+    if not lines:
+        return []
+    places, texts = zip(*lines, strict=True)
+    return [(caption, pd.concat([pd.DataFrame(places), pd.DataFrame(texts)], axis=1))]
 
 
-def difference_table(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """A section with all differences that the table compares, over seeds and within images.
+def _metrics(_: Table, rows: Sequence[Row]) -> Captioned:
+    """All metrics of every row."""
+    metrics = [m for m in MAIN if any(row.values(m) for row in rows)]
+    shown = ({name_of(m): show(row.estimate(m)) for m in metrics} for row in rows)
+    return _captioned(
+        [(row.axes, {"runs": len(row.records), **own}) for row, own in zip(rows, shown, strict=True)]
+    )
 
-    Args:
-        table: the table.
-        rows: its rows.
 
-    Returns:
-        One section; empty without a comparison.
-    """
-    found = differences(table, rows, MAIN)
-    text = _DIFFERENCES.format(count=len(found))
-    return _section("Differences", text, [(d.axes, _difference(d)) for d in found])
+def _differences(table: Table, rows: Sequence[Row]) -> Captioned:
+    """All differences that the table compares, over seeds and within images."""
+    return _captioned([(d.axes, _difference(d)) for d in differences(table, rows, MAIN)])
 
 
 def _difference(d: Difference) -> dict[str, str]:
@@ -108,16 +106,8 @@ def _difference(d: Difference) -> dict[str, str]:
     }
 
 
-def paper_table(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """A section with every metric next to the published one.
-
-    Args:
-        table: the table.
-        rows: its rows.
-
-    Returns:
-        One section; empty if the paper has no metrics for the table.
-    """
+def _paper(table: Table, rows: Sequence[Row]) -> Captioned:
+    """Every metric next to the published one."""
     lines: list[Line] = []
     for row, metric in product(rows if table.paper else (), MAIN):
         own, there = row.estimate(metric), table.published(row.axes).get(metric)
@@ -127,24 +117,14 @@ def paper_table(table: Table, rows: Sequence[Row]) -> list[Section]:
             if table.data == "coco":  # metrics of different data sets are not comparable
                 line["here − paper"] = "" if there is None else signed(own.mean - there)
             lines.append((row.axes, line))
-    text = "The paper's metrics are on COCO, with an ImageNet backbone. On other data, compare differences."
-    return _section("Comparison with the paper", text, lines)
+    return _captioned(lines)
 
 
-def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """A section with AP and its differences by object size.
-
-    Args:
-        table: the table.
-        rows: its rows.
-
-    Returns:
-        One section; empty if the runs have no AP.
-    """
+def _by_size(table: Table, rows: Sequence[Row]) -> Captioned:
+    """AP and its differences by object size."""
     edges = rows[0].records[0]["by_size"]["edges"]
-    names = [
-        f"{low:g}–{high} px" for low, high in zip(edges, [*(f"{e:g}" for e in edges[1:]), ""], strict=True)
-    ]
+    ends = [*(f"{edge:g}" for edge in edges[1:]), ""]
+    names = [f"{low:g}–{high} px" for low, high in zip(edges, ends, strict=True)]
 
     def line(row: Row, texts: Sequence[str]) -> dict[str, str]:
         cell = "by level" if row.cell is None else f"{row.cell:g} px"
@@ -154,14 +134,14 @@ def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
         (place, {"cell side": "", **dict(zip(names, map(str, objects), strict=True))})
         for place, objects in _objects(table, rows)
     ]
-    tables = []
+    tables: Captioned = []
     for kind in kinds_of(rows):
         name = name_of(f"{kind}_AP")
         found = [
             (row.axes, line(row, ["–" if np.isnan(v) else f"{v:.1f}" for v in row.by_size(kind)]))
             for row in rows
         ]
-        tables.append((name[0].upper() + name[1:], _frame(found + counts)))
+        tables += _captioned(found + counts, name[0].upper() + name[1:])
         gains = [
             (
                 {**d.axes, "difference": f"{d.first} − {d.second}"},
@@ -169,9 +149,8 @@ def size_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
             )
             for d in differences(table, rows, [f"{kind}_AP"])
         ]
-        if gains:
-            tables.append((f"Differences in {name}, paired by seed", _frame(gains)))
-    return [Section("By object size", _SIZES, tables)] if tables else []
+        tables += _captioned(gains, f"Differences in {name}, paired by seed")
+    return tables
 
 
 def _objects(table: Table, rows: Sequence[Row]) -> list[tuple[dict[str, str], list[int]]]:
@@ -188,16 +167,8 @@ def _objects(table: Table, rows: Sequence[Row]) -> list[tuple[dict[str, str], li
     return counts
 
 
-def cross_table(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """A section with AP of models that are tested with other operators than in training.
-
-    Args:
-        table: the table.
-        rows: its rows.
-
-    Returns:
-        One section; empty if ``table.cross`` is None or no run was tested so.
-    """
+def _cross(table: Table, rows: Sequence[Row]) -> Captioned:
+    """AP of models that are tested with other operators than in training."""
     if table.cross is None or not any(row.records[0].get("tested_with") for row in rows):
         return []
     lines = []
@@ -209,22 +180,11 @@ def cross_table(table: Table, rows: Sequence[Row]) -> list[Section]:
             ap = metrics.get("segm", metrics.get("bbox", {})).get("AP")
             line[f"tested with {value}"] = "–" if ap is None else f"{ap:.1f}"
         lines.append((row.axes, line))
-    text = (
-        "Mask AP of the first seed's models, tested with each operator. Rows are the operators of training."
-    )
-    return _section("Trained with one operator, tested with another", text, lines)
+    return _captioned(lines)
 
 
-def instance_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
-    """A section with the mean mask IoU of runs with ground-truth boxes, and its differences paired by object.
-
-    Args:
-        table: the table.
-        rows: its rows.
-
-    Returns:
-        One section; empty without a comparison, or if the runs predict boxes themselves.
-    """
+def _in_given_boxes(table: Table, rows: Sequence[Row]) -> Captioned:
+    """Mean mask IoU of runs with ground-truth boxes, and its differences paired by object."""
     if table.compare is None or any("instances" not in row.records[0] for row in rows):
         return []
     axis, of = table.compare.axis, table.compare.of
@@ -239,19 +199,7 @@ def instance_tables(table: Table, rows: Sequence[Row]) -> list[Section]:
             if len(own) >= FEW:
                 found = {"size in cells": span, "objects": len(own), f"{of} − this, mask IoU": _gain(own)}
                 sizes.append((axes, found))
-    tables = [("", _frame(lines))]
-    if sizes:
-        tables.append(("By object size in cells", _frame(sizes)))
-    return [Section("Mask IoU in ground-truth boxes", _instances_text(rows), tables)]
-
-
-def _instances_text(rows: Sequence[Row]) -> str:
-    whole = all("image" in row.records[0]["instances"] for row in rows)
-    drawn = "images, each with all its objects" if whole else "objects, which treats them as independent"
-    return (
-        "Mean mask IoU over objects and seeds, and the mean difference paired by object with the 95 % interval of a "
-        f"bootstrap over {drawn}. The interval does not cover the variation between seeds."
-    )
+    return _captioned(lines) + _captioned(sizes, "By object size in cells")
 
 
 def _places(table: Table, rows: Sequence[Row]) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:

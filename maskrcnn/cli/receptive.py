@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
         config = configs.compose_config("train", rest) if settings.checkpoint is None else None
         import torch  # lazily, because it takes seconds and a wrong key should fail immediately
 
-        from maskrcnn.ablation.cells import draw_cells
+        from maskrcnn.ablation.explain_plots import draw_cells
         from maskrcnn.config.build import load_trained
         from maskrcnn.models.receptive import receptive_field
 

@@ -17,10 +17,9 @@ from matplotlib.axes import Axes
 
 from maskrcnn.ablation import plots
 from maskrcnn.ablation.claims import Claim, Verdict, claims
-from maskrcnn.ablation.colours import OPERATOR_COLOURS
 from maskrcnn.ablation.examples import coloured, picture_of
 from maskrcnn.ablation.grid import Table, available, read_table
-from maskrcnn.ablation.plot import Plot
+from maskrcnn.ablation.plot import OPERATOR_COLOURS, Plot
 from maskrcnn.ablation.report import write_report
 from maskrcnn.ablation.run import Runner
 from maskrcnn.ablation.summary import differences, grid_rows, stride_of
