@@ -46,7 +46,7 @@ def evaluate(
 ) -> dict[str, Metrics]:
     """Compute AP, AP50, AP75, APs, APm and APl in percent, unrounded. Undefined metrics are None.
 
-    With max_dets=100 (20 for keypoints), the metrics are those of pycocotools' summary. For "segm", sizes are areas of
+    With max_dets=100, the metrics are those of pycocotools' summary. For "segm", sizes are areas of
     masks, not of boxes.
 
     Args:
@@ -54,7 +54,8 @@ def evaluate(
             width, height), ``segmentation`` (RLE) for "segm" and "boundary", ``keypoints`` for "keypoints".
         annotations: path of a COCO-format json, its content, or a loaded COCO object.
         iou_types: of "bbox", "segm", "keypoints" and "boundary".
-        max_dets: number of detections per image and class that count, those with the highest scores.
+        max_dets: number of detections per image and class that count, those with the highest scores (at most 20 for
+            "keypoints", as in COCO).
         image_ids: score only these images; None is all.
         backend: "hotcoco" or "pycocotools", which give the same metrics; None is hotcoco if it is installed.
         area_ranges: sizes that replace APs, APm and APl, see `chosen_areas`.
@@ -251,7 +252,7 @@ def accumulate(
     areas: Mapping[str, tuple[float, float]] | None = None,
     backend: str | None = None,
 ) -> Accumulated:
-    """Match predictions with objects. ``params.maxDets`` ends with ``max_dets``.
+    """Match predictions with objects. ``params.maxDets`` ends with ``max_dets``, at most 20 for keypoints.
 
     Args:
         areas: ranges of object areas by name, in addition to "all"; None is COCO's small, medium and large.
@@ -270,7 +271,9 @@ def accumulate(
     if kind == "keypoints":
         parameters["kpt_oks_sigmas"] = oks_sigmas(truth.dataset["categories"])
         parameters["catIds"] = [c["id"] for c in truth.dataset["categories"] if c.get("keypoints")]
-    parameters["maxDets"] = [max_dets] if kind == "keypoints" else sorted({1, min(10, max_dets), max_dets})
+        parameters["maxDets"] = [min(20, max_dets)]
+    else:
+        parameters["maxDets"] = sorted({1, min(10, max_dets), max_dets})
     if areas is not None:
         parameters["areaRngLbl"] = ["all", *areas]
         parameters["areaRng"] = [[0, NO_LIMIT], *map(list, areas.values())]

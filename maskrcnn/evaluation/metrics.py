@@ -43,12 +43,8 @@ def evaluate(
     """
     if metric == "voc":
         return voc.evaluate(predictions, annotations, image_ids)
-    truth = coco.load_ground_truth(annotations)
-    figures: Metrics = {}
-    for kind in kinds_of(predictions) if kinds is None else kinds:
-        most = _most(kind, max_dets)
-        figures |= coco.evaluate(predictions, truth, (kind,), most, image_ids, backend, area_ranges)
-    return figures
+    kinds = kinds_of(predictions) if kinds is None else kinds
+    return coco.evaluate(predictions, annotations, kinds, max_dets, image_ids, backend, area_ranges)
 
 
 def per_class(
@@ -65,13 +61,9 @@ def per_class(
         return {"voc": voc.per_class(predictions, annotations)}
     truth = coco.load_ground_truth(annotations)
     return {
-        kind: coco.per_class(predictions, truth, kind, _most(kind, max_dets), area_ranges, backend)
+        kind: coco.per_class(predictions, truth, kind, max_dets, area_ranges, backend)
         for kind in (kinds_of(predictions) if kinds is None else kinds)
     }
-
-
-def _most(kind: str, max_dets: int) -> int:
-    return min(max_dets, 20) if kind == "keypoints" else max_dets
 
 
 def kinds_of(predictions: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -109,9 +101,8 @@ def write_details(
     truth = coco.load_ground_truth(annotations)
     content: dict[str, Any] = {}
     for kind in kinds:
-        most = _most(kind, max_dets)
-        classes = coco.per_class(predictions, truth, kind, most, area_ranges, backend)
-        sizes = coco.by_cells(predictions, truth, kind, cell, max_dets=most, backend=backend)
+        classes = coco.per_class(predictions, truth, kind, max_dets, area_ranges, backend)
+        sizes = coco.by_cells(predictions, truth, kind, cell, max_dets=max_dets, backend=backend)
         content[kind] = {"per_class": classes, "by_size_in_cells": sizes}
     if "segm" in kinds:
         content |= coco.evaluate(predictions, truth, ("boundary",), max_dets, area_ranges=area_ranges)

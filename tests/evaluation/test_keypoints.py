@@ -52,6 +52,14 @@ def test_only_labelled_keypoints_count_and_other_categories_have_no_part() -> No
     assert evaluate(found(0.0), unlabelled, ("keypoints",), max_dets=20)["keypoints"]["AP"] is None
 
 
+@pytest.mark.parametrize(("better", "ap"), [(19, 5), (20, 0)])
+def test_twenty_detections_of_an_image_count(better: int, ap: float) -> None:
+    """The only correct detection comes after ``better`` wrong ones: precision is 1 / 20, or it does not count."""
+    wrong = [{**found(500.0)[0], "score": 0.95} for _ in range(better)]
+    metrics = evaluate([*wrong, *found(0.0)], data(category(), points=[20, 20, 2, 60, 60, 0]), ("keypoints",))
+    assert metrics["keypoints"]["AP50"] == pytest.approx(ap)
+
+
 def test_sigmas() -> None:
     assert oks_sigmas([category(keypoints=list("abcdefghijklmnopq"), sigmas=None)]).tolist() == list(PERSON)
     assert oks_sigmas([category(), {"id": 2, "name": "y"}]).tolist() == [SIGMA, SIGMA]
