@@ -17,11 +17,11 @@ from maskrcnn.evaluation.coco import (
     accumulate,
     average_precision,
     by_image_id,
-    check_predictions,
     evaluate,
     figures,
     load_ground_truth,
 )
+from maskrcnn.evaluation.results import check_predictions
 from maskrcnn.evaluation.settings import COCO_AREAS, chosen_areas
 from maskrcnn.training import provenance
 

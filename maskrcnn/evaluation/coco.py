@@ -14,13 +14,13 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 
 from maskrcnn.data.defects import refuse_fatal
-from maskrcnn.data.formats.coco_fields import number
 from maskrcnn.data.formats.coco_json import load_annotations, select
 from maskrcnn.data.formats.coco_selection import distinct_names
 from maskrcnn.data.segmentation import check_rle_strings, compressed
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.backends import Accumulated, accumulated, silence
 from maskrcnn.evaluation.keypoints import oks_sigmas
+from maskrcnn.evaluation.results import check_predictions
 from maskrcnn.evaluation.settings import NO_LIMIT, Areas, Ranges, chosen_areas
 
 Metrics = dict[str, float | None]
@@ -202,45 +202,6 @@ def with_masks(truth: COCO) -> COCO:
 
     annotations = [masked(entry) for entry in truth.dataset["annotations"]]
     return load_ground_truth({**truth.dataset, "annotations": annotations})
-
-
-def check_predictions(predictions: Sequence[dict[str, Any]], truth: COCO, where: str = "") -> None:
-    """Raise UserError for invalid results, or for images or categories that the annotations do not list.
-
-    Args:
-        predictions: COCO results. Their masks and keypoints are not checked.
-        truth: annotations.
-        where: text before the message, for example the name of a file.
-    """
-    if not isinstance(predictions, Sequence) or isinstance(predictions, str):
-        raise UserError(f"{where}predictions are a list of COCO results, not a {type(predictions).__name__}")
-    ids = {"image_id": set(truth.getImgIds()), "category_id": set(truth.getCatIds())}
-    for place, prediction in enumerate(predictions):
-        if not isinstance(prediction, dict):
-            raise UserError(f"{where}prediction {place} is a {type(prediction).__name__}, not a COCO result")
-        if words := _defect(prediction, ids):
-            raise UserError(f"{where}prediction {place} has {words}")
-
-
-def _defect(prediction: dict[str, Any], ids: Mapping[str, set[int]]) -> str | None:
-    """The defect of a result, except its mask and keypoints."""
-    for key, known in ids.items():
-        value = prediction.get(key)
-        if type(value) is not int or value not in known:
-            return (
-                f"{key}={value!r}, but the annotations list no such {key.removesuffix('_id')}; "
-                "are they of the same data set?"
-            )
-    score, box = prediction.get("score"), prediction.get("bbox", (0, 0, 0, 0))
-    if not _are_numbers([score]):
-        return f"score={score!r}; expected a number"
-    if not isinstance(box, list | tuple) or len(box) != 4 or not _are_numbers(box):
-        return f"bbox={box!r}; expected [x, y, width, height]"
-    return None
-
-
-def _are_numbers(values: Sequence[Any]) -> bool:
-    return all(not isinstance(v, str) and number(v) is not None for v in values)
 
 
 def accumulate(

@@ -18,10 +18,10 @@ from maskrcnn.evaluation.coco import (
     Truth,
     accumulate,
     by_image_id,
-    check_predictions,
     load_ground_truth,
     with_masks,
 )
+from maskrcnn.evaluation.results import check_predictions
 
 MIN_IOU = 0.5  # IoU of a match
 NEAR_IOU = 0.1  # IoU of an inaccurate match

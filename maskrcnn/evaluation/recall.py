@@ -10,7 +10,8 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from maskrcnn.evaluation.backends import accumulated
-from maskrcnn.evaluation.coco import Truth, check_predictions, load_ground_truth, results_for
+from maskrcnn.evaluation.coco import Truth, load_ground_truth, results_for
+from maskrcnn.evaluation.results import check_predictions
 
 _IOUS = np.linspace(0.5, 0.95, 10)
 # COCO's ranges in square pixels, both ends included. The first one is all sizes.

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from maskrcnn.evaluation.coco import by_image_id, check_predictions, load_ground_truth
+from maskrcnn.evaluation.coco import by_image_id, load_ground_truth
+from maskrcnn.evaluation.results import check_predictions
 
 Doubles = npt.NDArray[np.float64]
 Overlap = Callable[[dict[str, Any], Sequence[dict[str, Any]]], Doubles]
