@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from maskrcnn.errors import UserError
-from maskrcnn.training.provenance import cores, processor
+from maskrcnn.training.session import cores, processor
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from maskrcnn.training.guard import LossGuard
 from maskrcnn.training.learner import Learner
 from maskrcnn.training.logging import RunLog
 from maskrcnn.training.loop import train
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.settings import Schedule
 
 Step = dict[str, Any]
 # Of our step: as it is, compile=true, and cuda_graphs=true with it.

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from maskrcnn.models.builders import faster_rcnn, mask_rcnn
     from maskrcnn.prediction.predictor import Predictor
     from maskrcnn.training.initialise import initialise
-    from maskrcnn.training.schedule import Schedule
-    from maskrcnn.training.settings import Checkpoints, Log
+    from maskrcnn.training.settings import Checkpoints, Log, Schedule
     from maskrcnn.training.trainer import Trainer
 
 __all__ = [
@@ -41,7 +40,7 @@ _HOMES = {
     "Interrupted": "errors",
     "Log": "training.settings",
     "Predictor": "prediction.predictor",
-    "Schedule": "training.schedule",
+    "Schedule": "training.settings",
     "Trainer": "training.trainer",
     "Transform": "data.transforms",
     "UserError": "errors",

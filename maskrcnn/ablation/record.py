@@ -23,7 +23,7 @@ from maskrcnn.evaluation.coco import (
 )
 from maskrcnn.evaluation.results import check_predictions
 from maskrcnn.evaluation.settings import COCO_AREAS, chosen_areas
-from maskrcnn.training import provenance
+from maskrcnn.training import session
 
 Record = dict[str, Any]
 Result = dict[str, Any]
@@ -166,7 +166,7 @@ def manifest(run_dir: Path, config: Mapping[str, Any], seconds: float, memory: M
     Returns:
         The description. If the run was resumed on another commit or machine, all are listed in order.
     """
-    made = provenance.sessions(run_dir) or [{**provenance.here(), "commit": "unknown", "machine": "unknown"}]
+    made = session.sessions(run_dir) or [{**session.here(), "commit": "unknown", "machine": "unknown"}]
     return {
         "config": _without_places(config),
         "commit": ", ".join(dict.fromkeys(s["commit"] for s in made)),

@@ -32,12 +32,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from omegaconf import DictConfig
 
 from maskrcnn.ablation.grid import Run, Table, read_table
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.config import files
 from maskrcnn.console import console
 from maskrcnn.errors import Interrupted, Positive, UserError
-from maskrcnn.training.interruption import Interruption
+from maskrcnn.training.interruption import Interruption, interruptible
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds: a wrong key is refused before
     from maskrcnn.ablation.run import Runner
@@ -189,7 +188,7 @@ def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int
     with interruptible():
         import torch
 
-        from maskrcnn.training.provenance import cores
+        from maskrcnn.training.session import cores
 
     if jobs is None:
         gpus = torch.cuda.device_count()

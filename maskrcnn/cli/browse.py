@@ -44,7 +44,7 @@ from maskrcnn.prediction.draw import (
     visible,
 )
 from maskrcnn.prediction.gallery import Card, to_page
-from maskrcnn.training.folder import open_run_dir
+from maskrcnn.training.session import open_run_dir
 
 _WRONG = [kind for kind in errors.KINDS if kind != "correct"]
 

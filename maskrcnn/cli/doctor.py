@@ -22,7 +22,7 @@ from maskrcnn_ops import kernels
 import maskrcnn
 from maskrcnn.config import files
 from maskrcnn.errors import UserError
-from maskrcnn.training.provenance import commit, cores
+from maskrcnn.training.session import commit, cores
 
 # Import name of the package of each extra in pyproject.toml.
 EXTRAS = {

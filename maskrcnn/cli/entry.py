@@ -13,8 +13,8 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.errors import Interrupted, UserError
+from maskrcnn.training.interruption import interruptible
 
 BAD_INPUT = 2
 # A full disk, or missing permissions: not a bug of the program.

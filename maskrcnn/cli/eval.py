@@ -20,7 +20,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console, metrics_table
 from maskrcnn.errors import UserError
@@ -28,7 +27,8 @@ from maskrcnn.evaluation.coco import load_ground_truth
 from maskrcnn.evaluation.metrics import chosen_metric, evaluate, kinds_of, write_tables
 from maskrcnn.evaluation.results import read_results
 from maskrcnn.evaluation.settings import Evaluation
-from maskrcnn.training.folder import open_run_dir
+from maskrcnn.training.interruption import interruptible
+from maskrcnn.training.session import open_run_dir
 
 
 @dataclass

@@ -25,11 +25,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, UserError
 from maskrcnn.models import hub
+from maskrcnn.training.interruption import interruptible
 
 GRAPHS = ("onnx", "torch_export")
 
@@ -95,7 +95,7 @@ def _graph(settings: DictConfig, rest: list[str]) -> None:
     with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
         from maskrcnn.config.trained import load_for_prediction
         from maskrcnn.export.program import exportable, save_onnx, save_program
-        from maskrcnn.training.devices import open_device
+        from maskrcnn.training.distributed import open_device
 
     open_device("cpu", settings.threads)
     loaded = load_for_prediction(settings.checkpoint, rest, settings.trust_checkpoint)

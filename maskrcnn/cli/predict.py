@@ -23,13 +23,13 @@ from dataclasses import dataclass, field
 
 from rich.progress import track
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.data.images import Pixels
 from maskrcnn.errors import Fraction, Positive, UserError
 from maskrcnn.prediction.inputs import Frame, Stills, Video, open_input
-from maskrcnn.training.folder import open_run_dir
+from maskrcnn.training.interruption import interruptible
+from maskrcnn.training.session import open_run_dir
 
 
 @dataclass
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         from maskrcnn.prediction.predictor import Predictor
         from maskrcnn.prediction.tiles import Tiles
         from maskrcnn.prediction.tta import Augmentation
-        from maskrcnn.training.devices import open_device
+        from maskrcnn.training.distributed import open_device
 
     augmentation = Augmentation(
         [float(scale) for scale in settings.scales], settings.flip, max_size=settings.max_size

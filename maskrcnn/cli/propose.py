@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 from rich.progress import track
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.config.data import open_data
 from maskrcnn.console import console
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import load_ground_truth
 from maskrcnn.evaluation.recall import Recall
-from maskrcnn.training.folder import open_run_dir
+from maskrcnn.training.interruption import interruptible
+from maskrcnn.training.session import open_run_dir
 
 
 @dataclass
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
         from maskrcnn.config.build import load_trained
         from maskrcnn.data.proposals import ProposalWriter
         from maskrcnn.evaluation.evaluator import detect_images
-        from maskrcnn.training.devices import open_device
+        from maskrcnn.training.distributed import open_device
 
     config, model, _ = load_trained(settings.checkpoint, rest, configs.Train, settings.trust_checkpoint)
     if model.rpn is None:

@@ -21,11 +21,11 @@ from typing import Any
 
 from rich.table import Table
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, Seed, UserError
-from maskrcnn.training.folder import open_run_dir
+from maskrcnn.training.interruption import interruptible
+from maskrcnn.training.session import open_run_dir
 
 
 @dataclass

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
 from maskrcnn.config.pretrained import drop_pretrained
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, UserError
+from maskrcnn.training.interruption import interruptible
 
 
 @dataclass
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("give step=FILE, a failed_step_*.pt of a run directory")
     with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
         from maskrcnn.config.build import build_model
-        from maskrcnn.training.devices import open_device
+        from maskrcnn.training.distributed import open_device
         from maskrcnn.training.failure import load_failed_step, replay
 
     content = load_failed_step(settings.step)

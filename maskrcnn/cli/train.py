@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from maskrcnn.cli.imports import interruptible
 from maskrcnn.config import compose as configs
+from maskrcnn.training.interruption import interruptible
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,9 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         import torch  # lazily, because it takes seconds and a wrong key should fail immediately
 
         from maskrcnn.config.run import trainer
-        from maskrcnn.training.devices import open_device
-        from maskrcnn.training.distributed import joined
-        from maskrcnn.training.learner import be_deterministic
+        from maskrcnn.training.distributed import be_deterministic, joined, open_device
 
     torch.manual_seed(config.seed)
     be_deterministic(config.deterministic)

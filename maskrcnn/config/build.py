@@ -21,9 +21,9 @@ from maskrcnn.config.trained import load_for_prediction as load_for_prediction
 from maskrcnn.errors import UserError
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.training import checkpoint
-from maskrcnn.training.devices import open_device as open_device
-from maskrcnn.training.folder import open_run_dir as open_run_dir
+from maskrcnn.training.distributed import open_device as open_device
 from maskrcnn.training.recipe import Recipe
+from maskrcnn.training.session import open_run_dir as open_run_dir
 
 
 def build_model(config: DictConfig) -> MaskRCNN:

@@ -18,8 +18,7 @@ from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.training.distributed import World
 from maskrcnn.training.initialise import initialise
 from maskrcnn.training.run_dir import stored_config
-from maskrcnn.training.schedule import Schedule
-from maskrcnn.training.settings import Checkpoints, Log
+from maskrcnn.training.settings import Checkpoints, Log, Schedule
 from maskrcnn.training.trainer import Trainer
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from maskrcnn.errors import Positive, Precision, Seed
 from maskrcnn.evaluation.settings import Evaluation
-from maskrcnn.training.schedule import Schedule
-from maskrcnn.training.settings import Checkpoints, Log
+from maskrcnn.training.settings import Checkpoints, Log, Schedule
 
 
 @dataclass

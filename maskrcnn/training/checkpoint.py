@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, and read without executing code."""
+"""Checkpoints: written atomically, and read without executing code. Those of version 0.1.0 still load."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import numpy as np
 import torch
 
 from maskrcnn.errors import UserError
 from maskrcnn.models import hub
-from maskrcnn.training.renamed import with_present_names
 from maskrcnn.weights.files import read_torch, unreadable
 
 # torch writes a zip archive, which ends with a comment. We store the hash of everything before it there.
@@ -37,7 +37,7 @@ def save(path: Path, content: dict[str, Any], former: Path | None = None) -> Non
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb+") as file:
-            _write(content, file)
+            torch.save({**content, _KEY: "sha256"}, file)
             file.seek(-2, os.SEEK_END)  # the length field of the archive's comment, which torch leaves empty
             file.write(_COMMENT.to_bytes(2, "little"))
             file.seek(0)
@@ -50,16 +50,11 @@ def save(path: Path, content: dict[str, Any], former: Path | None = None) -> Non
             path.replace(former)
         partial.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):  # torch's archive writer reports a full disk like this
+            raise OSError(str(error)) from error
         raise
-
-
-def _write(content: dict[str, Any], file: IO[bytes]) -> None:
-    try:
-        torch.save({**content, _KEY: "sha256"}, file)
-    except RuntimeError as error:  # torch's archive writer reports a full disk like this
-        raise OSError(str(error)) from error
 
 
 def load(path: str | Path, mmap: bool = False) -> dict[str, Any]:
@@ -104,8 +99,8 @@ def to_safetensors(path: str | Path, out: Path) -> None:
         out: the file to write.
     """
     content = load_model(path)
-    weights = content["model"] if content.get("ema") is None else content["ema"]
-    hub.write_tensors(out, weights, {"step": content["step"], "config": content["config"]})
+    about = {key: content[key] for key in ("step", "config")}
+    hub.write_tensors(out, content.get("ema") or content["model"], about)
 
 
 def load_model(
@@ -135,20 +130,13 @@ def load_model(
 
 def _is_whole(path: Path) -> bool | None:
     """Whether the content matches the checksum; None without a checksum."""
-    with path.open("rb") as file:
-        length = file.seek(0, os.SEEK_END) - _COMMENT
-        if length < 0:
-            return None
-        file.seek(length)
-        comment = file.read()
-        if not comment.startswith(_MARK):
-            return None
-        file.seek(0)
-        digest = hashlib.sha256()
-        while length > 0 and (chunk := file.read(min(length, 1 << 20))):
-            digest.update(chunk)
-            length -= len(chunk)
-    return comment == _MARK + digest.hexdigest().encode()
+    if path.stat().st_size < _COMMENT:
+        return None
+    content = np.memmap(path, np.uint8, "r")
+    comment = content[-_COMMENT:].tobytes()
+    if not comment.startswith(_MARK):
+        return None
+    return comment == _MARK + hashlib.sha256(content[:-_COMMENT]).hexdigest().encode()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -158,3 +146,47 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+# New names of the modules and classes of version 0.1.0.
+_MODULES = {
+    "maskrcnn.data.coco": "maskrcnn.data.formats.coco",
+    "maskrcnn.data.sbd": "maskrcnn.data.formats.sbd",
+    "maskrcnn.data.shapes": "maskrcnn.data.formats.shapes",
+    "maskrcnn.data.voc": "maskrcnn.data.formats.voc",
+    "maskrcnn.models.backbones": "maskrcnn.models.backbones.resnet",
+    "maskrcnn.models.torchvision_backbones": "maskrcnn.models.backbones.torchvision",
+    "maskrcnn.models.box_head": "maskrcnn.models.heads.box",
+    "maskrcnn.models.mask_head": "maskrcnn.models.heads.mask",
+    "maskrcnn.models.keypoint_head": "maskrcnn.models.heads.keypoint",
+    "maskrcnn.models.trunks": "maskrcnn.models.heads.trunks",
+    "maskrcnn.models.mask_rcnn": "maskrcnn.models.detector",
+}
+_CLASSES = {
+    f"maskrcnn.models.{old}": f"maskrcnn.models.heads.trunks.{old.rpartition('.')[2]}"
+    for old in ("heads.box.TwoFCTrunk", "heads.mask.ConvTrunk", "backbones.resnet.Res5Trunk")
+}
+
+
+def with_present_names(node: Any) -> Any:
+    """Rename every ``_target_`` and key of a stored config of version 0.1.0 to its present name.
+
+    Args:
+        node: nested dictionaries and lists.
+    """
+    if isinstance(node, list):
+        return [with_present_names(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    present = {k: _present(v) if k == "_target_" else with_present_names(v) for k, v in node.items()}
+    evaluation = present.get("evaluation")
+    if isinstance(evaluation, dict) and "fast" in evaluation:
+        del evaluation["fast"]
+        evaluation["backend"] = None  # both packages give the same metrics
+    return present
+
+
+def _present(target: str) -> str:
+    module, _, name = str(target).rpartition(".")
+    present = f"{_MODULES.get(module, module)}.{name}"
+    return _CLASSES.get(present, present)

@@ -1,6 +1,6 @@
-"""Several processes as one run: started by torchrun, NCCL between GPUs, Gloo between CPUs.
+"""The device of a run and its processes: started by torchrun, NCCL between GPUs, Gloo between CPUs.
 
-Without torchrun all functions are the identity, so callers need not check for the number of processes.
+Without torchrun, a `World` has one process and its methods are the identity, so callers need not check for the number.
 """
 
 from __future__ import annotations
@@ -118,9 +118,49 @@ class World:
                 value.copy_(shared)
 
 
-def local_rank() -> int | None:
-    """This process's number on its machine, or None without torchrun."""
-    return int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None
+def be_deterministic(enabled: bool) -> None:
+    """Make torch's results bit-identical between repeats. Call it before the device is first used."""
+    torch.use_deterministic_algorithms(enabled)
+    if enabled:
+        # Filling new memory is a debugging aid that costs time; this code never reads uninitialised memory.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def open_device(name: str | torch.device, threads: int | None = None) -> torch.device:
+    """Select a device and make it the current one.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``auto`` is a GPU (under torchrun, each process's own), or the
+            CPU if there is none.
+        threads: number of CPU threads; None keeps torch's number.
+
+    Raises:
+        UserError: the device cannot be used, or there are more threads than eight times the cores.
+    """
+    if threads is not None:
+        cores = os.cpu_count() or 1
+        if threads > 8 * cores:
+            raise UserError(f"threads={threads}: this machine has {cores} cores; left out, all are used")
+        torch.set_num_threads(threads)
+    name = str(name)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(
+            f"device={name} cannot be used: {str(error).splitlines()[0]}; try device=cpu"
+        ) from error
+    return device
 
 
 @contextmanager
@@ -147,9 +187,8 @@ def joined(device: torch.device) -> Iterator[World]:
         store = PrefixStore(f"attempt {attempt}, joining {next(_joinings)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the other processes cannot be reached ({_first_line(error)}); start with torchrun"
-        ) from error
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the other processes cannot be reached ({cause}); start with torchrun") from error
     world = World(rank, size)
     quiet, console.quiet = console.quiet, not world.is_main
     try:
@@ -170,7 +209,3 @@ def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
     context: AbstractContextManager[None] = model.no_sync()
     return context
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

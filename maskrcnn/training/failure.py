@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,26 +16,19 @@ from maskrcnn.models.precision import Precision, autocast
 from maskrcnn.structures import Images, MaskBitmaps, Proposals, Targets
 from maskrcnn.training import checkpoint
 from maskrcnn.training.guard import Report
-from maskrcnn.training.learner import Learner
 from maskrcnn.training.loop import on_device
 
-RECORDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    TrainBatch,
-    Images,
-    Targets,
-    MaskBitmaps,
-    Proposals,
-]
+RECORDS: Any = [TrainBatch, Images, Targets, MaskBitmaps, Proposals]
 
 
 def save_failed_step(
-    path: Path, learner: Learner, config: dict[str, Any], report: Report, parts: Sequence[TrainBatch]
+    path: Path, model: MaskRCNN, config: dict[str, Any], report: Report, parts: Sequence[TrainBatch]
 ) -> str:
     """Write the weights before the step, its complete batch and its losses.
 
     Args:
         path: the file.
-        learner: model and optimizer.
+        model: with the weights before the step.
         config: the run's config.
         report: the losses of the step.
         parts: the batches of all parts.
@@ -45,7 +37,7 @@ def save_failed_step(
         A message: how to repeat the step, or why the file could not be written.
     """
     content = {
-        "model": learner.model.state_dict(),
+        "model": model.state_dict(),
         "config": config,
         "step": report.step,
         "losses": report.losses,
@@ -117,58 +109,42 @@ def replay(
     model.train()
     totals: dict[str, float] = {}
     counts: dict[str, float] = {}
-    with _watched(model) as seen, _watched_gradients(model) as bad:
+    with _watched(model) as (modules, gradients):
         for part in parts:
             with autocast(precision, device):
                 terms = model(*on_device(part, device))
             for name, loss in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(loss.total.detach())
                 counts[name] = counts.get(name, 0.0) + float(loss.count)
-            if not seen and not bad:
-                torch.stack(
-                    [loss.total / loss.count.clamp(min=1) for loss in terms.values()]
-                ).sum().backward()
+            if not modules and not gradients:
+                means = [loss.total / loss.count.clamp(min=1) for loss in terms.values()]
+                torch.stack(means).sum().backward()
     losses = {name: total / max(counts[name], 1.0) for name, total in totals.items()}
-    return Replayed(losses, seen[0] if seen else None, bad)
+    return Replayed(losses, modules[0] if modules else None, gradients)
 
 
 @contextmanager
-def _watched(model: nn.Module) -> Iterator[list[str]]:
-    """A context that lists the modules whose output is not finite, in order."""
-    seen: list[str] = []
+def _watched(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
+    """A context that lists, in order, the modules with non-finite outputs and the parameters with such gradients."""
+    modules: list[str] = []
+    gradients: list[str] = []
 
-    def look(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point() and not output.isfinite().all():
-            seen.append(name)
+    def look(name: str, value: Any, found: list[str]) -> None:
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            found.append(name)
 
     hooks = [
-        module.register_forward_hook(lambda m, i, out, name=name: look(name, out))
+        module.register_forward_hook(lambda m, i, out, name=name: look(name, out, modules))
         for name, module in model.named_modules()
         if name
     ]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _watched_gradients(model: nn.Module) -> Iterator[list[str]]:
-    """A context that lists the parameters whose gradient is not finite, in order."""
-    seen: list[str] = []
-
-    def look(name: str, parameter: Tensor) -> None:
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            seen.append(name)
-
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(partial(look, name))
+    hooks += [
+        parameter.register_post_accumulate_grad_hook(lambda p, name=name: look(name, p.grad, gradients))
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]
     try:
-        yield seen
+        yield modules, gradients
     finally:
         for hook in hooks:
             hook.remove()

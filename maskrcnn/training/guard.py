@@ -110,16 +110,15 @@ class LossGuard:
         Raises:
             LossError: the previous step was bad.
         """
-        last = torch.stack(
-            [gradient_norm.to(losses.dtype), stop.to(losses.dtype), self.broken.to(losses.dtype)]
-        )
+        last = torch.stack([value.to(losses.dtype) for value in (gradient_norm, stop, self.broken)])
         values = torch.cat([losses, last]).to("cpu", non_blocking=True)
         done = None
         if losses.is_cuda:
             done = torch.cuda.Event()
             done.record()
-        before, self._pending = self._pending, _Pending(step, names, values, done, parts)
-        return None if before is None else _read(before)
+        before = self.settle()
+        self._pending = _Pending(step, names, values, done, parts)
+        return before
 
     def settle(self) -> Report | None:
         """Wait for the last step's values, before anything is saved.
@@ -130,16 +129,14 @@ class LossGuard:
         Raises:
             LossError: the step was bad.
         """
-        before, self._pending = self._pending, None
-        return None if before is None else _read(before)
-
-
-def _read(pending: _Pending) -> Report:
-    if pending.done is not None:
-        pending.done.synchronize()  # returns at once, because a complete step was enqueued since
-    *losses, norm, stop, broken = pending.values.tolist()
-    named = dict(zip(pending.names, losses, strict=True))
-    report = Report(pending.step, named, norm, stop > 0)
-    if broken:
-        raise LossError(report, pending.parts)
-    return report
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return None
+        if pending.done is not None:
+            pending.done.synchronize()  # returns at once in `watch`, because a complete step was enqueued since
+        *losses, norm, stop, broken = pending.values.tolist()
+        named = dict(zip(pending.names, losses, strict=True))
+        report = Report(pending.step, named, norm, stop > 0)
+        if broken:
+            raise LossError(report, pending.parts)
+        return report

@@ -49,7 +49,8 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool = False) 
     words += _inflate(state, own)
     skipped = [(name, reason) for name, value in own.items() if (reason := _mismatch(name, value, state))]
     skipped += [(name, "not in this model") for name in state if name not in own]
-    if len([name for name, _ in skipped if name in own]) == len(own):
+    dropped = {name for name, _ in skipped}
+    if own.keys() <= dropped:
         raise UserError(
             f"init={source}: none of its {len(state)} entries fits this model; is it of another model?"
         )
@@ -58,18 +59,12 @@ def initialise(model: nn.Module, source: str | Path, reset_heads: bool = False) 
             f"init={source} does not fit this model:\n{_table(skipped)}\n"
             "set init.reset_heads=true to initialise these layers at random and keep the others"
         )
-    reshaped = {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
-    others = [
-        (name, reason)
-        for name, reason in skipped
-        if name in reshaped and name.startswith(("backbone.", "pyramid."))
-    ]
-    if others:
+    features = [(name, reason) for name, reason in skipped if name.startswith(("backbone.", "pyramid."))]
+    if others := [(name, reason) for name, reason in features if name in own and name in state]:
         raise UserError(
             f"init={source} is of a model with another backbone or pyramid; init.reset_heads=true is for other heads. "
             f"Give the model that the weights are of (model=...):\n{_table(others)}"
         )
-    dropped = {name for name, _ in skipped}
     model.load_state_dict({k: v for k, v in state.items() if k not in dropped}, strict=False)
     return Start(skipped, words + kept(own, dropped))
 

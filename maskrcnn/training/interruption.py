@@ -29,11 +29,8 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """A context in which the signals set ``requested``.
-
-        Outside the main thread it does nothing, because Python allows signal handlers in the main thread only.
-        """
-        if threading.current_thread() is not threading.main_thread():
+        """A context in which the signals set ``requested``. Outside the main thread it does nothing."""
+        if not _in_main_thread():
             yield
             return
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
@@ -52,3 +49,25 @@ class Interruption:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._then()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A context for imports that take seconds: SIGINT ends the process immediately.
+
+    There is nothing to save yet, and the imported modules might catch an exception.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler or not _in_main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _in_main_thread() -> bool:
+    """Whether this is the main thread, the only one that may set signal handlers."""
+    return threading.current_thread() is threading.main_thread()

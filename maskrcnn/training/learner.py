@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import random
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from maskrcnn.errors import UserError
 from maskrcnn.models.convolution import use_fast_convolutions
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision, autocast
-from maskrcnn.training.ema import Ema
-from maskrcnn.training.optimizer import build_optimizer
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.settings import Schedule
 
 
 class Learner:
@@ -100,13 +99,9 @@ class Learner:
 def _compile_static_parts(model: MaskRCNN, mode: str | None) -> None:
     """Compile the parts that do not branch on data: backbone, pyramid, and the networks of the heads."""
     _check_compiler(next(model.parameters()).device)
-    parts: list[Any] = [model.backbone, model.pyramid]
-    parts += [None if model.rpn is None else model.rpn.head]
-    parts += [None if model.box_head is None else model.box_head.trunk]
-    if model.mask_head is not None:
-        parts += [model.mask_head.trunk, model.mask_head.predictor]
-    if model.keypoint_head is not None:
-        parts += [model.keypoint_head.trunk]
+    parts: list[Any] = [model.backbone, model.pyramid, getattr(model.rpn, "head", None)]
+    parts.append(getattr(model.mask_head, "predictor", None))
+    parts += [getattr(h, "trunk", None) for h in (model.box_head, model.mask_head, model.keypoint_head)]
     for part in parts:
         if part is not None:
             part.compile(mode=mode)
@@ -153,11 +148,66 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
-def be_deterministic(enabled: bool) -> None:
-    """Make torch's results bit-identical between repeats. Call it before the device is first used."""
-    torch.use_deterministic_algorithms(enabled)
-    if enabled:
-        # Filling new memory is a debugging aid that costs time; this code never reads uninitialised memory.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = False
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+class Ema:
+    """Moving average ``average = decay * average + (1 - decay) * weights`` after every step.
+
+    torch's `AveragedModel` is not used: it reads its counter on the host in every step, and its first update replaces
+    the average.
+
+    Args:
+        model: its weights are copied. Buffers (running statistics) are copied in every step and not averaged.
+        decay: weight of the old average.
+
+    Attributes:
+        model: the averaged copy, in evaluation mode.
+    """
+
+    def __init__(self, model: MaskRCNN, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: MaskRCNN) -> None:
+        """Add the weights of ``model`` after a step."""
+        averaged: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(averaged, list(model.parameters()), 1 - self.decay)
+        torch._foreach_copy_(list(self.model.buffers()), list(model.buffers()))
+
+
+_STAGES = ("stem", "res2", "res3", "res4", "res5")
+
+
+def build_optimizer(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
+    """Build SGD or AdamW over the trained parameters.
+
+    The ``lr_scale`` of a group is a factor of the schedule's learning rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.dim() <= 1 and not schedule.norm_weight_decay
+            decay = 0.0 if plain else schedule.weight_decay
+            scale = schedule.layer_decay ** (len(_STAGES) - _depth(name))
+            groups.setdefault((decay, scale), []).append(parameter)
+    settings = [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in groups.items()
+    ]
+    if schedule.optimizer == "adamw":
+        return torch.optim.AdamW(settings, lr=schedule.scaled_lr, fused=True)
+    optimizer = torch.optim.SGD(settings, lr=schedule.scaled_lr, momentum=schedule.momentum, fused=True)
+    if schedule.momentum:
+        for parameter in (p for parameters in groups.values() for p in parameters):
+            # torch would leave them uninitialised if loss scaling skips the first update.
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _depth(name: str) -> int:
+    """The stage of a parameter in the backbone, 0 for the stem. Pyramid and heads come after the last stage."""
+    parts = name.split(".")
+    if parts[0] != "backbone":
+        return len(_STAGES)
+    if parts[1] == "stages" and parts[2].isdigit():  # torchvision's, where the first one is the stem
+        return min(int(parts[2]), len(_STAGES) - 1)
+    return next((depth for depth, stage in enumerate(_STAGES) if stage in parts), len(_STAGES))

@@ -14,16 +14,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from maskrcnn.console import console
+from maskrcnn.training.settings import Log
 from maskrcnn.training.writers import open_profiler, open_writers
 
 LARGEST_DRAWN = 9e19  # TensorBoard's outermost bins end short of 1e20
@@ -32,18 +27,15 @@ LARGEST_DRAWN = 9e19  # TensorBoard's outermost bins end short of 1e20
 class RunLog:
     """Progress from step ``start`` to ``steps``, and TensorBoard events in ``run_dir``.
 
-    A terminal shows a progress bar. Other outputs (a file, a notebook, CI) get a line every ``every`` steps. Rates and
-    the remaining time exclude evaluations and checkpoints.
+    A terminal shows a progress bar. Other outputs (a file, a notebook, CI) get a line every ``settings.every`` steps.
+    Rates and the remaining time exclude evaluations and checkpoints.
 
     Args:
         run_dir: an existing folder.
         start: number of finished steps.
         steps: number of steps of the complete run.
         batch_size: images per step.
-        every: steps between two lines.
-        histograms: steps between histograms of weights and gradients; 0 writes none.
-        profile: number of steps to trace into trace.json.
-        wandb: project of Weights & Biases to report to as well.
+        settings: what to report; None is ``Log()``.
         active: False in all processes except one.
     """
 
@@ -53,23 +45,18 @@ class RunLog:
         start: int,
         steps: int,
         batch_size: int,
-        every: int = 20,
-        histograms: int = 0,
-        profile: int = 0,
-        wandb: str | None = None,
+        settings: Log | None = None,
         active: bool = True,
     ) -> None:
-        self.active = active
-        self.start, self.steps, self.batch_size = start, steps, batch_size
-        self.every, self.histograms = every, histograms
-        self.writers = open_writers(run_dir, start, wandb) if active else []
-        self.profiler = open_profiler(run_dir, profile, steps - start) if active else None
+        self.active, self.settings = active, settings or Log()
+        self.steps, self.batch_size = steps, batch_size
+        self.writers = open_writers(run_dir, start, self.settings.wandb) if active else []
+        self.profiler = open_profiler(run_dir, self.settings.profile, steps - start) if active else None
         # Seconds since the last line: waiting for data, and in steps including the waiting.
         self._waited = self._worked = 0.0
         self._began, self._last = time.perf_counter(), start
-        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (TextColumn("training"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(
-            TextColumn("training"),
             *columns,
             TextColumn("{task.fields[status]}"),
             console=console,
@@ -103,7 +90,7 @@ class RunLog:
 
     def due(self, step: int) -> bool:
         """Whether to report the step that just ended. Reading its losses synchronises with the device."""
-        return self.active and (step % self.every == 0 or step == self.steps)
+        return self.active and (step % self.settings.every == 0 or step == self.steps)
 
     def step(
         self, step: int, losses: Mapping[str, Tensor], gradient_norm: Tensor, lr: float, model: nn.Module
@@ -122,7 +109,7 @@ class RunLog:
         self.progress.update(self.task, completed=step)
         if self.profiler is not None:
             self.profiler.step()
-        if self.active and self.histograms and step % self.histograms == 0:
+        if self.active and self.settings.histograms and step % self.settings.histograms == 0:
             self._histograms(step, model)
         if values:
             self._report(step, dict(zip(losses, values, strict=True)), float(gradient_norm), lr)
@@ -194,8 +181,7 @@ def peak_memory_mib() -> float:
     On Linux it is read from /proc, because getrusage includes the parent's memory at the time of the fork.
     """
     if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text().splitlines()
-        for line in status:
+        for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):  # missing in some sandboxes
                 return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)

@@ -43,7 +43,7 @@ CHANGEABLE = (
     "schedule.max_loss",
     "precision",
 )
-# Paths. `check_same_data` compares the content of the files instead.
+# Paths, which may change unless the value is one of `_NO_PLACES`. `check_same_data` compares the files' content.
 _PLACES = (
     "data.root",
     *(f"data.{split}{what}" for split in ("", "train_", "val_") for what in ("annotations", "images")),
@@ -83,16 +83,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, partial):
         return {"_target_": _name(value.func), "_partial_": True, **plain(value.keywords)}
     if is_dataclass(value) and not isinstance(value, type):
-        return {
-            "_target_": _name(type(value)),
-            **{f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init},
-        }
+        return {"_target_": _name(type(value)), **settings(value)}
     return repr(value)
 
 
 def settings(value: Any) -> dict[str, Any]:
     """The fields of a dataclass as plain values."""
-    return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
 
 
 def _name(target: Any) -> str:
@@ -114,12 +111,10 @@ def check_same_run(now: dict[str, Any], stored: dict[str, Any], run_dir: Path) -
     changed = [
         key
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-        and not _within(key, _FREE)
-        # The value for a pretrained backbone in runs that an older version resumed.
-        and not (key.startswith("model.") and key.endswith(".weights") and before.get(key) is None)
+        if before.get(key) != after.get(key) and not any(f"{key}.".startswith(f"{free}.") for free in _FREE)
     ]
-    named = [key for key in changed if key in CHANGEABLE or _moved(key, before.get(key), after.get(key))]
+    moved = [k for k in _PLACES if before.get(k) not in _NO_PLACES and after.get(k) not in _NO_PLACES]
+    named = [key for key in changed if key in (*CHANGEABLE, *moved)]
     if refused := [key for key in changed if key not in named][:10]:
         listed = "\n".join(f"  {key}: {before.get(key)!r} before, {after.get(key)!r} now" for key in refused)
         raise UserError(
@@ -127,15 +122,6 @@ def check_same_run(now: dict[str, Any], stored: dict[str, Any], run_dir: Path) -
             "give another run_dir, or repeat the settings to resume it"
         )
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in named]
-
-
-def _within(key: str, groups: Sequence[str]) -> bool:
-    return any(key == group or key.startswith(f"{group}.") for group in groups)
-
-
-def _moved(key: str, before: Any, now: Any) -> bool:
-    """Whether a setting is a path that may lead to the same content."""
-    return key in _PLACES and not {before, now} & set(_NO_PLACES)
 
 
 def data_summary(dataset: Dataset) -> dict[str, Any]:
@@ -195,8 +181,7 @@ def check_resumable(
             f"schedule.steps={stored['step']} to evaluate it as it is, more to train on, or another run_dir"
         )
     changes = check_same_run(now, stored["config"], run_dir)
-    if "data" in stored:  # older checkpoints do not have it
-        check_same_data(data, stored["data"], run_dir)
+    check_same_data(data, stored.get("data", {}), run_dir)
     console.print(f"resuming from step {stored['step']} of {steps}")
     for line in changes:
         console.print(f"  {line}", style="yellow")

@@ -69,16 +69,12 @@ class RunDir:
         Raises:
             UserError: all checkpoints are damaged, or only best.pt is left, which a new run would overwrite.
         """
-        damage = []
-        for path in self._checkpoints():
-            try:
-                content = checkpoint.load_model(path, RESUMABLE)
-            except UserError as error:
-                damage.append(str(error))
-                continue
+        found, damage = self._readable()
+        if found is not None:
+            name, content = found
             for line in damage:
-                console.print(f"{line}; resuming from {path.name} instead", style="yellow")
-            self._step_of_last = int(content["step"]) if path.name == "last.pt" else None
+                console.print(f"{line}; resuming from {name} instead", style="yellow")
+            self._step_of_last = int(content["step"]) if name == "last.pt" else None
             return content
         if damage:
             raise UserError(
@@ -123,12 +119,17 @@ class RunDir:
 
     def stored(self) -> tuple[str, dict[str, Any]] | None:
         """Name and content of the checkpoint that `newest` would load, with tensors left in the file."""
+        return self._readable(mmap=True)[0]
+
+    def _readable(self, mmap: bool = False) -> tuple[tuple[str, dict[str, Any]] | None, list[str]]:
+        """Name and content of the newest readable checkpoint, and the errors of those after it."""
+        damage: list[str] = []
         for path in self._checkpoints():
             try:
-                return path.name, checkpoint.load_model(path, RESUMABLE, mmap=True)
-            except UserError:  # `newest` reports it
-                continue
-        return None
+                return (path.name, checkpoint.load_model(path, RESUMABLE, mmap)), damage
+            except UserError as error:
+                damage.append(str(error))
+        return None, damage
 
     def kept(self) -> str:
         """A sentence about the step from which the run can be resumed."""

@@ -25,20 +25,16 @@ from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
 from maskrcnn.prediction.predictor import PAPER
 from maskrcnn.training.checks import check_learnable, check_together, num_classes
-from maskrcnn.training.devices import open_device
-from maskrcnn.training.distributed import World, joined
-from maskrcnn.training.folder import open_run_dir
+from maskrcnn.training.distributed import World, joined, open_device
 from maskrcnn.training.guard import LossGuard
 from maskrcnn.training.interruption import Interruption
-from maskrcnn.training.keeper import Keeper
 from maskrcnn.training.learner import Learner, set_random_state
 from maskrcnn.training.logging import RunLog, peak_memory_mib
-from maskrcnn.training.provenance import note_session
 from maskrcnn.training.recipe import CHANGEABLE, Recipe, check_resumable, data_summary, flat, plain, settings
 from maskrcnn.training.run import Run
 from maskrcnn.training.run_dir import RunDir
-from maskrcnn.training.schedule import Schedule
-from maskrcnn.training.settings import Checkpoints, Log
+from maskrcnn.training.session import note_session, open_run_dir
+from maskrcnn.training.settings import Checkpoints, Log, Schedule
 
 
 class Trainer:
@@ -119,7 +115,8 @@ class Trainer:
         self.model, self.run_dir = model, run_dir
         self.train_set = adapt(train_set, num_classes(model), classes)
         self.val_set = None if val_set is None else adapt(val_set, num_classes(model), classes)
-        self.test_transform = test_transform or _transform_of(model)
+        own = PAPER if model.preprocessing is None else Transform.of(model.preprocessing)
+        self.test_transform = test_transform or own
         self.train_transform = train_transform or replace(self.test_transform, horizontal_flip=0.5)
         if augmentations is not None:
             self.train_transform = replace(self.train_transform, augmentations=augmentations)
@@ -130,7 +127,8 @@ class Trainer:
         self.metric, self.device, self.precision = metric, open_device(device), precision
         self.accumulate, self.compile, self.cuda_graphs, self.seed = accumulate, compile, cuda_graphs, seed
         self.fast_gradients = fast_gradients
-        self._check()
+        check_together(self.evaluation, self.device, compile, cuda_graphs, accumulate)
+        check_learnable(model, self.train_set, self.val_set)
         self.recipe = recipe or self._recipe()
 
     def fit(self) -> Metrics:
@@ -165,11 +163,11 @@ class Trainer:
         Raises:
             UserError: there is no ``val_set``.
         """
-        if self.val_set is None:
-            raise UserError("there is nothing to evaluate: the trainer was made without a val_set")
         with joined(self.device) as world:
+            evaluator = self._evaluator(self._placed_model(), world)
+            if evaluator is None:
+                raise UserError("there is nothing to evaluate: the trainer was made without a val_set")
             folder = world.share(lambda: open_run_dir(self.run_dir))
-            evaluator = self._evaluator(self._placed_model(), self.val_set, world)
             parts = world.gather(evaluator.detect())
             metrics = world.share(lambda: evaluator.score(parts, folder, "evaluation"))
             if world.is_main:
@@ -178,21 +176,19 @@ class Trainer:
 
     def _run(self, files: RunDir, world: World, interruption: Interruption) -> Run:
         """The run in this process: new, or with the state of its last checkpoint."""
-        data = {"train": data_summary(self.train_set)}
-        if self.val_set is not None:
-            data["val"] = data_summary(self.val_set)
+        schedule, sets = self.schedule, {"train": self.train_set, "val": self.val_set}
+        data = {split: data_summary(dataset) for split, dataset in sets.items() if dataset is not None}
         stored = world.share(files.newest)
         if stored is not None:
-            check = (self.recipe.stored, data, self.schedule.steps, files.path)
+            check = (self.recipe.stored, data, schedule.steps, files.path)
             world.share(lambda: check_resumable(stored, *check))
         model = self._placed_model()
         world.share_weights(model)
-        learner = Learner(model, self.schedule, self.device, self.precision, self.fast_gradients)
+        learner = Learner(model, schedule, self.device, self.precision, self.fast_gradients)
         # All processes have the same weights, but stochastic depth must drop different rows in each.
         if world.rank:
             torch.manual_seed(self.seed + world.rank)
         step, best = (0, (None, 0)) if stored is None else _restore(learner, stored, files, world)
-        guard = LossGuard(self.device, self.schedule.max_loss)
         self._announce(files, world, step)
         return Run(
             files=files,
@@ -200,15 +196,11 @@ class Trainer:
             interruption=interruption,
             learner=learner,
             loader=self._train_loader(world),
-            evaluator=(
-                None
-                if self.val_set is None
-                else self._evaluator(learner.evaluated_model, self.val_set, world)
-            ),
-            guard=guard,
-            keeper=Keeper(files, learner, guard, world, {"config": self.recipe.stored, "data": data}),
-            log=self._log(files, world, step),
+            evaluator=self._evaluator(learner.evaluated_model, world),
+            guard=LossGuard(self.device, schedule.max_loss),
+            log=RunLog(files.path, step, schedule.steps, schedule.batch_size, self.log, active=world.is_main),
             checkpoints=self.checkpoints,
+            facts={"config": self.recipe.stored, "data": data},
             accumulate=self.accumulate,
             pictures=self.log.images,
             step=step,
@@ -236,9 +228,11 @@ class Trainer:
             console.print(loader.repeats.line())
         return loader
 
-    def _evaluator(self, model: MaskRCNN, val_set: Dataset, world: World) -> Evaluator:
+    def _evaluator(self, model: MaskRCNN, world: World) -> Evaluator | None:
+        if self.val_set is None:
+            return None
         loader = self.test_loader(
-            val_set,
+            self.val_set,
             self.test_transform,
             self.evaluation.batch_size,
             rank=world.rank,
@@ -247,20 +241,7 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         chosen = (self.device, self.evaluation, self.metric, self.precision, world.size)
-        return Evaluator(model, val_set, loader, *chosen)
-
-    def _log(self, files: RunDir, world: World, step: int) -> RunLog:
-        return RunLog(
-            files.path,
-            step,
-            self.schedule.steps,
-            self.schedule.batch_size,
-            self.log.every,
-            self.log.histograms,
-            self.log.profile,
-            self.log.wandb,
-            active=world.is_main,
-        )
+        return Evaluator(model, self.val_set, loader, *chosen)
 
     def _announce(self, files: RunDir, world: World, step: int) -> None:
         """Write config.yaml, record the versions and the machine, and print the schedule."""
@@ -309,10 +290,6 @@ class Trainer:
         }
         return Recipe(values, values)
 
-    def _check(self) -> None:
-        check_together(self.evaluation, self.device, self.compile, self.cuda_graphs, self.accumulate)
-        check_learnable(self.model, self.train_set, self.val_set)
-
 
 def _restore(
     learner: Learner, stored: dict[str, Any], files: RunDir, world: World
@@ -322,7 +299,3 @@ def _restore(
     if world.rank < len(stored["random_states"]):
         set_random_state(stored["random_states"][world.rank])
     return int(stored["step"]), world.share(files.best)
-
-
-def _transform_of(model: MaskRCNN) -> Transform:
-    return PAPER if model.preprocessing is None else Transform.of(model.preprocessing)

@@ -49,7 +49,7 @@ def test_a_device_that_was_asked_for_stays(tmp_path: Path) -> None:
 
 def test_the_cores_are_shared_by_all_processes_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr("maskrcnn.training.provenance.cores", lambda: 16)
+    monkeypatch.setattr("maskrcnn.training.session.cores", lambda: 16)
     assert ablate._shares(None, None, 1) == (2, 8)
     assert ablate._shares(2, None, 4) == (2, 2)
     assert ablate._devices(2, 1) == []

@@ -16,8 +16,8 @@ from maskrcnn.config import compose as configs
 from maskrcnn.errors import UserError
 from maskrcnn.training import checkpoint
 from maskrcnn.training.initialise import norms_of
-from maskrcnn.training.optimizer import build_optimizer
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.learner import build_optimizer
+from maskrcnn.training.settings import Schedule
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_what_a_failure_advises_may_be_changed_by_a_resumed_run(
 
 def stopped_after_saving(self: Run, step: int, report: object) -> bool:
     self.step = step
-    self.keeper.save(step, self.best)
+    self.save()
     return True
 
 

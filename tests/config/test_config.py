@@ -23,8 +23,7 @@ from maskrcnn.config.operators import operator_node, preset_node
 from maskrcnn.data.formats.shapes import Shapes
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.settings import Evaluation
-from maskrcnn.training.schedule import Schedule
-from maskrcnn.training.settings import Checkpoints, Log
+from maskrcnn.training.settings import Checkpoints, Log, Schedule
 
 ROOT = Path(__file__).resolve().parents[2]
 

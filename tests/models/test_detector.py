@@ -15,8 +15,8 @@ from maskrcnn.config import compose as configs
 from maskrcnn.config import files
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.structures import Images, Proposals, Targets
-from maskrcnn.training.optimizer import build_optimizer
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.learner import build_optimizer
+from maskrcnn.training.settings import Schedule
 from tests.models.batches import NUM_CLASSES, box_targets, random_images, random_targets, with_keypoints
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")

@@ -23,7 +23,7 @@ from maskrcnn.training.guard import OVERFLOWS, LossError, LossGuard, Report
 from maskrcnn.training.learner import Learner
 from maskrcnn.training.logging import RunLog
 from maskrcnn.training.loop import train
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.settings import Schedule
 from tests.models.batches import random_images, random_targets
 from tests.models.test_detector import TINY, build
 

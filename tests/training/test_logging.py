@@ -19,6 +19,7 @@ from torch import nn
 from maskrcnn.errors import UserError
 from maskrcnn.training import logging as logs
 from maskrcnn.training.logging import RunLog, peak_memory_mib
+from maskrcnn.training.settings import Log
 
 SAY = "from maskrcnn.training.logging import peak_memory_mib; print(peak_memory_mib())"
 
@@ -60,7 +61,7 @@ def test_rates_and_the_time_left_count_steps_alone(
     """Steps of 8 images that wait 1 s and take 4 s with it; evaluations and checkpoints of 100 s after each."""
     clock = Clock()
     monkeypatch.setattr(logs, "time", clock)
-    with RunLog(tmp_path, 0, 6, batch_size=8, every=2) as log:
+    with RunLog(tmp_path, 0, 6, 8, Log(every=2)) as log:
         clock.now += 100
         for step in range(1, 7):
             with log.waiting():
@@ -86,7 +87,7 @@ NAN, INF = math.nan, math.inf
 def test_histograms_hold_what_is_finite(tmp_path: Path, gradient: list[float], drawn: int) -> None:
     model = nn.ModuleDict({"head": nn.Linear(3, 1, bias=False), "frozen": nn.Linear(2, 2)})
     model["head"].weight.grad = torch.tensor([gradient])
-    with RunLog(tmp_path, 0, 2, 1, histograms=2) as log:
+    with RunLog(tmp_path, 0, 2, 1, Log(histograms=2)) as log:
         for step in (1, 2):
             end_step(log, step, model)
     found = EventAccumulator(str(tmp_path)).Reload()
@@ -106,7 +107,7 @@ def test_a_trace_holds_the_steps_asked_for_or_the_last_ones(
     tmp_path: Path, start: int, steps: int, traced: range | None
 ) -> None:
     """Three steps, counted from where the run starts; the first ones are warm-up where there are enough."""
-    with RunLog(tmp_path, start, steps, 1, profile=3) as log:
+    with RunLog(tmp_path, start, steps, 1, Log(profile=3)) as log:
         for step in range(start, steps):
             torch.ones(3).sum()
             end_step(log, step + 1)
@@ -149,7 +150,7 @@ def test_wandb_receives_settings_figures_and_pictures(
     model = nn.ModuleDict({"head": nn.Linear(3, 1, bias=False)})
     model["head"].weight.grad = torch.ones(1, 3)
     for start in (0, 1):
-        with RunLog(tmp_path, start, 2, 1, every=1, histograms=1, wandb="cells") as log:
+        with RunLog(tmp_path, start, 2, 1, Log(every=1, histograms=1, wandb="cells")) as log:
             end_step(log, start + 1, model)
             log.metrics(start + 1, {"segm": {"AP": 12.5, "APs": None}})
             log.picture(start + 1, "found", np.zeros((4, 5, 3), np.uint8))
@@ -180,4 +181,4 @@ def test_wandb_that_cannot_start_is_answered_in_words(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", fake)
     with pytest.raises(UserError, match=words):
-        RunLog(tmp_path, 0, 2, 1, wandb="cells")
+        RunLog(tmp_path, 0, 2, 1, Log(wandb="cells"))

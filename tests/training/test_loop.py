@@ -23,11 +23,10 @@ from maskrcnn.models.precision import Precision
 from maskrcnn.structures import Loss
 from maskrcnn.training.distributed import World
 from maskrcnn.training.guard import LossError, LossGuard, Report
-from maskrcnn.training.learner import Learner
+from maskrcnn.training.learner import Learner, build_optimizer
 from maskrcnn.training.logging import RunLog
 from maskrcnn.training.loop import train
-from maskrcnn.training.optimizer import build_optimizer
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.settings import Log, Schedule
 from tests.models.batches import NUM_CLASSES, random_images, random_targets
 from tests.models.test_detector import TINY, TINY_C4, build
 
@@ -217,7 +216,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_whatever_is_drawn_of_it(tmp_
     schedule = Schedule(steps=9, batch_size=2, lr=1e30, lr_batch_size=2, warmup_steps=0)
     learner = Learner(build(*TINY, "model.backbone.norm=frozen_bn"), schedule, CPU, "fp32")
     one = TrainBatch(random_images(2, 64), random_targets(2, 64), [0, 1])
-    log = RunLog(tmp_path, 0, 9, 2, histograms=1)
+    log = RunLog(tmp_path, 0, 9, 2, Log(histograms=1))
     with pytest.raises(LossError):
         run_train(learner, repeat(one), log, limit=1e38)
 
@@ -272,7 +271,7 @@ def test_memory_is_flat_over_2000_steps(tmp_path: Path) -> None:
             (early if step < 400 else late).append(resident_mib())
         return False
 
-    log = RunLog(tmp_path, 0, 2000, 2, histograms=100)
+    log = RunLog(tmp_path, 0, 2000, 2, Log(histograms=100))
     run_train(Learner(model, schedule, CPU, "fp32"), loader.batches(), log, after)
     print(
         f"resident memory of the steps 200 to 400, and of the last 200: {min(early):.0f}, {min(late):.0f} MiB"

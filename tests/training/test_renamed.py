@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from maskrcnn.training.renamed import with_present_names
+from maskrcnn.training.checkpoint import with_present_names
 
 # Every ``_target_`` of the project in the configs of version 0.1.0.
 TARGETS = [

@@ -7,8 +7,8 @@ from torch import nn
 
 from maskrcnn.config import compose as configs
 from maskrcnn.errors import UserError
-from maskrcnn.training.optimizer import build_optimizer
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.learner import build_optimizer
+from maskrcnn.training.settings import Schedule
 
 
 def test_the_rate_scales_with_the_batch() -> None:

@@ -1,7 +1,8 @@
-"""Records commit, versions and machine whenever a run starts or resumes."""
+"""The directory of a run, and the commit, versions and machine of each session in it. It does not import torch."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -10,10 +11,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
+from maskrcnn.console import console
+from maskrcnn.errors import UserError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "maskrcnn")
 _FILE = "sessions.jsonl"
+
+
+def open_run_dir(run_dir: str | Path | None) -> Path:
+    """The run directory, created if it does not exist; ``runs/<date-time>`` for None."""
+    path = Path(run_dir or f"runs/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run_dir={path} cannot be made: {error}") from error
+    console.print(f"run directory: {path}")
+    return path
 
 
 def here() -> dict[str, Any]:
@@ -75,5 +88,7 @@ def processor() -> str:
 
 def machine() -> str:
     """Processor, number of usable cores, and the GPU if there is one."""
+    import torch  # lazily, because it takes seconds
+
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{processor()}, {cores()} cores{gpu}"
