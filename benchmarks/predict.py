@@ -16,6 +16,7 @@ from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.prediction.inputs import find_images
 from maskrcnn.prediction.predictor import Predictor
+from maskrcnn.training.distributed import open_device
 
 
 def run(
@@ -35,7 +36,7 @@ def run(
         raise UserError(f"images={images} holds {len(pictures)} pictures, fewer than count={count}")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    chosen = assembly.open_device(device, None)
+    chosen = open_device(device, None)
     detector = assembly.build_model(configs.compose_config("train", ["num_classes=80", f"model={model}"]))
     transform = Transform(short_side=short_side, max_size=round(short_side * 1333 / 800))
     sides = {size: Predictor(detector, transform, chosen, size) for size in dict.fromkeys((batch_size, 1))}

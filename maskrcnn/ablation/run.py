@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from maskrcnn.ablation import record
 from maskrcnn.ablation.grid import Run, Table
-from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.config.data import open_data
 from maskrcnn.console import console
 from maskrcnn.errors import UserError
 from maskrcnn.training.run_dir import RunDir
@@ -231,7 +231,7 @@ class Runner:
     def _describe(self, run: Run) -> record.Record:
         run_dir = self.folder(run.id)
         config = configs.read_config(run_dir / "config.yaml")
-        dataset = assembly.open_data(config, "val")
+        dataset = open_data(config, "val")
         annotations = dataset.ground_truth()
         predictions = json.loads((run_dir / "predictions.json").read_text())
         kinds = list(json.loads((run_dir / "metrics.json").read_text()))
@@ -248,7 +248,7 @@ class Runner:
             "network_scale": record.network_scale(annotations, config.data.short_side, config.data.max_size),
             "examples": self._kept(record.examples(predictions, annotations), dataset.images),
             "tested_with": self._cross(run) if run.seed == 0 else {},
-            "manifest": record.manifest(run_dir, configs.plain_dict(config), seconds, memory),
+            "manifest": record.manifest(run_dir, configs.plain(config), seconds, memory),
         }
         if isinstance(self.table.proposals, list):
             found["manifest"]["shared"] = self._digest()

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +37,7 @@ from maskrcnn.config import compose as configs
 from maskrcnn.config import files
 from maskrcnn.console import console
 from maskrcnn.errors import Interrupted, Positive, UserError
+from maskrcnn.training import session
 from maskrcnn.training.interruption import Interruption, interruptible
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds: a wrong key is refused before
@@ -99,7 +101,8 @@ def plan(arguments: Sequence[str]) -> Plan:
     table = _table(settings)
     if not settings.report_only:
         own = [key.name for key in fields(Ablate)]
-        configs.check_keys("train", [*table.runs(seeds=1)[0].overrides, *rest], others=own)
+        with interruptible():
+            configs.compose_config("train", [*table.runs(seeds=1)[0].overrides, *rest], others=own)
     jobs, threads = _shares(settings.jobs, settings.threads, settings.nproc)
     chosen = any(argument.startswith("device=") for argument in rest)
     runner = _runner(settings, table, rest, threads, [] if chosen else _devices(jobs, settings.nproc))
@@ -125,10 +128,10 @@ def main(arguments: Sequence[str]) -> None:
         interruption = Interruption("stopping when the runs have saved", runner.processes.stop)
         with interruption.watched():
             runner.prepare()
-            if settings.launcher is not None:
-                failed = _launch_all(runner, missing, settings.launcher, arguments)
+            if settings.launcher is None:
+                failed = _trained(runner, missing, partial(_side_by_side, runner, jobs))
             else:
-                failed = _run_all(runner, missing, jobs)
+                failed = _trained(runner, missing, partial(_launch, arguments, settings.launcher, runner.out))
         if interruption.requested:
             left = sum(not runner.is_done(run) for run in missing)
             raise Interrupted(f"{left} of {number} runs are left; the same command resumes them")
@@ -147,16 +150,13 @@ def main(arguments: Sequence[str]) -> None:
 
 def _settings(arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
     """Split arguments into the keys of this command and overrides for the runs."""
-    given = {
-        name: a.partition("=")[2] for name in ("data", "scale") for a in arguments if a.startswith(f"{name}=")
-    }
-    if "scale" in given:
-        raise UserError(f"scale={given['scale']}: this key is now called data; give data={given['scale']}")
+    if earlier := [a.removeprefix("scale=") for a in arguments if a.startswith("scale=")]:
+        raise UserError(f"scale={earlier[0]}: this key is now called data; give data={earlier[0]}")
     # In a run's config, data is a group, and Hydra would look for configs/data/<name>.yaml.
+    data = [a.removeprefix("data=") for a in arguments if a.startswith("data=")]
     others = [a for a in arguments if not a.startswith(("data=", "hydra."))]
-    own, rest = configs.split(others, Ablate)
-    settings = configs.compose_config("ablate", own, Ablate)
-    settings.data = given.get("data", settings.data)
+    settings, rest = configs.compose_command("ablate", others, Ablate)
+    settings.data = [settings.data, *data][-1]
     return settings, rest
 
 
@@ -188,12 +188,10 @@ def _shares(jobs: int | None, threads: int | None, nproc: int) -> tuple[int, int
     with interruptible():
         import torch
 
-        from maskrcnn.training.session import cores
-
     if jobs is None:
         gpus = torch.cuda.device_count()
-        jobs = max(gpus // nproc, 1) if gpus else min(cores(), 2)
-    return jobs, threads or max(cores() // (jobs * nproc), 1)
+        jobs = max(gpus // nproc, 1) if gpus else min(session.cores(), 2)
+    return jobs, threads or max(session.cores() // (jobs * nproc), 1)
 
 
 def _devices(jobs: int, nproc: int) -> list[str]:
@@ -207,44 +205,20 @@ def _devices(jobs: int, nproc: int) -> list[str]:
     return [",".join(names[(job * nproc + i) % len(names)] for i in range(nproc)) for job in range(jobs)]
 
 
-def _run_all(runner: Runner, runs: Sequence[Run], jobs: int) -> list[str]:
-    """Train the runs, ``jobs`` at a time; return the ids of those that failed twice."""
-
-    def attempt(runs: Sequence[Run]) -> list[Run]:
-        with ThreadPoolExecutor(jobs) as pool:
-            results = list(pool.map(runner.run, runs))
-        return [run for run, good in zip(runs, results, strict=True) if not good]
-
-    return _failing_twice(attempt, runner, runs)
-
-
-def _launch_all(runner: Runner, runs: Sequence[Run], launcher: str, arguments: Sequence[str]) -> list[str]:
-    """Start the runs with one of Hydra's launchers; return the ids of those that failed twice."""
-    if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
-        raise UserError(f"launcher={launcher} needs hydra-submitit-launcher: pip install 'maskrcnn[slurm]'")
-
-    def attempt(runs: Sequence[Run]) -> list[Run]:
-        _launch(arguments, runs, launcher, runner.out / "jobs")
-        return [run for run in runs if not runner.is_done(run)]
-
-    return _failing_twice(attempt, runner, runs)
-
-
-def _failing_twice(
-    attempt: Callable[[Sequence[Run]], list[Run]], runner: Runner, runs: Sequence[Run]
-) -> list[str]:
-    """Try the runs, and try those that failed a second time.
+def _trained(runner: Runner, runs: Sequence[Run], train: Callable[[Sequence[Run]], None]) -> list[str]:
+    """Train the runs, and those that failed a second time.
 
     Args:
-        attempt: trains runs and returns those that failed.
-        runner: knows the log files, and whether it was stopped.
+        runner: knows the records and log files, and whether it was stopped.
         runs: the runs.
+        train: trains runs.
 
     Returns:
         The ids of the runs that failed again.
     """
     for outcome in ("failed and is tried again", "failed twice"):
-        runs = attempt(runs)
+        train(runs)
+        runs = [run for run in runs if not runner.is_done(run)]
         if runner.processes.stopped or not runs:
             break
         for run in runs:
@@ -252,19 +226,28 @@ def _failing_twice(
     return [run.id for run in runs]
 
 
-def _launch(arguments: Sequence[str], runs: Sequence[Run], launcher: str, folder: Path) -> None:
+def _side_by_side(runner: Runner, jobs: int, runs: Sequence[Run]) -> None:
+    """Train the runs, ``jobs`` at a time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(runner.run, runs))
+
+
+def _launch(arguments: Sequence[str], launcher: str, out: Path, runs: Sequence[Run]) -> None:
     """Start one job per run with a launcher, and wait for all of them.
 
     Args:
         arguments: arguments of this command. Those named ``hydra.*`` are settings of the launcher.
-        runs: the runs.
         launcher: one of Hydra's launchers.
-        folder: folder for the launcher's files.
+        out: the results' folder; the launcher's files go to ``out``/jobs.
+        runs: the runs.
     """
+    if launcher.startswith("submitit") and importlib.util.find_spec("submitit") is None:
+        raise UserError(f"launcher={launcher} needs hydra-submitit-launcher: pip install 'maskrcnn[slurm]'")
     options = [a for a in arguments if a.startswith("hydra.")]
     own = [
         a for a in arguments if a not in options and a.partition("=")[0] not in ("launcher", "report_only")
     ]
+    folder = out / "jobs"
     command = [
         *(sys.executable, "-m", "maskrcnn.cli.ablate_run", "--multirun"),
         f"hydra/launcher={launcher}",

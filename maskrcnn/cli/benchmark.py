@@ -51,8 +51,7 @@ class Benchmark:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one suite, print its table and write its json."""
-    own, rest = configs.split(arguments, Benchmark)
-    settings = configs.compose_config("benchmark", own, Benchmark)
+    settings, rest = configs.compose_command("benchmark", arguments, Benchmark)
     if not (SUITES / "timing.py").is_file():
         raise UserError(
             "the benchmarks are part of the repository and not of the installed package: use a clone"

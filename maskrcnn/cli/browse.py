@@ -78,8 +78,7 @@ class Browse(configs.Common):
 
 def main(arguments: Sequence[str]) -> None:
     """Draw every image, count its errors, and write index.html and the pictures next to it."""
-    own, rest = configs.split(arguments, Browse)
-    settings = configs.compose_config("browse", own, Browse)
+    settings, rest = configs.compose_command("browse", arguments, Browse)
     config = _config(settings, rest)
     if settings.augmented is not None:
         _browse_augmented(settings, config)
@@ -124,8 +123,7 @@ def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig:
     config = configs.read_config(path)
     if settings.augmented is None:
         drop_augmentations(config)
-    if foreign := configs.foreign_targets(config.data):
-        raise UserError(f"{path} would call {', '.join(foreign)}, which is not part of this project")
+    configs.check_trusted(config.data, str(path), remedy="")
     return configs.override_config(config, rest)
 
 

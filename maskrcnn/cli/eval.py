@@ -21,6 +21,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from maskrcnn.config import compose as configs
+from maskrcnn.config.data import check_categories, open_data
 from maskrcnn.console import console, metrics_table
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import load_ground_truth
@@ -63,8 +64,7 @@ class Scoring:
 
 def main(arguments: Sequence[str]) -> None:
     """Score a checkpoint or predictions, print a table, and write metrics.json."""
-    own, rest = configs.split(arguments, Eval)
-    settings = configs.compose_config("eval", own, Eval)
+    settings, rest = configs.compose_command("eval", arguments, Eval)
     if (settings.checkpoint is None) == (settings.predictions is None):
         raise UserError("give either checkpoint=FILE, or predictions=FILE with annotations=FILE")
     if settings.predictions is None:
@@ -77,15 +77,13 @@ def main(arguments: Sequence[str]) -> None:
 
 def _evaluate(settings: DictConfig, overrides: Sequence[str]) -> None:
     with interruptible():  # imported lazily, because torch takes seconds and _score_file does not need it
-        from maskrcnn.config import build as assembly
-        from maskrcnn.config.run import evaluator_of
+        from maskrcnn.config.build import evaluator_of, load_trained
+        from maskrcnn.training.distributed import open_device
 
-    config, model, step = assembly.load_trained(
-        settings.checkpoint, list(overrides), configs.Train, settings.trust_checkpoint
-    )
-    device = assembly.open_device(settings.device, settings.threads)
-    dataset = assembly.open_data(config, "val")
-    assembly.check_categories(config, dataset)
+    config, model, step = load_trained(settings.checkpoint, overrides, settings.trust_checkpoint)
+    device = open_device(settings.device, settings.threads)
+    dataset = open_data(config, "val")
+    check_categories(config, dataset)
     run_dir = open_run_dir(settings.run_dir)
     evaluator = evaluator_of(config, dataset, model.to(device), device)
     evaluator.run(run_dir, f"{settings.checkpoint}, step {step}", config.log.images)

@@ -58,8 +58,7 @@ class Export:
 
 def main(arguments: Sequence[str]) -> None:
     """Write the graph with a json that describes its inputs and outputs, or the weights."""
-    own, rest = configs.split(arguments, Export)
-    settings = configs.compose_config("export", own, Export)
+    settings, rest = configs.compose_command("export", arguments, Export)
     if settings.format not in (*GRAPHS, "safetensors"):
         raise UserError(f"format={settings.format}: there are {', '.join(GRAPHS)}, safetensors")
     if settings.checkpoint is None or (settings.out is None and settings.format in GRAPHS):

@@ -71,8 +71,7 @@ class Predict(configs.Common):
 
 def main(arguments: Sequence[str]) -> None:
     """Detect objects in ``input``, and write drawings and json to the run directory."""
-    own, rest = configs.split(arguments, Predict)
-    settings = configs.compose_config("predict", own, Predict)
+    settings, rest = configs.compose_command("predict", arguments, Predict)
     if settings.checkpoint is None or settings.input is None:
         raise UserError("give checkpoint=FILE and input=<file|folder|glob|video|camera number>")
     source = open_input(str(settings.input), settings.max_frames, settings.recursive)

@@ -42,8 +42,7 @@ class Propose(configs.Common):
 
 def main(arguments: Sequence[str]) -> None:
     """Write train.npz and val.npz to the run directory."""
-    own, rest = configs.split(arguments, Propose)
-    settings = configs.compose_config("propose", own, Propose)
+    settings, rest = configs.compose_command("propose", arguments, Propose)
     if settings.checkpoint is None:
         raise UserError("give checkpoint=FILE, a run of a proposal network (model.box_head=null)")
     with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         from maskrcnn.evaluation.evaluator import detect_images
         from maskrcnn.training.distributed import open_device
 
-    config, model, _ = load_trained(settings.checkpoint, rest, configs.Train, settings.trust_checkpoint)
+    config, model, _ = load_trained(settings.checkpoint, rest, settings.trust_checkpoint)
     if model.rpn is None:
         raise UserError(
             f"the model of {settings.checkpoint} has no RPN (model.rpn=null), so it proposes nothing"

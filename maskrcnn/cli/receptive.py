@@ -53,8 +53,7 @@ class Receptive:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure every map of the backbone, print a table and draw a picture."""
-    own, rest = configs.split(arguments, Receptive)
-    settings = configs.compose_config("receptive", own, Receptive)
+    settings, rest = configs.compose_command("receptive", arguments, Receptive)
     if settings.side % 64 or settings.directions < 2:
         raise UserError("side must be a multiple of 64, and directions at least 2")
     with interruptible():
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     torch.manual_seed(settings.seed)
     backbone: Any
     if config is None:
-        _, model, _ = load_trained(settings.checkpoint, list(rest), configs.Train, settings.trust_checkpoint)
+        _, model, _ = load_trained(settings.checkpoint, rest, settings.trust_checkpoint)
         backbone, title = model.backbone, str(settings.checkpoint)
     else:
         backbone = configs.build(config.model.backbone)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from omegaconf import OmegaConf
 
 from maskrcnn.config import compose as configs
-from maskrcnn.config.pretrained import drop_pretrained
+from maskrcnn.config.backbone import drop_pretrained
 from maskrcnn.console import console
 from maskrcnn.errors import Positive, UserError
 from maskrcnn.training.interruption import interruptible
@@ -50,10 +50,8 @@ def main(arguments: Sequence[str]) -> None:
 
     content = load_failed_step(settings.step)
     config = OmegaConf.create(content["config"])
-    if not settings.trust_checkpoint and (foreign := configs.foreign_targets(config)):
-        raise UserError(
-            f"{settings.step} would call {', '.join(foreign)}; set trust_checkpoint=true to let it"
-        )
+    if not settings.trust_checkpoint:
+        configs.check_trusted(config, settings.step)
     drop_pretrained(config)
     device = open_device(settings.device, settings.threads)
     model = build_model(config)

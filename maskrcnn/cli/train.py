@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
         config = configs.compose_config("train", arguments)
         import torch  # lazily, because it takes seconds and a wrong key should fail immediately
 
-        from maskrcnn.config.run import trainer
+        from maskrcnn.config.build import trainer
         from maskrcnn.training.distributed import be_deterministic, joined, open_device
 
     torch.manual_seed(config.seed)

@@ -1,29 +1,31 @@
-"""Builds the parts of a run from a checked config: the data, the model, and a checkpoint's model."""
+"""Builds the parts of a run from a checked config: model, trainer and evaluator, and the model of a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn.config import compose as configs
-from maskrcnn.config.channels import fill_channels
-from maskrcnn.config.data import check_categories as check_categories
-from maskrcnn.config.data import drop_augmentations
-from maskrcnn.config.data import open_data as open_data
-from maskrcnn.config.data import open_optional as open_optional
-from maskrcnn.config.data import set_categories as set_categories
-from maskrcnn.config.pretrained import drop_pretrained
-from maskrcnn.config.trained import BUILDERS, ForPrediction, check_buildable, load_weights
-from maskrcnn.config.trained import load_for_prediction as load_for_prediction
+from maskrcnn.config.backbone import drop_pretrained, fill_channels, pin_norms
+from maskrcnn.config.data import drop_augmentations, open_data, open_optional, set_categories
+from maskrcnn.config.trained import BUILDERS, check_buildable, load_weights
+from maskrcnn.console import console
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation.evaluator import Evaluator
+from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.models.detector import MaskRCNN
+from maskrcnn.models.receptive import receptive_field
 from maskrcnn.training import checkpoint
-from maskrcnn.training.distributed import open_device as open_device
+from maskrcnn.training.distributed import World
+from maskrcnn.training.initialise import initialise
 from maskrcnn.training.recipe import Recipe
-from maskrcnn.training.session import open_run_dir as open_run_dir
+from maskrcnn.training.run_dir import stored_config
+from maskrcnn.training.settings import Checkpoints, Log, Schedule
+from maskrcnn.training.trainer import Trainer
 
 
 def build_model(config: DictConfig) -> MaskRCNN:
@@ -49,14 +51,13 @@ def _from_parts(config: DictConfig) -> MaskRCNN:
 
 
 def load_trained(
-    path: str, overrides: list[str], schema: type, trust: bool = False
+    path: str, overrides: Sequence[str] = (), trust: bool = False
 ) -> tuple[DictConfig, MaskRCNN, int]:
     """Load a checkpoint of ``maskrcnn train``.
 
     Args:
         path: the file.
         overrides: changes of its config, as ``key=value``.
-        schema: dataclass with all keys.
         trust: also call constructors outside this project that the config names, for example your own operators.
 
     Returns:
@@ -66,37 +67,129 @@ def load_trained(
     check_buildable(path, content["config"])
     config = OmegaConf.create(content["config"])
     drop_augmentations(config)
-    if not trust and (foreign := configs.foreign_targets(config)):
-        raise UserError(
-            f"checkpoint {path} would call {', '.join(foreign)}, which is not part of this project; "
-            "set trust_checkpoint=true if you know where the file comes from"
-        )
+    if not trust:
+        configs.check_trusted(config, f"checkpoint {path}")
     drop_pretrained(config)
-    config = configs.override_config(config, overrides, schema)
+    config = configs.override_config(config, overrides)
     model = build_model(config)
     load_weights(model, path, content)
     return config, model, content["step"]
 
 
-def load_configured(path: str, overrides: Sequence[str], trust: bool) -> ForPrediction:
-    """`load_for_prediction` for a config that Hydra composed. Arguments as there."""
-    config, model, _ = load_trained(path, list(overrides), configs.Train, trust)
-    return ForPrediction(
+def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
+    """Build the trainer: open the data and build the model.
+
+    Args:
+        config: a checked config.
+        device: see `open_device`.
+        world: the processes of the run.
+    """
+    train_set, val_set = world.main_first(lambda: (open_data(config, "train"), open_optional(config, "val")))
+    set_categories(config, train_set)
+    stored = world.share(lambda: stored_config(config.run_dir))
+    pin_norms(config, stored)
+    pin_offset(config, stored)
+    recipe = Recipe(configs.plain(config, resolve=False), configs.plain(config))
+    if stored is not None:
+        drop_pretrained(config)
+    if config.cuda_graphs and config.data.train_loader.buckets is None:
+        console.print(
+            "cuda_graphs=true captures every size of canvas, and data.train_loader.buckets=128 keeps them few",
+            style="yellow",
+        )
+    model = build_model(config)
+    if stored is None and config.init.weights not in (None, "imagenet"):
+        _start_from(model, config.init.weights, config.init.reset_heads)
+    return Trainer(
         model,
-        configs.build(config.data.test_transform),
-        configs.plain_list(config.categories),
-        config.get("precision", "fp32"),
-        config.data.test_loader.size_divisor,
+        train_set,
+        val_set,
+        config.run_dir,
+        schedule=configs.settings_of(config.schedule, Schedule),
+        checkpoints=configs.settings_of(config.checkpoint, Checkpoints),
+        evaluation=configs.settings_of(config.evaluation, Evaluation),
+        log=configs.settings_of(config.log, Log),
+        train_transform=configs.build(config.data.train_transform),
+        test_transform=configs.build(config.data.test_transform),
+        train_loader=configs.build(config.data.train_loader),
+        test_loader=configs.build(config.data.test_loader),
+        metric=config.metric,
+        device=device,
+        precision=config.precision,
+        accumulate=config.accumulate,
+        compile=config.compile,
+        cuda_graphs=config.cuda_graphs,
+        fast_gradients=config.fast_gradients,
+        seed=config.seed,
+        recipe=recipe,
     )
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The config as plain values. References are kept, so that single keys can still be overridden."""
-    container = OmegaConf.to_container(config)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+def evaluator_of(config: DictConfig, dataset: Dataset, model: MaskRCNN, device: torch.device) -> Evaluator:
+    """Build the evaluator.
+
+    Args:
+        config: a checked config.
+        dataset: the validation set.
+        model: the model to evaluate.
+        device: the model's device.
+    """
+    evaluation = configs.settings_of(config.evaluation, Evaluation)
+    loader = configs.build(config.data.test_loader)(
+        dataset,
+        configs.build(config.data.test_transform),
+        evaluation.batch_size,
+        num_images=evaluation.num_images,
+        pin_memory=device.type == "cuda",
+    )
+    return Evaluator(model, dataset, loader, device, evaluation, config.metric, config.precision)
 
 
-def recipe_of(config: DictConfig) -> Recipe:
-    """The config that a run's checkpoints store, unchanged and with its references resolved."""
-    return Recipe(plain(config), configs.plain_dict(config))
+def _start_from(model: MaskRCNN, source: str, reset_heads: bool) -> None:
+    """Load the initial weights of a new run, and print what was loaded."""
+    start = initialise(model, source, reset_heads)
+    console.print(f"started from {source}; {len(start.skipped)} entries not loaded")
+    for line in start.words:
+        console.print(line)
+    for name, reason in start.skipped:
+        console.print(f"  {name}: {reason}")
+
+
+def pin_offset(config: DictConfig, stored: Mapping[str, Any] | None) -> None:
+    """Replace ``offset: measured`` of the operators by a number, so that the stored config has the used value.
+
+    Args:
+        config: changed in place.
+        stored: the config of the run that is resumed, which has the number; None for a new run.
+
+    Raises:
+        UserError: the heads do not read one map of the backbone, so there is no single offset.
+    """
+    nodes = {name: config[name] for name in configs.OPERATORS if configs.is_measured(config, name)}
+    if not nodes:
+        return
+    offset = None if stored is not None else round(_measured(config), 4)
+    for name, node in nodes.items():
+        node.offset = offset if stored is None else stored[name]["offset"]
+
+
+def _measured(config: DictConfig) -> float:
+    pyramid = str(config.model.pyramid._target_)
+    if not pyramid.endswith(".SingleMap"):
+        raise UserError(
+            f"offset=measured needs heads that read one map, as in model=r18_c5 or model=lite0_c4; this model has "
+            f"{pyramid.rpartition('.')[2]}, and every stride has an offset of its own"
+        )
+    with torch.random.fork_rng():  # so that the model, which is built next, has the same random weights
+        backbone = configs.build(config.model.backbone)
+    stride = max(backbone.channels)
+    field = receptive_field(backbone, stride)
+    x, y = (
+        f"{shift:+.2f} (standard error {error:.2f})"
+        for shift, error in zip(field.shift, field.error, strict=True)
+    )
+    console.print(
+        f"offset=measured: the receptive field of a cell of stride {stride} is centred {x} cells right of and {y} "
+        f"below the middle of its block, so the offset is {field.offset:.4f}"
+    )
+    return field.offset

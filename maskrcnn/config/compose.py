@@ -7,9 +7,8 @@ and YAML files contain the differences.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,51 +16,49 @@ from typing import Any, TypeVar
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-)
+from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config import files
-from maskrcnn.config.backbones import is_timm, put_timm
-from maskrcnn.config.channels import fill_channels
+from maskrcnn.config.backbone import KEY, TIMM, fill_channels, pin_pretrained, put_timm
 from maskrcnn.config.check import TARGET_KEYS, check_value, constructor_defaults, is_own, nearest
-from maskrcnn.config.operators import operator_node, register_presets
 from maskrcnn.config.overrides import parse, with_literal_paths
-from maskrcnn.config.pretrained import pin_pretrained
 from maskrcnn.config.schema import Common as Common
 from maskrcnn.config.schema import Train as Train
-from maskrcnn.config.schema import defaults_of
 from maskrcnn.errors import UserError
 
 Settings = TypeVar("Settings")
 OPERATORS = ("roi_op", "box_roi_op", "mask_roi_op", "keypoint_roi_op")
-# Groups whose keys are all parameters of constructors, also those that YAML files do not state.
-_OF_CONSTRUCTORS = ("data.", *OPERATORS)
 
 
-def compose_config(name: str, overrides: Sequence[str], schema: type = Train) -> DictConfig:
+def compose_config(
+    name: str, overrides: Sequence[str], schema: type = Train, others: Sequence[str] = ()
+) -> DictConfig:
     """Compose the config of a command, and check every key and value.
 
     The defaults of ``schema`` come first, then configs/``name``.yaml if it exists, then the groups
-    (``model=r50_fpn``), and last the single keys of ``overrides``.
+    (``model=r50_fpn``), and last the single keys of ``overrides``. A wrong key or option is an error before torch is
+    imported, which takes seconds.
 
     Args:
         name: name of the command.
         overrides: ``key=value`` or ``group=option``.
         schema: dataclass with all keys.
+        others: further names that an error may suggest.
 
     Raises:
         UserError: names the key, the value and the nearest valid key.
     """
-    check_keys(name, overrides, schema)
     groups, single = _parsed(overrides)
-    config = _with_defaults(_composed(name, groups), schema)
-    for network in _timm_networks(single):
-        put_timm(config, network)
+    config = _with_defaults(_composed(name, groups, schema), schema)
+    networks = [o.value() for o in single if o.key_or_group == KEY and str(o.value()).startswith(TIMM)]
+    for override in single:
+        if not networks or not override.key_or_group.startswith("model.backbone."):
+            _check_key(config, override, others)
+    for network in networks:
+        put_timm(config, str(network))
     for override in single:
         _set(config, override, merge=True)
     _fill_operators(config)
@@ -70,37 +67,20 @@ def compose_config(name: str, overrides: Sequence[str], schema: type = Train) ->
     return config
 
 
-def check_keys(name: str, overrides: Sequence[str], schema: type = Train, others: Sequence[str] = ()) -> None:
-    """Raise UserError for a wrong key or option of a command before torch is imported, which takes seconds.
-
-    Where torch is imported already, only the options are checked: `compose_config` checks every key when it sets it,
-    and this check costs a second composition.
+def compose_command(name: str, arguments: Sequence[str], schema: type) -> tuple[DictConfig, list[str]]:
+    """Compose a command's own settings.
 
     Args:
         name: name of the command.
-        overrides: ``key=value`` or ``group=option``.
-        schema: dataclass with all keys.
-        others: further names that an error may suggest.
+        arguments: ``key=value``.
+        schema: dataclass with the command's keys.
+
+    Returns:
+        The settings, and the arguments with other keys, which are for another config.
     """
-    groups, single = _parsed(overrides)
-    for override in groups:
-        group = override.get_key_element()
-        if files.find(f"{name}.yaml") is None:
-            raise UserError(f"unknown key {group!r}{nearest(group, [f.name for f in fields(schema)])}")
-        if group != "roi_op":
-            _check_option(override)
-    if "torch" in sys.modules:
-        return
-    known = set(_keys(OmegaConf.create(defaults_of(schema))))
-    exchanged = ("model.backbone.",) if _timm_networks(single) else ()
-    keys = [o.key_or_group for o in single if not o.is_add()]
-    rest = [key for key in keys if key not in known and not key.startswith((*_OF_CONSTRUCTORS, *exchanged))]
-    if rest:
-        composed = _composed(name, [o for o in groups if o.get_key_element() != "roi_op"], "~roi_op")
-        known |= set(_keys(composed))
-        for key in rest:
-            if key not in known:
-                raise UserError(f"unknown key {key!r}{nearest(key, sorted({*known, *others}))}")
+    names = [f.name for f in fields(schema)]
+    own = [text for text in arguments if text.partition("=")[0] in names]
+    return compose_config(name, own, schema), [text for text in arguments if text not in own]
 
 
 def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
@@ -108,10 +88,6 @@ def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
     parsed = parse(overrides)
     groups = [override for override in parsed if _is_group(override)]
     return groups, [override for override in parsed if override not in groups]
-
-
-def _timm_networks(single: Sequence[Override]) -> list[str]:
-    return [str(o.value()) for o in single if is_timm(o.key_or_group, o.value())]
 
 
 def read_config(path: Path) -> DictConfig:
@@ -124,28 +100,34 @@ def read_config(path: Path) -> DictConfig:
     return config
 
 
-def _composed(name: str, groups: Sequence[Override], *lines: str) -> DictConfig:
+def _composed(name: str, groups: Sequence[Override], schema: type) -> DictConfig:
     """configs/``name``.yaml with replaced groups; an empty config if there is no such file.
 
     Args:
         name: name of the file.
         groups: ``group=option``.
-        lines: further overrides in Hydra's syntax.
+        schema: dataclass with all keys, for an error's suggestion.
     """
+    if files.find(f"{name}.yaml") is None:
+        if groups:
+            group = groups[0].get_key_element()
+            raise UserError(f"unknown key {group!r}{nearest(group, [f.name for f in fields(schema)])}")
+        return OmegaConf.create({})
     for override in groups:
         _check_option(override)
-    if files.find(f"{name}.yaml") is None:
-        return OmegaConf.create({})
-    if "~roi_op" not in lines:
-        register_presets()
-    with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
-        return _compose(name, [*(str(override.input_line) for override in groups), *lines])
+    files.register_presets()
+    try:
+        with initialize_config_dir(str(files.CONFIG_DIR), version_base="1.3"):
+            return compose(name, overrides=[str(override.input_line) for override in groups])
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise UserError(f"the configuration cannot be composed: {str(error).strip()}{cause}") from error
 
 
 def _with_defaults(config: DictConfig, schema: type) -> DictConfig:
     """Add the defaults of ``schema`` and of the data source's constructor for missing keys."""
     OmegaConf.set_struct(config, False)
-    whole = OmegaConf.merge(defaults_of(schema), config)
+    whole = OmegaConf.merge(asdict(schema()), config)
     assert isinstance(whole, DictConfig)
     source = OmegaConf.select(whole, "data.source")
     if source is not None and "_target_" in source:
@@ -163,58 +145,50 @@ def _set(config: DictConfig, override: Override, merge: bool) -> None:
         override: ``key=value``.
         merge: whether a dictionary as value only changes the keys that it has; otherwise it replaces the group.
     """
-    key = override.key_or_group
-    if not override.is_add():
-        _check_key(config, key)
-    OmegaConf.update(config, key, override.value(), merge=merge, force_add=True)
+    _check_key(config, override)
+    OmegaConf.update(config, override.key_or_group, override.value(), merge=merge, force_add=True)
 
 
-def split(arguments: Sequence[str], schema: type) -> tuple[list[str], list[str]]:
-    """Split ``key=value`` arguments into a command's own (the fields of ``schema``) and those for the stored config."""
-    names = [f.name for f in fields(schema)]
-    own = [text for text in arguments if text.partition("=")[0] in names]
-    return own, [text for text in arguments if text not in own]
+def _check_key(config: DictConfig, override: Override, others: Sequence[str] = ()) -> None:
+    key, known = override.key_or_group, list(_keys(config))
+    if not override.is_add() and key not in known:
+        raise UserError(f"unknown key {key!r}{nearest(key, [*known, *others])}")
 
 
-def plain_list(node: Any) -> list[Any]:
-    """A list of the config as plain values."""
-    container = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(container, list)
-    return container
+def plain(node: Any, resolve: bool = True) -> Any:
+    """A group or list of the config as plain values.
 
-
-def plain_dict(node: Any) -> dict[str, Any]:
-    """A group of the config as plain values."""
-    container = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    Args:
+        node: of the config.
+        resolve: replace references by their values.
+    """
+    return OmegaConf.to_container(node, resolve=resolve)
 
 
 def settings_of(node: Any, kind: type[Settings]) -> Settings:
     """Convert a group of the config to the dataclass ``kind``, against which it is checked."""
-    return kind(**plain_dict(node))
+    return kind(**plain(node))
 
 
-def override_config(config: DictConfig, overrides: Sequence[str], schema: type = Train) -> DictConfig:
-    """Change a stored config.
+def override_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Change the stored config of a run.
 
     Args:
         config: the stored config.
         overrides: a group (``data=voc``) is composed again, and a key is set.
-        schema: dataclass with all keys.
     """
     groups, single = _parsed(overrides)
     for override in groups:
         group = override.get_key_element()
-        fresh = _composed("train", [override])
+        fresh = _composed("train", [override], Train)
         if group not in fresh:
             raise UserError(f"{override.input_line}: a recipe is for tools/train.py; give single keys here")
         OmegaConf.update(config, group, fresh[group], merge=False)
-    config = _with_defaults(config, schema)
+    config = _with_defaults(config, Train)
     for override in single:
         _set(config, override, merge=False)
     _fill_operators(config)
-    check(config, schema)
+    check(config, Train)
     return config
 
 
@@ -240,6 +214,22 @@ def _built(value: Any) -> Any:
         return parts
     target = get_object(value["_target_"])
     return partial(target, **parts) if value.get("_partial_") else target(**parts)
+
+
+def check_trusted(
+    config: DictConfig,
+    where: str,
+    remedy: str = "; set trust_checkpoint=true if you know where the file comes from",
+) -> None:
+    """Raise UserError if building ``config`` would call something outside this project and torch's layers.
+
+    Args:
+        config: a stored config.
+        where: file that it is stored in, for the message.
+        remedy: end of the message.
+    """
+    if foreign := foreign_targets(config):
+        raise UserError(f"{where} would call {', '.join(foreign)}, which is not part of this project{remedy}")
 
 
 def foreign_targets(node: Any) -> list[str]:
@@ -304,12 +294,6 @@ def _check_option(override: Override) -> None:
         )
 
 
-def _check_key(config: DictConfig, key: str) -> None:
-    known = list(_keys(config))
-    if key not in known:
-        raise UserError(f"unknown key {key!r}{nearest(key, known)}")
-
-
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in map(str, config):
         yield f"{prefix}{key}"
@@ -318,20 +302,12 @@ def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _keys(node, f"{prefix}{key}.")
 
 
-def _compose(name: str, lines: list[str]) -> DictConfig:
-    try:
-        return compose(name, overrides=lines)
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-        cause = f" ({error.__cause__})" if error.__cause__ else ""
-        raise UserError(f"the configuration cannot be composed: {str(error).strip()}{cause}") from error
-
-
 def _fill_operators(config: DictConfig) -> None:
     """Replace the name of a preset by its settings. A head without an operator gets the shared one."""
     for head in OPERATORS[1:]:
         name = config.get(head)
         if isinstance(name, str):
             try:
-                OmegaConf.update(config, head, operator_node(name), merge=False)
+                OmegaConf.update(config, head, files.operator_node(name), merge=False)
             except UserError as error:
                 raise UserError(f"{head}={name}: {error}") from error

@@ -92,7 +92,7 @@ def check_keypoints(dataset: Dataset) -> None:
 
 def check_categories(config: DictConfig, dataset: Dataset) -> None:
     """Raise UserError if a model would be scored on other classes than it was trained for."""
-    trained = {c["id"]: c["name"] for c in configs.plain_list(config.categories)}
+    trained = {c["id"]: c["name"] for c in configs.plain(config.categories)}
     found = {int(c["id"]): str(c["name"]) for c in dataset.categories}
     if trained != found:
         raise UserError(

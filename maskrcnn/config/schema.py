@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from maskrcnn.errors import Positive, Precision, Seed
@@ -107,13 +107,3 @@ class Train(Common):
     checkpoint: Checkpoints = field(default_factory=Checkpoints)
     evaluation: Evaluation = field(default_factory=Evaluation)
     log: Log = field(default_factory=Log)
-
-
-def defaults_of(schema: type) -> dict[str, Any]:
-    """The default values of a dataclass. Nested dataclasses become nested dictionaries."""
-    values = schema()
-    return {f.name: _plain_default(getattr(values, f.name)) for f in fields(schema)}
-
-
-def _plain_default(value: Any) -> Any:
-    return defaults_of(type(value)) if is_dataclass(value) else value

@@ -49,9 +49,7 @@ def load_for_prediction(path: str, overrides: Sequence[str] = (), trust: bool = 
     content = checkpoint.load_model(path)
     check_buildable(path, content["config"])
     if overrides or content["config"]["model"].get("_target_") not in BUILDERS:
-        from maskrcnn.config.build import load_configured  # lazily, because it imports Hydra
-
-        return load_configured(path, overrides, trust)
+        return _configured(path, overrides, trust)
     config = content["config"]
     model = _built(config["model"])
     load_weights(model, path, content)
@@ -59,6 +57,16 @@ def load_for_prediction(path: str, overrides: Sequence[str] = (), trust: bool = 
     transform = Transform(**{k: v for k, v in data["test_transform"].items() if k != "_target_"})
     divisor = data["test_loader"].get("size_divisor", 32)
     return ForPrediction(model, transform, config["categories"], config["precision"], divisor)
+
+
+def _configured(path: str, overrides: Sequence[str], trust: bool) -> ForPrediction:
+    """`load_for_prediction` for a config that Hydra composed."""
+    from maskrcnn.config.build import load_trained  # lazily, because it imports Hydra
+    from maskrcnn.config.compose import build, plain
+
+    config, model, _ = load_trained(path, overrides, trust)
+    transform, divisor = build(config.data.test_transform), config.data.test_loader.size_divisor
+    return ForPrediction(model, transform, plain(config.categories), config.precision, divisor)
 
 
 def check_buildable(path: str, config: dict[str, Any]) -> None:
@@ -79,7 +87,7 @@ def load_weights(model: MaskRCNN, path: str, content: dict[str, Any]) -> None:
         content: its content.
     """
     try:
-        model.load_state_dict(content["model"] if content.get("ema") is None else content["ema"])
+        model.load_state_dict(content.get("ema") or content["model"])
     except RuntimeError as error:
         raise UserError(f"checkpoint {path} does not fit the model of its config: {error}") from error
 

@@ -136,7 +136,7 @@ def _is_whole(path: Path) -> bool | None:
     comment = content[-_COMMENT:].tobytes()
     if not comment.startswith(_MARK):
         return None
-    return comment == _MARK + hashlib.sha256(content[:-_COMMENT]).hexdigest().encode()
+    return comment == _MARK + hashlib.sha256(content[:-_COMMENT].data).hexdigest().encode()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from maskrcnn.ablation.run import COMMAND, Runner
 from maskrcnn.cli import ablate, explain, propose, train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.config.data import open_data
 from maskrcnn.data.images import read_image
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.prediction.predictor import Predictor
@@ -264,7 +265,7 @@ def test_the_best_proposals_of_an_image_are_used(tiny: Sequence[str], tmp_path: 
     results = [{"image_id": 1, "bbox": [i, 0, 5, 5], "score": score} for i, score in enumerate(scores)]
     (tmp_path / "p.json").write_text(json.dumps(results))
     given = [f"proposals.val={tmp_path / 'p.json'}", "proposals.most_val=2"]
-    val = assembly.open_data(configs.compose_config("train", [*tiny, *given]), "val")
+    val = open_data(configs.compose_config("train", [*tiny, *given]), "val")
     assert val.proposals.of(1)[:, [0, 4]].tolist() == [[1.0, pytest.approx(0.9)], [2.0, pytest.approx(0.4)]]
 
 
@@ -364,7 +365,7 @@ def test_explain_writes_a_page_with_a_trained_models_features(
     assert data["operators"]["warp"]["sampling_ratio"] == 3
     assert (data["start"]["box"], data["start"]["operators"]) == ([8, 8, 60, 60], ["align", "pool"])
     cpu, pixels = torch.device("cpu"), read_image(image)
-    model = assembly.load_trained(str(run / "last.pt"), [], configs.Train)[1].eval()
+    model = assembly.load_trained(str(run / "last.pt"))[1].eval()
     strides = [stride for stride in model.features(explain._moved(pixels, 0, cpu)) if stride <= 32]
     assert [m["stride"] for m in data["maps"]] == sorted(strides)
     for packed in data["maps"]:

@@ -12,7 +12,6 @@ import torch
 
 from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
-from maskrcnn.config import compose as configs
 from maskrcnn.training import checkpoint
 from maskrcnn.training.initialise import initialise
 from tests.cli.test_survival import assert_same_bits
@@ -62,7 +61,7 @@ def test_the_averaged_weights_are_what_is_evaluated_and_what_a_new_run_starts_fr
 ) -> None:
     best = averaged[1] / "best.pt"
     kept = checkpoint.load_model(best, ("ema",))["ema"]
-    _, model, _ = assembly.load_trained(str(best), [], configs.Train)
+    _, model, _ = assembly.load_trained(str(best))
     assert_same_bits(model.state_dict(), kept)
     for parameter in model.parameters():
         parameter.data.zero_()

@@ -15,6 +15,7 @@ from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.errors import UserError
 from maskrcnn.training import checkpoint
+from maskrcnn.training.distributed import open_device
 from maskrcnn.training.initialise import norms_of
 from maskrcnn.training.learner import build_optimizer
 from maskrcnn.training.settings import Schedule
@@ -95,10 +96,10 @@ def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     monkeypatch.setattr(torch.cuda, "set_device", set_device)
-    monkeypatch.setattr(assembly.torch, "empty", lambda *a, **k: None)
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: None)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert assembly.open_device("auto", None) == torch.device("cuda", 3)
-    assert assembly.open_device("cuda:1", None) == torch.device("cuda", 1)
+    assert open_device("auto", None) == torch.device("cuda", 3)
+    assert open_device("cuda:1", None) == torch.device("cuda", 1)
     assert chosen == [3, 1]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from maskrcnn.cli import receptive
 from maskrcnn.config import compose as configs
-from maskrcnn.config.build import build_model, plain
+from maskrcnn.config.build import build_model
 from maskrcnn.errors import UserError
 from maskrcnn.models.receptive import receptive_field
 
@@ -34,7 +34,7 @@ def test_a_trained_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     config = configs.compose_config("train", ["model=r18_c4", "num_classes=1", "seed=5"])
     torch.manual_seed(5)
     model = build_model(config)
-    state = {"model": model.state_dict(), "config": plain(config), "step": 1}
+    state = {"model": model.state_dict(), "config": configs.plain(config, resolve=False), "step": 1}
     torch.save(state, tmp_path / "best.pt")
     receptive.main([f"checkpoint={tmp_path / 'best.pt'}", f"run_dir={tmp_path}", *SMALL])
     field = receptive_field(model.backbone, 16, 128, 2)

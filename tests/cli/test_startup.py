@@ -60,6 +60,10 @@ def test_help_imports_no_torch(command: str) -> None:
         (["ablate", "tabel=strides"], "table"),
         (["ablate", "table=stride"], "strides"),
         (["ablate", "schedule.stpes=3"], "schedule.steps"),
+        (["train", "roi_op=poool"], "pool"),
+        (["train", "roi_op.plus_on=true"], "roi_op.plus_one"),
+        (["explain", "WRONGKEY=1"], "plus_one"),
+        (["explain", "operators=[alin]"], "align"),
         (["check-data", "annotation=A.json"], "annotations="),
     ],
 )

@@ -12,7 +12,6 @@ import torch
 from omegaconf import OmegaConf
 
 from maskrcnn.cli import train
-from maskrcnn.config import compose as configs
 from maskrcnn.config.build import load_trained
 from tests.docs.commands import of_page, parts
 from tests.weights.published import FAMILIES
@@ -88,7 +87,7 @@ def test_the_pages_line_for_torchvisions_models_runs(
     assert fresh == {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
     config = OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert config.data.test_transform.resampling == "float"
-    model = load_trained(str(tmp_path / "run" / "last.pt"), [], configs.Train)[1]
+    model = load_trained(str(tmp_path / "run" / "last.pt"))[1]
     for head in (model.box_head, model.mask_head):
         assert head is not None
         # torchvision's aligned=False: no half pixel, and regions of a cell at least.

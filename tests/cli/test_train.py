@@ -23,8 +23,9 @@ from torch import nn
 from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
-from maskrcnn.config.run import evaluator_of
-from maskrcnn.config.run import trainer as trainer_of
+from maskrcnn.config.build import evaluator_of
+from maskrcnn.config.build import trainer as trainer_of
+from maskrcnn.config.data import open_data
 from maskrcnn.errors import Interrupted, UserError
 from maskrcnn.evaluation.settings import Evaluation
 from maskrcnn.training import checkpoint
@@ -197,13 +198,13 @@ def test_a_place_is_not_exchanged_for_what_is_none(key: str, before: str, now: s
     group, name = key.split(".")
     with pytest.raises(UserError, match=f"{key}: '{before}' before, '{now}' now"):
         check_same_run(
-            assembly.plain(OmegaConf.merge(config, {group: {name: now}})),
-            assembly.plain(OmegaConf.merge(config, {group: {name: before}})),
+            configs.plain(OmegaConf.merge(config, {group: {name: now}}), resolve=False),
+            configs.plain(OmegaConf.merge(config, {group: {name: before}}), resolve=False),
             Path(),
         )
     moved = check_same_run(
-        assembly.plain(OmegaConf.merge(config, {group: {name: "b"}})),
-        assembly.plain(OmegaConf.merge(config, {group: {name: before}})),
+        configs.plain(OmegaConf.merge(config, {group: {name: "b"}}), resolve=False),
+        configs.plain(OmegaConf.merge(config, {group: {name: before}}), resolve=False),
         Path(),
     )
     assert moved == [f"{key}: {before} -> b"]
@@ -292,8 +293,8 @@ def test_a_wish_to_stop_after_the_last_image_keeps_the_evaluation(
     run: Path, answers: int, whole: bool
 ) -> None:
     """Of six images; stopping is asked for after so many answers of no."""
-    config, model, _ = assembly.load_trained(str(run / "last.pt"), ["data.num_workers=0"], configs.Train)
-    evaluator = evaluator_of(config, assembly.open_data(config, "val"), model, torch.device("cpu"))
+    config, model, _ = assembly.load_trained(str(run / "last.pt"), ["data.num_workers=0"])
+    evaluator = evaluator_of(config, open_data(config, "val"), model, torch.device("cpu"))
     asked = iter([False] * answers)
     with nullcontext() if whole else pytest.raises(Interrupted):
         assert len(evaluator.detect(lambda: next(asked, True))) == 6

@@ -19,7 +19,7 @@ from maskrcnn.cli import replay
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.config import files, schema
-from maskrcnn.config.operators import operator_node, preset_node
+from maskrcnn.config.files import operator_node, preset_node
 from maskrcnn.data.formats.shapes import Shapes
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.settings import Evaluation
@@ -251,8 +251,8 @@ def test_the_defaults_of_the_config_are_those_of_the_dataclasses() -> None:
         "log": Log(),
         "schedule": Schedule(steps=90000, batch_size=16, warmup_steps=1000, milestones=[2 / 3, 8 / 9]),
     }.items():
-        assert configs.plain_dict(config[key]) == vars(value), key
-    source = {k: v for k, v in configs.plain_dict(config.data.source).items() if k != "_target_"}
+        assert configs.plain(config[key]) == vars(value), key
+    source = {k: v for k, v in configs.plain(config.data.source).items() if k != "_target_"}
     assert Shapes(**source) == Shapes("data/shapes")
     assert source.keys() == vars(Shapes("")).keys()
 
@@ -265,7 +265,7 @@ def test_a_commands_defaults_are_its_dataclass(command: str) -> None:
     """There is no file of them, and each key has a line in the dataclass's documentation."""
     module = importlib.import_module(f"maskrcnn.cli.{command}")
     keys = getattr(module, command.capitalize())
-    assert configs.plain_dict(configs.compose_config(command, [], keys)) == vars(keys())
+    assert configs.plain(configs.compose_config(command, [], keys)) == vars(keys())
     assert not (files.CONFIG_DIR / f"{command}.yaml").exists()
     documented = "\n".join(inspect.getdoc(c) or "" for c in keys.__mro__)
     assert [f.name for f in dataclasses.fields(keys) if f"    {f.name}: " not in documented] == []

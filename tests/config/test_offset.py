@@ -7,10 +7,9 @@ from functools import partial
 import pytest
 import torch
 
+from maskrcnn.config import build
 from maskrcnn.config import compose as configs
-from maskrcnn.config import offset
-from maskrcnn.config.build import build_model, plain
-from maskrcnn.config.offset import pin_offset
+from maskrcnn.config.build import build_model, pin_offset
 from maskrcnn.errors import UserError
 from maskrcnn.models.receptive import receptive_field
 
@@ -20,7 +19,7 @@ ONE_MAP = ["model=r18_c4_fpnhead", "num_classes=1"]
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement in small, which is not what is tested here."""
-    monkeypatch.setattr(offset, "receptive_field", partial(receptive_field, side=256, directions=3))
+    monkeypatch.setattr(build, "receptive_field", partial(receptive_field, side=256, directions=3))
 
 
 def test_all_heads_get_the_offset_of_the_model_that_is_built() -> None:
@@ -37,7 +36,7 @@ def test_all_heads_get_the_offset_of_the_model_that_is_built() -> None:
 
 def test_a_resumed_run_keeps_its_number() -> None:
     config = configs.compose_config("train", [*ONE_MAP, "roi_op.offset=measured"])
-    stored = plain(configs.compose_config("train", [*ONE_MAP, "roi_op.offset=0.25"]))
+    stored = configs.plain(configs.compose_config("train", [*ONE_MAP, "roi_op.offset=0.25"]), resolve=False)
     pin_offset(config, stored)
     assert config.roi_op.offset == 0.25
 

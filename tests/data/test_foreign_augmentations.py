@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from maskrcnn.config.build import drop_augmentations
 from maskrcnn.config.compose import build, compose_config, foreign_targets
+from maskrcnn.config.data import drop_augmentations
 from maskrcnn.data.augmentations import Others
 from maskrcnn.data.dataset import Example
 from maskrcnn.data.transforms import Transform

@@ -87,17 +87,15 @@ def compose(tool: str, arguments: Sequence[str]) -> None:
         read_arguments(own, module.KEYS)
         configs.compose_config("train", of_data)
     elif tool == "benchmark":
-        own, rest = configs.split(arguments, benchmark.Benchmark)
-        suite = configs.compose_config("benchmark", own, benchmark.Benchmark).suite
-        benchmark._arguments(importlib.import_module(f"benchmarks.{suite}").run, rest)
+        settings, rest = configs.compose_command("benchmark", arguments, benchmark.Benchmark)
+        benchmark._arguments(importlib.import_module(f"benchmarks.{settings.suite}").run, rest)
     elif tool == "compare":
         assert all((word.partition("=")[0] == "plot") == ("=" in word) for word in arguments)
     elif tool in ("doctor", "completion"):
         module.main(arguments)
     else:
         schema = getattr(module, tool.capitalize())
-        own, rest = configs.split(arguments, schema)
-        settings = configs.compose_config(tool, own, schema)
+        settings, rest = configs.compose_command(tool, arguments, schema)
         if tool == "explain":
             for name in settings.operators:
                 explain._operator(name, rest)

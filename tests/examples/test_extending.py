@@ -22,6 +22,7 @@ from examples.posterise import Posterise
 from maskrcnn.cli import train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
+from maskrcnn.config.data import open_data
 from maskrcnn.data.augmentations import Augmentation
 from maskrcnn.data.folders.folder import Format
 from maskrcnn.data.folders.source import FORMATS, FolderSource
@@ -170,7 +171,7 @@ def test_boxes_of_a_csv_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     config = configs.compose_config("train", ["data=boxes_csv", f"data.root={tmp_path}", "data.val_share=0"])
     assert [*FORMATS, "boxes_csv"] == list(config.data.formats)
-    assert assembly.open_data(config, "train").report[0].endswith("is read as boxes as csv")
+    assert open_data(config, "train").report[0].endswith("is read as boxes as csv")
 
 
 @pytest.mark.slow

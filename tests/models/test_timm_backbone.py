@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn import mask_rcnn
-from maskrcnn.config.compose import compose_config, plain_dict, plain_list
+from maskrcnn.config.compose import compose_config, plain
 from maskrcnn.errors import UserError
 from maskrcnn.models.backbones.timm import TimmBackbone
 from tests.models.batches import random_images, random_targets
@@ -213,7 +213,7 @@ def test_a_name_of_timm_replaces_the_backbone_of_any_config() -> None:
             "model.backbone.last_stride=32",
         ],
     )
-    assert plain_dict(config.model.backbone) == {
+    assert plain(config.model.backbone) == {
         "_target_": "maskrcnn.models.backbones.timm.TimmBackbone",
         "name": "timm/tf_efficientnet_lite0",
         "norm": "bn",
@@ -224,15 +224,15 @@ def test_a_name_of_timm_replaces_the_backbone_of_any_config() -> None:
         "options": None,
     }
     # Its own normalisation, not ImageNet's.
-    assert plain_list(config.model.pixel_mean) == plain_list(config.model.pixel_std) == [127.5] * 3
+    assert plain(config.model.pixel_mean) == plain(config.model.pixel_std) == [127.5] * 3
     given = compose_config(
         "train", ["model.pixel_mean=[1,2,3]", "model.backbone.name=timm/resnet18", "model=lite0_c5"]
     )
-    assert plain_list(given.model.pixel_mean) == [1, 2, 3]
-    assert plain_list(given.model.pixel_std) == pytest.approx([58.395, 57.12, 57.375])
+    assert plain(given.model.pixel_mean) == [1, 2, 3]
+    assert plain(given.model.pixel_std) == pytest.approx([58.395, 57.12, 57.375])
     assert given.model.backbone.last_stride == 32
-    plain = compose_config("train", ["model=mobilenet_v3_fpn", "model.backbone.name=timm/convnext_atto"])
-    assert plain.model.backbone.name == "timm/convnext_atto"
+    fpn = compose_config("train", ["model=mobilenet_v3_fpn", "model.backbone.name=timm/convnext_atto"])
+    assert fpn.model.backbone.name == "timm/convnext_atto"
 
 
 def test_init_imagenet_pretrains_and_freezes_it() -> None:
