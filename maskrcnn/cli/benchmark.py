@@ -32,6 +32,7 @@ from maskrcnn.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = ROOT / "benchmarks"
+_NUMBERS = ("ratio", "ours", "peer's", "goal")
 
 
 @dataclass
@@ -92,26 +93,24 @@ def _arguments(run: Any, given: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _lines(result: dict[str, Any]) -> list[list[str]]:
-    """The rows of the table: what was measured, ratio, our time, the peer's time, goal."""
-    return [
+def _rows(result: dict[str, Any]) -> tuple[str, list[list[str]]]:
+    """The common part of all settings and peers, and the rows of the table: what was measured, and its numbers."""
+    subjects = [
+        [part for key in ("setting", "peer") for part in row[key].split(", ")] for row in result["rows"]
+    ]
+    shared = [part for part in dict.fromkeys(subjects[0]) if all(part in subject for subject in subjects)]
+    rows = [
         [
+            row["name"],
+            ", ".join(part for part in subject if part not in shared),
             f"{row['ratio_median']:.2f}x ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})",
             _time(row, "ours"),
             _time(row, "peer"),
             row["goal"],
         ]
-        for row in result["rows"]
+        for row, subject in zip(result["rows"], subjects, strict=True)
     ]
-
-
-def _subjects(result: dict[str, Any]) -> tuple[str, list[list[str]]]:
-    """The common part of all rows, and each row's name with the rest of its setting and peer."""
-    rows = [[part for key in ("setting", "peer") for part in row[key].split(", ")] for row in result["rows"]]
-    shared = [part for part in dict.fromkeys(rows[0]) if all(part in row for row in rows)]
-    own = [", ".join(part for part in row if part not in shared) for row in rows]
-    names = [row["name"] for row in result["rows"]]
-    return ", ".join(shared), [[name, rest] for name, rest in zip(names, own, strict=True)]
+    return ", ".join(shared), rows
 
 
 def _time(row: dict[str, Any], side: str) -> str:
@@ -127,22 +126,21 @@ def _title(suite: str) -> str:
 
 
 def _table(suite: str, result: dict[str, Any]) -> Group:
-    shared, subjects = _subjects(result)
+    shared, rows = _rows(result)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
     table.add_column("")
-    for column in ("ratio", "ours", "peer's", "goal"):
+    for column in _NUMBERS:
         table.add_column(column, no_wrap=True, justify="right")
-    for (name, rest), line in zip(subjects, _lines(result), strict=True):
-        table.add_row(f"{name}\n{rest}" if rest else name, *line)
+    for name, rest, *numbers in rows:
+        table.add_row(f"{name}\n{rest}" if rest else name, *numbers)
     return Group(Text(_title(suite)), Text(shared), Text(""), table)
 
 
 def _markdown(suite: str, result: dict[str, Any]) -> str:
-    columns = ["name", "setting", "ratio", "ours", "peer's", "goal"]
-    shared, subjects = _subjects(result)
-    lines = [[*subject, *line] for subject, line in zip(subjects, _lines(result), strict=True)]
-    rows = [columns, ["---"] * len(columns), *lines]
-    table = "\n".join("| " + " | ".join(line).replace("\n", " ") + " |" for line in rows)
+    columns = ["name", "setting", *_NUMBERS]
+    shared, rows = _rows(result)
+    lines = [columns, ["---"] * len(columns), *rows]
+    table = "\n".join("| " + " | ".join(line).replace("\n", " ") + " |" for line in lines)
     rest = [f"- {key}: `{json.dumps(value)}`" for key, value in result.items() if key != "rows"]
     return (
         f"# maskrcnn benchmark suite={suite}\n\n{_title(suite)}.\n\nAll rows: {shared}.\n\n{table}\n\n"

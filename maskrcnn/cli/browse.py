@@ -15,7 +15,7 @@ errors (missed, background, localisation, ...), by the number of objects or by n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,29 +80,12 @@ def main(arguments: Sequence[str]) -> None:
     """Draw every image, count its errors, and write index.html and the pictures next to it."""
     settings, rest = configs.compose_command("browse", arguments, Browse)
     config = _config(settings, rest)
-    if settings.augmented is not None:
+    if settings.augmented is None:
+        _browse(settings, config)
+    elif settings.annotations is not None or settings.predictions is not None:
+        raise UserError("augmented draws training images: give data=... or run=DIR, and no predictions")
+    else:
         _browse_augmented(settings, config)
-        return
-    dataset = open_data(config, settings.split)
-    source = settings.predictions
-    if source is None and settings.run is not None and settings.split == "val":
-        source = str(Path(settings.run) / "predictions.json")
-    truth = dataset.ground_truth()
-    predictions = None if source is None else read_results(Path(source), load_ground_truth(truth))
-    folder = open_run_dir(settings.run_dir)
-    (folder / "pictures").mkdir(exist_ok=True)
-    cards = _cards(dataset, truth, predictions, settings, folder)
-    what = f"{settings.run or settings.annotations or settings.split}, {len(cards)} images"
-    compared = (
-        "" if predictions is None else f"; ground truth | {source}, scores from {settings.score_threshold:g}"
-    )
-    _write(folder, what + compared, cards, "objects" if predictions is None else "errors")
-
-
-def _write(folder: Path, title: str, cards: list[Card], sort_by: str) -> None:
-    page = folder / "index.html"
-    page.write_text(to_page(title, cards, sort_by))
-    console.print(f"{len(cards)} images: {page}")
 
 
 def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig:
@@ -127,88 +110,112 @@ def _config(settings: DictConfig, rest: Sequence[str]) -> DictConfig:
     return configs.override_config(config, rest)
 
 
-def _browse_augmented(settings: DictConfig, config: DictConfig) -> None:
-    """Write the page of the augmented training images."""
-    if settings.annotations is not None or settings.predictions is not None:
-        raise UserError("augmented draws training images: give data=... or run=DIR, and no predictions")
-    dataset = open_data(config, "train")
-    transform = configs.build(config.data.train_transform)
-    loader = configs.build(config.data.train_loader)(dataset, transform, 1, seed=config.seed)
-    folder = open_run_dir(settings.run_dir)
-    (folder / "pictures").mkdir(exist_ok=True)
-    draws = [
-        (index, epoch)
-        for index in range(len(dataset))[: settings.num_images]
-        for epoch in range(settings.augmented)
-    ]
-    names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
-    lines, cards = skeletons(dataset.categories), []
-    for index, epoch in track(draws, "drawing", console=console, disable=not console.is_terminal):
-        sample = loader.sample(index, epoch)
-        entries = as_annotations(sample, dataset.category_ids)
-        place = f"pictures/{index:06d}_{epoch}.jpg"
-        _save(folder / place, _picture(visible(sample), [entries], names, settings, lines))
-        classes = sorted({names[entry["category_id"]] for entry in entries})
-        title = f"{dataset.image_info(index)[0]}, epoch {epoch}"
-        cards.append(Card(place, title, classes, _numbers(entries, None)))
-    _write(folder, f"train as seed {config.seed} sees it, {len(cards)} pictures", cards, "objects")
+class _Page:
+    """The page: pictures in ``folder``/pictures, and a card for each.
+
+    Args:
+        settings: a `Browse`.
+        dataset: its categories are named and its skeletons drawn.
+    """
+
+    def __init__(self, settings: DictConfig, dataset: Dataset) -> None:
+        self._settings, self.folder = settings, open_run_dir(settings.run_dir)
+        (self.folder / "pictures").mkdir(exist_ok=True)
+        self._names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
+        self._lines = skeletons(dataset.categories)
+        self.cards: list[Card] = []
+
+    def add(
+        self,
+        name: str,
+        title: str,
+        image: Picture,
+        sides: Sequence[list[dict[str, Any]]],
+        wrong: dict[str, int] | None = None,
+    ) -> None:
+        """Draw the objects of one or two ``sides`` onto an image, next to each other.
+
+        Args:
+            name: of the picture's file.
+            title: of the card.
+            image: RGB.
+            sides: COCO annotations or results.
+            wrong: number of errors by kind, by which the page can sort.
+        """
+        least, width = self._settings.score_threshold, min(image.shape[1], self._settings.width)
+        drawn = [
+            to_width(draw_results(image, side, self._names, least, self._lines), width) for side in sides
+        ]
+        picture, place = (
+            drawn[0] if len(drawn) == 1 else side_by_side(drawn[0], drawn[1]),
+            f"pictures/{name}.jpg",
+        )
+        path = self.folder / place
+        if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
+            raise UserError(f"{path} cannot be written")
+        shown = [r for side in sides for r in side if r.get("score", 1.0) >= least]
+        classes = sorted({self._names[r["category_id"]] for r in shown})
+        self.cards.append(Card(place, title, classes, _numbers(sides[0], wrong)))
+
+    def write(self, title: str, sort_by: str) -> None:
+        """Write index.html."""
+        page = self.folder / "index.html"
+        page.write_text(to_page(title, self.cards, sort_by))
+        console.print(f"{len(self.cards)} images: {page}")
 
 
-def _cards(
-    dataset: Dataset,
-    truth: dict[str, Any],
-    predictions: list[dict[str, Any]] | None,
-    settings: DictConfig,
-    folder: Path,
-) -> list[Card]:
-    """Draw every image into ``folder``/pictures. Each card has the numbers by which the page can sort."""
-    objects, found = by_image_id(truth["annotations"]), by_image_id(predictions or [])
+def _browse(settings: DictConfig, config: DictConfig) -> None:
+    """Write the page of a data set, with the predictions if there are any next to the ground truth."""
+    dataset = open_data(config, settings.split)
+    source = settings.predictions
+    if source is None and settings.run is not None and settings.split == "val":
+        source = str(Path(settings.run) / "predictions.json")
+    truth = dataset.ground_truth()
+    predictions = None if source is None else read_results(Path(source), load_ground_truth(truth))
+    page = _Page(settings, dataset)
     wrong: dict[int, dict[str, int]] = {}
     if predictions is not None:
         kind = "segm" if "segm" in kinds_of(predictions) and dataset.has_masks else "bbox"
         wrong = errors.by_image(predictions, truth, kind, settings.score_threshold)
-    names = {int(c["id"]): str(c["name"]) for c in dataset.categories}
-    lines = skeletons(dataset.categories)
-    cards = []
-    indices = range(len(dataset))[: settings.num_images]
-    for index in track(indices, "drawing", console=console, disable=not console.is_terminal):
+    every = [by_image_id(found) for found in (truth["annotations"], predictions) if found is not None]
+    for index in _shown(range(len(dataset))[: settings.num_images]):
         image_id, file_name = dataset.image_id(index), dataset.image_info(index)[0]
-        sides = [objects[image_id]]
-        if predictions is not None:
-            sides.append(found[image_id])
         try:
-            picture = _picture(dataset.read(index).image, sides, names, settings, lines)
+            image = dataset.read(index).image
         except CorruptImageError as error:
             if dataset.on_corrupt_image == "stop":
                 raise
             console.print(f"left out: {error}")
             continue
-        place = f"pictures/{index:06d}.jpg"
-        _save(folder / place, picture)
-        shown = [r for side in sides for r in side if r.get("score", 1.0) >= settings.score_threshold]
-        classes = sorted({names[r["category_id"]] for r in shown})
-        cards.append(Card(place, file_name, classes, _numbers(sides[0], wrong.get(image_id))))
-    return cards
+        sides = [found[image_id] for found in every]
+        page.add(f"{index:06d}", file_name, image, sides, wrong.get(image_id))
+    what = f"{settings.run or settings.annotations or settings.split}, {len(page.cards)} images"
+    if predictions is None:
+        page.write(what, "objects")
+    else:
+        page.write(
+            f"{what}; ground truth | {source}, scores from {settings.score_threshold:g}", sort_by="errors"
+        )
 
 
-def _save(path: Path, picture: Picture) -> None:
-    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
-        raise UserError(f"{path} cannot be written")
+def _browse_augmented(settings: DictConfig, config: DictConfig) -> None:
+    """Write the page of the augmented training images."""
+    dataset = open_data(config, "train")
+    transform = configs.build(config.data.train_transform)
+    loader = configs.build(config.data.train_loader)(dataset, transform, 1, seed=config.seed)
+    page = _Page(settings, dataset)
+    indices = range(len(dataset))[: settings.num_images]
+    for index, epoch in _shown([(i, e) for i in indices for e in range(settings.augmented)]):
+        sample = loader.sample(index, epoch)
+        title = f"{dataset.image_info(index)[0]}, epoch {epoch}"
+        entries = as_annotations(sample, dataset.category_ids)
+        page.add(f"{index:06d}_{epoch}", title, visible(sample), [entries])
+    page.write(f"train as seed {config.seed} sees it, {len(page.cards)} pictures", "objects")
 
 
-def _picture(
-    image: Picture,
-    sides: Sequence[list[dict[str, Any]]],
-    names: dict[int, str],
-    settings: DictConfig,
-    lines: dict[int, list[tuple[int, int]]],
-) -> Picture:
-    """Each of ``sides`` drawn onto the image, at most ``settings.width`` pixels wide, next to each other."""
-    width = min(image.shape[1], settings.width)
-    drawn = [
-        to_width(draw_results(image, side, names, settings.score_threshold, lines), width) for side in sides
-    ]
-    return drawn[0] if len(drawn) == 1 else side_by_side(drawn[0], drawn[1])
+def _shown(places: Sequence[Any]) -> Iterable[Any]:
+    """``places`` with a progress bar in a terminal."""
+    return track(places, "drawing", console=console, disable=not console.is_terminal)
 
 
 def _numbers(objects: Sequence[dict[str, Any]], wrong: dict[str, int] | None) -> dict[str, float]:

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from maskrcnn.console import console
 from maskrcnn.errors import UserError
+from maskrcnn.training.recipe import flat
 
 # Keys that only depend on the machine and its folders.
 _OF_THE_PLACE = ("run_dir", "device", "threads", "debug", "data.num_workers", "categories")
@@ -85,13 +86,8 @@ def _metrics(folder: Path) -> Metrics:
 
 def _config(folder: Path) -> dict[str, str]:
     """The values of the config by dotted key, as strings."""
-    return {key: json.dumps(value) for key, value in _flat(_read(folder / "config.yaml", yaml.safe_load), "")}
-
-
-def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
-    if not isinstance(node, dict):
-        return [(prefix, node)]
-    return [leaf for k, v in node.items() for leaf in _flat(v, f"{prefix}.{k}" if prefix else str(k))]
+    leaves = flat(_read(folder / "config.yaml", yaml.safe_load))
+    return {key: json.dumps(value) for key, value in leaves.items()}
 
 
 def _losses(folder: Path) -> list[tuple[int, float]]:

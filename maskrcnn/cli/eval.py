@@ -33,18 +33,14 @@ from maskrcnn.training.session import open_run_dir
 
 
 @dataclass
-class Eval(configs.Common):
-    """Keys of ``maskrcnn eval``. Every other key of the checkpoint's config can also be overridden.
+class Eval(configs.Common, configs.OfCheckpoint):
+    """Keys of ``maskrcnn eval``.
 
     Args:
-        checkpoint: a checkpoint.
-        trust_checkpoint: also build parts outside this project, for example your own operators.
         predictions: COCO results. With ``annotations``, no model is needed.
         annotations: COCO-format annotations to score ``predictions`` against.
     """
 
-    checkpoint: str | None = None
-    trust_checkpoint: bool = False
     predictions: str | None = None
     annotations: str | None = None
 

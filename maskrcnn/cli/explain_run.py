@@ -163,16 +163,9 @@ def _table(box: Box, stride: int, numbers: dict[str, dict[str, Any]]) -> Table:
     width, height = ((box[2] - box[0]) / stride, (box[3] - box[1]) / stride)
     title = f"a box of {width:.2f} x {height:.2f} cells of {stride} pixels ({int(width)} x {int(height)} whole ones)"
     table = Table(title=title, title_justify="left")
-    for column in (
-        "",
-        "region, cells",
-        "bin, cells",
-        "lost",
-        "gained",
-        "shift, pixels",
-        "largest change under shift",
-    ):
+    for column in ("", "region, cells", "bin, cells", "lost", "gained", "shift, pixels"):
         table.add_column(column, justify="right")
+    table.add_column("largest change under shift", justify="right")
     for name, n in numbers.items():
         seen, of_bin = "–", "–"
         if "x" in n:

@@ -35,12 +35,10 @@ GRAPHS = ("onnx", "torch_export")
 
 
 @dataclass
-class Export:
-    """Keys of ``maskrcnn export``. Every other key of the checkpoint's config can also be overridden.
+class Export(configs.OfCheckpoint):
+    """Keys of ``maskrcnn export``.
 
     Args:
-        checkpoint: a checkpoint.
-        trust_checkpoint: also build parts outside this project, for example your own operators.
         format: ``onnx``, ``torch_export`` or ``safetensors``.
         out: the file to write. FILE.json next to it describes the inputs and outputs of a graph. None is the
             checkpoint's name with the suffix .safetensors.
@@ -48,8 +46,6 @@ class Export:
         debug: print tracebacks of errors.
     """
 
-    checkpoint: str | None = None
-    trust_checkpoint: bool = False
     format: str = "onnx"
     out: str | None = None
     threads: Positive | None = None

@@ -17,28 +17,26 @@ mask. Memory does not grow with the number of images. max_size limits the size o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import tee
 
 from rich.progress import track
 
 from maskrcnn.config import compose as configs
 from maskrcnn.console import console
-from maskrcnn.data.images import Pixels
 from maskrcnn.errors import Fraction, Positive, UserError
-from maskrcnn.prediction.inputs import Frame, Stills, Video, open_input
+from maskrcnn.prediction.inputs import Stills, Video, open_input
 from maskrcnn.training.interruption import interruptible
 from maskrcnn.training.session import open_run_dir
 
 
 @dataclass
-class Predict(configs.Common):
-    """Keys of ``maskrcnn predict``. Every other key of the checkpoint's config can also be overridden.
+class Predict(configs.Common, configs.OfCheckpoint):
+    """Keys of ``maskrcnn predict``.
 
     Args:
-        checkpoint: a checkpoint.
-        trust_checkpoint: also build parts outside this project, for example your own operators.
         input: an image, a folder, a glob (``photos/*.jpg``), a video, or a camera's number (0).
         recursive: also read the images in subfolders.
         score_threshold: smallest score to draw. The json has all detections of the model.
@@ -53,8 +51,6 @@ class Predict(configs.Common):
         max_frames: of a video or camera; None is to the end, or until Ctrl-C.
     """
 
-    checkpoint: str | None = None
-    trust_checkpoint: bool = False
     input: str | int | None = None
     recursive: bool = False
     score_threshold: float = 0.5
@@ -111,31 +107,12 @@ def main(arguments: Sequence[str]) -> None:
         None if video is None else video.rate,
         settings.polygons,
     ) as outputs:
-        frames = _Origins(source)
+        frames, origins = tee(source)  # images on their way through the predictor keep their origins
+        found = predictor.stream(frame.image for frame in frames)
         total = video.total if video is not None else len(source)  # type: ignore[arg-type]
-        stream = track(
-            predictor.stream(frames), "predicting", total, console=console, disable=not console.is_terminal
-        )
+        stream = track(found, "predicting", total, console=console, disable=not console.is_terminal)
         live = video is not None and video.live
         with suppress(*([KeyboardInterrupt] if live else [])):  # Ctrl-C stops a camera
-            for image, found in stream:
-                outputs.add(frames.of(image), found)
+            for (_, detections), frame in zip(stream, origins, strict=False):
+                outputs.add(frame, detections)
     console.print(f"{len(outputs.images)} images, {outputs.num_detections} detections: {run_dir}")
-
-
-class _Origins:
-    """Images on their way through the predictor, with their origins."""
-
-    def __init__(self, frames: Iterable[Frame]) -> None:
-        self._frames, self._waiting = frames, list[Frame]()
-
-    def __iter__(self) -> Iterator[Pixels]:
-        for frame in self._frames:
-            self._waiting.append(frame)
-            yield frame.image
-
-    def of(self, image: Pixels) -> Frame:
-        """The origin of the next image that the predictor returns."""
-        frame = self._waiting.pop(0)
-        assert frame.image is image
-        return frame

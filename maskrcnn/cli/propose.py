@@ -28,16 +28,8 @@ from maskrcnn.training.session import open_run_dir
 
 
 @dataclass
-class Propose(configs.Common):
-    """Keys of ``maskrcnn propose``. Every other key of the checkpoint's config can also be overridden.
-
-    Args:
-        checkpoint: a checkpoint.
-        trust_checkpoint: also build parts outside this project, for example your own operators.
-    """
-
-    checkpoint: str | None = None
-    trust_checkpoint: bool = False
+class Propose(configs.Common, configs.OfCheckpoint):
+    """Keys of ``maskrcnn propose``."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -29,12 +29,12 @@ from maskrcnn.training.session import open_run_dir
 
 
 @dataclass
-class Receptive:
+class Receptive(configs.OfCheckpoint):
     """Keys of ``maskrcnn receptive``. Every other key is one of ``maskrcnn train``, or of the checkpoint's config.
 
+    Without a checkpoint, the model is the one that the other keys describe.
+
     Args:
-        checkpoint: a checkpoint; None builds the model that the other keys describe.
-        trust_checkpoint: also build parts outside this project, for example your own operators.
         run_dir: folder of cells.png; None is runs/<date-time>.
         side: side of the square image in pixels, a multiple of 64.
         directions: number of noise images and random directions to average over, two or more.
@@ -42,8 +42,6 @@ class Receptive:
         debug: print tracebacks of errors.
     """
 
-    checkpoint: str | None = None
-    trust_checkpoint: bool = False
     run_dir: str | None = None
     side: Positive = 512
     directions: Positive = 16

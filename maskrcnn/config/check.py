@@ -108,12 +108,8 @@ def _check_target(value: dict[str, Any], path: str) -> None:
         if key in parameters:
             hint = hints.get(key, Any)
             check_value(item, hint.type if isinstance(hint, InitVar) else hint, f"{path}.{key}")
-    needed = [
-        n
-        for n, p in parameters.items()
-        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    ]
-    absent = [name for name in needed if name not in value]
+    needed = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    absent = [name for name, p in needed.items() if p.default is p.empty and name not in value]
     if absent and not value.get("_partial_"):
         raise UserError(f"{path}: {value['_target_']} also needs {', '.join(absent)}")
 
@@ -161,9 +157,6 @@ def _describe(expected: Any) -> str:
     if get_origin(expected) is list:
         return "a list, each entry " + _describe(get_args(expected)[0])
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return names.get(
-        expected,
-        str(getattr(expected, "__name__", expected))
-        if not get_args(expected)
-        else str(expected).replace("collections.abc.", ""),
-    )
+    if get_args(expected):
+        return str(expected).replace("collections.abc.", "")
+    return names.get(expected, str(getattr(expected, "__name__", expected)))

@@ -26,6 +26,7 @@ from maskrcnn.config.backbone import KEY, TIMM, fill_channels, pin_pretrained, p
 from maskrcnn.config.check import TARGET_KEYS, check_value, constructor_defaults, is_own, nearest
 from maskrcnn.config.overrides import parse, with_literal_paths
 from maskrcnn.config.schema import Common as Common
+from maskrcnn.config.schema import OfCheckpoint as OfCheckpoint
 from maskrcnn.config.schema import Train as Train
 from maskrcnn.errors import UserError
 

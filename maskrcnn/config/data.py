@@ -76,12 +76,8 @@ def set_categories(config: DictConfig, dataset: Dataset) -> None:
         for c in dataset.categories
     ]
     config.num_keypoints = dataset.num_keypoints or None
-    if config.model.keypoint_head is not None:
-        check_keypoints(dataset)
-
-
-def check_keypoints(dataset: Dataset) -> None:
-    """Raise UserError if a keypoint head cannot be trained or scored on ``dataset``."""
+    if config.model.keypoint_head is None:
+        return
     if not dataset.num_keypoints:
         raise UserError(
             "model.keypoint_head needs keypoints, but the categories of the data set have none; set "

@@ -60,6 +60,19 @@ class Common:
 
 
 @dataclass
+class OfCheckpoint:
+    """Keys of commands that read a checkpoint. Every other key of its config can also be overridden.
+
+    Args:
+        checkpoint: a checkpoint.
+        trust_checkpoint: also build parts outside this project, for example your own operators.
+    """
+
+    checkpoint: str | None = None
+    trust_checkpoint: bool = False
+
+
+@dataclass
 class Train(Common):
     """Keys of ``maskrcnn train``. The groups model, roi_op and data are checked against their constructors.
 

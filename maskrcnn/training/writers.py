@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import yaml
@@ -16,19 +16,10 @@ from maskrcnn.errors import UserError
 STEPS_BEFORE_TRACE = 10
 
 
-class Writer(Protocol):
-    """The interface of a writer. TensorBoard's SummaryWriter implements it."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-    def add_image(self, tag: str, img_tensor: Any, global_step: int, *, dataformats: str) -> None: ...
-    def add_histogram(self, tag: str, values: torch.Tensor, global_step: int) -> None: ...
-    def close(self) -> None: ...
-
-
 class Wandb:
-    """Reports to a project of Weights & Biases. A resumed run directory continues the same run there.
+    """Reports to a project of Weights & Biases, by the methods of TensorBoard's SummaryWriter.
 
-    Its settings are those of ``run_dir``/config.yaml.
+    A resumed run directory continues the same run there. Its settings are those of ``run_dir``/config.yaml.
 
     Args:
         run_dir: the run directory.
@@ -64,19 +55,19 @@ class Wandb:
             ) from error
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        """Report a number. Arguments as in TensorBoard's SummaryWriter."""
         self._run.log({tag: scalar_value}, step=global_step)
 
     def add_image(self, tag: str, img_tensor: Any, global_step: int, *, dataformats: str) -> None:
-        """Report a picture. Arguments as in TensorBoard's SummaryWriter."""
         self._run.log({tag: self._wandb.Image(img_tensor)}, step=global_step)
 
     def add_histogram(self, tag: str, values: torch.Tensor, global_step: int) -> None:
-        """Report a histogram of values. Arguments as in TensorBoard's SummaryWriter."""
         self._run.log({tag: self._wandb.Histogram(values.cpu().numpy())}, step=global_step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+Writer = SummaryWriter | Wandb
 
 
 def open_writers(run_dir: Path, start: int, project: str | None) -> list[Writer]:
