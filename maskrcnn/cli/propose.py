@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     if settings.checkpoint is None:
         raise UserError("give checkpoint=FILE, a run of a proposal network (model.box_head=null)")
     with interruptible():  # here, because torch takes seconds: a wrong key is answered at once
-        from maskrcnn.config.build import load_trained
+        from maskrcnn.config.build import eval_loader_of, load_trained
         from maskrcnn.data.proposals import ProposalWriter
         from maskrcnn.evaluation.evaluator import detect_images
         from maskrcnn.training.distributed import open_device
@@ -54,13 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     model.to(device)
     for split in ("train", "val"):
         dataset = open_data(config, split)
-        loader = configs.build(config.data.test_loader)(
-            dataset,
-            configs.build(config.data.test_transform),
-            config.evaluation.batch_size,
-            pin_memory=device.type == "cuda",
-        )
-        images = detect_images(model, loader, device)
+        images = detect_images(model, eval_loader_of(config, dataset, device), device)
         shown = track(images, split, total=len(dataset), console=console, disable=not console.is_terminal)
         objects = load_ground_truth(dataset.ground_truth()).imgToAnns
         writer, recall = ProposalWriter(), Recall(config.model.rpn.post_nms_test)

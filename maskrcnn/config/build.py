@@ -14,6 +14,7 @@ from maskrcnn.config.data import drop_augmentations, open_data, open_optional, s
 from maskrcnn.config.trained import BUILDERS, check_buildable, load_weights
 from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.loader import EvalLoader
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.evaluator import Evaluator
 from maskrcnn.evaluation.settings import Evaluation
@@ -26,6 +27,10 @@ from maskrcnn.training.recipe import Recipe
 from maskrcnn.training.run_dir import stored_config
 from maskrcnn.training.settings import Checkpoints, Log, Schedule
 from maskrcnn.training.trainer import Trainer
+
+# Keys of the config that have the same names as arguments of `Trainer`, those of ``data`` first.
+_LOADING = ("train_transform", "test_transform", "train_loader", "test_loader")
+_SAME = ("metric", "precision", "accumulate", "compile", "cuda_graphs", "fast_gradients", "seed")
 
 
 def build_model(config: DictConfig) -> MaskRCNN:
@@ -109,19 +114,10 @@ def trainer(config: DictConfig, device: torch.device, world: World) -> Trainer:
         checkpoints=configs.settings_of(config.checkpoint, Checkpoints),
         evaluation=configs.settings_of(config.evaluation, Evaluation),
         log=configs.settings_of(config.log, Log),
-        train_transform=configs.build(config.data.train_transform),
-        test_transform=configs.build(config.data.test_transform),
-        train_loader=configs.build(config.data.train_loader),
-        test_loader=configs.build(config.data.test_loader),
-        metric=config.metric,
         device=device,
-        precision=config.precision,
-        accumulate=config.accumulate,
-        compile=config.compile,
-        cuda_graphs=config.cuda_graphs,
-        fast_gradients=config.fast_gradients,
-        seed=config.seed,
         recipe=recipe,
+        **{key: configs.build(config.data[key]) for key in _LOADING},
+        **{key: config[key] for key in _SAME},
     )
 
 
@@ -135,14 +131,22 @@ def evaluator_of(config: DictConfig, dataset: Dataset, model: MaskRCNN, device: 
         device: the model's device.
     """
     evaluation = configs.settings_of(config.evaluation, Evaluation)
-    loader = configs.build(config.data.test_loader)(
+    loader = eval_loader_of(config, dataset, device, evaluation.num_images)
+    return Evaluator(model, dataset, loader, device, evaluation, config.metric, config.precision)
+
+
+def eval_loader_of(
+    config: DictConfig, dataset: Dataset, device: torch.device, num_images: int | None = None
+) -> EvalLoader:
+    """The loader of ``dataset``'s images for a model on ``device``; ``num_images`` as in `Evaluation`."""
+    loader: EvalLoader = configs.build(config.data.test_loader)(
         dataset,
         configs.build(config.data.test_transform),
-        evaluation.batch_size,
-        num_images=evaluation.num_images,
+        config.evaluation.batch_size,
+        num_images=num_images,
         pin_memory=device.type == "cuda",
     )
-    return Evaluator(model, dataset, loader, device, evaluation, config.metric, config.precision)
+    return loader
 
 
 def _start_from(model: MaskRCNN, source: str, reset_heads: bool) -> None:

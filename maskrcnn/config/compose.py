@@ -273,10 +273,15 @@ def is_measured(config: DictConfig, operator: str) -> bool:
         config: the config.
         operator: its key, for example ``roi_op``.
     """
-    node = config._get_node(operator)
-    if not isinstance(node, DictConfig) or node._is_none() or node._is_interpolation():
-        return False
-    return bool(node.get("offset") == "measured")
+    node = _group(config, operator)
+    return node is not None and node.get("offset") == "measured"
+
+
+def _group(config: DictConfig, key: str) -> DictConfig | None:
+    """The group of a key; None for another value, null or a reference."""
+    node = config._get_node(key)
+    own = isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation()
+    return node if own else None  # type: ignore[return-value]
 
 
 def _is_group(override: Override) -> bool:
@@ -298,8 +303,7 @@ def _check_option(override: Override) -> None:
 def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
     for key in map(str, config):
         yield f"{prefix}{key}"
-        node = config._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+        if (node := _group(config, key)) is not None:
             yield from _keys(node, f"{prefix}{key}.")
 
 

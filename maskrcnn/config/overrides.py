@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 
 from maskrcnn.errors import UserError
 
@@ -29,18 +29,17 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     Raises:
         UserError: names the argument that cannot be parsed.
     """
+    lines = []
     for text in overrides:
         if text.startswith("~"):
             raise UserError(f"{text}: keys cannot be removed; some can be null, as in model.mask_head=null")
         if "=" not in text:
             raise UserError(f"cannot read the argument {text!r}: expected key=value, for example seed=1")
-    lines = []
-    for text in overrides:
         key, _, value = text.partition("=")
         lines.append(f"{_SHORTHAND.get(key, key)}={_quoted(key, value) if _PATHS.fullmatch(key) else value}")
     try:
         parsed = OverridesParser.create().parse_overrides(lines)
-    except (OverrideParseException, HydraException) as error:
+    except HydraException as error:
         hint = "quote values that hold = , [ ] { } or spaces: \"key='value'\""
         raise UserError(f"cannot read the arguments {list(overrides)}: {error}\n{hint}") from error
     if sweeps := [str(override.input_line) for override in parsed if override.is_sweep_override()]:

@@ -131,7 +131,8 @@ class RunLog:
         used = " ".join(f"{name.split('_')[0]} {mib / 1024:.1f}" for name, mib in held.items())
         status = f"loss {total:.3f} ({parts}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
         short = " ".join(f"{name.split('_')[-1]} {value:.2f}" for name, value in losses.items())
-        left = f"{_clock((self.steps - step) * seconds / max(step - self._last, 1))} of training left"
+        minutes, rest = divmod(round((self.steps - step) * seconds / max(step - self._last, 1)), 60)
+        left = f"{minutes}:{rest:02d} of training left"
         brief = f"{left}, loss {total:.2f} ({short}) {rate:.1f} img/s, data {share:.0%}, GiB {used}"
         self.progress.update(self.task, status=brief)
         if not console.is_terminal:
@@ -193,8 +194,3 @@ def memory() -> dict[str, float]:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found["device_peak"] = torch.cuda.max_memory_allocated() / 2**20
     return found
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"

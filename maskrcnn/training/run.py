@@ -18,7 +18,7 @@ from maskrcnn.training.distributed import World
 from maskrcnn.training.failure import describe, save_failed_step
 from maskrcnn.training.guard import LossError, LossGuard, Report
 from maskrcnn.training.interruption import Interruption
-from maskrcnn.training.learner import Learner, random_state
+from maskrcnn.training.learner import Learner, random_state, set_random_state
 from maskrcnn.training.logging import RunLog
 from maskrcnn.training.loop import train
 from maskrcnn.training.run_dir import RunDir
@@ -41,7 +41,6 @@ class Run:
         checkpoints: when to save.
         facts: further content of a checkpoint: the config and the summary of the data.
         accumulate: parts of a step in each process.
-        pictures: number of validation images to draw.
         step: number of finished steps.
         best: score of best.pt, or None.
         best_step: step of best.pt.
@@ -58,10 +57,16 @@ class Run:
     checkpoints: Checkpoints
     facts: dict[str, Any]
     accumulate: int = 1
-    pictures: int = 0
     step: int = 0
     best: float | None = None
     best_step: int = 0
+
+    def restore(self, stored: dict[str, Any]) -> None:
+        """Load the checkpoint of ``step``."""
+        self.learner.restore(stored)
+        if self.world.rank < len(stored["random_states"]):
+            set_random_state(stored["random_states"][self.world.rank])
+        self.best, self.best_step = self.world.share(self.files.best)
 
     def go(self) -> Metrics:
         """Train from ``step`` on and evaluate. Returns the metrics of the last evaluation."""
@@ -183,7 +188,7 @@ class Run:
             if self.world.is_main:
                 self.files.save_best(self._content([random_state()]))
         if self.world.is_main:
-            evaluator.write_extras(self.files.path, self.pictures)
+            evaluator.write_extras(self.files.path, self.log.settings.images)
             if (picture := evaluator.picture) is not None:
                 attempt("TensorBoard's picture", lambda: self.log.picture(step, PICTURE_TAG, picture))
             self.files.note_evaluated(step)

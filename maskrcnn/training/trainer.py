@@ -28,7 +28,7 @@ from maskrcnn.training.checks import check_learnable, check_together, num_classe
 from maskrcnn.training.distributed import World, joined, open_device
 from maskrcnn.training.guard import LossGuard
 from maskrcnn.training.interruption import Interruption
-from maskrcnn.training.learner import Learner, set_random_state
+from maskrcnn.training.learner import Learner
 from maskrcnn.training.logging import RunLog, peak_memory_mib
 from maskrcnn.training.recipe import CHANGEABLE, Recipe, check_resumable, data_summary, flat, plain, settings
 from maskrcnn.training.run import Run
@@ -188,9 +188,9 @@ class Trainer:
         # All processes have the same weights, but stochastic depth must drop different rows in each.
         if world.rank:
             torch.manual_seed(self.seed + world.rank)
-        step, best = (0, (None, 0)) if stored is None else _restore(learner, stored, files, world)
+        step = 0 if stored is None else int(stored["step"])
         self._announce(files, world, step)
-        return Run(
+        run = Run(
             files=files,
             world=world,
             interruption=interruption,
@@ -202,11 +202,11 @@ class Trainer:
             checkpoints=self.checkpoints,
             facts={"config": self.recipe.stored, "data": data},
             accumulate=self.accumulate,
-            pictures=self.log.images,
             step=step,
-            best=best[0],
-            best_step=best[1],
         )
+        if stored is not None:
+            run.restore(stored)
+        return run
 
     def _placed_model(self) -> MaskRCNN:
         if self.precision == "fp64":
@@ -269,33 +269,14 @@ class Trainer:
 
     def _recipe(self) -> Recipe:
         """The arguments as plain values, in the form of a command's config."""
+        loading = ("train_transform", "test_transform", "train_loader", "test_loader")
         values: dict[str, Any] = {
             "model": self.model.recipe,
             "num_classes": len(self.train_set.categories),
             "categories": plain(self.train_set.categories),
-            "seed": self.seed,
-            "precision": self.precision,
-            "accumulate": self.accumulate,
-            "metric": self.metric,
-            "schedule": settings(self.schedule),
+            **{key: getattr(self, key) for key in ("seed", "precision", "accumulate", "metric")},
+            **{key: settings(getattr(self, key)) for key in ("schedule", "evaluation", "log")},
             "checkpoint": settings(self.checkpoints),
-            "evaluation": settings(self.evaluation),
-            "log": settings(self.log),
-            "data": {
-                "train_transform": plain(self.train_transform),
-                "test_transform": plain(self.test_transform),
-                "train_loader": plain(self.train_loader),
-                "test_loader": plain(self.test_loader),
-            },
+            "data": {key: plain(getattr(self, key)) for key in loading},
         }
         return Recipe(values, values)
-
-
-def _restore(
-    learner: Learner, stored: dict[str, Any], files: RunDir, world: World
-) -> tuple[int, tuple[float | None, int]]:
-    """Load a checkpoint. Returns its step, and score and step of best.pt."""
-    learner.restore(stored)
-    if world.rank < len(stored["random_states"]):
-        set_random_state(stored["random_states"][world.rank])
-    return int(stored["step"]), world.share(files.best)
