@@ -63,18 +63,11 @@ def commands() -> dict[str, str]:
 
 
 def _overview() -> str:
-    lines = [f"  {name:13} {text.splitlines()[0]}" for name, text in commands().items()]
-    return "\n".join(
-        [
-            "Mask R-CNN with interchangeable RoI operators.",
-            "",
-            "Usage: maskrcnn <command> [key=value ...]",
-            "",
-            "Commands:",
-            *lines,
-            "",
-            "`maskrcnn <command> --help` describes a command, `maskrcnn --version` prints the version.",
-        ]
+    lines = "\n".join(f"  {name:13} {text.splitlines()[0]}" for name, text in commands().items())
+    return (
+        "Mask R-CNN with interchangeable RoI operators.\n\nUsage: maskrcnn <command> [key=value ...]\n\n"
+        f"Commands:\n{lines}\n\n"
+        "`maskrcnn <command> --help` describes a command, `maskrcnn --version` prints the version."
     )
 
 

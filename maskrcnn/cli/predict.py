@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import tee
+from typing import TYPE_CHECKING
 
 from rich.progress import track
 
@@ -30,6 +31,10 @@ from maskrcnn.errors import Fraction, Positive, UserError
 from maskrcnn.prediction.inputs import Stills, Video, open_input
 from maskrcnn.training.interruption import interruptible
 from maskrcnn.training.session import open_run_dir
+
+if TYPE_CHECKING:  # they import torch
+    from maskrcnn.prediction.outputs import Outputs
+    from maskrcnn.prediction.predictor import Predictor
 
 
 @dataclass
@@ -107,12 +112,16 @@ def main(arguments: Sequence[str]) -> None:
         None if video is None else video.rate,
         settings.polygons,
     ) as outputs:
-        frames, origins = tee(source)  # images on their way through the predictor keep their origins
-        found = predictor.stream(frame.image for frame in frames)
-        total = video.total if video is not None else len(source)  # type: ignore[arg-type]
-        stream = track(found, "predicting", total, console=console, disable=not console.is_terminal)
         live = video is not None and video.live
         with suppress(*([KeyboardInterrupt] if live else [])):  # Ctrl-C stops a camera
-            for (_, detections), frame in zip(stream, origins, strict=False):
-                outputs.add(frame, detections)
+            _detect(source, predictor, outputs)
     console.print(f"{len(outputs.images)} images, {outputs.num_detections} detections: {run_dir}")
+
+
+def _detect(source: Stills | Video, predictor: Predictor, outputs: Outputs) -> None:
+    frames, origins = tee(source)  # images on their way through the predictor keep their origins
+    found = predictor.stream(frame.image for frame in frames)
+    total = source.total if isinstance(source, Video) else len(source)
+    stream = track(found, "predicting", total, console=console, disable=not console.is_terminal)
+    for (_, detections), frame in zip(stream, origins, strict=False):
+        outputs.add(frame, detections)

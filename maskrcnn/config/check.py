@@ -1,4 +1,4 @@
-"""Checks plain config values against the signatures of the constructors that receive them."""
+"""Checks config values against the signatures of the constructors that receive them, and calls the constructors."""
 
 from __future__ import annotations
 
@@ -7,33 +7,15 @@ import inspect
 import types
 from collections.abc import Sequence
 from dataclasses import InitVar, fields, is_dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, Never, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
 
 from maskrcnn.errors import Bounds, UserError
 
-TARGET_KEYS = {"_target_", "_partial_"}
-
-
-def is_own(target: str) -> bool:
-    """Whether a ``_target_`` is a part of this project, a layer of torch or a transform of torchvision.
-
-    Instantiating these classes, and calling the builders of models, cannot run arbitrary code.
-    """
-    transforms = "torchvision.transforms.v2."
-    homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.", transforms)
-    if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.", transforms)):
-        return False
-    from maskrcnn.config.trained import BUILDERS  # lazily, because it imports torch
-
-    try:
-        found = get_object(target)
-    except ImportError:  # the class belongs to another version of the project
-        return False
-    return found in BUILDERS.values() or (
-        isinstance(found, type) and f"{found.__module__}.".startswith(homes)
-    )
+_TARGET_KEYS = {"_target_", "_partial_"}
 
 
 def constructor_defaults(target: str) -> dict[str, Any]:
@@ -100,7 +82,7 @@ def _check_target(value: dict[str, Any], path: str) -> None:
     plain_class = inspect.isclass(target) and not is_dataclass(target)
     hints = get_type_hints(target.__init__ if plain_class else target, include_extras=True)
     for key, item in value.items():
-        if key not in parameters and key not in TARGET_KEYS:
+        if key not in parameters and key not in _TARGET_KEYS:
             raise UserError(
                 f"unknown key {f'{path}.{key}'!r}: {value['_target_']} takes {', '.join(parameters)}"
                 f"{nearest(key, list(parameters))}"
@@ -160,3 +142,76 @@ def _describe(expected: Any) -> str:
     if get_args(expected):
         return str(expected).replace("collections.abc.", "")
     return names.get(expected, str(getattr(expected, "__name__", expected)))
+
+
+def build(node: Any) -> Any:
+    """Build the object that a checked node with ``_target_`` describes.
+
+    Raises UserError if a constructor refuses its values. Hydra's `instantiate` is not used: it resolves a value twice,
+    so that a path with "${" would become a reference.
+    """
+    try:
+        return _built(OmegaConf.to_container(node, resolve=True))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_built(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    parts = {str(key): _built(item) for key, item in value.items() if key not in _TARGET_KEYS}
+    if "_target_" not in value:
+        return parts
+    target = get_object(value["_target_"])
+    return partial(target, **parts) if value.get("_partial_") else target(**parts)
+
+
+def check_trusted(
+    config: DictConfig,
+    where: str,
+    remedy: str = "; set trust_checkpoint=true if you know where the file comes from",
+) -> None:
+    """Raise UserError if building ``config`` would call something outside this project and torch's layers.
+
+    Args:
+        config: a stored config.
+        where: file that it is stored in, for the message.
+        remedy: end of the message.
+    """
+    if foreign := foreign_targets(config):
+        raise UserError(f"{where} would call {', '.join(foreign)}, which is not part of this project{remedy}")
+
+
+def foreign_targets(node: Any) -> list[str]:
+    """The callables in ``node`` outside this project and torch's layers. Building the node would run them."""
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node)
+    if isinstance(node, list):
+        return [name for item in node for name in foreign_targets(item)]
+    if not isinstance(node, dict):
+        return []
+    below = [name for item in node.values() for name in foreign_targets(item)]
+    target = node.get("_target_")
+    return below if target is None or _is_own(str(target)) else [str(target), *below]
+
+
+def _is_own(target: str) -> bool:
+    """Whether a ``_target_`` is a part of this project, a layer of torch or a transform of torchvision.
+
+    Instantiating these classes, and calling the builders of models, cannot run arbitrary code.
+    """
+    transforms = "torchvision.transforms.v2."
+    homes = ("maskrcnn.models.", "maskrcnn.data.", "maskrcnn_ops.", "torch.nn.modules.", transforms)
+    if not target.startswith(("maskrcnn.", "maskrcnn_ops.", "torch.nn.", transforms)):
+        return False
+    from maskrcnn.config.trained import BUILDERS  # lazily, because it imports torch
+
+    try:
+        found = get_object(target)
+    except ImportError:  # the class belongs to another version of the project
+        return False
+    return found in BUILDERS.values() or (
+        isinstance(found, type) and f"{found.__module__}.".startswith(homes)
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +16,15 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from maskrcnn.config import files
 from maskrcnn.config.backbone import KEY, TIMM, fill_channels, pin_pretrained, put_timm
-from maskrcnn.config.check import TARGET_KEYS, check_value, constructor_defaults, is_own, nearest
+from maskrcnn.config.check import build as build
+from maskrcnn.config.check import check_trusted as check_trusted
+from maskrcnn.config.check import check_value, constructor_defaults, nearest
+from maskrcnn.config.check import foreign_targets as foreign_targets
 from maskrcnn.config.overrides import parse, with_literal_paths
 from maskrcnn.config.schema import Common as Common
 from maskrcnn.config.schema import OfCheckpoint as OfCheckpoint
@@ -102,13 +103,7 @@ def read_config(path: Path) -> DictConfig:
 
 
 def _composed(name: str, groups: Sequence[Override], schema: type) -> DictConfig:
-    """configs/``name``.yaml with replaced groups; an empty config if there is no such file.
-
-    Args:
-        name: name of the file.
-        groups: ``group=option``.
-        schema: dataclass with all keys, for an error's suggestion.
-    """
+    """configs/``name``.yaml with replaced groups; an empty config if there is no such file."""
     if files.find(f"{name}.yaml") is None:
         if groups:
             group = groups[0].get_key_element()
@@ -141,10 +136,7 @@ def _with_defaults(config: DictConfig, schema: type) -> DictConfig:
 def _set(config: DictConfig, override: Override, merge: bool) -> None:
     """Set the key of an override. ``+key`` may add one, which `check` then accepts or refuses.
 
-    Args:
-        config: changed in place.
-        override: ``key=value``.
-        merge: whether a dictionary as value only changes the keys that it has; otherwise it replaces the group.
+    With ``merge``, a dictionary as value only changes the keys that it has. Otherwise it replaces the group.
     """
     _check_key(config, override)
     OmegaConf.update(config, override.key_or_group, override.value(), merge=merge, force_add=True)
@@ -191,59 +183,6 @@ def override_config(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     _fill_operators(config)
     check(config, Train)
     return config
-
-
-def build(node: Any) -> Any:
-    """Build the object that a checked node with ``_target_`` describes.
-
-    Raises UserError if a constructor refuses its values. Hydra's `instantiate` is not used: it resolves a value twice,
-    so that a path with "${" would become a reference.
-    """
-    try:
-        return _built(OmegaConf.to_container(node, resolve=True))
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _built(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_built(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    parts = {str(key): _built(item) for key, item in value.items() if key not in TARGET_KEYS}
-    if "_target_" not in value:
-        return parts
-    target = get_object(value["_target_"])
-    return partial(target, **parts) if value.get("_partial_") else target(**parts)
-
-
-def check_trusted(
-    config: DictConfig,
-    where: str,
-    remedy: str = "; set trust_checkpoint=true if you know where the file comes from",
-) -> None:
-    """Raise UserError if building ``config`` would call something outside this project and torch's layers.
-
-    Args:
-        config: a stored config.
-        where: file that it is stored in, for the message.
-        remedy: end of the message.
-    """
-    if foreign := foreign_targets(config):
-        raise UserError(f"{where} would call {', '.join(foreign)}, which is not part of this project{remedy}")
-
-
-def foreign_targets(node: Any) -> list[str]:
-    """The callables in ``node`` outside this project and torch's layers. Building the node would run them."""
-    if isinstance(node, DictConfig):
-        node = OmegaConf.to_container(node)
-    if isinstance(node, list):
-        return [name for item in node for name in foreign_targets(item)]
-    if not isinstance(node, dict):
-        return []
-    below = [name for item in node.values() for name in foreign_targets(item)]
-    target = node.get("_target_")
-    return below if target is None or is_own(str(target)) else [str(target), *below]
 
 
 def check(config: DictConfig, schema: type) -> None:

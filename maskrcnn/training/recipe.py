@@ -15,7 +15,7 @@ from maskrcnn.console import console
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 
-# These do not change the result of a run, so a resumed run may change them.
+# These do not change the result of a run, so a resumed run may change them: keys and groups, and keys in any group.
 _FREE = (
     "run_dir",
     "device",
@@ -24,16 +24,12 @@ _FREE = (
     "checkpoint",
     "log",
     "evaluation",
-    "data.num_workers",
-    "data.on_corrupt_image",
-    "data.source.on_corrupt_image",
-    "data.train_loader.num_workers",
-    "data.test_loader.num_workers",
     "accumulate",
     "compile",
     "cuda_graphs",
     "fast_gradients",
 )
+_FREE_ANYWHERE = ("num_workers", "on_corrupt_image")
 # A resumed run may also change these; each change is logged.
 CHANGEABLE = (
     "schedule.steps",
@@ -108,10 +104,11 @@ def check_same_run(now: dict[str, Any], stored: dict[str, Any], run_dir: Path) -
         UserError: a changed setting makes it another run.
     """
     before, after = flat(stored), flat(now)
+    differing = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     changed = [
         key
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not any(f"{key}.".startswith(f"{free}.") for free in _FREE)
+        for key in differing
+        if key.split(".")[0] not in _FREE and key.split(".")[-1] not in _FREE_ANYWHERE
     ]
     moved = [k for k in _PLACES if before.get(k) not in _NO_PLACES and after.get(k) not in _NO_PLACES]
     named = [key for key in changed if key in (*CHANGEABLE, *moved)]
