@@ -88,14 +88,10 @@ class RunLog:
         yield
         self._waited += time.perf_counter() - self._began
 
-    def due(self, step: int) -> bool:
-        """Whether to report the step that just ended. Reading its losses synchronises with the device."""
-        return self.active and (step % self.settings.every == 0 or step == self.steps)
-
     def step(
         self, step: int, losses: Mapping[str, Tensor], gradient_norm: Tensor, lr: float, model: nn.Module
     ) -> None:
-        """Report a finished step. Values are read only if `due`.
+        """Report a finished step. Values are read only if a line is due, because that synchronises with the device.
 
         Args:
             step: number of finished steps.
@@ -104,7 +100,8 @@ class RunLog:
             lr: learning rate.
             model: for histograms of its weights and gradients.
         """
-        values = torch.stack(list(losses.values())).tolist() if self.due(step) else []
+        due = self.active and (step % self.settings.every == 0 or step == self.steps)
+        values = torch.stack(list(losses.values())).tolist() if due else []
         self._worked += time.perf_counter() - self._began
         self.progress.update(self.task, completed=step)
         if self.profiler is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch.profiler import ProfilerActivity, profile, schedule
+from torch.profiler import profile, schedule
 from torch.utils.tensorboard import SummaryWriter
 
 from maskrcnn.errors import UserError
@@ -98,11 +98,7 @@ def open_profiler(run_dir: Path, steps: int, left: int) -> profile | None:
         return None
     before = min(STEPS_BEFORE_TRACE, left - traced)
     warmup = min(before, 1)
-    activities = [ProfilerActivity.CPU]
-    if torch.cuda.is_available():
-        activities.append(ProfilerActivity.CUDA)
     return profile(
-        activities=activities,
         schedule=schedule(wait=before - warmup, warmup=warmup, active=traced, repeat=1),
         on_trace_ready=lambda trace: trace.export_chrome_trace(str(run_dir / "trace.json")),
     )
