@@ -1,4 +1,4 @@
-"""Composes configs/ with Hydra, checks every key and value, and builds the described parts.
+"""Composes configs/ with Hydra, and checks every key and value.
 
 A constructor's signature is its schema: a node with ``_target_`` may only have that callable's parameters, with values
 of the annotated types. Settings that belong to no constructor are dataclasses. Their defaults are those of the config,
@@ -56,13 +56,13 @@ def compose_config(
     groups, single = _parsed(overrides)
     config = _with_defaults(_composed(name, groups, schema), schema)
     networks = [o.value() for o in single if o.key_or_group == KEY and str(o.value()).startswith(TIMM)]
-    for override in single:
-        if not networks or not override.key_or_group.startswith("model.backbone."):
-            _check_key(config, override, others)
     for network in networks:
+        for override in single:  # here, because `put_timm` imports torch
+            if not override.key_or_group.startswith("model.backbone."):
+                _check_key(config, override, others)
         put_timm(config, str(network))
     for override in single:
-        _set(config, override, merge=True)
+        _set(config, override, merge=True, others=others)
     _fill_operators(config)
     pin_pretrained(config)
     check(config, schema)
@@ -133,12 +133,12 @@ def _with_defaults(config: DictConfig, schema: type) -> DictConfig:
     return whole
 
 
-def _set(config: DictConfig, override: Override, merge: bool) -> None:
+def _set(config: DictConfig, override: Override, merge: bool, others: Sequence[str] = ()) -> None:
     """Set the key of an override. ``+key`` may add one, which `check` then accepts or refuses.
 
     With ``merge``, a dictionary as value only changes the keys that it has. Otherwise it replaces the group.
     """
-    _check_key(config, override)
+    _check_key(config, override, others)
     OmegaConf.update(config, override.key_or_group, override.value(), merge=merge, force_add=True)
 
 
