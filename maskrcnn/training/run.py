@@ -83,17 +83,8 @@ class Run:
 
     def _train(self) -> None:
         with closing(self.loader.batches(self.step)) as batches:
-            train(
-                self.learner,
-                batches,
-                self.world,
-                self.guard,
-                self.log,
-                lambda: self.interruption.requested,
-                self._after_step,
-                self.step,
-                self.accumulate,
-            )
+            parts = (self.learner, batches, self.world, self.guard, self.log)
+            train(*parts, lambda: self.interruption.requested, self._after_step, self.step, self.accumulate)
 
     @contextmanager
     def _failures_reported(self) -> Iterator[None]:

@@ -77,11 +77,8 @@ class RunDir:
             self._step_of_last = int(content["step"]) if name == "last.pt" else None
             return content
         if damage:
-            raise UserError(
-                "\n".join(
-                    [*damage, f"no checkpoint is left to resume from; empty {self.path} to start again"]
-                )
-            )
+            damage.append(f"no checkpoint is left to resume from; empty {self.path} to start again")
+            raise UserError("\n".join(damage))
         if (best := self.path / "best.pt").exists():
             raise UserError(
                 f"run_dir={self.path} holds best.pt and no last.pt to resume from: give another run_dir, with "
