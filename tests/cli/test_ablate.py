@@ -22,7 +22,7 @@ from maskrcnn.ablation import explain_plots as draw
 from maskrcnn.ablation.explain import Floats
 from maskrcnn.ablation.grid import read_table
 from maskrcnn.ablation.run import COMMAND, Runner
-from maskrcnn.cli import ablate, explain, propose, train
+from maskrcnn.cli import ablate, explain, explain_run, propose, train
 from maskrcnn.config import build as assembly
 from maskrcnn.config import compose as configs
 from maskrcnn.config.data import open_data
@@ -366,11 +366,11 @@ def test_explain_writes_a_page_with_a_trained_models_features(
     assert (data["start"]["box"], data["start"]["operators"]) == ([8, 8, 60, 60], ["align", "pool"])
     cpu, pixels = torch.device("cpu"), read_image(image)
     model = assembly.load_trained(str(run / "last.pt"))[1].eval()
-    strides = [stride for stride in model.features(explain._moved(pixels, 0, cpu)) if stride <= 32]
+    strides = [stride for stride in model.features(explain_run._moved(pixels, 0, cpu)) if stride <= 32]
     assert [m["stride"] for m in data["maps"]] == sorted(strides)
     for packed in data["maps"]:
         values = np.frombuffer(base64.b64decode(packed["data"]), "<f2")
-        moved = explain._moved(pixels, packed["stride"] // 2, cpu)
+        moved = explain_run._moved(pixels, packed["stride"] // 2, cpu)
         channels = model.features(moved)[packed["stride"]][0, :, : packed["height"], : packed["width"]]
         half = values.reshape(5, packed["height"], packed["width"])[2]
         assert any(np.allclose(half, channel, atol=2e-3, rtol=2e-3) for channel in channels.detach().numpy())
