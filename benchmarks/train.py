@@ -203,7 +203,7 @@ def counts(batch: TrainBatch, device: torch.device) -> dict[str, Any]:
     the images or on the number of regions."""
     own, peer = detectors.pair(batch, regions=32)
     steps = {
-        "ours": our_step(own.to(device), batch, device, "fp32", fast_gradients=False),  # as on a GPU
+        "ours": our_step(own.to(device), batch, device, "fp32", fast_convolutions=False),  # as on a GPU
         "torchvision": their_step(peer.to(device), batch, device, "fp32"),
     }
     found: dict[str, Any] = {}
@@ -222,11 +222,11 @@ def our_step(
     device: torch.device,
     precision: Precision | str,
     variant: str = "eager",
-    fast_gradients: bool = True,
+    fast_convolutions: bool = True,
 ) -> Callable[[], Step]:
     """The engine's own training loop, one step at a time; the losses are those of the step before."""
     schedule = Schedule(steps=0, batch_size=len(batch.image_ids), lr=LR, lr_batch_size=len(batch.image_ids))
-    learner = Learner(model, schedule, device, precision, fast_gradients)  # type: ignore[arg-type]
+    learner = Learner(model, schedule, device, precision, fast_convolutions)  # type: ignore[arg-type]
     if variant != "eager":
         learner.compile(cuda_graphs=variant == "graphs")
     guard, log = LossGuard(device, 1e9), RunLog(Path(), 0, 0, len(batch.image_ids), active=False)

@@ -18,6 +18,7 @@ from maskrcnn.data.loader import EvalLoader
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation.evaluator import Evaluator
 from maskrcnn.evaluation.settings import Evaluation
+from maskrcnn.models.convolution import use_fast_convolutions
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.receptive import receptive_field
 from maskrcnn.training import checkpoint
@@ -30,7 +31,7 @@ from maskrcnn.training.trainer import Trainer
 
 # Keys of the config that have the same names as arguments of `Trainer`, those of ``data`` first.
 _LOADING = ("train_transform", "test_transform", "train_loader", "test_loader")
-_SAME = ("metric", "precision", "accumulate", "compile", "cuda_graphs", "fast_gradients", "seed")
+_SAME = ("metric", "precision", "accumulate", "compile", "cuda_graphs", "fast_convolutions", "seed")
 
 
 def build_model(config: DictConfig) -> MaskRCNN:
@@ -78,6 +79,8 @@ def load_trained(
     config = configs.override_config(config, overrides)
     model = build_model(config)
     load_weights(model, path, content)
+    if config.get("fast_convolutions", True):
+        use_fast_convolutions(model)
     return config, model, content["step"]
 
 

@@ -84,8 +84,8 @@ class Train(Common):
         accumulate: compute the images of a process in this many parts, one after the other, to save memory.
         compile: compile the backbone, the pyramid and the heads with torch.compile.
         cuda_graphs: with ``compile`` on a GPU, also capture CUDA graphs, one per canvas size.
-        fast_gradients: on a CPU without AVX-512, compute the gradients of convolutions by matrix products. Results are
-            equal except for rounding.
+        fast_convolutions: on a CPU without AVX-512, compute 3x3 convolutions by Winograd's method. Results are equal
+            except for rounding.
         num_classes: None is filled in from the data set.
         num_keypoints: None is filled in from the data set.
         categories: None is filled in from the data set.
@@ -103,7 +103,7 @@ class Train(Common):
     accumulate: Positive = 1
     compile: bool = False
     cuda_graphs: bool = False
-    fast_gradients: bool = True
+    fast_convolutions: bool = True
     num_classes: int | None = None
     num_keypoints: int | None = None
     categories: list[dict[str, Any]] | None = None

@@ -10,6 +10,7 @@ from maskrcnn_ops import RoIOp
 from maskrcnn.data.transforms import Transform
 from maskrcnn.errors import UserError
 from maskrcnn.models import builders
+from maskrcnn.models.convolution import use_fast_convolutions
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
 from maskrcnn.training import checkpoint
@@ -53,6 +54,7 @@ def load_for_prediction(path: str, overrides: Sequence[str] = (), trust: bool = 
     config = content["config"]
     model = _built(config["model"])
     load_weights(model, path, content)
+    use_fast_convolutions(model)
     data = config["data"]
     transform = Transform(**{k: v for k, v in data["test_transform"].items() if k != "_target_"})
     divisor = data["test_loader"].get("size_divisor", 32)

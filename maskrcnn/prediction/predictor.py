@@ -15,6 +15,7 @@ from maskrcnn.data.images import Pixels
 from maskrcnn.data.keypoints import mirror_order
 from maskrcnn.data.transforms import Sample, Transform
 from maskrcnn.errors import UserError
+from maskrcnn.models.convolution import use_fast_convolutions
 from maskrcnn.models.detector import MaskRCNN
 from maskrcnn.models.precision import Precision
 from maskrcnn.prediction.batching import detect_plain, in_batches
@@ -67,6 +68,8 @@ class Predictor:
     ) -> None:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: a batch has at least one image")
+        if isinstance(model, MaskRCNN):
+            use_fast_convolutions(model)
         if isinstance(model, str | Path):
             loaded = maskrcnn.load_for_prediction(str(model), overrides, trust_checkpoint)
             model, precision, size_divisor = loaded.model, loaded.precision, loaded.size_divisor

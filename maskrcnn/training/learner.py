@@ -27,7 +27,7 @@ class Learner:
         schedule: learning rate and optimizer.
         device: the model's device.
         precision: precision of the arithmetic; weights stay float32 (float64 for ``fp64``). ``fp16`` scales the loss.
-        fast_gradients: on a CPU, see `use_fast_convolutions`.
+        fast_convolutions: on a CPU, see `use_fast_convolutions`.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class Learner:
         schedule: Schedule,
         device: torch.device,
         precision: Precision,
-        fast_gradients: bool = True,
+        fast_convolutions: bool = True,
     ) -> None:
-        if fast_gradients and device.type == "cpu":
+        if fast_convolutions and device.type == "cpu":
             use_fast_convolutions(model)
         self.model, self.schedule, self.device, self.precision = model, schedule, device, precision
         self.optimizer = build_optimizer(model, schedule)

@@ -27,7 +27,7 @@ _FREE = (
     "accumulate",
     "compile",
     "cuda_graphs",
-    "fast_gradients",
+    "fast_convolutions",
 )
 _FREE_ANYWHERE = ("num_workers", "on_corrupt_image")
 # A resumed run may also change these; each change is logged.

@@ -69,7 +69,7 @@ class Trainer:
         accumulate: compute the images of a process in this many parts, one after the other, to save memory.
         compile: compile the backbone, the pyramid and the heads.
         cuda_graphs: with ``compile`` on a GPU, also capture CUDA graphs.
-        fast_gradients: on a CPU without AVX-512, compute the gradients of convolutions by matrix products.
+        fast_convolutions: on a CPU without AVX-512, compute 3x3 convolutions by Winograd's method.
         seed: seed of the order of the images and of their augmentation.
         classes: names of the labels 1, 2, ... of a torchvision-style data set.
         recipe: the config that checkpoints store; None derives it from the arguments.
@@ -103,7 +103,7 @@ class Trainer:
         accumulate: int = 1,
         compile: bool = False,
         cuda_graphs: bool = False,
-        fast_gradients: bool = True,
+        fast_convolutions: bool = True,
         seed: int = 0,
         classes: Sequence[str] | None = None,
         recipe: Recipe | None = None,
@@ -126,7 +126,7 @@ class Trainer:
         self.test_loader = test_loader or partial(EvalLoader, **loading)
         self.metric, self.device, self.precision = metric, open_device(device), precision
         self.accumulate, self.compile, self.cuda_graphs, self.seed = accumulate, compile, cuda_graphs, seed
-        self.fast_gradients = fast_gradients
+        self.fast_convolutions = fast_convolutions
         check_together(self.evaluation, self.device, compile, cuda_graphs, accumulate)
         check_learnable(model, self.train_set, self.val_set)
         self.recipe = recipe or self._recipe()
@@ -184,7 +184,7 @@ class Trainer:
             world.share(lambda: check_resumable(stored, *check))
         model = self._placed_model()
         world.share_weights(model)
-        learner = Learner(model, schedule, self.device, self.precision, self.fast_gradients)
+        learner = Learner(model, schedule, self.device, self.precision, self.fast_convolutions)
         # All processes have the same weights, but stochastic depth must drop different rows in each.
         if world.rank:
             torch.manual_seed(self.seed + world.rank)

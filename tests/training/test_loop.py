@@ -131,9 +131,9 @@ def test_slots_that_stay_padded_do_not_change_a_c4_models_training(
 
 def test_a_step_of_eight_images_takes_a_third_of_torchvisions_dispatches(batch: TrainBatch) -> None:
     """torchvision 0.29's takes 4,426, counted in the same way (benchmarks/train.md). Dispatches cost time on a GPU,
-    where `fast_gradients` has no effect."""
+    where `fast_convolutions` has no effect."""
     model = build("model=r50_fpn", *TINY, "model.backbone.norm=frozen_bn")
-    step = our_step(model, batch, CPU, "fp32", fast_gradients=False)
+    step = our_step(model, batch, CPU, "fp32", fast_convolutions=False)
     step()
     with Counted() as counted:
         step()
