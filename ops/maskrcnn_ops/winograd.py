@@ -18,7 +18,7 @@ from torch import Tensor
 from .kernels import CPU
 from .operators import ops
 
-_TILES = 1024  # tiles at a time; their products of 256 channels take 16 MiB
+_TILES = 512  # tiles at a time; their products of 256 channels take 8 MiB
 _G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
 
