@@ -18,7 +18,7 @@ from torch import Tensor
 from .kernels import CPU
 from .operators import ops
 
-_TILES = 512  # tiles at a time; their products of 256 channels take 8 MiB
+_VALUES = 2**21  # transformed values at a time: 8 MiB
 _G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
 
@@ -65,7 +65,7 @@ def conv3x3_weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
         ``[K, C, 3, 3]``.
     """
     products = grad.new_zeros(16, grad.shape[1], x.shape[1])
-    for first, last in _blocks(x):
+    for first, last in _blocks(x, grad.shape[1]):
         gradients = ops.winograd_gradient(grad, first, last).transpose(1, 2)
         products.baddbmm_(gradients, ops.winograd_input(x, first, last))
     taps = torch.mm(_both_axes(grad).t(), products.flatten(1))
@@ -88,12 +88,13 @@ def _convolve(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve with transformed weights ``[16, C, K]``."""
     size = (x.shape[0], weights.shape[2], *x.shape[2:])
     out = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last)
-    for first, last in _blocks(x):
+    for first, last in _blocks(x, size[1]):
         ops.winograd_output(torch.bmm(ops.winograd_input(x, first, last), weights), bias, out, first)
     return out
 
 
-def _blocks(x: Tensor) -> list[tuple[int, int]]:
+def _blocks(x: Tensor, channels: int) -> list[tuple[int, int]]:
     """The tiles of a map, some at a time."""
     tiles = x.shape[0] * -(-x.shape[2] // 2) * -(-x.shape[3] // 2)
-    return [(first, min(first + _TILES, tiles)) for first in range(0, tiles, _TILES)]
+    size = max(1, _VALUES // (16 * max(x.shape[1], channels)))
+    return [(first, min(first + size, tiles)) for first in range(0, tiles, size)]

@@ -65,7 +65,7 @@ def test_odd_and_even_sizes(images: int, channels: tuple[int, int]) -> None:
 def test_many_tiles_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = case(3, (8, 16), 14, 9)
     whole = found(*in_float32(values))
-    monkeypatch.setattr(winograd, "_TILES", 25)  # 3 * 7 * 5 tiles: four blocks and a part
+    monkeypatch.setattr(winograd, "_VALUES", 16 * 16 * 25)  # 25 of 3 * 7 * 5 tiles at a time
     for ours, expected in zip(found(*in_float32(values)), whole, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(whole[0].double(), exact(*values)[0], rtol=1e-5, atol=1e-5)
