@@ -66,32 +66,28 @@ class RPNHead(nn.Module):
         Returns:
             ``[N, H*W*A, 5]`` for each map, ordered by (y, x, anchor).
         """
-        return self.predict(self.hidden(features))
+        weight, bias = self._predictor()
+        maps = [F.relu(self.convs[-1](x), inplace=True) for x in self._hidden(features)]
+        return [F.conv2d(x, weight, bias).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 5) for x in maps]
 
-    def hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
+    def _hidden(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Apply all 3x3 convolutions but the last."""
         maps = list(features)
         for conv in self.convs[:-1]:
             maps = [F.relu(conv(x), inplace=True) for x in maps]
         return maps
 
-    def predict(self, hidden: Sequence[Tensor]) -> list[Tensor]:
-        """Compute the outputs from those of `hidden`. Shapes as in `forward`."""
-        weight, bias = self._predictor()
-        maps = [F.relu(self.convs[-1](x), inplace=True) for x in hidden]
-        return [F.conv2d(x, weight, bias).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 5) for x in maps]
-
-    def predict_at(self, hidden: Sequence[Tensor], index: Tensor) -> Tensor:
-        """Compute the outputs of some anchors only, from the 3x3 cells around each of them.
+    def at(self, features: Sequence[Tensor], index: Tensor) -> Tensor:
+        """Compute the outputs of some anchors only. The last 3x3 convolution reads the cells around each of them.
 
         Args:
-            hidden: maps ``[N, C, H, W]``, from `hidden`.
+            features: maps ``[N, C, H, W]``.
             index: ``[N, S]`` anchors, numbered as in the outputs of all maps one after another.
 
         Returns:
             ``[N, S, 5]``.
         """
-        conv, (weight, bias) = self.convs[-1], self._predictor()
+        conv, hidden, (weight, bias) = self.convs[-1], self._hidden(features), self._predictor()
         assert isinstance(conv, nn.Conv2d)
         cells = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in hidden]
         outside = cells[0].new_zeros(len(index), 1, cells[0].shape[2])
@@ -191,7 +187,7 @@ class RPN(nn.Module):
             features: maps ``[N, C, H, W]`` by stride.
             sizes: ``[N, 2]`` (height, width) of the images, to which boxes are clipped.
         """
-        return self._select(self._predict(self._hidden(features), features), sizes)
+        return self._select(self._predict(features), sizes)
 
     def propose_and_learn(
         self, features: dict[int, Tensor], sizes: Tensor, targets: Targets
@@ -209,16 +205,12 @@ class RPN(nn.Module):
         Returns:
             The proposals, and the losses ``rpn_objectness`` and ``rpn_box``.
         """
-        hidden = self._hidden(features)
         with torch.no_grad():
-            found = self._predict(hidden, features)
-        return self._select(found, sizes), self._losses(hidden, found.anchors, targets)
+            found = self._predict(features)
+        return self._select(found, sizes), self._losses(features, found.anchors, targets)
 
-    def _hidden(self, features: dict[int, Tensor]) -> list[Tensor]:
-        return self.head.hidden([features[stride] for stride in sorted(features)])
-
-    def _predict(self, hidden: list[Tensor], features: dict[int, Tensor]) -> _Anchored:
-        levels = self.head.predict(hidden)
+    def _predict(self, features: dict[int, Tensor]) -> _Anchored:
+        levels = self.head(_in_order(features))
         outputs, anchors = full_precision(torch.cat(levels, 1)), torch.cat(self.anchors(features))
         return _Anchored(outputs[..., 0], outputs[..., 1:], anchors, [level.shape[1] for level in levels])
 
@@ -251,7 +243,7 @@ class RPN(nn.Module):
         valid = kept > -torch.inf
         return Proposals(take(boxes, index), kept.masked_fill(~valid, 0.0), valid)
 
-    def _losses(self, hidden: list[Tensor], anchors: Tensor, targets: Targets) -> dict[str, Loss]:
+    def _losses(self, features: dict[int, Tensor], anchors: Tensor, targets: Targets) -> dict[str, Loss]:
         with torch.no_grad():
             found = match(anchors[None], targets)
             positive = (found.iou >= self.positive_iou) | found.best_of_object
@@ -262,11 +254,16 @@ class RPN(nn.Module):
             objects = take(targets.boxes, found.object.gather(1, index))
             wanted = box_ops.encode(objects, anchors[index], self.box_weights)
             count = valid.sum()
-        outputs = full_precision(self.head.predict_at(hidden, index))
+        outputs = full_precision(self.head.at(_in_order(features), index))
         return {
             "rpn_objectness": binary(outputs[..., 0], is_positive, valid, count),
             "rpn_box": smooth_l1(outputs[..., 1:], wanted, is_positive, self.beta, count),
         }
+
+
+def _in_order(features: dict[int, Tensor]) -> list[Tensor]:
+    """The maps, smallest stride first."""
+    return [features[stride] for stride in sorted(features)]
 
 
 @lru_cache(maxsize=64)

@@ -131,6 +131,19 @@ def test_gradients_equal_those_through_the_outputs_of_all_anchors(num_convs: int
         assert expected.abs().max() > 1e-3
 
 
+def test_gradients_under_autocast_are_those_of_float32() -> None:
+    """Weights that autocast has converted without gradients must not be used again for the losses."""
+    targets, found = random_targets(2, 96, seed=1), []
+    for enabled in (True, False):
+        rpn = make_rpn(num_convs=2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            _, losses = rpn.propose_and_learn(features(), SIZES, targets)
+        total = losses["rpn_objectness"].total + losses["rpn_box"].total
+        found.append(torch.autograd.grad(total, list(rpn.parameters())))
+    for half, full in zip(*found, strict=True):
+        assert (half - full).norm() < 0.05 * full.norm()
+
+
 def test_a_level_smaller_than_the_quota_and_an_image_without_objects() -> None:
     rpn = make_rpn()
     empty = random_targets(2, 96, seed=1)

@@ -176,7 +176,7 @@ def test_backbone_pyramid_and_rpn_equal_a_forward_by_hand(kind: str) -> None:
     assert model.rpn is not None
     with torch.no_grad():
         found = model.features(images)
-        outputs = model.rpn._predict(model.rpn._hidden(found), found)
+        outputs = model.rpn._predict(found)
     assert found.keys() == features.keys()
     for stride, feature in features.items():
         torch.testing.assert_close(found[stride], feature, atol=1e-3, rtol=1e-3)
