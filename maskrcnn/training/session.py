@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.console import console
 from maskrcnn.errors import UserError
 
 _PACKAGES = ("torch", "torchvision", "numpy", "pycocotools", "maskrcnn")
@@ -20,6 +19,8 @@ _FILE = "sessions.jsonl"
 
 def open_run_dir(run_dir: str | Path | None) -> Path:
     """The run directory, created if it does not exist; ``runs/<date-time>`` for None."""
+    from maskrcnn.console import console  # lazily, because the benchmarks of the operators need torch alone
+
     path = Path(run_dir or f"runs/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}")
     try:
         path.mkdir(parents=True, exist_ok=True)

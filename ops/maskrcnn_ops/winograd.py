@@ -19,7 +19,8 @@ from .kernels import CPU
 from .operators import ops
 
 _VALUES = 2**21  # transformed values at a time: 8 MiB
-_G = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+_G = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
+_BOTH_AXES = torch.kron(_G, _G)  # [16, 9]
 
 
 def winograd_is_available() -> bool:
@@ -68,20 +69,14 @@ def conv3x3_weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     for first, last in _blocks(x, grad.shape[1]):
         gradients = ops.winograd_gradient(grad, first, last).transpose(1, 2)
         products.baddbmm_(gradients, ops.winograd_input(x, first, last))
-    taps = torch.mm(_both_axes(grad).t(), products.flatten(1))
+    taps = torch.mm(_BOTH_AXES.t(), products.flatten(1))
     return taps.view(3, 3, *products.shape[1:]).permute(2, 3, 0, 1)
-
-
-def _both_axes(like: Tensor) -> Tensor:
-    """The matrix of ``G . G^T``: ``[16, 9]``."""
-    g = like.new_tensor(_G)
-    return torch.kron(g, g)
 
 
 def _transformed(weight: Tensor) -> Tensor:
     """``G weight G^T``: ``[K, C, 3, 3]`` to ``[16, K, C]``."""
     taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return torch.mm(_both_axes(weight), taps).view(16, *weight.shape[:2])
+    return torch.mm(_BOTH_AXES, taps).view(16, *weight.shape[:2])
 
 
 def _convolve(x: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:

@@ -280,8 +280,7 @@ def test_masks_of_given_boxes_keep_boxes_and_classes(tiny: Sequence[str], tmp_pa
     ]
     train.main([*kept, *given, "model.mask_head.loss=class_agnostic", f"run_dir={tmp_path}"])
     predictions = json.loads((tmp_path / "predictions.json").read_text())
-    root = Path(next(a for a in tiny if a.startswith("data.root=")).removeprefix("data.root="))
-    truth = json.loads(next(root.glob("*/val/annotations.json")).read_text())["annotations"]
+    truth = open_data(configs.compose_config("train", tiny), "val").ground_truth()["annotations"]
     assert len(predictions) == len(truth)
     boxes = {(a["image_id"], a["category_id"], *a["bbox"]) for a in truth}
     assert {(p["image_id"], p["category_id"], *(round(v) for v in p["bbox"])) for p in predictions} == boxes

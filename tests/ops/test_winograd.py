@@ -103,4 +103,4 @@ def test_maps_that_it_cannot_read_are_errors() -> None:
     x, weight, bias, _ = in_float32(case(2, (8, 8), 4, 6))
     for wrong in (x.contiguous(), x.double(), x[:, :4].contiguous(memory_format=torch.channels_last)):
         with pytest.raises(RuntimeError, match="the map must"):
-            conv3x3(wrong, weight[:, : wrong.shape[-3]].to(wrong.dtype), bias)
+            conv3x3(wrong, weight[:, : wrong.shape[-3]], bias)
