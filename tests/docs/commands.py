@@ -25,6 +25,7 @@ OTHERS = (
     "uv build",
     "uv init",
     "uv pip",
+    "uv run bash benchmarks/",
     "uv run --group",
     "uv run mkdocs",
     "uv run pre-commit",
