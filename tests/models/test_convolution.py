@@ -14,7 +14,9 @@ from maskrcnn.models.backbones.folded import FrozenStage
 from maskrcnn.models.backbones.resnet import ResNet
 from maskrcnn.models.convolution import Conv2d, use_fast_convolutions
 
-pytestmark = pytest.mark.skipif(not winograd_is_available(), reason="needs the compiled CPU operators")
+pytestmark = pytest.mark.skipif(
+    not winograd_is_available(), reason="needs the compiled CPU kernels (C++ compiler at installation)"
+)
 
 
 def channels_last(*size: int) -> Tensor:

@@ -83,7 +83,9 @@ def test_a_network_that_cannot_be_traced_keeps_its_norms() -> None:
     assert torch.equal(net(pixels)[-1], before)
 
 
-@pytest.mark.skipif(not winograd_is_available(), reason="needs the compiled CPU operators")
+@pytest.mark.skipif(
+    not winograd_is_available(), reason="needs the compiled CPU kernels (C++ compiler at installation)"
+)
 def test_fast_convolutions_apply_the_norms_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(convolution, "_LEAST_CELLS", 1)

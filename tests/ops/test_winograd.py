@@ -16,7 +16,9 @@ from maskrcnn_ops import (
 )
 from torch import Tensor
 
-pytestmark = pytest.mark.skipif(not winograd_is_available(), reason="needs the compiled CPU operators")
+pytestmark = pytest.mark.skipif(
+    not winograd_is_available(), reason="needs the compiled CPU kernels (C++ compiler at installation)"
+)
 Case = tuple[Tensor, Tensor, Tensor, Tensor]  # input, weight, bias, gradient of the output
 
 
