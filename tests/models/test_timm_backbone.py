@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,7 @@ def test_without_a_network_the_download_says_what_to_do(
         hub, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits between its attempts
     with pytest.raises(
         UserError, match=r"weights of timm's resnet18 could not be downloaded .*\n.*backbone.weights=FILE"
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,7 @@ def test_wrong_addresses(address: str, words: str, server: tuple[str, list[str]]
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the port that discards: nobody listens
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits between its attempts
     with pytest.raises(
         UserError, match=r"could not be downloaded \(.+\), and is not in the cache.* its path instead"
     ):
