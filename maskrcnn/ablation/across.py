@@ -36,6 +36,7 @@ _COLUMNS = [
     *("data", "stride", "metric", "align", "pool", "warp"),
     *("gain", "low", "high", "share", "median_cells"),
 ]
+_LEAST_AP = 1.0  # points; the share of an AP near zero is noise
 _MEASURES = (("gain", "points", 1), ("share", "% of align's AP", 100))
 # Share of align's AP that pool loses in Tables 2c and 2d: (30.3 - 26.9) / 30.3 and (30.9 - 23.6) / 30.9.
 _PAPER = {"16": 0.112, "32": 0.236}
@@ -130,7 +131,7 @@ def _sizes(table: Table, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         centres = bin_centres(d.row.records[0]["by_size"]["edges"]) / cell
         for cells, gain, align in zip(centres, d.by_size, d.row.by_size(kind), strict=True):
             if gain is not None:
-                share = gain.mean / align if align > 0 else np.nan
+                share = gain.mean / align if align >= _LEAST_AP else np.nan
                 numbers = {"gain": gain.mean, "half": gain.half or 0.0, "share": share}
                 yield {**place, "cells": cells, **numbers}
 

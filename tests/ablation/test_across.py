@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,23 @@ def test_gains_shares_and_intervals_of_every_data_set(tmp_path: Path) -> None:
     assert "6 of 6 comparisons" in text
     assert "excludes 0 in 4 of them" in text  # one seed of nuclei resolves nothing
     assert "| voc | 32 | box AP |" in text
+
+
+def test_the_share_of_an_ap_near_zero_is_left_out(tmp_path: Path) -> None:
+    stored(tmp_path, "shapes", 2)
+    counts = []
+    for smallest in (1.0, 0.9):  # align's AP in one range of sizes
+        for path in (tmp_path / "strides-shapes" / "records").glob("*-align-*.json"):
+            found = json.loads(path.read_text())
+            found["by_size"]["segm"][1] = smallest
+            path.write_text(json.dumps(found))
+        write_across([TABLES], tmp_path / "across")
+        lines = (tmp_path / "across" / "report.md").read_text().splitlines()
+        cells = [line.split(" | ") for line in lines if line.startswith("| mask | pool |")]
+        counts.append({line[2]: int(line[3]) for line in cells})
+    before, after = counts
+    assert before["points"] == before["% of align's AP"] == after["points"]
+    assert after["% of align's AP"] == before["% of align's AP"] - 2  # one range at each stride
 
 
 def test_the_median_object_is_measured_in_cells(tmp_path: Path) -> None:
