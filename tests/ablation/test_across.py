@@ -64,10 +64,10 @@ def test_gains_shares_and_intervals_of_every_data_set(tmp_path: Path) -> None:
 def test_the_share_of_an_ap_near_zero_is_left_out(tmp_path: Path) -> None:
     stored(tmp_path, "shapes", 2)
     counts = []
-    for smallest in (1.0, 0.9):  # align's AP in one range of sizes
+    for ap in (1.0, 0.9):  # align's AP in one range of sizes
         for path in (tmp_path / "strides-shapes" / "records").glob("*-align-*.json"):
             found = json.loads(path.read_text())
-            found["by_size"]["segm"][1] = smallest
+            found["by_size"]["segm"][1] = ap
             path.write_text(json.dumps(found))
         write_across([TABLES], tmp_path / "across")
         lines = (tmp_path / "across" / "report.md").read_text().splitlines()
