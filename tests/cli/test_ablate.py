@@ -193,6 +193,7 @@ def test_a_launcher_of_hydra_runs_each_as_a_job(small: list[str], tmp_path: Path
     assert list((tmp_path / "jobs").rglob("*.pkl"))  # submitit's
 
 
+@pytest.mark.slow
 def test_where_all_runs_fail_all_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "given-shapes.yaml").write_text(GIVEN)
     monkeypatch.setattr(ablate, "TABLES", tmp_path)

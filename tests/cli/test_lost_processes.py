@@ -137,6 +137,7 @@ def test_while_evaluating_the_last_step_is_what_the_run_goes_on_from(
     assert (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", [evaluate, propose], ids=["eval", "propose"])
 def test_the_tools_that_evaluate_say_so(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: Any

@@ -98,7 +98,9 @@ def test_fast_convolutions_apply_the_norms_as_well(monkeypatch: pytest.MonkeyPat
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
 
 
-@pytest.mark.parametrize(("arch", "folded"), [("mobilenet_v3_small", 34), ("vgg16_bn", 13)])
+@pytest.mark.parametrize(
+    ("arch", "folded"), [("mobilenet_v3_small", 34), pytest.param("vgg16_bn", 13, marks=pytest.mark.slow)]
+)
 def test_torchvisions_networks(arch: Any, folded: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = TorchvisionBackbone(arch, norm="frozen_bn").double()
